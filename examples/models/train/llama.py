@@ -1,0 +1,156 @@
+"""A Llama in plain PyTorch, with the parameter names of Hugging Face's LlamaForCausalLM.
+
+Small enough to read; used by train_llm.py (training) and sample_stories260k.py (sampling, with a key-value cache).
+"""
+
+import struct
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+@dataclass
+class Config:
+    vocab: int
+    dim: int = 256
+    hidden: int = 768
+    layers: int = 4
+    heads: int = 8
+    kv_heads: int = 4
+    context: int = 256
+    theta: float = 10000.0
+    eps: float = 1e-5
+
+
+class Norm(nn.Module):
+    def __init__(self, cfg):
+        super().__init__()
+        self.eps = cfg.eps
+        self.weight = nn.Parameter(torch.ones(cfg.dim))
+
+    def forward(self, x):
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+def rotate(x, cos, sin):
+    """Rotary embedding, half-split pairs (Hugging Face's layout). x: [batch, heads, time, head_dim]."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    def __init__(self, cfg):
+        super().__init__()
+        self.cfg = cfg
+        head = cfg.dim // cfg.heads
+        self.q_proj = nn.Linear(cfg.dim, cfg.heads * head, bias=False)
+        self.k_proj = nn.Linear(cfg.dim, cfg.kv_heads * head, bias=False)
+        self.v_proj = nn.Linear(cfg.dim, cfg.kv_heads * head, bias=False)
+        self.o_proj = nn.Linear(cfg.heads * head, cfg.dim, bias=False)
+
+    def forward(self, x, cos, sin, cache):
+        batch, time, _ = x.shape
+        q, k, v = (
+            proj(x).view(batch, time, n, -1).transpose(1, 2)
+            for proj, n in ((self.q_proj, self.cfg.heads), (self.k_proj, self.cfg.kv_heads), (self.v_proj, self.cfg.kv_heads))
+        )
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if cache is not None:
+            k, v = torch.cat((cache[0], k), 2), torch.cat((cache[1], v), 2)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=cache is None, enable_gqa=True)
+        return self.o_proj(y.transpose(1, 2).reshape(batch, time, -1)), (k, v)
+
+
+class Mlp(nn.Module):
+    def __init__(self, cfg):
+        super().__init__()
+        self.gate_proj = nn.Linear(cfg.dim, cfg.hidden, bias=False)
+        self.up_proj = nn.Linear(cfg.dim, cfg.hidden, bias=False)
+        self.down_proj = nn.Linear(cfg.hidden, cfg.dim, bias=False)
+
+    def forward(self, x):
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    def __init__(self, cfg):
+        super().__init__()
+        self.input_layernorm, self.post_attention_layernorm = Norm(cfg), Norm(cfg)
+        self.self_attn, self.mlp = Attention(cfg), Mlp(cfg)
+
+    def forward(self, x, cos, sin, cache):
+        y, cache = self.self_attn(self.input_layernorm(x), cos, sin, cache)
+        x = x + y
+        return x + self.mlp(self.post_attention_layernorm(x)), cache
+
+
+class Llama(nn.Module):
+    """Tied embeddings. forward(tokens [batch, time], caches) -> logits [batch, time, vocab], new caches."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.cfg = cfg
+        self.embed_tokens = nn.Embedding(cfg.vocab, cfg.dim)
+        self.layers = nn.ModuleList(Layer(cfg) for _ in range(cfg.layers))
+        self.norm = Norm(cfg)
+        half = cfg.dim // cfg.heads // 2
+        angles = torch.outer(torch.arange(4096), cfg.theta ** (-torch.arange(half) / half))
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+        for name, p in self.named_parameters():
+            if p.dim() == 2:
+                scale = 0.02 / (2 * cfg.layers) ** 0.5 if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.02
+                nn.init.normal_(p, std=scale)
+
+    def forward(self, tokens, caches=None):
+        start = 0 if caches is None else caches[0][0].shape[2]
+        cos, sin = (t[start : start + tokens.shape[1]] for t in (self.cos, self.sin))
+        x = self.embed_tokens(tokens)
+        new = []
+        for i, layer in enumerate(self.layers):
+            x, cache = layer(x, cos, sin, None if caches is None else caches[i])
+            new.append(cache)
+        return F.linear(self.norm(x), self.embed_tokens.weight), new
+
+
+def load_llama2c(path):
+    """Reads a legacy llama2.c checkpoint (karpathy/llama2.c, run.c) with tied embeddings."""
+    data = open(path, "rb").read()
+    dim, hidden, layers, heads, kv_heads, vocab, context = struct.unpack("7i", data[:28])
+    cfg = Config(vocab, dim, hidden, layers, heads, kv_heads, context)
+    values = torch.frombuffer(bytearray(data[28:]), dtype=torch.float32)
+    at = 0
+
+    def take(*shape):
+        nonlocal at
+        size = torch.Size(shape).numel()
+        at += size
+        return values[at - size : at].view(shape).clone()
+
+    def half_split(w, n):
+        """llama2.c rotates neighbouring pairs: reorder each head's rows so that half-split rotation is the same."""
+        return w.view(n, -1, 2, dim).transpose(1, 2).reshape(-1, dim)
+
+    head, kv = dim // heads, dim // heads * kv_heads
+    state = {"embed_tokens.weight": take(vocab, dim)}
+    parts = [
+        ("input_layernorm.weight", take(layers, dim)),
+        ("self_attn.q_proj.weight", take(layers, heads * head, dim)),
+        ("self_attn.k_proj.weight", take(layers, kv, dim)),
+        ("self_attn.v_proj.weight", take(layers, kv, dim)),
+        ("self_attn.o_proj.weight", take(layers, dim, heads * head)),
+        ("post_attention_layernorm.weight", take(layers, dim)),
+        ("mlp.gate_proj.weight", take(layers, hidden, dim)),
+        ("mlp.down_proj.weight", take(layers, dim, hidden)),
+        ("mlp.up_proj.weight", take(layers, hidden, dim)),
+    ]
+    for name, stacked in parts:
+        for layer, w in enumerate(stacked):
+            n = {"self_attn.q_proj.weight": heads, "self_attn.k_proj.weight": kv_heads}.get(name)
+            state[f"layers.{layer}.{name}"] = half_split(w, n) if n else w
+    state["norm.weight"] = take(dim)
+    model = Llama(cfg)
+    model.load_state_dict(state)
+    return model.eval()

@@ -1,0 +1,228 @@
+"""Trains the bundled language model and writes it as a Hugging Face folder.
+
+    python train_llm.py --real tinystories_head.txt --extra stories.txt -o ../llm --minutes 50
+
+`--real` is text whose last tenth is held out for validation and never trained on; `--extra` is more text (sampled by
+sample_stories260k.py). Stories are separated by `<|endoftext|>` lines or by single newlines between paragraphs' blank
+lines. The best checkpoint by validation loss is kept. CPU or GPU; `--resume` goes on from the last checkpoint.
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from llama import Config, Llama
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+END = "<|endoftext|>"
+
+
+def stories(path):
+    text = open(path, encoding="utf-8", errors="ignore").read()
+    parts = text.split(END) if END in text else re.split(r"(?<!\n)\n(?!\n)", text)
+    return [p.strip() for p in parts if len(p.strip()) > 100]
+
+
+def make_tokenizer(texts, vocab):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[(END, 0)])
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=vocab, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
+    )
+    return tokenizer
+
+
+def encode(tokenizer, texts):
+    """One long array: each story begins with END, which is also its predecessor's end."""
+    return np.concatenate([np.array(e.ids, dtype=np.int64) for e in tokenizer.encode_batch(texts)])
+
+
+def export(model, tokenizer, cfg, out, metrics):
+    os.makedirs(out, exist_ok=True)
+    state = {f"model.{k}": v.detach().to(torch.float16).contiguous() for k, v in model.state_dict().items()}
+    temporary = os.path.join(out, "model.safetensors.tmp")
+    save_file(state, temporary, metadata={"format": "pt"})
+    os.replace(temporary, os.path.join(out, "model.safetensors"))
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": cfg.vocab,
+        "hidden_size": cfg.dim,
+        "intermediate_size": cfg.hidden,
+        "num_hidden_layers": cfg.layers,
+        "num_attention_heads": cfg.heads,
+        "num_key_value_heads": cfg.kv_heads,
+        "head_dim": cfg.dim // cfg.heads,
+        "hidden_act": "silu",
+        "max_position_embeddings": cfg.context,
+        "rms_norm_eps": cfg.eps,
+        "rope_theta": cfg.theta,
+        "tie_word_embeddings": True,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "torch_dtype": "float16",
+    }
+    files = {
+        "config.json": config,
+        "generation_config.json": {"bos_token_id": 0, "eos_token_id": 0},
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": END,
+            "eos_token": END,
+            "add_bos_token": True,
+            "model_max_length": cfg.context,
+            "clean_up_tokenization_spaces": False,
+        },
+        "training.json": metrics,
+    }
+    for name, content in files.items():
+        with open(os.path.join(out, name), "w") as f:
+            json.dump(content, f, indent=2)
+            f.write("\n")
+    tokenizer.save(os.path.join(out, "tokenizer.json"))
+
+
+@torch.inference_mode()
+def validation_loss(model, tokens, context, device):
+    count = (len(tokens) - 1) // context
+    x = torch.from_numpy(tokens[: count * context]).view(count, context).to(device)
+    y = torch.from_numpy(tokens[1 : count * context + 1]).view(count, context).to(device)
+    total = 0.0
+    for i in range(0, count, 32):
+        logits, _ = model(x[i : i + 32])
+        total += F.cross_entropy(logits.float().flatten(0, 1), y[i : i + 32].flatten(), reduction="sum").item()
+    return total / (count * context)
+
+
+@torch.inference_mode()
+def sample(model, tokenizer, prompt, steps, device, temperature=0.7):
+    generator = torch.Generator(device=device).manual_seed(7)
+    tokens = torch.tensor([tokenizer.encode(prompt).ids], device=device)
+    caches, out = None, tokens[0].tolist()
+    for _ in range(steps):
+        logits, caches = model(tokens) if caches is None else model(tokens, caches)
+        tokens = torch.multinomial((logits[:, -1].float() / temperature).softmax(-1), 1, generator=generator)
+        if tokens.item() == 0:
+            break
+        out.append(tokens.item())
+    return tokenizer.decode(out)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--real", required=True)
+    p.add_argument("--extra")
+    p.add_argument("-o", required=True)
+    p.add_argument("--work", default="train-work")
+    p.add_argument("--minutes", type=float, default=50)
+    p.add_argument("--vocab", type=int, default=2048)
+    p.add_argument("--layers", type=int, default=4)
+    p.add_argument("--batch", type=int, default=32)
+    p.add_argument("--lr", type=float, default=2e-3)
+    p.add_argument("--real-share", type=float, default=0.12, help="share of sequences from --real")
+    p.add_argument("--real-share-end", type=float, default=0.35, help="the same in the last quarter")
+    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--resume", action="store_true")
+    a = p.parse_args()
+    torch.set_num_threads(a.threads)
+    torch.manual_seed(a.seed)
+    rng = np.random.default_rng(a.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    os.makedirs(a.work, exist_ok=True)
+
+    real = stories(a.real)
+    held = real[-len(real) // 10 :]
+    real = real[: -len(real) // 10]
+    extra = stories(a.extra) if a.extra else []
+    tokenizer = make_tokenizer(real + extra[:4000], a.vocab)
+    train_real, val = encode(tokenizer, real), encode(tokenizer, held)
+    train_extra = encode(tokenizer, extra) if extra else train_real
+    cfg = Config(a.vocab, layers=a.layers)
+    model = Llama(cfg).to(device)
+    params = sum(q.numel() for q in model.parameters())
+    print(f"{params} parameters; tokens: real {len(train_real)}, extra {len(train_extra)}, held out {len(val)}", flush=True)
+
+    decay = [q for q in model.parameters() if q.dim() == 2]
+    rest = [q for q in model.parameters() if q.dim() != 2]
+    groups = [{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=a.lr, betas=(0.9, 0.95))
+    checkpoint = os.path.join(a.work, "last.pt")
+    step, elapsed, best, smooth = 0, 0.0, math.inf, None
+    if a.resume and os.path.exists(checkpoint):
+        saved = torch.load(checkpoint)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        step, elapsed, best, smooth = saved["step"], saved["elapsed"], saved["best"], saved["smooth"]
+
+    def batch_from(tokens, n):
+        at = rng.integers(0, len(tokens) - cfg.context - 1, n)
+        return [tokens[i : i + cfg.context + 1] for i in at]
+
+    begun, next_look, seen = time.time() - elapsed, 0.0, 0
+    while True:
+        elapsed = time.time() - begun
+        progress = elapsed / (a.minutes * 60)
+        if progress >= 1:
+            break
+        lr = a.lr * min(1.0, (step + 1) / 100) * (0.5 * (1 + math.cos(math.pi * progress)) * 0.98 + 0.02)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        share = a.real_share_end if progress > 0.75 else a.real_share
+        n_real = int(rng.binomial(a.batch, share))
+        rows = torch.from_numpy(np.stack(batch_from(train_real, n_real) + batch_from(train_extra, a.batch - n_real)))
+        rows = rows.to(device)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            logits, _ = model(rows[:, :-1])
+            loss = F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        seen += rows.shape[0] * cfg.context
+        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
+        if progress >= next_look:
+            next_look += 0.05
+            v = validation_loss(model, val, cfg.context, device)
+            rate = seen / (time.time() - begun)
+            print(f"step {step} {100 * progress:.0f} % train {smooth:.4f} held out {v:.4f} ppl {math.exp(v):.2f} lr {lr:.2e} {rate:.0f} tok/s", flush=True)
+            if v < best:
+                best = v
+                metrics = {
+                    "parameters": params,
+                    "steps": step,
+                    "training_loss": round(smooth, 4),
+                    "held_out_loss": round(v, 4),
+                    "held_out_perplexity": round(math.exp(v), 3),
+                    "seed": a.seed,
+                    "torch": torch.__version__,
+                }
+                export(model, tokenizer, cfg, a.o, metrics)
+            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "elapsed": time.time() - begun, "best": best, "smooth": smooth}, checkpoint)
+    v = validation_loss(model, val, cfg.context, device)
+    print(f"end: step {step} train {smooth:.4f} held out {v:.4f} ppl {math.exp(v):.2f}; best {best:.4f}")
+    if v < best:
+        metrics = {
+            "parameters": params, "steps": step, "training_loss": round(smooth, 4), "held_out_loss": round(v, 4),
+            "held_out_perplexity": round(math.exp(v), 3), "seed": a.seed, "torch": torch.__version__,
+        }
+        export(model, tokenizer, cfg, a.o, metrics)
+    for prompt in ("Once upon a time", "One day, a little dog named"):
+        print("---", sample(model, tokenizer, prompt, 200, device))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+//! Coding matrices: floats in, N4 or N8 streams out.
+//!
+//! `weight ~ level * scale[row, group] * mult[row] * 2^-exponent` (layout: `mote_runtime::image::tensors`). The fit, for
+//! each group of 32 weights and with an importance for each column:
+//!
+//! 1. try a range of scales around absmax / top level; for each, round to the nearest level, then solve for the scale
+//!    that is best for these codes in closed form (least squares); keep the best (llama.cpp's block search);
+//! 2. refit the codebook to what was assigned (Lloyd's algorithm), a few rounds over a sample of the groups;
+//! 3. fix the row's multiplier, then round each group's scale to an integer, trying its neighbours with codes assigned
+//!    anew and keeping the one with least error (ikawrakow/ik_llama.cpp#624).
+
+mod book;
+mod fit;
+
+pub use book::Codebook;
+
+use mote_runtime::image::tensors::{BLOCK, GROUP};
+use rayon::prelude::*;
+
+/// How to code a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// 4 bits, a codebook learned for the tensor.
+    N4Learned,
+    /// 4 bits, the levels -8 to 7.
+    N4Uniform,
+    /// 8 bits.
+    N8,
+}
+
+impl Coding {
+    /// Bits of a code.
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        if self == Self::N8 { 8 } else { 4 }
+    }
+}
+
+/// A coded matrix, in the streams of the image.
+#[derive(Clone, Debug)]
+pub struct CodedMatrix {
+    /// 4 or 8.
+    pub bits: u8,
+    /// Rows, without padding.
+    pub rows: usize,
+    /// Columns, without padding.
+    pub cols: usize,
+    /// Levels of 4-bit codes.
+    pub codebook: [i8; 16],
+    /// `weight = level * scale * mult * 2^-exponent`.
+    pub exponent: i32,
+    /// Codes, scales and multipliers as they stand in the image.
+    pub bytes: Vec<u8>,
+    /// What was lost.
+    pub stats: Stats,
+}
+
+/// What coding a matrix lost, and the proof that its sums fit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    /// ||W - W'|| / ||W||.
+    pub relative_error: f64,
+    /// Largest bound of a row's sum over all activations in -127..=127: `127 * sum(scale * |level|)`.
+    pub row_bound: u64,
+    /// Stored bits, everything counted, for each weight of the unpadded matrix.
+    pub bits_per_weight: f64,
+}
+
+impl Stats {
+    /// Whether every row's sum provably fits int32, whatever the activations.
+    #[must_use]
+    pub fn fits_i32(&self) -> bool {
+        self.row_bound <= i32::MAX as u64
+    }
+}
+
+/// One coded row: a scale a group, a multiplier, a level (N8) or code (N4) a padded column.
+struct Row {
+    mult: u16,
+    scales: Vec<u8>,
+    codes: Vec<u8>,
+    error: f64,
+    bound: u64,
+}
+
+/// Codes `weights` [rows, cols], row-major. `importance` weighs the squared error of each column (length `cols`); the
+/// diagonal of the calibrated Hessian, or ones.
+///
+/// # Panics
+/// Never for finite weights; lengths that do not match are a bug of the caller and asserted.
+#[must_use]
+pub fn code_matrix(weights: &[f32], rows: usize, cols: usize, coding: Coding, importance: Option<&[f32]>) -> CodedMatrix {
+    assert_eq!(weights.len(), rows * cols, "weights must be rows x cols");
+    let groups = cols.div_ceil(GROUP);
+    let mut column_weight = vec![0f32; groups * GROUP];
+    match importance {
+        Some(importance) => column_weight[..cols].copy_from_slice(importance),
+        None => column_weight[..cols].fill(1.0),
+    }
+    let padded_row = |row: usize| {
+        let mut padded = vec![0f32; groups * GROUP];
+        padded[..cols].copy_from_slice(&weights[row * cols..][..cols]);
+        padded
+    };
+    let book = match coding {
+        Coding::N8 => Codebook::n8(),
+        Coding::N4Uniform => Codebook::n4((-8..8).map(|l| l as i8)),
+        Coding::N4Learned => book::learn(rows, &padded_row, &column_weight),
+    };
+    // The best scale of each group, in floats; the row's multiplier makes its largest group 255.
+    let scales: Vec<Vec<f32>> = (0..rows)
+        .into_par_iter()
+        .map(|row| fit::row_scales(&padded_row(row), &column_weight, &book))
+        .collect();
+    let unit = |scales: &[f32]| scales.iter().copied().fold(0f32, f32::max) / 255.0;
+    let largest = scales.iter().map(|s| unit(s)).fold(0f32, f32::max);
+    let exponent = multiplier_exponent(largest);
+    let coded: Vec<Row> = (0..rows)
+        .into_par_iter()
+        .map(|row| {
+            let mult = (f64::from(unit(&scales[row])) * 2f64.powi(exponent)).ceil().clamp(1.0, 65535.0) as u16;
+            let unit = (f64::from(mult) * 2f64.powi(-exponent)) as f32;
+            fit::code_row(&padded_row(row), &column_weight, &book, &scales[row], mult, unit)
+        })
+        .collect();
+    let total: f64 = weights.iter().map(|w| f64::from(*w).powi(2)).sum();
+    let error: f64 = coded.iter().map(|r| r.error).sum();
+    let bytes = pack(&coded, groups, coding.bits());
+    let stats = Stats {
+        relative_error: if total > 0.0 { (error / total).sqrt() } else { 0.0 },
+        row_bound: coded.iter().map(|r| r.bound).max().unwrap_or(0),
+        bits_per_weight: bytes.len() as f64 * 8.0 / (rows * cols) as f64,
+    };
+    CodedMatrix { bits: coding.bits(), rows, cols, codebook: book.codebook(), exponent, bytes, stats }
+}
+
+/// The exponent that puts `largest` just under 2^16.
+fn multiplier_exponent(largest: f32) -> i32 {
+    if largest <= 0.0 || !largest.is_finite() {
+        return 0;
+    }
+    let exponent = (65535.0 / f64::from(largest)).log2().floor() as i32;
+    exponent.clamp(-200, 200)
+}
+
+fn pack(rows: &[Row], groups: usize, bits: u8) -> Vec<u8> {
+    let padded = rows.len().next_multiple_of(BLOCK);
+    let line_cols = if bits == 4 { 8 } else { 4 };
+    let mut out = Vec::with_capacity(padded * (groups * (GROUP * usize::from(bits) / 8 + 1) + 2));
+    let row_at = |block: usize, lane: usize| rows.get(block * BLOCK + lane);
+    for block in 0..padded / BLOCK {
+        for line in 0..groups * GROUP / line_cols {
+            for lane in 0..BLOCK {
+                let codes = row_at(block, lane).map(|r| &r.codes[line * line_cols..][..line_cols]);
+                match (codes, bits) {
+                    (None, _) => out.extend([0; 4]),
+                    (Some(c), 4) => out.extend((0..4).map(|b| c[b] | c[4 + b] << 4)),
+                    (Some(c), _) => out.extend(c),
+                }
+            }
+        }
+    }
+    for block in 0..padded / BLOCK {
+        for group in 0..groups {
+            out.extend((0..BLOCK).map(|lane| row_at(block, lane).map_or(0, |r| r.scales[group])));
+        }
+    }
+    for row in 0..padded {
+        out.extend(rows.get(row).map_or(0, |r| r.mult).to_le_bytes());
+    }
+    out
+}
+
+impl CodedMatrix {
+    /// Type, shape and levels as a record of the image; its place is the writer's to fill in.
+    #[must_use]
+    pub fn desc(&self) -> mote_runtime::image::TensorDesc {
+        use mote_runtime::image::{Dtype, TensorDesc, header::Span};
+        let dtype = if self.bits == 4 { Dtype::N4 } else { Dtype::N8 };
+        let dims = [self.rows as u32, self.cols as u32, 1, 1];
+        let span = Span { offset: 0, bytes: self.bytes.len() as u64 };
+        TensorDesc { dtype, rank: 2, exponent: self.exponent, dims, span, codebook: self.codebook }
+    }
+
+    /// The weights as the device computes with them, [rows, cols].
+    #[must_use]
+    pub fn decode(&self) -> Vec<f32> {
+        mote_runtime::image::Coded::new(&self.desc(), &self.bytes).map_or_else(Vec::new, |view| decode(&view))
+    }
+}
+
+/// The weights of a coded matrix as floats, [rows, cols].
+#[must_use]
+pub fn decode(view: &mote_runtime::image::Coded<'_>) -> Vec<f32> {
+    let mut out = vec![0f32; view.rows * view.cols];
+    let mut levels = vec![0i32; view.cols];
+    for (row, out) in out.chunks_exact_mut(view.cols).enumerate() {
+        let unit = f64::from(view.mult(row)) * 2f64.powi(-view.exponent);
+        view.row_levels(row, &mut levels, |to, level| *to = level);
+        for (out, level) in out.iter_mut().zip(&levels) {
+            *out = (f64::from(*level) * unit) as f32;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values like a layer's: normal, a few outliers, one row of zeros.
+    fn matrix(rows: usize, cols: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed;
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 40) as f32 / (1 << 24) as f32) - 0.5
+        };
+        let mut w: Vec<f32> = (0..rows * cols).map(|_| (0..6).map(|_| uniform()).sum::<f32>() * 0.05).collect();
+        w[cols / 2] = 1.5;
+        w[(rows - 1) * cols..].fill(0.0);
+        w
+    }
+
+    #[test]
+    fn decoding_gives_back_the_weights_within_the_stated_error() {
+        for (rows, cols) in [(48, 256), (17, 72), (5, 31), (1, 1)] {
+            let w = matrix(rows, cols, 7);
+            for (coding, most) in [(Coding::N4Learned, 0.09), (Coding::N4Uniform, 0.11), (Coding::N8, 0.006)] {
+                let coded = code_matrix(&w, rows, cols, coding, None);
+                let back = coded.decode();
+                let norm = |v: &[f32]| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+                let diff: Vec<f32> = w.iter().zip(&back).map(|(a, b)| a - b).collect();
+                let relative = if norm(&w) > 0.0 { (norm(&diff) / norm(&w)).sqrt() } else { 0.0 };
+                assert!((relative - coded.stats.relative_error).abs() < 1e-5, "{relative} {:?}", coded.stats);
+                assert!(relative < most, "{coding:?} {rows}x{cols}: {relative}");
+                assert_eq!(
+                    mote_runtime::image::TensorDesc::data_bytes(coded.desc().dtype, coded.desc().dims),
+                    Some(coded.bytes.len() as u64)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn learned_levels_beat_uniform_ones() {
+        let w = matrix(64, 512, 3);
+        let error = |coding| code_matrix(&w, 64, 512, coding, None).stats.relative_error;
+        assert!(error(Coding::N4Learned) < 0.97 * error(Coding::N4Uniform));
+    }
+
+    #[test]
+    fn all_zero_and_tiny_matrices() {
+        let coded = code_matrix(&[0.0; 64], 2, 32, Coding::N4Learned, None);
+        assert!(coded.decode().iter().all(|w| *w == 0.0));
+        let tiny = [1e-30f32; 64];
+        let coded = code_matrix(&tiny, 2, 32, Coding::N8, None);
+        assert!(coded.decode().iter().all(|w| (w / 1e-30 - 1.0).abs() < 0.02));
+    }
+}

@@ -1,0 +1,6 @@
+//! The float side: the reference that every comparison is made against, on candle's CPU tensors.
+
+pub mod metrics;
+mod model;
+
+pub use model::{FloatLayer, FloatModel, FloatSession, LayerActivations};

@@ -1,0 +1,336 @@
+//! Importers: model files to configuration, weights and tokenizer.
+//!
+//! A [`Model`] streams: it gives one tensor at a time as f32 from a mapped file, so that nothing larger than a tensor is
+//! ever in memory. Formats are told by content. To add one: a file here, and a row in [`open_model`].
+
+mod hf;
+mod llama2c;
+pub mod tokenizer;
+
+use std::path::{Path, PathBuf};
+
+/// Why a model could not be imported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// A file could not be read.
+    #[error("{path}: {why}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        why: std::io::Error,
+    },
+    /// The file is damaged.
+    #[error("{path}: {what}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What was found and what was expected.
+        what: String,
+    },
+    /// The model is whole, but of a kind that Mote does not run.
+    #[error("{path}: {found} is not supported; {supported}")]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+        /// What is supported, or what to do.
+        supported: String,
+    },
+    /// A tensor that the architecture needs is not there.
+    #[error("{path}: tensor {name} is missing")]
+    Missing {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error("{path}: tensor {name} has shape {found:?}, the configuration says {expected:?}")]
+    Shape {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// In the file.
+        found: Vec<usize>,
+        /// By the configuration.
+        expected: Vec<usize>,
+    },
+}
+
+/// Shorthand for importers.
+pub type Result<T> = std::result::Result<T, ImportError>;
+
+/// How rotary frequencies are scaled.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// All by a factor (position interpolation, arXiv 2306.15595).
+    Linear {
+        /// Positions are divided by it.
+        factor: f64,
+    },
+    /// Llama 3: low frequencies by a factor, high ones not, between them interpolated.
+    Llama3 {
+        /// Low frequencies are divided by it.
+        factor: f64,
+        /// Below original / low_freq_factor wavelengths: scaled.
+        low_freq_factor: f64,
+        /// Above original / high_freq_factor wavelengths: kept.
+        high_freq_factor: f64,
+        /// Context of the original training.
+        original_context: f64,
+    },
+}
+
+/// What a model of the Llama family is made of.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct LlmConfig {
+    /// Architecture as its folder names it.
+    pub architecture: String,
+    /// Rows of the embedding.
+    pub vocab: usize,
+    /// Width of the residual stream.
+    pub dim: usize,
+    /// Width inside the feed-forward net.
+    pub hidden: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Longest context it was made for.
+    pub max_context: usize,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Scaling of the rotary frequencies.
+    pub rope_scaling: RopeScaling,
+    /// Epsilon of the norms.
+    pub norm_eps: f64,
+    /// The output matrix is the embedding.
+    pub tied: bool,
+    /// Queries, keys and values have biases (Qwen2).
+    pub qkv_bias: bool,
+    /// Queries and keys are normalised by head (Qwen3).
+    pub qk_norm: bool,
+    /// Attention looks back this many positions only.
+    pub sliding_window: Option<usize>,
+}
+
+impl LlmConfig {
+    /// Angle in radians by which each pair of a head turns per position, `head_dim / 2` of them.
+    #[must_use]
+    pub fn rope_frequencies(&self) -> Vec<f64> {
+        let half = self.head_dim / 2;
+        (0..half)
+            .map(|i| {
+                let base = self.rope_theta.powf(-(i as f64) / half as f64);
+                match self.rope_scaling {
+                    RopeScaling::None => base,
+                    RopeScaling::Linear { factor } => base / factor,
+                    RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
+                        let wavelength = std::f64::consts::TAU / base;
+                        let smooth = (original_context / wavelength - low_freq_factor)
+                            / (high_freq_factor - low_freq_factor);
+                        if wavelength < original_context / high_freq_factor {
+                            base
+                        } else if wavelength > original_context / low_freq_factor {
+                            base / factor
+                        } else {
+                            (1.0 - smooth) * base / factor + smooth * base
+                        }
+                    }
+                }
+            })
+            .collect()
+    }
+}
+
+/// A weight's place in a model of the Llama family. Layers count from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Token embedding [vocab, dim].
+    Embed,
+    /// Norm before attention [dim].
+    AttnNorm(usize),
+    /// Query matrix [heads * head_dim, dim].
+    Q(usize),
+    /// Key matrix [kv_heads * head_dim, dim].
+    K(usize),
+    /// Value matrix [kv_heads * head_dim, dim].
+    V(usize),
+    /// Query bias.
+    QBias(usize),
+    /// Key bias.
+    KBias(usize),
+    /// Value bias.
+    VBias(usize),
+    /// Norm of each query head [head_dim].
+    QNorm(usize),
+    /// Norm of each key head [head_dim].
+    KNorm(usize),
+    /// Output matrix of attention [dim, heads * head_dim].
+    O(usize),
+    /// Norm before the feed-forward net [dim].
+    FfnNorm(usize),
+    /// Gate matrix [hidden, dim].
+    Gate(usize),
+    /// Up matrix [hidden, dim].
+    Up(usize),
+    /// Down matrix [dim, hidden].
+    Down(usize),
+    /// Norm before the head [dim].
+    FinalNorm,
+    /// Output matrix [vocab, dim]; the embedding if tied.
+    Head,
+}
+
+impl Role {
+    /// Shape by the configuration: `[rows, cols]`, or `[length]`.
+    #[must_use]
+    pub fn shape(self, c: &LlmConfig) -> Vec<usize> {
+        let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+        match self {
+            Self::Embed | Self::Head => vec![c.vocab, c.dim],
+            Self::AttnNorm(_) | Self::FfnNorm(_) | Self::FinalNorm => vec![c.dim],
+            Self::Q(_) => vec![q, c.dim],
+            Self::K(_) | Self::V(_) => vec![kv, c.dim],
+            Self::QBias(_) => vec![q],
+            Self::KBias(_) | Self::VBias(_) => vec![kv],
+            Self::QNorm(_) | Self::KNorm(_) => vec![c.head_dim],
+            Self::O(_) => vec![c.dim, q],
+            Self::Gate(_) | Self::Up(_) => vec![c.hidden, c.dim],
+            Self::Down(_) => vec![c.dim, c.hidden],
+        }
+    }
+
+    /// Hugging Face's name.
+    #[must_use]
+    pub fn name(self) -> String {
+        let layer = |l: usize, rest: &str| format!("model.layers.{l}.{rest}");
+        match self {
+            Self::Embed => "model.embed_tokens.weight".into(),
+            Self::FinalNorm => "model.norm.weight".into(),
+            Self::Head => "lm_head.weight".into(),
+            Self::AttnNorm(l) => layer(l, "input_layernorm.weight"),
+            Self::Q(l) => layer(l, "self_attn.q_proj.weight"),
+            Self::K(l) => layer(l, "self_attn.k_proj.weight"),
+            Self::V(l) => layer(l, "self_attn.v_proj.weight"),
+            Self::QBias(l) => layer(l, "self_attn.q_proj.bias"),
+            Self::KBias(l) => layer(l, "self_attn.k_proj.bias"),
+            Self::VBias(l) => layer(l, "self_attn.v_proj.bias"),
+            Self::QNorm(l) => layer(l, "self_attn.q_norm.weight"),
+            Self::KNorm(l) => layer(l, "self_attn.k_norm.weight"),
+            Self::O(l) => layer(l, "self_attn.o_proj.weight"),
+            Self::FfnNorm(l) => layer(l, "post_attention_layernorm.weight"),
+            Self::Gate(l) => layer(l, "mlp.gate_proj.weight"),
+            Self::Up(l) => layer(l, "mlp.up_proj.weight"),
+            Self::Down(l) => layer(l, "mlp.down_proj.weight"),
+        }
+    }
+
+    /// Every role of a model, in the order of computation.
+    #[must_use]
+    pub fn all(c: &LlmConfig) -> Vec<Self> {
+        let mut roles = vec![Self::Embed];
+        for l in 0..c.layers {
+            roles.extend([Self::AttnNorm(l), Self::Q(l), Self::K(l), Self::V(l)]);
+            if c.qkv_bias {
+                roles.extend([Self::QBias(l), Self::KBias(l), Self::VBias(l)]);
+            }
+            if c.qk_norm {
+                roles.extend([Self::QNorm(l), Self::KNorm(l)]);
+            }
+            roles.extend([Self::O(l), Self::FfnNorm(l), Self::Gate(l), Self::Up(l), Self::Down(l)]);
+        }
+        roles.push(Self::FinalNorm);
+        if !c.tied {
+            roles.push(Self::Head);
+        }
+        roles
+    }
+}
+
+/// A model that gives its weights one at a time.
+pub trait Model {
+    /// Its shape.
+    fn config(&self) -> &LlmConfig;
+    /// The values of one weight as f32, row-major. Half-split rotation order for queries and keys, whatever the file's.
+    ///
+    /// # Errors
+    /// [`ImportError`].
+    fn tensor(&self, role: Role) -> Result<Vec<f32>>;
+    /// SHA-256 of the files that hold the weights.
+    ///
+    /// # Errors
+    /// [`ImportError::Io`].
+    fn source_hash(&self) -> Result<[u8; 32]>;
+    /// Where it lies.
+    fn path(&self) -> &Path;
+    /// Things a person should know (tensors that were not used, say).
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Opens a Hugging Face folder (or a file in one) or a llama2.c checkpoint.
+///
+/// # Errors
+/// [`ImportError`], saying what was found and what is supported.
+pub fn open_model(path: &Path) -> Result<Box<dyn Model>> {
+    if path.is_dir() {
+        return Ok(Box::new(hf::Folder::open(path)?));
+    }
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    if name == "config.json" || name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") {
+        return Ok(Box::new(hf::Folder::open(path.parent().unwrap_or(Path::new(".")))?));
+    }
+    let file = map(path)?;
+    if file.starts_with(b"GGUF") {
+        // The file's name often says what it holds (ggml-rs reads the community's naming scheme).
+        let parts = ggml_rs::parse_gguf_filename(&name);
+        let encoding = parts.and_then(|p| p.encoding).map_or_else(String::new, |e| format!(", encoded as {e}"));
+        let found = format!("a GGUF file{encoding}");
+        return Err(ImportError::Unsupported {
+            path: path.to_owned(),
+            found,
+            supported: "give the Hugging Face folder it was made from (config.json, *.safetensors)".into(),
+        });
+    }
+    Ok(Box::new(llama2c::Checkpoint::open(path)?))
+}
+
+/// Maps a file for reading.
+pub(crate) fn map(path: &Path) -> Result<memmap2::Mmap> {
+    let io = |why| ImportError::Io { path: path.to_owned(), why };
+    let file = std::fs::File::open(path).map_err(io)?;
+    // SAFETY: as for every mapping, the file must not change meanwhile; model files are read-only data.
+    #[allow(unsafe_code)]
+    unsafe { memmap2::Mmap::map(&file) }.map_err(io)
+}
+
+/// SHA-256 of files, one after the other.
+pub(crate) fn hash_files(paths: &[PathBuf]) -> Result<[u8; 32]> {
+    use sha2::Digest;
+    let mut hash = sha2::Sha256::new();
+    for path in paths {
+        let io = |why| ImportError::Io { path: path.clone(), why };
+        let mut file = std::fs::File::open(path).map_err(io)?;
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let n = std::io::Read::read(&mut file, &mut buffer).map_err(io)?;
+            if n == 0 {
+                break;
+            }
+            hash.update(&buffer[..n]);
+        }
+    }
+    Ok(hash.finalize().into())
+}

@@ -1,0 +1,154 @@
+//! Mote on hosts with `std`: an image mapped from a file, threads, and an owned session.
+//!
+//! The runtime stays as it is (no allocation while it runs); this crate only gives it a file, an arena and threads.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), mote_host::HostError> {
+//! let model = mote_host::Model::open("model.mote".as_ref())?;
+//! let pool = mote_host::Threads::new(2);
+//! let mut arena = mote_host::Arena::for_limits(&model, model.limits(8, 256, 2))?;
+//! let mut session = model.session(&mut arena, &pool)?;
+//! session.prefill(&[1])?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod threads;
+
+pub use mote_runtime as runtime;
+pub use threads::Threads;
+
+use memmap2::{Advice, Mmap};
+use mote_runtime::image::{Image, Limits};
+use mote_runtime::view::Pool;
+use mote_runtime::{Error, Session};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Why a model could not be opened or run.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum HostError {
+    /// The file could not be read.
+    File(PathBuf, std::io::Error),
+    /// The bytes are not a good image.
+    Image(PathBuf, Error),
+    /// The session refused.
+    Session(Error),
+    /// The arena could not be allocated: so many bytes.
+    Memory(u64),
+}
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, why) => write!(f, "{}: {why}", path.display()),
+            Self::Image(path, why) => write!(f, "{}: {why}", path.display()),
+            Self::Session(why) => write!(f, "{why}"),
+            Self::Memory(bytes) => write!(f, "{bytes} bytes of arena cannot be allocated: use a shorter context"),
+        }
+    }
+}
+
+impl std::error::Error for HostError {}
+
+impl From<Error> for HostError {
+    fn from(why: Error) -> Self {
+        Self::Session(why)
+    }
+}
+
+/// An image mapped from a file. Nothing is read but what [`Image::open`] checks; weights are paged in as they are used.
+pub struct Model {
+    image: Image<'static>,
+    // Declared after `image`, which borrows from it, so it is dropped last.
+    _map: Mmap,
+}
+
+impl Model {
+    /// Maps and checks an image.
+    ///
+    /// # Errors
+    /// [`HostError::File`], [`HostError::Image`].
+    pub fn open(path: &Path) -> Result<Self, HostError> {
+        let io = |why| HostError::File(path.to_owned(), why);
+        let file = std::fs::File::open(path).map_err(io)?;
+        // SAFETY: as for every file mapping, the bytes must not change while they are mapped. The quantizer never
+        // writes into an existing image (it renames a finished file over it), and images are read-only data.
+        #[allow(unsafe_code)]
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        // SAFETY: the bytes live as long as `map`, which lives in the same struct, is never replaced, and is dropped
+        // after `image`; the mapping does not move when `Model` does. `image()` hands out shorter borrows only.
+        #[allow(unsafe_code)]
+        let bytes: &'static [u8] = unsafe { std::slice::from_raw_parts(map.as_ptr(), map.len()) };
+        let image = Image::open(bytes).map_err(|why| HostError::Image(path.to_owned(), why))?;
+        // Decoding reads the weights front to back, over and over: ask for read-ahead and let the kernel start now.
+        // Advice is advice; a kernel that refuses it changes nothing.
+        #[cfg(unix)]
+        {
+            let _ = map.advise(Advice::WillNeed);
+        }
+        Ok(Self { image, _map: map })
+    }
+
+    /// The image.
+    #[must_use]
+    pub fn image<'m>(&'m self) -> &'m Image<'m> {
+        &self.image
+    }
+
+    /// Limits with the context cut to what the image allows.
+    #[must_use]
+    pub fn limits(&self, batch: u32, context: u32, threads: u32) -> Limits {
+        Limits { batch, context: context.min(self.image.plan().max_context), threads }
+    }
+
+    /// Opens a session in `arena`.
+    ///
+    /// # Errors
+    /// [`HostError::Session`].
+    pub fn session<'m>(&'m self, arena: &'m mut Arena, pool: &'m dyn Pool) -> Result<Session<'m>, HostError> {
+        let limits = arena.limits;
+        Ok(Session::with_pool(self.image(), arena.bytes(), limits, pool)?)
+    }
+}
+
+/// Memory for one session, of exactly the size the image states.
+pub struct Arena {
+    words: Vec<u128>,
+    bytes: usize,
+    limits: Limits,
+}
+
+impl Arena {
+    /// Allocates what `model` needs at `limits`.
+    ///
+    /// # Errors
+    /// [`HostError::Session`] for limits out of range, [`HostError::Memory`].
+    pub fn for_limits(model: &Model, limits: Limits) -> Result<Self, HostError> {
+        let needed = model.image().arena_bytes(limits)?;
+        let bytes = usize::try_from(needed).map_err(|_| HostError::Memory(needed))?;
+        let mut words = Vec::new();
+        words.try_reserve_exact(bytes.div_ceil(16)).map_err(|_| HostError::Memory(needed))?;
+        words.resize(bytes.div_ceil(16), 0);
+        Ok(Self { words, bytes, limits })
+    }
+
+    /// The limits it was made for.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Its bytes, 16-byte aligned.
+    #[must_use]
+    pub fn bytes(&mut self) -> &mut [u8] {
+        let bytes = self.bytes;
+        let words = self.words.as_mut_slice();
+        // SAFETY: a u128 is 16 initialised bytes without padding, u8 has alignment 1, and `bytes` <= 16 * words.len().
+        #[allow(unsafe_code)]
+        unsafe {
+            std::slice::from_raw_parts_mut(words.as_mut_ptr().cast::<u8>(), bytes)
+        }
+    }
+}

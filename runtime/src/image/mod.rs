@@ -1,0 +1,170 @@
+//! The image: one file, read in place.
+//!
+//! [`Image::open`] checks header, program, plan and tensor table once, without touching the weights; after it has
+//! returned, every index, shape and range that the program uses is known to be good. [`Image::verify`] also sums the
+//! large sections (weights, text, metadata), which is a pass over the whole file.
+//!
+//! Read next: [`header`] (bytes of the file), [`tensors`] (weight layout), [`plan`] (memory), [`program`] (ops).
+
+pub mod crc;
+pub mod header;
+pub mod plan;
+pub mod program;
+pub mod tensors;
+
+pub use header::{MAGIC, VERSION, section};
+pub use plan::{Limits, Plan, Slot};
+pub use program::{Entry, Op, Program};
+pub use tensors::{Coded, Dtype, TensorDesc, Vector16};
+
+use crate::error::{Error, Result};
+use crate::ops;
+use header::{MAX_SECTIONS, Section};
+
+/// An image that has been checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'a> {
+    sections: [Section; MAX_SECTIONS],
+    count: usize,
+    file: &'a [u8],
+    program: Program<'a>,
+    plan: Plan,
+    plan_bytes: &'a [u8],
+    tensor_table: &'a [u8],
+    weights: &'a [u8],
+}
+
+impl<'a> Image<'a> {
+    /// Checks an image and finds its parts. Cost: the size of program, plan and tensor table, not of the weights.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the bytes; see [`Error`].
+    pub fn open(file: &'a [u8]) -> Result<Self> {
+        let (sections, count) = header::read(file)?;
+        let find = |kind: u32| {
+            let found = sections.iter().take(count).find(|s| s.kind == kind).ok_or(Error::Absent { section: kind })?;
+            Ok((found.span.of(file).ok_or(Error::Section { section: kind })?, found.crc))
+        };
+        let summed = |kind: u32| {
+            let (bytes, crc) = find(kind)?;
+            if crc::crc32c(bytes) == crc { Ok(bytes) } else { Err(Error::Checksum { section: kind }) }
+        };
+        let plan_bytes = summed(section::PLAN)?;
+        let image = Self {
+            sections,
+            count,
+            file,
+            program: Program::read(summed(section::PROGRAM)?)?,
+            plan: Plan::read(plan_bytes)?,
+            plan_bytes,
+            tensor_table: summed(section::TENSORS)?,
+            weights: find(section::WEIGHTS)?.0,
+        };
+        image.check()?;
+        Ok(image)
+    }
+
+    fn check(&self) -> Result<()> {
+        if !self.tensor_table.len().is_multiple_of(tensors::RECORD_BYTES) {
+            return Err(Error::Section { section: section::TENSORS });
+        }
+        for index in 0..self.tensor_count() {
+            let desc = self.tensor(index)?;
+            desc.span.of(self.weights).ok_or(Error::Tensor { index })?;
+        }
+        for (index, op) in (0u32..).zip(self.program.ops()) {
+            ops::check(self, &op).ok_or(Error::Op { index, code: op.code })?;
+        }
+        Ok(())
+    }
+
+    /// Sums every section, weights included: reads the whole file.
+    ///
+    /// # Errors
+    /// [`Error::Checksum`].
+    pub fn verify(&self) -> Result<()> {
+        for s in self.sections.iter().take(self.count) {
+            let bad = Error::Checksum { section: s.kind };
+            if crc::crc32c(s.span.of(self.file).ok_or(bad)?) != s.crc {
+                return Err(bad);
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of a section.
+    ///
+    /// # Errors
+    /// [`Error::Absent`].
+    pub fn section(&self, kind: u32) -> Result<&'a [u8]> {
+        let absent = Error::Absent { section: kind };
+        let found = self.sections.iter().take(self.count).find(|s| s.kind == kind).ok_or(absent)?;
+        found.span.of(self.file).ok_or(absent)
+    }
+
+    /// The program.
+    #[must_use]
+    pub fn program(&self) -> &Program<'a> {
+        &self.program
+    }
+
+    /// The plan's head.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Number of tensors.
+    #[must_use]
+    pub fn tensor_count(&self) -> u32 {
+        (self.tensor_table.len() / tensors::RECORD_BYTES) as u32
+    }
+
+    /// Record of tensor `index`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`].
+    pub fn tensor(&self, index: u32) -> Result<TensorDesc> {
+        TensorDesc::read(self.tensor_table, index)
+    }
+
+    /// Slot `index`.
+    ///
+    /// # Errors
+    /// [`Error::Slot`].
+    pub fn slot(&self, index: u32) -> Result<Slot> {
+        plan::slot(self.plan_bytes, index)
+    }
+
+    /// The coded matrix `index`; `None` if it is none.
+    #[must_use]
+    pub fn coded(&self, index: u32) -> Option<Coded<'a>> {
+        Coded::new(&self.tensor(index).ok()?, self.weights)
+    }
+
+    /// The int16 vector `index`; `None` if it is none.
+    #[must_use]
+    pub fn vector16(&self, index: u32) -> Option<Vector16<'a>> {
+        Vector16::new(&self.tensor(index).ok()?, self.weights)
+    }
+
+    /// The bytes of tensor `index` if it has type `dtype`.
+    #[must_use]
+    pub fn raw(&self, index: u32, dtype: Dtype) -> Option<&'a [u8]> {
+        let desc = self.tensor(index).ok()?;
+        if desc.dtype == dtype { desc.span.of(self.weights) } else { None }
+    }
+
+    /// Exact bytes of arena that a session with `limits` needs.
+    ///
+    /// # Errors
+    /// [`Error::Limits`].
+    pub fn arena_bytes(&self, limits: Limits) -> Result<u64> {
+        let bad = Error::Limits { max_context: self.plan.max_context };
+        let Limits { batch, context, threads } = limits;
+        if batch == 0 || context == 0 || threads == 0 || context > self.plan.max_context {
+            return Err(bad);
+        }
+        plan::affine(self.plan.arena, limits).ok_or(bad)
+    }
+}

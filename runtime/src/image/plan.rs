@@ -1,0 +1,254 @@
+//! The plan: where each activation lies in the arena, as a function of batch, context and threads.
+//!
+//! ```text
+//! plan section: 64-byte head, then 48-byte slots
+//! head                                         slot
+//!  0  u32 slots                                 0  u8  kind         4  u32 cols
+//!  4  u32 largest context                       1  u8  rows         8  u32 heads      (cache)
+//!  8  u32 vocabulary                            2  i16 frac        12  u32 head_dim   (cache)
+//! 12  u32 slot of the logits                   16  [u64;4] offset coefficients
+//! 16  [u64;4] arena coefficients
+//! 48  [u8;16] zero
+//! ```
+//!
+//! Offset and size are *affine*: `k[0] + k[1]*batch + k[2]*context + k[3]*context*threads` bytes. The quantizer
+//! packs slots by lifetime once, for all limits at a time; the device evaluates four products. Coefficients are
+//! multiples of 16 (the last: of 4, its basis being a multiple of 4), so every slot is 16-byte aligned.
+
+use super::header::{put, u16_at, u32_at, u64_at};
+use super::tensors::GROUP;
+use crate::error::{Error, Result};
+
+/// Bytes of the plan's head.
+pub const HEAD_BYTES: usize = 64;
+/// Bytes of a slot.
+pub const SLOT_BYTES: usize = 48;
+/// Alignment of slots in bytes.
+pub const SLOT_ALIGN: u64 = 16;
+/// Bytes before the codes of a row of [`Kind::Q8`]: u32 mantissa, i32 exponent, 8 bytes zero.
+pub const Q8_HEAD: usize = 16;
+
+/// What a session is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Tokens processed in one step.
+    pub batch: u32,
+    /// Positions the cache holds.
+    pub context: u32,
+    /// Threads that work at once.
+    pub threads: u32,
+}
+
+/// What a slot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Rows of int32 in fixed point with `frac` fraction bits; the stride is `cols` rounded up to 4 elements.
+    I32 = 1,
+    /// Rows of int8 with a scale each: 16 bytes of head, then `cols` rounded up to 32 codes.
+    Q8 = 2,
+    /// Keys and values of one layer: K codes [heads, context, head_dim], V codes likewise, then K scales
+    /// [heads, context] and V scales, 4 bytes each (u16 mantissa, i16 exponent).
+    Cache = 3,
+}
+
+/// How many rows a slot has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Rows {
+    /// One.
+    One = 0,
+    /// One a token of the step.
+    Batch = 1,
+    /// One a position (caches).
+    Context = 2,
+    /// One a thread, each as long as the context (scratch); `cols` is 1.
+    ThreadContext = 3,
+}
+
+/// One row of the slot table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// What it holds.
+    pub kind: Kind,
+    /// How many rows.
+    pub rows: Rows,
+    /// Fraction bits of [`Kind::I32`].
+    pub frac: i16,
+    /// Elements of a row.
+    pub cols: u32,
+    /// Cache: key-value heads.
+    pub heads: u32,
+    /// Cache: elements of a head.
+    pub head_dim: u32,
+    /// Offset coefficients.
+    pub offset: [u64; 4],
+}
+
+impl Slot {
+    /// Bytes from one row to the next. At most 2^34, so it never overflows.
+    #[must_use]
+    pub fn stride_bytes(&self) -> u64 {
+        let cols = u64::from(self.cols);
+        match self.kind {
+            Kind::I32 => cols.next_multiple_of(4) * 4,
+            Kind::Q8 => Q8_HEAD as u64 + cols.next_multiple_of(GROUP as u64),
+            Kind::Cache => {
+                let each = 2 * u64::from(self.head_dim) + 8;
+                u64::from(self.heads).saturating_mul(each).next_multiple_of(SLOT_ALIGN)
+            }
+        }
+    }
+
+    /// Size coefficients in bytes, as the plan's packing uses them.
+    #[must_use]
+    pub fn size(&self) -> [u64; 4] {
+        let bytes = self.stride_bytes();
+        match self.rows {
+            Rows::One => [bytes, 0, 0, 0],
+            Rows::Batch => [0, bytes, 0, 0],
+            Rows::Context => [0, 0, bytes, 0],
+            // Scores of 4 bytes; `affine` rounds the context up to 4 here, so the sum stays a multiple of 16.
+            Rows::ThreadContext => [0, 0, 0, 4],
+        }
+    }
+
+    /// The slot's record.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; SLOT_BYTES] {
+        let mut r = [0; SLOT_BYTES];
+        put(&mut r, 0, &[self.kind as u8, self.rows as u8]);
+        put(&mut r, 2, &self.frac.to_le_bytes());
+        put(&mut r, 4, &self.cols.to_le_bytes());
+        put(&mut r, 8, &self.heads.to_le_bytes());
+        put(&mut r, 12, &self.head_dim.to_le_bytes());
+        put_affine(&mut r, 16, self.offset);
+        r
+    }
+
+    fn decode(r: &[u8]) -> Option<Self> {
+        let kind = match *r.first()? {
+            1 => Kind::I32,
+            2 => Kind::Q8,
+            3 => Kind::Cache,
+            _ => return None,
+        };
+        let rows = match *r.get(1)? {
+            0 => Rows::One,
+            1 => Rows::Batch,
+            2 => Rows::Context,
+            3 => Rows::ThreadContext,
+            _ => return None,
+        };
+        let slot = Self {
+            kind,
+            rows,
+            frac: u16_at(r, 2)? as i16,
+            cols: u32_at(r, 4)?,
+            heads: u32_at(r, 8)?,
+            head_dim: u32_at(r, 12)?,
+            offset: affine_at(r, 16)?,
+        };
+        let is_cache = kind == Kind::Cache;
+        let shape_ok = slot.cols != 0
+            && slot.cols < 1 << 28
+            && (-64..=64).contains(&slot.frac)
+            && is_cache == (rows == Rows::Context)
+            && is_cache == (slot.heads != 0 && slot.head_dim != 0)
+            && slot.heads < 1 << 16
+            && slot.head_dim <= MAX_HEAD_DIM
+            && (rows != Rows::ThreadContext || (kind == Kind::I32 && slot.cols == 1));
+        let [one, batch, context, scratch] = slot.offset;
+        let aligned = (one | batch | context) % SLOT_ALIGN == 0 && scratch % 4 == 0;
+        (shape_ok && aligned).then_some(slot)
+    }
+}
+
+/// Largest head dimension: attention keeps one quantized query on the stack.
+pub const MAX_HEAD_DIM: u32 = 256;
+
+/// The plan's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Number of slots.
+    pub slots: u32,
+    /// Largest context a session may be opened with.
+    pub max_context: u32,
+    /// Token ids are below this; 0 for models without tokens.
+    pub vocab: u32,
+    /// The slot that holds the result of the last entry point.
+    pub logits: u32,
+    /// Coefficients of the arena's bytes.
+    pub arena: [u64; 4],
+}
+
+impl Plan {
+    /// The head's bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; HEAD_BYTES] {
+        let mut r = [0; HEAD_BYTES];
+        for (i, word) in [self.slots, self.max_context, self.vocab, self.logits].iter().enumerate() {
+            put(&mut r, 4 * i, &word.to_le_bytes());
+        }
+        put_affine(&mut r, 16, self.arena);
+        r
+    }
+
+    /// Reads the head and checks every slot by itself.
+    ///
+    /// # Errors
+    /// [`Error::Slot`]; index `u32::MAX` stands for the head.
+    pub fn read(section: &[u8]) -> Result<Self> {
+        let bad = Error::Slot { index: u32::MAX };
+        let plan = Self::decode(section).ok_or(bad)?;
+        let expected = HEAD_BYTES as u64 + u64::from(plan.slots) * SLOT_BYTES as u64;
+        if section.len() as u64 != expected || plan.logits >= plan.slots {
+            return Err(bad);
+        }
+        for index in 0..plan.slots {
+            slot(section, index)?;
+        }
+        Ok(plan)
+    }
+
+    fn decode(s: &[u8]) -> Option<Self> {
+        Some(Self {
+            slots: u32_at(s, 0)?,
+            max_context: u32_at(s, 4)?,
+            vocab: u32_at(s, 8)?,
+            logits: u32_at(s, 12)?,
+            arena: affine_at(s, 16)?,
+        })
+    }
+}
+
+/// Reads slot `index` of a plan section.
+///
+/// # Errors
+/// [`Error::Slot`].
+pub fn slot(section: &[u8], index: u32) -> Result<Slot> {
+    let bad = Error::Slot { index };
+    let at = (index as usize).checked_mul(SLOT_BYTES).and_then(|b| b.checked_add(HEAD_BYTES)).ok_or(bad)?;
+    let record: &[u8; SLOT_BYTES] = section.get(at..).and_then(|s| s.first_chunk()).ok_or(bad)?;
+    Slot::decode(record).ok_or(bad)
+}
+
+/// `k[0] + k[1]*batch + k[2]*context + k[3]*context*threads`, the context rounded up to 4 in the last term so that
+/// thread scratch of 4-byte scores stays 16-byte aligned; `None` on overflow.
+#[must_use]
+pub fn affine(k: [u64; 4], limits: Limits) -> Option<u64> {
+    let context = u64::from(limits.context);
+    let scratch = context.next_multiple_of(4).checked_mul(u64::from(limits.threads))?;
+    let basis = [1, u64::from(limits.batch), context, scratch];
+    k.iter().zip(basis).try_fold(0u64, |sum, (k, b)| sum.checked_add(k.checked_mul(b)?))
+}
+
+fn affine_at(r: &[u8], at: usize) -> Option<[u64; 4]> {
+    Some([u64_at(r, at)?, u64_at(r, at + 8)?, u64_at(r, at + 16)?, u64_at(r, at + 24)?])
+}
+
+fn put_affine(r: &mut [u8], at: usize, k: [u64; 4]) {
+    for (i, k) in k.iter().enumerate() {
+        put(r, at + 8 * i, &k.to_le_bytes());
+    }
+}

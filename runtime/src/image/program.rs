@@ -1,0 +1,149 @@
+//! The program: a straight list of ops over slots and tensors, with named entry points.
+//!
+//! ```text
+//! program section: 16-byte head, entry points, ops
+//! head                    entry, 16 bytes        op, 48 bytes
+//!  0  u32 entry points     0  u32 id              0  u16 code
+//!  4  u32 ops              4  u32 first op        2  u16 flags
+//!  8  u64 zero             8  u32 ops             4  [u32;11] arguments
+//!                         12  u32 zero
+//! ```
+//!
+//! What the arguments of an op mean stands in its file under `ops/`.
+
+use super::header::{put, u16_at, u32_at, u64_at};
+use crate::error::{Error, Result};
+
+/// Bytes of the head.
+pub const HEAD_BYTES: usize = 16;
+/// Bytes of an entry point.
+pub const ENTRY_BYTES: usize = 16;
+/// Bytes of an op.
+pub const OP_BYTES: usize = 48;
+/// Arguments of an op.
+pub const ARGS: usize = 11;
+/// An argument that names no tensor or slot.
+pub const NONE: u32 = u32::MAX;
+
+/// Entry points of language models.
+pub mod entry {
+    /// Runs the tokens of a step through all layers: embeddings to the last residual, caches filled.
+    pub const BODY: u32 = 1;
+    /// Computes the logits of one row of the last step.
+    pub const HEAD: u32 = 2;
+}
+
+/// A named stretch of ops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// See [`entry`].
+    pub id: u32,
+    /// Index of the first op.
+    pub first: u32,
+    /// Number of ops.
+    pub count: u32,
+}
+
+/// One op.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Op {
+    /// Which; see the table in `ops/mod.rs`.
+    pub code: u16,
+    /// Bits whose meaning is the op's own.
+    pub flags: u16,
+    /// Arguments whose meaning is the op's own; unused ones are zero.
+    pub args: [u32; ARGS],
+}
+
+impl Op {
+    /// The record's bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; OP_BYTES] {
+        let mut r = [0; OP_BYTES];
+        put(&mut r, 0, &self.code.to_le_bytes());
+        put(&mut r, 2, &self.flags.to_le_bytes());
+        for (i, arg) in self.args.iter().enumerate() {
+            put(&mut r, 4 + 4 * i, &arg.to_le_bytes());
+        }
+        r
+    }
+}
+
+impl Entry {
+    /// The record's bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; ENTRY_BYTES] {
+        let mut r = [0; ENTRY_BYTES];
+        for (i, word) in [self.id, self.first, self.count].iter().enumerate() {
+            put(&mut r, 4 * i, &word.to_le_bytes());
+        }
+        r
+    }
+}
+
+/// A checked program section.
+#[derive(Clone, Copy, Debug)]
+pub struct Program<'a> {
+    entries: &'a [[u8; ENTRY_BYTES]],
+    ops: &'a [[u8; OP_BYTES]],
+}
+
+impl<'a> Program<'a> {
+    /// Reads the section's shape and checks the entry points.
+    ///
+    /// # Errors
+    /// [`Error::Section`], [`Error::Entry`].
+    pub fn read(section: &'a [u8]) -> Result<Self> {
+        let bad = Error::Section { section: super::header::section::PROGRAM };
+        let program = Self::split(section).ok_or(bad)?;
+        for entry in program.entries() {
+            let last = u64::from(entry.first) + u64::from(entry.count);
+            if last > program.ops.len() as u64 {
+                return Err(Error::Entry { id: entry.id });
+            }
+        }
+        Ok(program)
+    }
+
+    fn split(section: &'a [u8]) -> Option<Self> {
+        let entries = u32_at(section, 0)? as usize;
+        let ops = u32_at(section, 4)? as usize;
+        if u64_at(section, 8)? != 0 {
+            return None;
+        }
+        let (entry_bytes, op_bytes) = section.get(HEAD_BYTES..)?.split_at_checked(entries.checked_mul(ENTRY_BYTES)?)?;
+        let (entry_table, _) = entry_bytes.as_chunks::<ENTRY_BYTES>();
+        let (op_table, rest) = op_bytes.as_chunks::<OP_BYTES>();
+        (op_table.len() == ops && rest.is_empty()).then_some(Self { entries: entry_table, ops: op_table })
+    }
+
+    /// Entry points in file order.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> + 'a {
+        self.entries
+            .iter()
+            .filter_map(|r| Some(Entry { id: u32_at(r, 0)?, first: u32_at(r, 4)?, count: u32_at(r, 8)? }))
+    }
+
+    /// Ops in order.
+    pub fn ops(&self) -> impl Iterator<Item = Op> + 'a {
+        self.ops.iter().map(decode)
+    }
+
+    /// The ops of entry point `id`, each with its index.
+    ///
+    /// # Errors
+    /// [`Error::Entry`].
+    pub fn entry(&self, id: u32) -> Result<impl Iterator<Item = (u32, Op)> + 'a> {
+        let entry = self.entries().find(|e| e.id == id).ok_or(Error::Entry { id })?;
+        let ops = self.ops.iter().skip(entry.first as usize).take(entry.count as usize);
+        Ok(ops.zip(entry.first..).map(|(r, index)| (index, decode(r))))
+    }
+}
+
+fn decode(r: &[u8; OP_BYTES]) -> Op {
+    let mut args = [0; ARGS];
+    for (arg, bytes) in args.iter_mut().zip(r.as_chunks::<4>().0.iter().skip(1)) {
+        *arg = u32::from_le_bytes(*bytes);
+    }
+    Op { code: u16_at(r, 0).unwrap_or(0), flags: u16_at(r, 2).unwrap_or(0), args }
+}

@@ -1,0 +1,295 @@
+//! Tensors: constant data read in place.
+//!
+//! ```text
+//! record, 64 bytes
+//!  0  u8  dtype            4  i32 exponent: value = integer * 2^-exponent
+//!  1  u8  rank, 1 to 4     8  [u32;4] dims, 1 beyond the rank
+//!  2  u16 zero            24  u64 offset in the weights section, a multiple of 64
+//!                         32  u64 bytes
+//!                         40  [i8;16] codebook (N4), else zero
+//!                         56  u64 zero
+//! ```
+//!
+//! **N4**, a matrix [rows, cols] of 4-bit codes: `weight = codebook[code] * scale[row, group] * mult[row] * 2^-exponent`.
+//! Rows are padded to blocks of 16, columns to groups of 32. Three streams, one after the other:
+//!
+//! ```text
+//! codes   [block][group][line 0..4][row 0..16][4 bytes]   one 64-byte line = 16 rows x 8 columns
+//!         byte b of row r in line l: low nibble  = column 32*group + 8*l + b
+//!                                    high nibble = column 32*group + 8*l + 4 + b
+//! scales  [block][group][row 0..16] u8
+//! mults   [block][row 0..16] u16
+//! ```
+//!
+//! A 64-byte line is what AVX-512 takes (low nibbles are 16 rows x 4 columns, one `vpdpbusd`), 16 bytes of it what
+//! NEON takes (4 rows, `sdot` by lane), a 32-bit word what Cortex-M takes (nibbles n and n+4 are an SMLAD pair). No
+//! horizontal sums anywhere, and nothing is repacked at load.
+//!
+//! **N8** is the same with a byte a code and no codebook: 8 lines of 64 bytes a group, byte b of row r in line l is
+//! column 32*group + 4*l + b.
+
+use super::header::{Span, put, u16_at, u32_at, u64_at};
+use crate::error::{Error, Result};
+
+/// Bytes of a tensor record.
+pub const RECORD_BYTES: usize = 64;
+/// Columns that share a scale.
+pub const GROUP: usize = 32;
+/// Rows stored side by side.
+pub const BLOCK: usize = 16;
+
+/// Types of tensor data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Dtype {
+    /// Signed bytes.
+    I8 = 1,
+    /// Signed 16 bit.
+    I16 = 2,
+    /// Signed 32 bit.
+    I32 = 3,
+    /// Unsigned 64 bit.
+    U64 = 4,
+    /// 4-bit codes with group scales, see the module's page.
+    N4 = 5,
+    /// 8-bit codes with group scales.
+    N8 = 6,
+}
+
+impl Dtype {
+    fn of(code: u8) -> Option<Self> {
+        [Self::I8, Self::I16, Self::I32, Self::U64, Self::N4, Self::N8].into_iter().find(|d| *d as u8 == code)
+    }
+}
+
+/// One row of the tensor table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorDesc {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Number of dimensions, 1 to 4.
+    pub rank: u8,
+    /// `value = integer * 2^-exponent`.
+    pub exponent: i32,
+    /// Dimensions; 1 beyond the rank. N4 and N8: `[rows, cols, 1, 1]`.
+    pub dims: [u32; 4],
+    /// Place in the weights section.
+    pub span: Span,
+    /// N4: what the codes stand for.
+    pub codebook: [i8; 16],
+}
+
+impl TensorDesc {
+    /// Bytes that a tensor of this type and these dimensions takes; `None` if that overflows.
+    #[must_use]
+    pub fn data_bytes(dtype: Dtype, dims: [u32; 4]) -> Option<u64> {
+        let count = dims.iter().try_fold(1u64, |n, d| n.checked_mul(u64::from(*d)))?;
+        let code_bits = match dtype {
+            Dtype::I8 => return Some(count),
+            Dtype::I16 => return count.checked_mul(2),
+            Dtype::I32 => return count.checked_mul(4),
+            Dtype::U64 => return count.checked_mul(8),
+            Dtype::N4 => 4,
+            Dtype::N8 => 8,
+        };
+        let [rows, cols, _, _] = dims;
+        let rows = u64::from(rows).next_multiple_of(BLOCK as u64);
+        let groups = u64::from(cols).div_ceil(GROUP as u64);
+        let codes = rows.checked_mul(groups)?.checked_mul(GROUP as u64 * code_bits / 8)?;
+        codes.checked_add(rows.checked_mul(groups)?)?.checked_add(rows.checked_mul(2)?)
+    }
+
+    /// The record's bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; RECORD_BYTES] {
+        let mut r = [0; RECORD_BYTES];
+        put(&mut r, 0, &[self.dtype as u8, self.rank]);
+        put(&mut r, 4, &self.exponent.to_le_bytes());
+        for (i, dim) in self.dims.iter().enumerate() {
+            put(&mut r, 8 + 4 * i, &dim.to_le_bytes());
+        }
+        put(&mut r, 24, &self.span.offset.to_le_bytes());
+        put(&mut r, 32, &self.span.bytes.to_le_bytes());
+        for (to, from) in r.iter_mut().skip(40).zip(self.codebook) {
+            *to = from as u8;
+        }
+        r
+    }
+
+    /// Reads record `index` and checks it by itself: type, dimensions, size; not yet its place.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`].
+    pub fn read(table: &[u8], index: u32) -> Result<Self> {
+        let bad = Error::Tensor { index };
+        let at = (index as usize).checked_mul(RECORD_BYTES).ok_or(bad)?;
+        let r: &[u8; RECORD_BYTES] = table.get(at..).and_then(|t| t.first_chunk()).ok_or(bad)?;
+        Self::decode(r).ok_or(bad)
+    }
+
+    fn decode(r: &[u8; RECORD_BYTES]) -> Option<Self> {
+        let dtype = Dtype::of(r[0])?;
+        let rank = r[1];
+        let dims = [u32_at(r, 8)?, u32_at(r, 12)?, u32_at(r, 16)?, u32_at(r, 20)?];
+        let exponent = u32_at(r, 4)? as i32;
+        let span = Span { offset: u64_at(r, 24)?, bytes: u64_at(r, 32)? };
+        let mut codebook = [0i8; 16];
+        for (to, from) in codebook.iter_mut().zip(r.iter().skip(40)) {
+            *to = *from as i8;
+        }
+        let coded = matches!(dtype, Dtype::N4 | Dtype::N8);
+        let rank_ok = (1..=4).contains(&rank) && dims.iter().skip(rank as usize).all(|d| *d == 1);
+        let dims_ok = dims.iter().all(|d| *d != 0) && (!coded || rank == 2);
+        let zero = u16_at(r, 2)? == 0 && u64_at(r, 56)? == 0;
+        let range = (-256..=256).contains(&exponent) && span.offset.is_multiple_of(super::header::ALIGN);
+        let codes_ok = !codebook.contains(&i8::MIN);
+        let size = Self::data_bytes(dtype, dims)? == span.bytes;
+        (rank_ok && dims_ok && zero && range && codes_ok && size).then_some(Self {
+            dtype,
+            rank,
+            exponent,
+            dims,
+            span,
+            codebook,
+        })
+    }
+}
+
+/// A coded matrix (N4 or N8), its three streams found.
+#[derive(Clone, Copy, Debug)]
+pub struct Coded<'a> {
+    /// 4 or 8.
+    pub bits: u8,
+    /// Rows, without padding.
+    pub rows: usize,
+    /// Columns, without padding.
+    pub cols: usize,
+    /// Groups of 32 columns.
+    pub groups: usize,
+    /// Stream of codes.
+    pub codes: &'a [u8],
+    /// Stream of group scales.
+    pub scales: &'a [u8],
+    /// Stream of row multipliers.
+    pub mults: &'a [u8],
+    /// What the 4-bit codes stand for.
+    pub codebook: [i8; 16],
+    /// `weight = level * scale * mult * 2^-exponent`.
+    pub exponent: i32,
+    /// Groups whose sum fits int32 whatever the codes, scales and activations are (NUMERICS.md, "matmul").
+    pub stretch: u32,
+    /// Bits by which row sums may exceed int32.
+    pub excess_bits: u32,
+}
+
+impl<'a> Coded<'a> {
+    /// The view of `desc`; `None` if it is not a coded matrix or its bytes are missing.
+    #[must_use]
+    pub fn new(desc: &TensorDesc, weights: &'a [u8]) -> Option<Self> {
+        let bits: u8 = match desc.dtype {
+            Dtype::N4 => 4,
+            Dtype::N8 => 8,
+            _ => return None,
+        };
+        let [rows, cols, _, _] = desc.dims;
+        let (rows, cols) = (rows as usize, cols as usize);
+        let padded = rows.checked_next_multiple_of(BLOCK)?;
+        let groups = cols.div_ceil(GROUP);
+        let scale_bytes = padded.checked_mul(groups)?;
+        let code_bytes = scale_bytes.checked_mul(GROUP * usize::from(bits) / 8)?;
+        let (codes, rest) = desc.span.of(weights)?.split_at_checked(code_bytes)?;
+        let (scales, mults) = rest.split_at_checked(scale_bytes)?;
+        let top = match desc.dtype {
+            Dtype::N4 => desc.codebook.iter().map(|c| c.unsigned_abs()).fold(1, u8::max),
+            _ => 128,
+        };
+        let group_bound = GROUP as u64 * 127 * 255 * u64::from(top);
+        let row_bound = group_bound.saturating_mul(groups as u64);
+        Some(Self {
+            bits,
+            rows,
+            cols,
+            groups,
+            codes,
+            scales,
+            mults,
+            codebook: desc.codebook,
+            exponent: desc.exponent,
+            stretch: (i32::MAX as u32) / (group_bound as u32).max(1),
+            excess_bits: (64 - row_bound.leading_zeros()).saturating_sub(31),
+        })
+    }
+
+    /// Bytes of codes of one block of 16 rows.
+    #[must_use]
+    pub fn block_bytes(&self) -> usize {
+        self.groups * (BLOCK * GROUP) * usize::from(self.bits) / 8
+    }
+
+    /// Codes and scales of block `block` (16 rows); empty if there is no such block.
+    #[must_use]
+    pub fn block(&self, block: usize) -> (&'a [u8], &'a [u8]) {
+        let codes = slice(self.codes, block.wrapping_mul(self.block_bytes()), self.block_bytes());
+        let scales = slice(self.scales, block.wrapping_mul(self.groups * BLOCK), self.groups * BLOCK);
+        (codes, scales)
+    }
+
+    /// Calls `put(out, level * scale)` for each column of `row`, in order, with the elements of `out`.
+    pub fn row_levels(&self, row: usize, out: &mut [i32], mut put: impl FnMut(&mut i32, i32)) {
+        let (codes, scales) = self.block(row / BLOCK);
+        let lane = row % BLOCK;
+        let lines = usize::from(self.bits); // lines a group: 4 or 8
+        let mut out = out.iter_mut();
+        for (index, line) in codes.as_chunks::<64>().0.iter().enumerate() {
+            let Some(word) = line.as_chunks::<4>().0.get(lane) else {
+                return;
+            };
+            let group = if lines == 4 { index / 4 } else { index / 8 };
+            let scale = scales.as_chunks::<BLOCK>().0.get(group).and_then(|s| s.get(lane)).copied().unwrap_or(0);
+            let scale = i32::from(scale);
+            if self.bits == 8 {
+                for (out, code) in out.by_ref().take(4).zip(word) {
+                    put(out, i32::from(*code as i8) * scale);
+                }
+            } else {
+                let level = |code: u8| i32::from(self.codebook[usize::from(code & 15)]);
+                let high = word.iter().map(|b| b >> 4);
+                for (out, code) in out.by_ref().take(8).zip(word.iter().copied().chain(high)) {
+                    put(out, level(code) * scale);
+                }
+            }
+        }
+    }
+
+    /// Multiplier of `row`; 0 if there is no such row.
+    #[must_use]
+    pub fn mult(&self, row: usize) -> u32 {
+        u16_at(self.mults, row.wrapping_mul(2)).map_or(0, u32::from)
+    }
+}
+
+fn slice(bytes: &[u8], at: usize, len: usize) -> &[u8] {
+    bytes.get(at..).and_then(|b| b.get(..len)).unwrap_or(&[])
+}
+
+/// Signed 16-bit values with a common exponent, read in place.
+#[derive(Clone, Copy, Debug)]
+pub struct Vector16<'a> {
+    bytes: &'a [u8],
+    /// `value = integer * 2^-exponent`.
+    pub exponent: i32,
+}
+
+impl<'a> Vector16<'a> {
+    /// The view of `desc`; `None` unless it is I16 and in place.
+    #[must_use]
+    pub fn new(desc: &TensorDesc, weights: &'a [u8]) -> Option<Self> {
+        let bytes = desc.span.of(weights)?;
+        (desc.dtype == Dtype::I16).then_some(Self { bytes, exponent: desc.exponent })
+    }
+
+    /// The values in order.
+    pub fn iter(&self) -> impl Iterator<Item = i16> + 'a {
+        self.bytes.as_chunks::<2>().0.iter().map(|b| i16::from_le_bytes(*b))
+    }
+}

@@ -1,0 +1,76 @@
+//! Cache write: quantizes the keys and values of a step, a scale a head and token, into the layer's cache.
+//!
+//! Arguments: k slot, v slot (I32, heads * head_dim columns), cache slot. Layout: [`crate::image::plan::Kind::Cache`].
+
+use super::{I32Rows, OpDef, Run, ensure, part, slot_arg};
+use crate::fixed::{Scale, requantize::quantize_row};
+use crate::image::plan::{Kind, Rows, Slot};
+use crate::image::{Image, Op};
+use crate::view;
+
+/// The op.
+pub static OP: OpDef = OpDef { code: 7, name: "cache", slots: &[0, 1, 2], check, run };
+
+fn check(image: &Image<'_>, op: &Op) -> Option<()> {
+    let k = slot_arg(image, op, 0, Kind::I32)?;
+    let v = slot_arg(image, op, 1, Kind::I32)?;
+    let cache = slot_arg(image, op, 2, Kind::Cache)?;
+    let width = cache.heads.checked_mul(cache.head_dim)?;
+    ensure(k.cols == width && v.cols == width && k.rows == Rows::Batch && v.rows == Rows::Batch)
+}
+
+fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
+    let k = slot_arg(r.image, op, 0, Kind::I32)?;
+    let v = slot_arg(r.image, op, 1, Kind::I32)?;
+    let slot = slot_arg(r.image, op, 2, Kind::Cache)?;
+    let (rows, first, context) = (r.rows as usize, r.position as usize, r.limits.context as usize);
+    let [k_bytes, v_bytes, cache] = r.slots([&k, &v, &slot])?;
+    let (mut keys, mut values) = (I32Rows::new(&k, k_bytes)?, I32Rows::new(&v, v_bytes)?);
+    let cache = split(&slot, cache, context)?;
+    let (heads, head_dim) = (slot.heads as usize, slot.head_dim as usize);
+    for (row, position) in (0..rows).zip(first..) {
+        let (key, value) = (keys.row(row)?, values.row(row)?);
+        for head in 0..heads {
+            let at = head * context + position;
+            let sides = [
+                (&mut *key, i32::from(k.frac), &mut *cache.k_codes, &mut *cache.k_scales),
+                (&mut *value, i32::from(v.frac), &mut *cache.v_codes, &mut *cache.v_scales),
+            ];
+            for (from, frac, codes, scales) in sides {
+                let codes = view::as_i8_mut(part(codes, at * head_dim, head_dim)?);
+                let scale = quantize_row(part(from, head * head_dim, head_dim)?, frac, codes);
+                *scales.as_chunks_mut::<4>().0.get_mut(at)? = pack(scale);
+            }
+        }
+    }
+    Some(())
+}
+
+/// The four streams of a cache.
+pub(crate) struct Streams<'a> {
+    pub k_codes: &'a mut [u8],
+    pub v_codes: &'a mut [u8],
+    pub k_scales: &'a mut [u8],
+    pub v_scales: &'a mut [u8],
+}
+
+pub(crate) fn split<'a>(slot: &Slot, bytes: &'a mut [u8], context: usize) -> Option<Streams<'a>> {
+    let scales = (slot.heads as usize).checked_mul(context)?;
+    let codes = scales.checked_mul(slot.head_dim as usize)?;
+    let (k_codes, rest) = bytes.split_at_mut_checked(codes)?;
+    let (v_codes, rest) = rest.split_at_mut_checked(codes)?;
+    let (k_scales, rest) = rest.split_at_mut_checked(scales * 4)?;
+    let (v_scales, _) = rest.split_at_mut_checked(scales * 4)?;
+    Some(Streams { k_codes, v_codes, k_scales, v_scales })
+}
+
+/// A scale in four bytes: mantissa u16, exponent i16.
+pub(crate) fn pack(scale: Scale) -> [u8; 4] {
+    let [m0, m1] = (scale.mant as u16).to_le_bytes();
+    let [e0, e1] = (scale.exp as i16).to_le_bytes();
+    [m0, m1, e0, e1]
+}
+
+pub(crate) fn unpack([m0, m1, e0, e1]: [u8; 4]) -> Scale {
+    Scale { mant: u32::from(u16::from_le_bytes([m0, m1])), exp: i32::from(i16::from_le_bytes([e0, e1])) }
+}

@@ -1,0 +1,209 @@
+//! Ops: what programs are made of, one file each.
+//!
+//! An op is three functions: which slots it touches, a check made once when the image is opened (indices, types,
+//! shapes), and the run. To add one: copy a neighbour's file, add a row to [`TABLE`], define it in NUMERICS.md.
+//!
+//! `check` and `run` return `None` for anything amiss; after `check` has passed, `run` only fails where its own
+//! `get`s cannot be proven away by the compiler, never in practice.
+
+pub mod attention;
+pub mod cache;
+pub mod embed;
+pub mod glu;
+pub mod matmul;
+pub mod quantize;
+pub mod rms_norm;
+pub mod rope;
+pub mod select_row;
+
+use crate::error::{Error, Result};
+use crate::fixed::Scale;
+use crate::image::plan::{self, Kind, Q8_HEAD, Rows, Slot};
+use crate::image::program::{NONE, Op};
+use crate::image::{Image, Limits};
+use crate::kernels::Kernels;
+use crate::view::{self, Pool};
+
+/// A row of the op table.
+#[derive(Debug)]
+pub struct OpDef {
+    /// Code in the program.
+    pub code: u16,
+    /// Name, for `mote inspect`.
+    pub name: &'static str,
+    /// Arguments that are slots, each of which must be apart from the others in the arena.
+    pub slots: &'static [usize],
+    /// Checks an op of an image.
+    pub check: fn(&Image<'_>, &Op) -> Option<()>,
+    /// Runs it.
+    pub run: fn(&mut Run<'_>, &Op) -> Option<()>,
+}
+
+/// All ops, by code.
+pub static TABLE: [&OpDef; 9] = [
+    &embed::OP,
+    &select_row::OP,
+    &rms_norm::OP,
+    &quantize::OP,
+    &matmul::OP,
+    &rope::OP,
+    &cache::OP,
+    &attention::OP,
+    &glu::OP,
+];
+
+/// The definition of an op's code.
+#[must_use]
+pub fn find(code: u16) -> Option<&'static OpDef> {
+    TABLE.iter().copied().find(|def| def.code == code)
+}
+
+/// Checks one op of an image.
+#[must_use]
+pub fn check(image: &Image<'_>, op: &Op) -> Option<()> {
+    (find(op.code)?.check)(image, op)
+}
+
+/// Checks that the slots of an op lie in the arena and apart from each other at these limits.
+///
+/// # Errors
+/// [`Error::Op`], [`Error::Slot`].
+pub fn check_arena(image: &Image<'_>, op: &Op, index: u32, limits: Limits) -> Result<()> {
+    let bad = Error::Op { index, code: op.code };
+    let total = image.arena_bytes(limits)?;
+    let ranges = |which: &usize| {
+        let slot = image.slot(arg(op, *which).ok_or(bad)?)?;
+        let start = plan::affine(slot.offset, limits).ok_or(bad)?;
+        let end = plan::affine(slot.size(), limits).and_then(|n| start.checked_add(n)).ok_or(bad)?;
+        if end <= total { Ok((start, end)) } else { Err(bad) }
+    };
+    let slots = find(op.code).ok_or(bad)?.slots;
+    for (i, a) in slots.iter().enumerate() {
+        let a = ranges(a)?;
+        for b in slots.iter().skip(i + 1) {
+            let b = ranges(b)?;
+            if a.0 < b.1 && b.0 < a.1 {
+                return Err(bad);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a running op sees.
+pub struct Run<'r> {
+    /// The image.
+    pub image: &'r Image<'r>,
+    /// The arena.
+    pub arena: &'r mut [u8],
+    /// What the session was opened for.
+    pub limits: Limits,
+    /// Tokens of this step.
+    pub tokens: &'r [u32],
+    /// Position of the step's first token.
+    pub position: u32,
+    /// Rows of this step.
+    pub rows: u32,
+    /// Row that [`select_row`] takes.
+    pub row: u32,
+    /// Threads.
+    pub pool: &'r dyn Pool,
+    /// Inner loops.
+    pub kernels: &'r Kernels,
+}
+
+impl Run<'_> {
+    /// The bytes of several slots at once.
+    pub(crate) fn slots<const N: usize>(&mut self, slots: [&Slot; N]) -> Option<[&mut [u8]; N]> {
+        split_slots(self.arena, self.limits, slots)
+    }
+
+    /// Rows of a slot that this step uses.
+    pub(crate) fn rows_of(&self, slot: &Slot) -> usize {
+        if slot.rows == Rows::Batch { self.rows as usize } else { 1 }
+    }
+}
+
+/// The bytes of several slots of an arena, which must be apart from each other.
+pub(crate) fn split_slots<'a, const N: usize>(
+    arena: &'a mut [u8],
+    limits: Limits,
+    slots: [&Slot; N],
+) -> Option<[&'a mut [u8]; N]> {
+    let mut ranges = [const { 0..0usize }; N];
+    for (range, slot) in ranges.iter_mut().zip(slots) {
+        let start = usize::try_from(plan::affine(slot.offset, limits)?).ok()?;
+        let bytes = usize::try_from(plan::affine(slot.size(), limits)?).ok()?;
+        *range = start..start.checked_add(bytes)?;
+    }
+    arena.get_disjoint_mut(ranges).ok()
+}
+
+/// Argument `which` of an op.
+pub(crate) fn arg(op: &Op, which: usize) -> Option<u32> {
+    op.args.get(which).copied()
+}
+
+/// Argument `which` as a slot of kind `kind` with `cols` columns (any, if `None`).
+pub(crate) fn slot_arg(image: &Image<'_>, op: &Op, which: usize, kind: Kind) -> Option<Slot> {
+    let slot = image.slot(arg(op, which)?).ok()?;
+    (slot.kind == kind).then_some(slot)
+}
+
+/// Argument `which` unless it is [`NONE`].
+pub(crate) fn optional(op: &Op, which: usize) -> Option<u32> {
+    arg(op, which).filter(|a| *a != NONE)
+}
+
+/// `Some` if the condition holds: checks read as a list.
+pub(crate) fn ensure(condition: bool) -> Option<()> {
+    condition.then_some(())
+}
+
+/// The rows of an I32 slot.
+pub(crate) struct I32Rows<'a> {
+    pub data: &'a mut [i32],
+    pub stride: usize,
+    cols: usize,
+}
+
+impl<'a> I32Rows<'a> {
+    pub(crate) fn new(slot: &Slot, bytes: &'a mut [u8]) -> Option<Self> {
+        let stride = (slot.stride_bytes() / 4) as usize;
+        Some(Self { data: view::as_i32(bytes)?, stride, cols: slot.cols as usize })
+    }
+
+    pub(crate) fn row(&mut self, row: usize) -> Option<&mut [i32]> {
+        self.data.get_mut(row.checked_mul(self.stride)?..)?.get_mut(..self.cols)
+    }
+}
+
+/// Row `row` of a Q8 slot: scale and codes, the codes padded with zeros to groups of 32.
+pub(crate) fn q8_row<'a>(slot: &Slot, bytes: &'a [u8], row: usize) -> Option<(Scale, &'a [i8])> {
+    let stride = slot.stride_bytes() as usize;
+    let bytes = bytes.get(row.checked_mul(stride)?..)?.get(..stride)?;
+    let (head, codes) = bytes.split_first_chunk::<Q8_HEAD>()?;
+    let ([mant, exp, ..], _) = head.as_chunks::<4>() else {
+        return None;
+    };
+    let scale = Scale { mant: u32::from_le_bytes(*mant), exp: i32::from_le_bytes(*exp) };
+    Some((scale, view::as_i8(codes)))
+}
+
+/// Quantizes `values` into row `row` of a Q8 slot.
+pub(crate) fn put_q8_row(slot: &Slot, bytes: &mut [u8], row: usize, values: &[i32], frac: i32) -> Option<()> {
+    let stride = slot.stride_bytes() as usize;
+    let bytes = bytes.get_mut(row.checked_mul(stride)?..)?.get_mut(..stride)?;
+    let (head, codes) = bytes.split_first_chunk_mut::<Q8_HEAD>()?;
+    let scale = crate::fixed::requantize::quantize_row(values, frac, view::as_i8_mut(codes));
+    let words = [scale.mant.to_le_bytes(), scale.exp.to_le_bytes(), [0; 4], [0; 4]];
+    for (to, from) in head.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        *to = from;
+    }
+    Some(())
+}
+
+/// `slot[from .. from + len]`, row after row, as `start` offsets; used where a row holds several heads.
+pub(crate) fn part<T>(row: &mut [T], start: usize, len: usize) -> Option<&mut [T]> {
+    row.get_mut(start..)?.get_mut(..len)
+}

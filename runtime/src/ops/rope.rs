@@ -1,0 +1,41 @@
+//! Rope: rotary position embedding, in place (Su et al., arXiv 2104.09864), Hugging Face's half-split pairs.
+//!
+//! Arguments: slot (I32, heads * head_dim columns), steps (U64 [head_dim / 2], turns a position in 2^-64), heads,
+//! head_dim. Scaled variants (Llama 3, linear, YaRN) differ in the steps alone. NUMERICS.md, "rope".
+
+use super::{I32Rows, OpDef, Run, arg, ensure, part, slot_arg};
+use crate::fixed::rope::{cos_sin, rotate};
+use crate::image::plan::Kind;
+use crate::image::{Dtype, Image, Op};
+
+/// The op.
+pub static OP: OpDef = OpDef { code: 6, name: "rope", slots: &[0], check, run };
+
+fn check(image: &Image<'_>, op: &Op) -> Option<()> {
+    let slot = slot_arg(image, op, 0, Kind::I32)?;
+    let (heads, head_dim) = (arg(op, 2)?, arg(op, 3)?);
+    let steps = image.tensor(arg(op, 1)?).ok()?;
+    ensure(head_dim.is_multiple_of(2) && head_dim != 0 && heads.checked_mul(head_dim)? == slot.cols)?;
+    ensure(steps.dtype == Dtype::U64 && steps.dims == [head_dim / 2, 1, 1, 1])
+}
+
+fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
+    let slot = slot_arg(r.image, op, 0, Kind::I32)?;
+    let steps = r.image.raw(arg(op, 1)?, Dtype::U64)?;
+    let (heads, head_dim) = (arg(op, 2)? as usize, arg(op, 3)? as usize);
+    let (rows, first) = (r.rows_of(&slot), r.position);
+    let [data] = r.slots([&slot])?;
+    let mut data = I32Rows::new(&slot, data)?;
+    for (row, position) in (0..rows).zip(first..) {
+        let values = data.row(row)?;
+        for (i, step) in steps.as_chunks::<8>().0.iter().enumerate() {
+            let (cos, sin) = cos_sin(u64::from_le_bytes(*step).wrapping_mul(u64::from(position)));
+            for head in 0..heads {
+                let (low, high) = part(values, head * head_dim, head_dim)?.split_at_mut_checked(head_dim / 2)?;
+                let (a, b) = (low.get_mut(i)?, high.get_mut(i)?);
+                (*a, *b) = rotate(*a, *b, cos, sin);
+            }
+        }
+    }
+    Some(())
+}

@@ -1,0 +1,155 @@
+//! A session: one image, one arena, one position.
+//!
+//! [`Session::prefill`] runs tokens through the body of the program, a batch at a time, filling the caches;
+//! [`Session::logits`] runs the head for one row of the last batch. How the tokens are cut into batches changes no bit.
+
+use crate::error::{Error, Result};
+use crate::image::program::entry;
+use crate::image::{Image, Limits, Slot};
+use crate::kernels::{self, Kernels};
+use crate::ops::{self, Run};
+use crate::view::{Pool, Single};
+
+/// Runs a language model's program over an arena.
+pub struct Session<'a> {
+    image: &'a Image<'a>,
+    arena: &'a mut [u8],
+    limits: Limits,
+    pool: &'a dyn Pool,
+    kernels: &'a Kernels,
+    logits: Slot,
+    position: u32,
+    rows: u32,
+}
+
+impl<'a> Session<'a> {
+    /// Opens a session on the caller's thread. `arena` must be 16-byte aligned and hold at least
+    /// [`Image::arena_bytes`] bytes; what it held before does not matter.
+    ///
+    /// # Errors
+    /// [`Error::Limits`], [`Error::ArenaSize`], [`Error::ArenaAlignment`], [`Error::Op`].
+    pub fn new(image: &'a Image<'a>, arena: &'a mut [u8], limits: Limits) -> Result<Self> {
+        Self::with_pool(image, arena, limits, &Single)
+    }
+
+    /// Opens a session that works on several threads; `pool.threads()` beyond `limits.threads` stay idle in attention.
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn with_pool(image: &'a Image<'a>, arena: &'a mut [u8], limits: Limits, pool: &'a dyn Pool) -> Result<Self> {
+        let needed = image.arena_bytes(limits)?;
+        let found = arena.len();
+        if !arena.as_ptr().addr().is_multiple_of(16) {
+            return Err(Error::ArenaAlignment);
+        }
+        let arena = usize::try_from(needed).ok().and_then(|n| arena.get_mut(..n));
+        let arena = arena.ok_or(Error::ArenaSize { found, needed })?;
+        for (index, op) in (0u32..).zip(image.program().ops()) {
+            ops::check_arena(image, &op, index, limits)?;
+        }
+        let logits = image.slot(image.plan().logits)?;
+        Ok(Self { image, arena, limits, pool, kernels: kernels::select(), logits, position: 0, rows: 0 })
+    }
+
+    /// Uses these kernels instead of the best ones: for tests and benchmarks. No bit changes.
+    pub fn set_kernels(&mut self, kernels: &'a Kernels) {
+        self.kernels = kernels;
+    }
+
+    /// Positions filled so far.
+    #[must_use]
+    pub fn position(&self) -> u32 {
+        self.position
+    }
+
+    /// Forgets all positions from `position` on. Never fails: a position not yet reached changes nothing.
+    pub fn rewind(&mut self, position: u32) {
+        self.position = self.position.min(position);
+        self.rows = 0;
+    }
+
+    /// Appends tokens to the context, in batches. Afterwards [`Session::logits`] serves the rows of the last batch.
+    ///
+    /// # Errors
+    /// [`Error::Token`], [`Error::ContextFull`]: nothing has been appended. [`Error::Entry`] for other programs.
+    pub fn prefill(&mut self, tokens: &[u32]) -> Result<()> {
+        let vocab = self.image.plan().vocab;
+        if let Some(id) = tokens.iter().copied().find(|t| *t >= vocab) {
+            return Err(Error::Token { id, vocab });
+        }
+        let full = Error::ContextFull { used: self.position, context: self.limits.context };
+        let end = u32::try_from(tokens.len()).ok().and_then(|n| self.position.checked_add(n)).ok_or(full)?;
+        if end > self.limits.context {
+            return Err(full);
+        }
+        let mut rest = tokens;
+        while !rest.is_empty() {
+            let (batch, after) = rest.split_at_checked(self.limits.batch as usize).unwrap_or((rest, &[]));
+            self.rows = batch.len() as u32;
+            self.run(entry::BODY, batch, 0)?;
+            self.position += self.rows;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Rows of the last batch.
+    #[must_use]
+    pub fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    /// Computes the logits of row `row` of the last batch: `vocab` values in fixed point with
+    /// [`Session::logits_frac_bits`]. They may be changed (repetition penalty) until the next call.
+    ///
+    /// # Errors
+    /// [`Error::Row`], [`Error::Entry`].
+    pub fn logits(&mut self, row: u32) -> Result<&mut [i32]> {
+        if row >= self.rows {
+            return Err(Error::Row { row, rows: self.rows });
+        }
+        self.run(entry::HEAD, &[], row)?;
+        let slot = self.logits;
+        let missing = Error::Slot { index: self.image.plan().logits };
+        let [bytes] = ops::split_slots(self.arena, self.limits, [&slot]).ok_or(missing)?;
+        let all = crate::view::as_i32(bytes).ok_or(missing)?;
+        all.get_mut(..slot.cols as usize).ok_or(missing)
+    }
+
+    /// Logits of the last token that was appended.
+    ///
+    /// # Errors
+    /// As [`Session::logits`].
+    pub fn last_logits(&mut self) -> Result<&mut [i32]> {
+        self.logits(self.rows.wrapping_sub(1))
+    }
+
+    /// Fraction bits of the logits: `logit = integer * 2^-bits`.
+    #[must_use]
+    pub fn logits_frac_bits(&self) -> u32 {
+        self.logits.frac.max(0).unsigned_abs().into()
+    }
+
+    fn step<'s>(&'s mut self, tokens: &'s [u32], row: u32) -> Run<'s> {
+        Run {
+            image: self.image,
+            arena: self.arena,
+            limits: self.limits,
+            tokens,
+            position: self.position,
+            rows: self.rows,
+            row,
+            pool: self.pool,
+            kernels: self.kernels,
+        }
+    }
+
+    fn run(&mut self, id: u32, tokens: &[u32], row: u32) -> Result<()> {
+        for (index, op) in self.image.program().entry(id)? {
+            let bad = Error::Op { index, code: op.code };
+            let def = ops::find(op.code).ok_or(bad)?;
+            (def.run)(&mut self.step(tokens, row), &op).ok_or(bad)?;
+        }
+        Ok(())
+    }
+}

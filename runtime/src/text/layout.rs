@@ -1,0 +1,56 @@
+//! The bytes of a TEXT section: what the quantizer writes and [`super::Tokenizer`] reads in place.
+//!
+//! ```text
+//! head, 64 bytes                     tables, one after the other, all u32 unless said
+//!  0 u32 kind                         piece offsets  vocab + 1   into the blob
+//!  4 u32 vocab                        sorted ids     sorted      normal pieces by their bytes
+//!  8 u32 flags                        ranks          vocab       SPM: 0 is merged first; equal scores, equal ranks
+//! 12 u32 bos id or NONE               merges         4 x merges  left, right, rank, result; by (left, right)
+//! 16 u32 unknown id or NONE           specials       specials    ids of special tokens, longest piece first
+//! 20 u32 pre-tokenizer                ends           ends        ids that end a text
+//! 24 u32 merges                       bytes          256         id of each byte's token or NONE
+//! 28 u32 specials                     blob           blob bytes  u8; pieces' bytes, spaces as spaces
+//! 32 u32 ends
+//! 36 u32 sorted
+//! 40 u32 blob bytes
+//! 44 zeros
+//! ```
+
+/// Bytes of the head.
+pub const HEAD_BYTES: usize = 64;
+/// No such id.
+pub const NONE: u32 = u32::MAX;
+
+/// How symbols are merged.
+pub mod kind {
+    /// SentencePiece BPE: two neighbours merge if their bytes are a piece, best score first.
+    pub const SCORES: u32 = 1;
+    /// Merge list: two neighbours merge if the pair is listed, first in the list first.
+    pub const MERGES: u32 = 2;
+}
+
+/// Bits of the flags.
+pub mod flag {
+    /// Texts begin with BOS.
+    pub const ADD_BOS: u32 = 1;
+    /// A space is put before the text (SentencePiece's dummy prefix), and taken away when decoding.
+    pub const ADD_SPACE: u32 = 2;
+    /// Symbols start as characters (with byte tokens as fall-back) rather than as bytes.
+    pub const CHARACTERS: u32 = 4;
+    /// No piece holds a space after something else, so words can be merged one by one.
+    pub const WORDS: u32 = 8;
+    /// A whole word that is a piece needs no merging (`ignore_merges` of Llama 3).
+    pub const WHOLE_WORDS: u32 = 16;
+}
+
+/// How text is cut into words before merging.
+pub mod pre {
+    /// Not at all.
+    pub const NONE: u32 = 0;
+    /// GPT-2.
+    pub const GPT2: u32 = 1;
+    /// Llama 3: digits by one to three, line ends kept together.
+    pub const LLAMA3: u32 = 2;
+    /// Qwen 2: as Llama 3, digits one by one.
+    pub const QWEN2: u32 = 3;
+}

@@ -1,0 +1,144 @@
+//! Pre-tokenizers: the regular expressions of GPT-2, Llama 3 and Qwen 2, by hand.
+//!
+//! ```text
+//! gpt-2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+//! llama 3  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*
+//!          |\s*[\r\n]+|\s+(?!\S)|\s+
+//! qwen 2   as llama 3 with \p{N} for \p{N}{1,3}
+//! ```
+
+use super::layout::pre;
+use super::unicode::LETTERS;
+
+fn letter(c: char) -> bool {
+    let code = u32::from(c);
+    let after = LETTERS.partition_point(|range| range >> 11 <= code);
+    after.checked_sub(1).and_then(|i| LETTERS.get(i)).is_some_and(|range| code < (range >> 11) + (range & 2047))
+}
+
+fn digit(c: char) -> bool {
+    c.is_numeric()
+}
+
+fn space(c: char) -> bool {
+    c.is_whitespace()
+}
+
+fn other(c: char) -> bool {
+    !space(c) && !letter(c) && !digit(c)
+}
+
+fn line_end(c: char) -> bool {
+    c == '\r' || c == '\n'
+}
+
+/// Bytes of the longest prefix of `text` whose characters all satisfy `is`, at most `most` of them.
+fn run(text: &str, most: usize, is: fn(char) -> bool) -> usize {
+    text.chars().take(most).take_while(|c| is(*c)).map(char::len_utf8).sum()
+}
+
+fn tail(text: &str, from: usize) -> &str {
+    text.get(from..).unwrap_or("")
+}
+
+/// Bytes of the first word of `text` (not empty: at least one character).
+pub(super) fn word(text: &str, pre: u32) -> usize {
+    let len = match pre {
+        pre::GPT2 => gpt2(text),
+        pre::LLAMA3 => llama3(text, 3),
+        pre::QWEN2 => llama3(text, 1),
+        _ => text.len(),
+    };
+    if len == 0 { text.chars().next().map_or(text.len(), char::len_utf8) } else { len }
+}
+
+fn contraction(text: &str, any_case: bool) -> usize {
+    for end in ["s", "t", "re", "ve", "m", "ll", "d"] {
+        let rest = text.strip_prefix('\'').and_then(|t| t.get(..end.len()));
+        if rest.is_some_and(|r| r == end || any_case && r.eq_ignore_ascii_case(end)) {
+            return 1 + end.len();
+        }
+    }
+    // Unicode's simple case folding also takes the long s to s.
+    if any_case && text.starts_with("'\u{17f}") { 3 } else { 0 }
+}
+
+/// `\s+(?!\S)|\s+`: all white space but the last character if a word follows it.
+fn spaces(text: &str) -> usize {
+    let all = run(text, usize::MAX, space);
+    let last = text.get(..all).and_then(|s| s.chars().next_back()).map_or(0, char::len_utf8);
+    if all == text.len() || all == last { all } else { all - last }
+}
+
+fn gpt2(text: &str) -> usize {
+    let found = contraction(text, false);
+    if found > 0 {
+        return found;
+    }
+    let lead = usize::from(text.starts_with(' '));
+    for class in [letter, digit, other] {
+        let len = run(tail(text, lead), usize::MAX, class);
+        if len > 0 {
+            return lead + len;
+        }
+    }
+    spaces(text)
+}
+
+fn llama3(text: &str, digits: usize) -> usize {
+    let found = contraction(text, true);
+    if found > 0 {
+        return found;
+    }
+    let first = text.chars().next().unwrap_or(' ');
+    let lead = if line_end(first) || letter(first) || digit(first) { 0 } else { first.len_utf8() };
+    let letters = run(tail(text, lead), usize::MAX, letter);
+    if letters > 0 {
+        return lead + letters;
+    }
+    let number = run(text, digits, digit);
+    if number > 0 {
+        return number;
+    }
+    let lead = usize::from(text.starts_with(' '));
+    let others = run(tail(text, lead), usize::MAX, other);
+    if others > 0 {
+        let len = lead + others;
+        return len + run(tail(text, len), usize::MAX, line_end);
+    }
+    // \s*[\r\n]+ : white space up to and with its last line end.
+    let all = run(text, usize::MAX, space);
+    let last_line_end = text.get(..all).and_then(|s| s.rfind(line_end)).map(|at| at + 1);
+    last_line_end.unwrap_or_else(|| spaces(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str, pre: u32) -> Vec<&str> {
+        let mut rest = text;
+        let mut out = Vec::new();
+        while !rest.is_empty() {
+            let (word, after) = rest.split_at(word(rest, pre));
+            out.push(word);
+            rest = after;
+        }
+        out
+    }
+
+    #[test]
+    fn by_hand() {
+        assert_eq!(
+            words("I'll go  now\n\n 12345!?", pre::GPT2),
+            ["I", "'ll", " go", " ", " now", "\n\n", " 12345", "!?"]
+        );
+        assert_eq!(
+            words("I'LL go  now \n\n 12345!?\n", pre::LLAMA3),
+            ["I", "'LL", " go", " ", " now", " \n\n", " ", "123", "45", "!?\n"]
+        );
+        assert_eq!(words("a1234", pre::QWEN2), ["a", "1", "2", "3", "4"]);
+        assert_eq!(words("  ", pre::GPT2), ["  "]);
+        assert!(letter('é') && letter('漢') && !letter('1') && !letter('\u{301}') && !letter('Ⅷ') && digit('Ⅷ'));
+    }
+}

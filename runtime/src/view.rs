@@ -1,0 +1,184 @@
+//! Typed views of bytes, and the one place where a buffer is split between threads.
+//!
+//! `bytemuck` does the checked casts. The only unsafe code is [`for_column_parts`]: threads write disjoint columns of
+//! the same rows, which slices cannot express.
+#![allow(unsafe_code)]
+
+use core::marker::PhantomData;
+use core::num::NonZeroUsize;
+use core::ops::Range;
+
+/// Runs `parts` independent jobs, in any order, on any threads, and returns when all are done.
+///
+/// # Safety
+/// `run` must call `job` with each of `0..parts` at most once, and must not return while a call is under way: the jobs
+/// write to parts of one buffer which they get by their number.
+pub unsafe trait Pool: Sync {
+    /// How many jobs can run at once.
+    fn threads(&self) -> usize;
+    /// Calls `job(0)` to `job(parts - 1)`.
+    fn run(&self, parts: usize, job: &(dyn Fn(usize) + Sync));
+}
+
+/// Everything on the caller's thread: microcontrollers, and the reference.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Single;
+
+// SAFETY: a plain loop, each part once, done when it returns.
+unsafe impl Pool for Single {
+    fn threads(&self) -> usize {
+        1
+    }
+    fn run(&self, parts: usize, job: &(dyn Fn(usize) + Sync)) {
+        for part in 0..parts {
+            job(part);
+        }
+    }
+}
+
+/// The bytes as int32; `None` if address or length do not fit.
+#[must_use]
+pub fn as_i32(bytes: &mut [u8]) -> Option<&mut [i32]> {
+    bytemuck::try_cast_slice_mut(bytes).ok()
+}
+
+/// The bytes as int8.
+#[must_use]
+pub fn as_i8(bytes: &[u8]) -> &[i8] {
+    bytemuck::must_cast_slice(bytes)
+}
+
+/// The bytes as int8, writable.
+#[must_use]
+pub fn as_i8_mut(bytes: &mut [u8]) -> &mut [i8] {
+    bytemuck::must_cast_slice_mut(bytes)
+}
+
+/// Some columns of a row-major matrix, writable.
+pub struct Columns<'a, T> {
+    base: *mut T,
+    rows: usize,
+    stride: usize,
+    cols: Range<usize>,
+    lifetime: PhantomData<&'a mut [T]>,
+}
+
+impl<T> Columns<'_, T> {
+    /// This part's columns.
+    #[must_use]
+    pub fn cols(&self) -> Range<usize> {
+        self.cols.clone()
+    }
+
+    /// This part's columns of `row`; empty if there is no such row.
+    pub fn row(&mut self, row: usize) -> &mut [T] {
+        if row >= self.rows {
+            return &mut [];
+        }
+        // SAFETY: `for_column_parts` has checked that rows * stride elements lie in the buffer it holds exclusively
+        // and that cols.end <= stride, so the slice lies inside. It gives each part columns that no other part has,
+        // and `&mut self` keeps this part's slices from overlapping.
+        unsafe { core::slice::from_raw_parts_mut(self.base.add(row * self.stride + self.cols.start), self.cols.len()) }
+    }
+}
+
+struct Shared<T>(*mut T);
+// SAFETY: only `for_column_parts` makes one; each part derives from it slices that no other part has.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    fn base(&self) -> *mut T {
+        self.0
+    }
+}
+
+/// A row-major matrix in a buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Rows.
+    pub rows: usize,
+    /// Elements from one row to the next.
+    pub stride: usize,
+    /// Columns, at most `stride`.
+    pub cols: usize,
+    /// Parts start at multiples of this many columns.
+    pub granule: usize,
+}
+
+/// Splits the columns of a matrix into at most one part a thread and runs `job(columns, scratch)` for each, where
+/// `scratch` is `each` elements of `scratch` for that part alone. `None`, having done nothing, if the matrix does not
+/// lie in `buffer` or the scratch serves not even one part.
+pub fn for_column_parts<T: Send>(
+    pool: &dyn Pool,
+    (buffer, shape): (&mut [T], Shape),
+    (scratch, each): (&mut [T], usize),
+    job: &(dyn Fn(Columns<'_, T>, &mut [T]) + Sync),
+) -> Option<()> {
+    let Shape { rows, stride, cols, granule } = shape;
+    if rows.checked_mul(stride)? > buffer.len() || cols > stride {
+        return None;
+    }
+    let granule = NonZeroUsize::new(granule)?;
+    let served = NonZeroUsize::new(each).map_or(usize::MAX, |each| scratch.len() / each);
+    let steps = cols.div_ceil(granule.get());
+    let parts = NonZeroUsize::new(pool.threads().min(steps).min(served))?;
+    let (buffer, scratch) = (Shared(buffer.as_mut_ptr()), Shared(scratch.as_mut_ptr()));
+    pool.run(parts.get(), &|part| {
+        if part >= parts.get() {
+            return;
+        }
+        let start = (steps * part / parts * granule.get()).min(cols);
+        let end = (steps * (part + 1) / parts * granule.get()).min(cols);
+        let columns = Columns { base: buffer.base(), rows, stride, cols: start..end, lifetime: PhantomData };
+        // SAFETY: part < parts <= scratch.len() / each, so the slice lies inside; each part is run once (`Pool`), so
+        // no other slice overlaps it. With each = 0 the slice is empty.
+        let own = unsafe { core::slice::from_raw_parts_mut(scratch.base().add(part * each), each) };
+        job(columns, own);
+    });
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Two;
+    // SAFETY: each part runs once, in a scope that ends before `run` returns.
+    unsafe impl Pool for Two {
+        fn threads(&self) -> usize {
+            2
+        }
+        fn run(&self, parts: usize, job: &(dyn Fn(usize) + Sync)) {
+            std::thread::scope(|scope| {
+                for part in 0..parts {
+                    scope.spawn(move || job(part));
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn every_element_once_whatever_the_pool() {
+        for (cols, granule) in [(1, 16), (16, 16), (33, 16), (40, 8), (7, 3)] {
+            let shape = Shape { rows: 3, stride: 48, cols, granule };
+            let fill = |pool: &dyn Pool| {
+                let mut buffer = [0i32; 3 * 48];
+                let mut scratch = [0i32; 2];
+                for_column_parts(pool, (&mut buffer, shape), (&mut scratch, 1), &|mut part, own| {
+                    for row in 0..3 {
+                        for (v, col) in part.row(row).iter_mut().zip(0i32..) {
+                            *v += 1 + col;
+                        }
+                    }
+                    own.fill(1);
+                })
+                .unwrap();
+                (buffer.iter().filter(|v| **v != 0).count(), scratch)
+            };
+            assert_eq!(fill(&Single).0, 3 * cols);
+            assert_eq!(fill(&Two).0, 3 * cols);
+        }
+        let shape = Shape { rows: 3, stride: 48, cols: 48, granule: 16 };
+        assert!(for_column_parts(&Single, (&mut [0i32; 143], shape), (&mut [], 0), &|_, _| {}).is_none());
+    }
+}
