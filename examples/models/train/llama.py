@@ -1,6 +1,6 @@
 """A Llama in plain PyTorch, with the parameter names of Hugging Face's LlamaForCausalLM.
 
-Small enough to read; used by train_llm.py (training) and sample_stories260k.py (sampling, with a key-value cache).
+Small enough to read; used by train_llm.py (training) and sample_stories260k.py (sampling, with key-value caches).
 """
 
 import struct
@@ -40,6 +40,23 @@ def rotate(x, cos, sin):
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
 
 
+class Cache:
+    """The keys and values of one layer, [batch, kv_heads, room, head_dim], filled up to `length`."""
+
+    def __init__(self, batch, room, cfg):
+        shape = (batch, cfg.kv_heads, room, cfg.dim // cfg.heads)
+        self.k, self.v, self.length = torch.zeros(shape), torch.zeros(shape), 0
+
+    def append(self, k, v):
+        end = self.length + k.shape[2]
+        self.k[:, :, self.length : end], self.v[:, :, self.length : end] = k, v
+        self.length = end
+        return self.k[:, :, :end], self.v[:, :, :end]
+
+    def keep(self, rows):
+        self.k, self.v = self.k[rows], self.v[rows]
+
+
 class Attention(nn.Module):
     def __init__(self, cfg):
         super().__init__()
@@ -58,9 +75,13 @@ class Attention(nn.Module):
         )
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:
-            k, v = torch.cat((cache[0], k), 2), torch.cat((cache[1], v), 2)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=cache is None, enable_gqa=True)
-        return self.o_proj(y.transpose(1, 2).reshape(batch, time, -1)), (k, v)
+            k, v = cache.append(k, v)
+        if time > 1:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        else:  # one token: written out, as the heads that share keys then need no copies of them
+            q = q.view(batch, self.cfg.kv_heads, -1, q.shape[-1]) * q.shape[-1] ** -0.5
+            y = ((q @ k.transpose(2, 3)).softmax(-1) @ v).view(batch, self.cfg.heads, 1, -1)
+        return self.o_proj(y.transpose(1, 2).reshape(batch, time, -1))
 
 
 class Mlp(nn.Module):
@@ -81,13 +102,15 @@ class Layer(nn.Module):
         self.self_attn, self.mlp = Attention(cfg), Mlp(cfg)
 
     def forward(self, x, cos, sin, cache):
-        y, cache = self.self_attn(self.input_layernorm(x), cos, sin, cache)
-        x = x + y
-        return x + self.mlp(self.post_attention_layernorm(x)), cache
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, cache)
+        return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class Llama(nn.Module):
-    """Tied embeddings. forward(tokens [batch, time], caches) -> logits [batch, time, vocab], new caches."""
+    """Tied embeddings. forward(tokens [batch, time]) -> logits [batch, time, vocab].
+
+    With `caches` (from `new_caches`): the first call may pass many tokens, each later call passes one.
+    """
 
     def __init__(self, cfg):
         super().__init__()
@@ -104,15 +127,16 @@ class Llama(nn.Module):
                 scale = 0.02 / (2 * cfg.layers) ** 0.5 if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.02
                 nn.init.normal_(p, std=scale)
 
+    def new_caches(self, batch, room):
+        return [Cache(batch, room, self.cfg) for _ in self.layers]
+
     def forward(self, tokens, caches=None):
-        start = 0 if caches is None else caches[0][0].shape[2]
+        start = caches[0].length if caches else 0
         cos, sin = (t[start : start + tokens.shape[1]] for t in (self.cos, self.sin))
         x = self.embed_tokens(tokens)
-        new = []
         for i, layer in enumerate(self.layers):
-            x, cache = layer(x, cos, sin, None if caches is None else caches[i])
-            new.append(cache)
-        return F.linear(self.norm(x), self.embed_tokens.weight), new
+            x = layer(x, cos, sin, caches[i] if caches else None)
+        return F.linear(self.norm(x), self.embed_tokens.weight)
 
 
 def load_llama2c(path):

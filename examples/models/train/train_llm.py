@@ -1,10 +1,12 @@
-"""Trains the bundled language model and writes it as a Hugging Face folder.
+"""Trains the bundled language model and writes it as a Hugging Face folder (LlamaForCausalLM).
 
     python train_llm.py --real tinystories_head.txt --extra stories.txt -o ../llm --minutes 50
 
 `--real` is text whose last tenth is held out for validation and never trained on; `--extra` is more text (sampled by
-sample_stories260k.py). Stories are separated by `<|endoftext|>` lines or by single newlines between paragraphs' blank
-lines. The best checkpoint by validation loss is kept. CPU or GPU; `--resume` goes on from the last checkpoint.
+sample_stories260k.py). Stories end with `<|endoftext|>`, or else with a single newline (paragraphs then with two).
+What is written is always the best model so far by loss on the held-out text. Runs on a CPU or a GPU. `--resume` goes
+on from the last checkpoint; `--start` begins a new schedule from the weights of an earlier run. The schedule is by
+`--steps` (the same numbers again on the same machine) or by `--minutes` (as many steps as fit).
 """
 
 import argparse
@@ -26,7 +28,10 @@ END = "<|endoftext|>"
 
 def stories(path):
     text = open(path, encoding="utf-8", errors="ignore").read()
-    parts = text.split(END) if END in text else re.split(r"(?<!\n)\n(?!\n)", text)
+    if END in text:  # sampled text has one newline between paragraphs, the real text two
+        parts = [re.sub(r"\n+", "\n\n", part.strip()) for part in text.split(END)]
+    else:
+        parts = re.split(r"(?<!\n)\n(?!\n)", text)
     return [p.strip() for p in parts if len(p.strip()) > 100]
 
 
@@ -101,7 +106,7 @@ def validation_loss(model, tokens, context, device):
     y = torch.from_numpy(tokens[1 : count * context + 1]).view(count, context).to(device)
     total = 0.0
     for i in range(0, count, 32):
-        logits, _ = model(x[i : i + 32])
+        logits = model(x[i : i + 32])
         total += F.cross_entropy(logits.float().flatten(0, 1), y[i : i + 32].flatten(), reduction="sum").item()
     return total / (count * context)
 
@@ -110,9 +115,10 @@ def validation_loss(model, tokens, context, device):
 def sample(model, tokenizer, prompt, steps, device, temperature=0.7):
     generator = torch.Generator(device=device).manual_seed(7)
     tokens = torch.tensor([tokenizer.encode(prompt).ids], device=device)
-    caches, out = None, tokens[0].tolist()
+    out = tokens[0].tolist()
+    caches = model.new_caches(1, len(out) + steps)
     for _ in range(steps):
-        logits, caches = model(tokens) if caches is None else model(tokens, caches)
+        logits = model(tokens, caches)
         tokens = torch.multinomial((logits[:, -1].float() / temperature).softmax(-1), 1, generator=generator)
         if tokens.item() == 0:
             break
@@ -121,21 +127,27 @@ def sample(model, tokenizer, prompt, steps, device, temperature=0.7):
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__)
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--real", required=True)
-    p.add_argument("--extra")
-    p.add_argument("-o", required=True)
-    p.add_argument("--work", default="train-work")
+    p.add_argument("--extra", nargs="*", default=[])
+    p.add_argument("-o", required=True, help="the Hugging Face folder to write")
+    p.add_argument("--work", default="train-work", help="folder of the checkpoint, last.pt")
     p.add_argument("--minutes", type=float, default=50)
+    p.add_argument("--steps", type=int, help="instead of --minutes")
     p.add_argument("--vocab", type=int, default=2048)
+    p.add_argument("--tokenizer", help="use this tokenizer.json instead of training one")
     p.add_argument("--layers", type=int, default=4)
-    p.add_argument("--batch", type=int, default=32)
+    p.add_argument("--batch", type=int, default=16)
     p.add_argument("--lr", type=float, default=2e-3)
+    p.add_argument("--warmup", type=int, default=100, help="steps")
     p.add_argument("--real-share", type=float, default=0.12, help="share of sequences from --real")
     p.add_argument("--real-share-end", type=float, default=0.35, help="the same in the last quarter")
+    p.add_argument("--looks", type=int, default=20, help="how often to look at the held-out loss")
+    p.add_argument("--compile", action="store_true", help="torch.compile the training step")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--resume", action="store_true")
+    p.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    p.add_argument("--start", help="begin from the weights and moments of this checkpoint (needs --tokenizer)")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
@@ -146,47 +158,83 @@ def main():
     real = stories(a.real)
     held = real[-len(real) // 10 :]
     real = real[: -len(real) // 10]
-    extra = stories(a.extra) if a.extra else []
-    tokenizer = make_tokenizer(real + extra[:4000], a.vocab)
+    extra = [story for path in a.extra for story in stories(path)]
+    tokenizer = Tokenizer.from_file(a.tokenizer) if a.tokenizer else make_tokenizer(real + extra[:4000], a.vocab)
     train_real, val = encode(tokenizer, real), encode(tokenizer, held)
     train_extra = encode(tokenizer, extra) if extra else train_real
-    cfg = Config(a.vocab, layers=a.layers)
+    cfg = Config(tokenizer.get_vocab_size(), layers=a.layers)
     model = Llama(cfg).to(device)
     params = sum(q.numel() for q in model.parameters())
     print(f"{params} parameters; tokens: real {len(train_real)}, extra {len(train_extra)}, held out {len(val)}", flush=True)
+    held_bytes = sum(len(s.encode()) for s in held)
 
     decay = [q for q in model.parameters() if q.dim() == 2]
     rest = [q for q in model.parameters() if q.dim() != 2]
     groups = [{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=a.lr, betas=(0.9, 0.95))
     checkpoint = os.path.join(a.work, "last.pt")
-    step, elapsed, best, smooth = 0, 0.0, math.inf, None
-    if a.resume and os.path.exists(checkpoint):
-        saved = torch.load(checkpoint)
+    step, elapsed, best, smooth, next_look = 0, 0.0, math.inf, None, 0.0
+    if a.start or a.resume and os.path.exists(checkpoint):
+        saved = torch.load(a.start or checkpoint, map_location=device)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
-        step, elapsed, best, smooth = saved["step"], saved["elapsed"], saved["best"], saved["smooth"]
+        if not a.start:
+            step, elapsed, best, smooth = saved["step"], saved["elapsed"], saved["best"], saved["smooth"]
+            next_look, rng.bit_generator.state = saved["next_look"], saved["rng"]
 
     def batch_from(tokens, n):
         at = rng.integers(0, len(tokens) - cfg.context - 1, n)
         return [tokens[i : i + cfg.context + 1] for i in at]
 
-    begun, next_look, seen = time.time() - elapsed, 0.0, 0
+    def loss_of(rows):
+        with torch.autocast(device, dtype=torch.bfloat16):
+            logits = model(rows[:, :-1])
+        return F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
+
+    if a.compile:
+        loss_of = torch.compile(loss_of)
+
+    def look():
+        """Measures the held-out loss; writes the model if it is the best so far, and the checkpoint."""
+        nonlocal best
+        v = validation_loss(model, val, cfg.context, device)
+        rate = seen / (time.time() - begun_here)
+        print(
+            f"step {step} {100 * progress:.0f} % train {smooth:.4f} held out {v:.4f} ppl {math.exp(v):.2f} lr {lr:.2e} {rate:.0f} tok/s",
+            flush=True,
+        )
+        if v < best:
+            best = v
+            metrics = {
+                "parameters": params,
+                "steps": step,
+                "training_loss": round(smooth, 4),
+                "held_out_loss": round(v, 4),
+                "held_out_perplexity": round(math.exp(v), 3),
+                "held_out_nats_per_byte": round(v * len(val) / held_bytes, 4),
+                "seed": a.seed,
+                "torch": torch.__version__,
+            }
+            export(model, tokenizer, cfg, a.o, metrics)
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+        state |= {"elapsed": time.time() - begun, "best": best, "smooth": smooth}
+        state |= {"next_look": next_look, "rng": rng.bit_generator.state}
+        torch.save(state, checkpoint + ".tmp")
+        os.replace(checkpoint + ".tmp", checkpoint)
+
+    begun_here, seen = time.time(), 0
+    begun = begun_here - elapsed
     while True:
-        elapsed = time.time() - begun
-        progress = elapsed / (a.minutes * 60)
+        progress = step / a.steps if a.steps else (time.time() - begun) / (a.minutes * 60)
         if progress >= 1:
             break
-        lr = a.lr * min(1.0, (step + 1) / 100) * (0.5 * (1 + math.cos(math.pi * progress)) * 0.98 + 0.02)
+        lr = a.lr * min(1.0, (step + 1) / a.warmup) * (0.5 * (1 + math.cos(math.pi * progress)) * 0.98 + 0.02)
         for group in optimizer.param_groups:
             group["lr"] = lr
         share = a.real_share_end if progress > 0.75 else a.real_share
         n_real = int(rng.binomial(a.batch, share))
         rows = torch.from_numpy(np.stack(batch_from(train_real, n_real) + batch_from(train_extra, a.batch - n_real)))
-        rows = rows.to(device)
-        with torch.autocast(device, dtype=torch.bfloat16):
-            logits, _ = model(rows[:, :-1])
-            loss = F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
+        loss = loss_of(rows.to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -195,31 +243,10 @@ def main():
         seen += rows.shape[0] * cfg.context
         smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
         if progress >= next_look:
-            next_look += 0.05
-            v = validation_loss(model, val, cfg.context, device)
-            rate = seen / (time.time() - begun)
-            print(f"step {step} {100 * progress:.0f} % train {smooth:.4f} held out {v:.4f} ppl {math.exp(v):.2f} lr {lr:.2e} {rate:.0f} tok/s", flush=True)
-            if v < best:
-                best = v
-                metrics = {
-                    "parameters": params,
-                    "steps": step,
-                    "training_loss": round(smooth, 4),
-                    "held_out_loss": round(v, 4),
-                    "held_out_perplexity": round(math.exp(v), 3),
-                    "seed": a.seed,
-                    "torch": torch.__version__,
-                }
-                export(model, tokenizer, cfg, a.o, metrics)
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "elapsed": time.time() - begun, "best": best, "smooth": smooth}, checkpoint)
-    v = validation_loss(model, val, cfg.context, device)
-    print(f"end: step {step} train {smooth:.4f} held out {v:.4f} ppl {math.exp(v):.2f}; best {best:.4f}")
-    if v < best:
-        metrics = {
-            "parameters": params, "steps": step, "training_loss": round(smooth, 4), "held_out_loss": round(v, 4),
-            "held_out_perplexity": round(math.exp(v), 3), "seed": a.seed, "torch": torch.__version__,
-        }
-        export(model, tokenizer, cfg, a.o, metrics)
+            next_look += 1 / a.looks
+            look()
+    progress = 1.0
+    look()
     for prompt in ("Once upon a time", "One day, a little dog named"):
         print("---", sample(model, tokenizer, prompt, 200, device))
 
