@@ -1,0 +1,69 @@
+//! The firmware's memory: the image in flash, the arena and the buffers in RAM. Everything is a static, so the linker
+//! refuses what does not fit.
+
+// Statics that are lent once, and the section the image is linked into.
+#![allow(unsafe_code)]
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+include!(concat!(env!("OUT_DIR"), "/image.rs"));
+
+/// Longest command line in bytes.
+pub const LINE_BYTES: usize = 4096;
+
+/// Tokens of a run: those given and those generated.
+pub type Tokens = heapless::Vec<u32, 1024>;
+
+/// 64 bytes: a line of weights (`mote_runtime::image::tensors`), and the alignment of sections in an image.
+#[repr(C, align(64))]
+struct Aligned<T>(T);
+
+/// The model, in the section that the board's `memory.x` puts at its image address. Nothing copies it.
+#[cfg_attr(target_os = "none", unsafe(link_section = ".mote_image"))]
+#[used]
+static MOTE_IMAGE: Aligned<[u8; FILE.len()]> = Aligned(*FILE);
+
+struct Statics {
+    arena: UnsafeCell<Aligned<[u8; ARENA_BYTES]>>,
+    line: UnsafeCell<[u8; LINE_BYTES]>,
+    tokens: UnsafeCell<Tokens>,
+    taken: AtomicBool,
+}
+
+// SAFETY: the cells are reached only through `take`, which succeeds once; so there is one reference to each, ever.
+unsafe impl Sync for Statics {}
+
+static STATICS: Statics = Statics {
+    arena: UnsafeCell::new(Aligned([0; ARENA_BYTES])),
+    line: UnsafeCell::new([0; LINE_BYTES]),
+    tokens: UnsafeCell::new(Tokens::new()),
+    taken: AtomicBool::new(false),
+};
+
+/// The memory of a run.
+#[derive(Debug)]
+pub struct Memory {
+    /// The model.
+    pub image: &'static [u8],
+    /// The session's arena, 64-byte aligned.
+    pub arena: &'static mut [u8],
+    /// The command line.
+    pub line: &'static mut [u8],
+    /// Tokens.
+    pub tokens: &'static mut Tokens,
+}
+
+/// Lends the memory; `None` but for the first call.
+#[must_use]
+pub fn take() -> Option<Memory> {
+    if STATICS.taken.swap(true, Ordering::AcqRel) {
+        return None;
+    }
+    // The optimiser must not look into the model: what is proved of this firmware shall hold for any image.
+    let image: &'static [u8] = core::hint::black_box(&MOTE_IMAGE.0);
+    // SAFETY: `taken` was false and never becomes false again, so these are the only references to the cells.
+    let (arena, line, tokens) =
+        unsafe { (&mut *STATICS.arena.get(), &mut *STATICS.line.get(), &mut *STATICS.tokens.get()) };
+    Some(Memory { image, arena: &mut arena.0, line, tokens })
+}
