@@ -47,7 +47,7 @@ impl<'a> Command<'a> {
         let mut rest = line.trim_ascii_start();
         while let (flag, Some(after)) = word(rest) {
             if flag == "--prompt" {
-                command.prompt = after.strip_prefix(' ').unwrap_or(after);
+                command.prompt = after.strip_prefix(" ").unwrap_or(after);
                 return Ok(command);
             }
             rest = after;
@@ -74,8 +74,9 @@ impl<'a> Command<'a> {
             "--min-p" => self.params.min_p = q16(value)?,
             "--repeat-penalty" => self.params.repeat_penalty = q16(value)?,
             "--tokens" => {
-                for id in value.split(',') {
-                    tokens.push(integer(id)?).ok()?;
+                // Bytes, because splitting a `str` by a character can panic, as far as the optimiser knows.
+                for id in value.as_bytes().split(|b| *b == b',') {
+                    tokens.push(digits(id)?).ok()?;
                 }
             }
             _ => return None,
@@ -95,26 +96,33 @@ fn word(text: &str) -> (&str, Option<&str>) {
 }
 
 /// Decimal digits, at least one.
-fn integer(text: &str) -> Option<u32> {
+fn digits(text: &[u8]) -> Option<u32> {
     if text.is_empty() {
         return None;
     }
-    text.bytes().try_fold(0u32, |n, b| {
+    text.iter().try_fold(0u32, |n, b| {
         let digit = b.checked_sub(b'0').filter(|d| *d < 10)?;
         n.checked_mul(10)?.checked_add(u32::from(digit))
     })
 }
 
+fn integer(text: &str) -> Option<u32> {
+    digits(text.as_bytes())
+}
+
 /// A decimal fraction in Q16, rounded to the nearest; digits beyond the ninth are dropped.
 fn q16(text: &str) -> Option<u32> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let mut parts = text.as_bytes().split(|b| *b == b'.');
+    let (whole, fraction) = (parts.next()?, parts.next().unwrap_or(&[]));
     let (mut n, mut scale) = (0u64, 1u64);
-    for digit in fraction.bytes().take(9) {
+    for digit in fraction.iter().take(9) {
         n = n * 10 + u64::from(digit.checked_sub(b'0').filter(|d| *d < 10)?);
         scale *= 10;
     }
     let part = ((n << 16) + scale / 2).checked_div(scale)?;
-    u64::from(integer(whole)?).checked_mul(u64::from(ONE))?.checked_add(part).and_then(|q| u32::try_from(q).ok())
+    let whole = u64::from(digits(whole)?).checked_mul(u64::from(ONE))?;
+    parts.next().is_none().then_some(())?;
+    whole.checked_add(part).and_then(|q| u32::try_from(q).ok())
 }
 
 #[cfg(test)]
@@ -148,7 +156,7 @@ mod tests {
         for (text, q) in cases {
             assert_eq!(q16(text), Some(q), "{text}");
         }
-        for text in ["", ".5", "1.x", "-1", "70000"] {
+        for text in ["", ".5", "1.x", "1.2.3", "-1", "70000"] {
             assert_eq!(q16(text), None, "{text}");
         }
     }

@@ -1,0 +1,318 @@
+//! Boards: the table `boards/boards.toml`, firmware with a model in it, and running that on a board.
+//!
+//! ```text
+//! table()  boards.toml             -> rows
+//! build()  row + image + limits    -> ELF       (cargo, with whichever toolchain can build for the row's target)
+//! run()    row + ELF + arguments   -> lines     (the row's runner: an emulator or a flashing tool)
+//! ```
+//!
+//! Needs only `std`, `anyhow` and `toml`, so that `xtask` includes this file instead of building all of the quantizer.
+
+use anyhow::{Context, Result, bail};
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+/// A stretch of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// First address.
+    pub base: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Region {
+    /// Whether `[start, start + bytes)` lies in it.
+    #[must_use]
+    pub fn holds(&self, start: u64, bytes: u64) -> bool {
+        start >= self.base && start.checked_add(bytes).is_some_and(|end| end <= self.base + self.bytes)
+    }
+}
+
+/// A row of the table; `boards.toml` says what the fields mean.
+#[derive(Clone, Debug)]
+pub struct Board {
+    /// Name of board and package.
+    pub name: String,
+    /// For people.
+    pub description: String,
+    /// Folder beside the table.
+    pub folder: String,
+    /// Target triple.
+    pub target: String,
+    /// Core, as people call it.
+    pub core: String,
+    /// Clock of the counter.
+    pub clock_hz: u64,
+    /// Code.
+    pub flash: Region,
+    /// Model.
+    pub image: Region,
+    /// Memory.
+    pub ram: Region,
+    /// The command that runs an ELF, with `{elf}` and `{line}` in it.
+    pub runner: Vec<String>,
+}
+
+/// What to build into the firmware. `None` leaves the support crate's default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Firmware<'a> {
+    /// The model; without one the firmware only says that there is none.
+    pub image: Option<&'a Path>,
+    /// Tokens a step.
+    pub batch: Option<u32>,
+    /// Positions of the cache.
+    pub context: Option<u32>,
+}
+
+/// The repository: `$MOTE_ROOT`, or the nearest folder upwards from here (or from where this was compiled) that has
+/// `boards/boards.toml`.
+///
+/// # Errors
+/// There is none.
+pub fn root() -> Result<PathBuf> {
+    let named = env::var_os("MOTE_ROOT").map(PathBuf::from);
+    let starts = [named, env::current_dir().ok(), Some(PathBuf::from(env!("CARGO_MANIFEST_DIR")))];
+    let has_table = |folder: &&Path| folder.join("boards/boards.toml").is_file();
+    let found = starts.iter().flatten().find_map(|start| start.ancestors().find(has_table));
+    let found = found.context("no boards/boards.toml in this folder or above: run inside Mote's repository, or set MOTE_ROOT")?;
+    Ok(found.to_path_buf())
+}
+
+/// Reads the table.
+///
+/// # Errors
+/// It cannot be read, or a row lacks a field.
+pub fn table(root: &Path) -> Result<Vec<Board>> {
+    let path = root.join("boards/boards.toml");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let table: toml::Table = text.parse().with_context(|| format!("{} is no TOML", path.display()))?;
+    let rows = table.get("board").and_then(toml::Value::as_array).context("boards.toml has no [[board]]")?;
+    rows.iter().enumerate().map(|(i, row)| read_row(row).with_context(|| format!("boards.toml, board {i}"))).collect()
+}
+
+fn read_row(row: &toml::Value) -> Result<Board> {
+    let text = |key: &str| {
+        let value = row.get(key).and_then(toml::Value::as_str);
+        value.map(str::to_owned).with_context(|| format!("no text \"{key}\""))
+    };
+    let number = |value: &toml::Value| value.as_integer().and_then(|n| u64::try_from(n).ok());
+    let region = |key: &str| {
+        let numbers: Option<Vec<u64>> = row.get(key).and_then(|v| v.as_array()?.iter().map(number).collect());
+        match numbers.as_deref() {
+            Some([base, bytes]) => Ok(Region { base: *base, bytes: *bytes }),
+            _ => bail!("\"{key}\" is not [base, bytes]"),
+        }
+    };
+    let runner = row.get("runner").and_then(toml::Value::as_array).context("no list \"runner\"")?;
+    let runner: Option<Vec<String>> = runner.iter().map(|word| word.as_str().map(str::to_owned)).collect();
+    Ok(Board {
+        name: text("name")?,
+        description: text("description")?,
+        folder: text("folder")?,
+        target: text("target")?,
+        core: text("core")?,
+        clock_hz: row.get("clock_hz").and_then(number).context("no number \"clock_hz\"")?,
+        flash: region("flash")?,
+        image: region("image")?,
+        ram: region("ram")?,
+        runner: runner.filter(|r| !r.is_empty()).context("\"runner\" is not a list of words")?,
+    })
+}
+
+/// The row of this name.
+///
+/// # Errors
+/// There is none; the message lists those that there are.
+pub fn find(root: &Path, name: &str) -> Result<Board> {
+    let boards = table(root)?;
+    let names: Vec<&str> = boards.iter().map(|b| b.name.as_str()).collect();
+    let unknown = format!("no board \"{name}\"; there are {}", names.join(", "));
+    boards.into_iter().find(|b| b.name == name).context(unknown)
+}
+
+/// A toolchain that can build for a target.
+#[derive(Clone, Debug)]
+pub struct Toolchain {
+    /// Folder to put first on the path; none for the path as it is.
+    bin: Option<PathBuf>,
+    /// Whether the standard library must be built from source.
+    build_std: bool,
+    /// A linker for bare-metal targets.
+    lld: Option<PathBuf>,
+}
+
+/// Finds a toolchain for `target`: the path's own if it has the target (`rustup target add`), else any that has the
+/// standard library's source: the path's (`rustup component add rust-src`) or Debian's in /usr/bin (`rust-web-src`).
+///
+/// # Errors
+/// There is none; the message says how to get one.
+pub fn toolchain(target: &str) -> Result<Toolchain> {
+    let places = [None, Some(PathBuf::from("/usr/bin"))];
+    let with_target = places.iter().find(|bin| print(bin.as_deref(), &["target-libdir", "--target", target]).is_some_and(|d| d.is_dir()));
+    let with_source = || places.iter().find(|bin| print(bin.as_deref(), &["sysroot"]).is_some_and(|s| s.join(SOURCE).is_dir()));
+    let (bin, build_std) = match with_target {
+        Some(bin) => (bin.clone(), false),
+        None => (with_source().cloned().with_context(|| format!("no Rust toolchain for {target}: run `cargo xtask setup`"))?, true),
+    };
+    let lld = places.iter().find_map(|bin| {
+        let tools = print(bin.as_deref(), &["target-libdir"])?.parent()?.join("bin/rust-lld");
+        tools.is_file().then_some(tools)
+    });
+    let lld = lld.or_else(|| Some(PathBuf::from("/usr/bin/ld.lld")).filter(|p| p.is_file()));
+    Ok(Toolchain { bin, build_std, lld })
+}
+
+const SOURCE: &str = "lib/rustlib/src/rust/library";
+
+/// What `rustc --print WHAT` answers, if there is such a rustc.
+fn print(bin: Option<&Path>, what: &[&str]) -> Option<PathBuf> {
+    let rustc = bin.map_or_else(|| PathBuf::from("rustc"), |bin| bin.join("rustc"));
+    let out = Command::new(rustc).arg("--print").args(what).stderr(Stdio::null()).output().ok()?;
+    let text = String::from_utf8(out.stdout).ok()?;
+    out.status.success().then(|| PathBuf::from(text.trim()))
+}
+
+impl Toolchain {
+    /// A cargo command that builds for `target`; `std` names the libraries it needs (`core`, or `std,panic_unwind`).
+    #[must_use]
+    pub fn cargo(&self, verb: &str, target: &str, std: &str) -> Command {
+        let program = self.bin.as_deref().map_or_else(|| PathBuf::from("cargo"), |bin| bin.join("cargo"));
+        let mut cargo = Command::new(program);
+        cargo.args([verb, "--target", target]);
+        // What an outer cargo or rustup has set is about another toolchain.
+        for name in ["CARGO", "RUSTC", "RUSTDOC", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"] {
+            cargo.env_remove(name);
+        }
+        if let Some(bin) = &self.bin {
+            let mut path = bin.clone().into_os_string();
+            path.push(":");
+            path.push(env::var_os("PATH").unwrap_or_default());
+            cargo.env("PATH", path).env_remove("RUSTUP_TOOLCHAIN");
+        }
+        if self.build_std {
+            // The project is stable Rust; this is for the one unstable flag.
+            cargo.env("RUSTC_BOOTSTRAP", "1").arg(format!("-Zbuild-std={std}"));
+        }
+        if let Some(lld) = self.lld.as_ref().filter(|_| target.contains("-none-")) {
+            cargo.env(format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_")), lld);
+        }
+        cargo
+    }
+
+    /// In words.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let place = self.bin.as_deref().map_or_else(|| "cargo on the path".into(), |b| format!("{}/cargo", b.display()));
+        format!("{place}{}", if self.build_std { ", standard library from source" } else { "" })
+    }
+}
+
+/// Where firmware is built: `$CARGO_TARGET_DIR/boards`, or `boards/target`.
+#[must_use]
+pub fn target_dir(root: &Path) -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("boards/target"), |dir| PathBuf::from(dir).join("boards"))
+}
+
+/// A cargo command over one board of the boards' workspace, with `firmware` in its environment.
+///
+/// # Errors
+/// There is no toolchain, or no such image.
+pub fn cargo(root: &Path, board: &Board, verb: &str, firmware: Firmware<'_>) -> Result<Command> {
+    let mut cargo = toolchain(&board.target)?.cargo(verb, &board.target, "core");
+    cargo.current_dir(root.join("boards")).args(["--release", "--package", &board.name, "--target-dir"]);
+    cargo.arg(target_dir(root));
+    for name in ["MOTE_IMAGE", "MOTE_BATCH", "MOTE_CONTEXT", "MOTE_ARENA_BYTES"] {
+        cargo.env_remove(name);
+    }
+    if let Some(image) = firmware.image {
+        let path = fs::canonicalize(image).with_context(|| format!("no image {}", image.display()))?;
+        cargo.env("MOTE_IMAGE", path);
+    }
+    for (name, value) in [("MOTE_BATCH", firmware.batch), ("MOTE_CONTEXT", firmware.context)] {
+        if let Some(value) = value {
+            cargo.env(name, value.to_string());
+        }
+    }
+    Ok(cargo)
+}
+
+/// Builds the firmware and returns the ELF's path. Cargo's messages go to stderr.
+///
+/// # Errors
+/// The image does not fit the board, there is no toolchain, or the build fails.
+pub fn build(root: &Path, board: &Board, firmware: Firmware<'_>) -> Result<PathBuf> {
+    if let Some(image) = firmware.image {
+        let bytes = fs::metadata(image).with_context(|| format!("no image {}", image.display()))?.len();
+        if bytes > board.image.bytes {
+            bail!("{} has {bytes} bytes; {} has {} for a model", image.display(), board.name, board.image.bytes);
+        }
+    }
+    let status = cargo(root, board, "build", firmware)?.arg("--quiet").status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("the firmware for {} did not build (its messages are above)", board.name);
+    }
+    Ok(target_dir(root).join(&board.target).join("release").join(&board.name))
+}
+
+/// Runs an ELF on its board; `line` is the firmware's command line (`boards/support/src/command.rs`). `emit` gets each
+/// line of output as it comes. Returns the firmware's exit code.
+///
+/// # Errors
+/// The runner cannot be started, or its output not be read.
+pub fn run(board: &Board, elf: &Path, line: &str, emit: &mut dyn FnMut(&str)) -> Result<i32> {
+    let line = line.replace(',', ",,");
+    let fill = |word: &String| -> OsString {
+        if word == "{elf}" {
+            return elf.into();
+        }
+        word.replace("{elf}", &elf.to_string_lossy()).replace("{line}", &line).into()
+    };
+    let words: Vec<OsString> = board.runner.iter().map(fill).collect();
+    let (program, args) = words.split_first().context("the board has no runner")?;
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {}: run `cargo xtask setup`", program.display()))?;
+    let mut out = BufReader::new(child.stdout.take().context("the runner has no output")?);
+    let mut bytes = Vec::new();
+    while out.read_until(b'\n', &mut bytes)? > 0 {
+        emit(String::from_utf8_lossy(&bytes).trim_end_matches('\n'));
+        bytes.clear();
+    }
+    let status = child.wait()?;
+    status.code().with_context(|| format!("{} was killed ({status})", OsStr::new(program).display()))
+}
+
+/// The value of `key` in lines `key=value`.
+#[must_use]
+pub fn value<'l>(lines: &'l [String], key: &str) -> Option<&'l str> {
+    lines.iter().rev().find_map(|l| l.strip_prefix(key)?.strip_prefix('='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_reads_and_its_regions_are_apart() {
+        let boards = table(&root().expect("in the repository")).expect("table");
+        for board in &boards {
+            assert!(!board.flash.holds(board.image.base, 1) && !board.ram.holds(board.image.base, 1), "{}", board.name);
+            assert_eq!(board.image.base % 64, 0, "{}", board.name);
+            assert!(board.runner.iter().any(|w| w.contains("{elf}")), "{}", board.name);
+        }
+        assert!(boards.len() >= 3);
+    }
+
+    #[test]
+    fn values() {
+        let lines = ["a=1".to_owned(), "ab=2".to_owned(), "text a=3".to_owned()];
+        assert_eq!((value(&lines, "a"), value(&lines, "ab"), value(&lines, "b")), (Some("1"), Some("2"), None));
+    }
+}
