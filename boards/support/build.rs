@@ -10,7 +10,9 @@ use std::{env, fs};
 
 fn main() {
     if let Err(why) = generate() {
-        panic!("{why}");
+        // Cargo shows this under "stderr"; a panic would add a backtrace to it.
+        eprintln!("{why}");
+        std::process::exit(1);
     }
 }
 

@@ -1,0 +1,26 @@
+//! `demo`: the whole way once: quantize the bundled model, generate on the host, then from the same file on each board.
+
+use crate::shell::{run, say};
+use crate::{digest, setup, table};
+use anyhow::{Result, bail};
+use table::Firmware;
+
+const PROMPT: &str = "Once upon a time";
+const TOKENS: &str = "40";
+
+/// Runs the verb.
+pub fn main(_: &[String]) -> Result<()> {
+    setup::ensure()?;
+    let (root, image) = (table::root()?, digest::image()?);
+    run(digest::mote().arg("run").arg(&image).args(["--prompt", PROMPT, "-n", TOKENS, "--temperature", "0"]))?;
+    for board in table::table(&root)? {
+        say(&format!("{}: {}", board.name, board.description));
+        let elf = table::build(&root, &board, Firmware { image: Some(&image), ..Firmware::default() })?;
+        let line = format!("-n {TOKENS} --prompt {PROMPT}");
+        let code = table::run(&board, &elf, &line, &mut |line| println!("{line}"))?;
+        if code != 0 {
+            bail!("{} exited with code {code}", board.name);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! `cargo xtask VERB`: the project's chores, one file each, over the same cargo and emulators that one would call by
+//! hand. Each command that runs is shown on stderr.
+
+#[path = "../../quantize/src/board.rs"]
+#[allow(dead_code)]
+mod table;
+
+mod bench;
+mod board;
+mod ci;
+mod demo;
+mod digest;
+mod python;
+mod setup;
+mod shell;
+mod symbols;
+mod test;
+
+use anyhow::{Result, bail};
+
+type Verb = fn(&[String]) -> Result<()>;
+
+/// Name, arguments, what it does, the function.
+const VERBS: &[(&str, &str, &str, Verb)] = &[
+    ("setup", "[--peers]", "install what is missing: targets, emulators; with --peers a Python venv", setup::main),
+    ("test", "", "setup, then all tests: host, boards, aarch64", test::main),
+    ("ci", "", "formatting, lints, documentation, then test", ci::main),
+    ("bench", "[IMAGE]", "instructions and memory on every board, as a table", bench::main),
+    ("board", "list | build NAME [IMAGE] | run NAME IMAGE [ARGS] | symbols NAME [IMAGE]", "one board", board::main),
+    ("demo", "", "quantize the bundled model; generate on the host and on the emulated boards", demo::main),
+];
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let Some((name, rest)) = args.split_first() else {
+        usage();
+        return Ok(());
+    };
+    match VERBS.iter().find(|(verb, ..)| verb == name) {
+        Some((.., run)) => run(rest),
+        None => {
+            usage();
+            bail!("no verb \"{name}\"")
+        }
+    }
+}
+
+fn usage() {
+    for (name, args, what, _) in VERBS {
+        eprintln!("cargo xtask {name} {args}\n    {what}");
+    }
+}

@@ -1,0 +1,55 @@
+//! `setup --peers`: a Python environment with the projects that Mote is compared with.
+
+use crate::shell::{run, say, which};
+use crate::table;
+use anyhow::{Result, bail};
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+const CPU_TORCH: &str = "https://download.pytorch.org/whl/cpu";
+/// Module that shows it is there, and package.
+const PACKAGES: [(&str, &str); 7] = [
+    ("numpy", "numpy"),
+    ("safetensors", "safetensors"),
+    ("tokenizers", "tokenizers"),
+    ("transformers", "transformers"),
+    ("sentencepiece", "sentencepiece"),
+    ("gguf", "gguf"),
+    ("llama_cpp", "llama-cpp-python"),
+];
+
+/// The environment: `$MOTE_VENV`, or `.venv` in the repository.
+pub fn venv() -> Result<PathBuf> {
+    Ok(match env::var_os("MOTE_VENV") {
+        Some(folder) => folder.into(),
+        None => table::root()?.join(".venv"),
+    })
+}
+
+/// Makes the environment if need be, and installs what is missing in it.
+pub fn ensure() -> Result<()> {
+    let venv = venv()?;
+    let python = venv.join("bin/python");
+    if !python.is_file() {
+        if which("python3").is_none() {
+            bail!("no python3: apt-get install python3-venv");
+        }
+        run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    }
+    let has = |module: &str| {
+        let find = format!("import importlib.util as u, sys; sys.exit(u.find_spec({module:?}) is None)");
+        Command::new(&python).args(["-c", &find]).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+    };
+    let pip = |args: &[&str]| run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(args));
+    if !has("torch") && pip(&["torch", "--index-url", CPU_TORCH]).is_err() {
+        say("PyTorch's own index is out of reach: taking torch from PyPI");
+        pip(&["torch"])?;
+    }
+    let missing: Vec<&str> = PACKAGES.iter().filter(|(module, _)| !has(module)).map(|(_, package)| *package).collect();
+    if !missing.is_empty() {
+        pip(&missing)?;
+    }
+    say(&format!("peers: {}", venv.display()));
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! `setup`: finds or installs what the tests need. Safe to run again: what is there is left alone.
+//!
+//! Rust targets come from rustup where it can reach its server; otherwise from Debian's compiler, which brings the
+//! standard library's source. Emulators and the aarch64 C library come from apt.
+
+use crate::shell::{run, say, succeeds, which};
+use crate::{python, table};
+use anyhow::{Result, bail};
+use std::collections::BTreeSet;
+use std::env;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// The host whose digest is compared with the others, and its runner.
+pub const AARCH64: &str = "aarch64-unknown-linux-gnu";
+
+/// Debian's compiler.
+const RUST_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
+
+/// A file that shows that a package is there; the package. A name without a slash is looked for on the path.
+const TOOLS: [(&str, &str); 5] = [
+    ("qemu-system-arm", "qemu-system-arm"),
+    ("qemu-system-riscv32", "qemu-system-misc"),
+    ("qemu-aarch64", "qemu-user"),
+    ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+    ("/usr/aarch64-linux-gnu/lib/libc.so", "libc6-dev-arm64-cross"),
+];
+
+/// Runs the verb.
+pub fn main(args: &[String]) -> Result<()> {
+    ensure()?;
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => Ok(()),
+        ["--peers"] => python::ensure(),
+        _ => bail!("setup takes nothing, or --peers"),
+    }
+}
+
+/// Targets and emulators.
+pub fn ensure() -> Result<()> {
+    let mut packages: Vec<&str> =
+        TOOLS.iter().filter(|(file, _)| !is_there(file)).map(|(_, package)| *package).collect();
+    let root = table::root()?;
+    let mut targets: BTreeSet<String> = table::table(&root)?.into_iter().map(|b| b.target).collect();
+    targets.insert(AARCH64.to_owned());
+    let missing: Vec<&String> = targets.iter().filter(|t| table::toolchain(t).is_err()).collect();
+    if !missing.is_empty() && !rustup_adds(&missing) {
+        packages.extend(RUST_PACKAGES);
+        if which("ld.lld").is_none() {
+            packages.push("lld");
+        }
+    }
+    if !packages.is_empty() {
+        apt_install(&packages)?;
+    }
+    for target in &targets {
+        say(&format!("{target}: {}", table::toolchain(target)?.describe()));
+    }
+    for (file, _) in TOOLS {
+        if !is_there(file) {
+            bail!("{file} is still missing");
+        }
+    }
+    say("emulators and the aarch64 C library are there");
+    Ok(())
+}
+
+fn is_there(file: &str) -> bool {
+    if file.contains('/') { Path::new(file).is_file() } else { which(file).is_some() }
+}
+
+/// `rustup target add`, if rustup is here and answers soon.
+fn rustup_adds(targets: &[&String]) -> bool {
+    if which("rustup").is_none() {
+        say("no rustup: taking Debian's Rust for the other targets");
+        return false;
+    }
+    let server = env::var("RUSTUP_DIST_SERVER").unwrap_or_else(|_| "https://static.rust-lang.org".into());
+    let mut probe = Command::new("curl");
+    probe
+        .args(["--silent", "--fail", "--head", "--max-time", "8"])
+        .arg(format!("{server}/dist/channel-rust-stable.toml.sha256"));
+    // Without curl rustup itself finds out, within its limit.
+    if which("curl").is_some() && !succeeds(probe.stdout(Stdio::null()), Duration::from_secs(10)) {
+        say(&format!("rustup cannot reach {server}: taking Debian's Rust for the other targets"));
+        return false;
+    }
+    say(&format!("rustup target add {}", targets.iter().map(|t| t.as_str()).collect::<Vec<_>>().join(" ")));
+    let added = succeeds(Command::new("rustup").args(["target", "add"]).args(targets), Duration::from_secs(300));
+    if !added {
+        say("rustup target add failed: taking Debian's Rust for the other targets");
+    }
+    added
+}
+
+fn apt_install(packages: &[&str]) -> Result<()> {
+    let by_hand = format!("apt-get install --no-install-recommends {}", packages.join(" "));
+    if which("apt-get").is_none() {
+        bail!(
+            "missing: {}. This machine has no apt-get; install what provides these Debian packages",
+            packages.join(" ")
+        );
+    }
+    // `id -u` is root's own answer to whether this is root.
+    let root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout.trim_ascii() == b"0");
+    if !root && which("sudo").is_none() {
+        bail!("neither root nor sudo. As root: {by_hand}");
+    }
+    let apt = || {
+        let mut command = if root { Command::new("apt-get") } else { Command::new("sudo") };
+        if !root {
+            command.arg("apt-get");
+        }
+        command.env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
+        command
+    };
+    run(apt().arg("update"))?;
+    run(apt().args(["install", "--yes", "--no-install-recommends"]).args(packages))
+}

@@ -1,0 +1,72 @@
+//! Running programs.
+
+use anyhow::{Context, Result, bail};
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Says what is going on.
+pub fn say(text: &str) {
+    eprintln!("xtask: {text}");
+}
+
+/// The cargo that runs this.
+pub fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Runs a command, shown first; fails if it does.
+pub fn run(command: &mut Command) -> Result<()> {
+    show(command);
+    let status = command.status().with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    if status.success() { Ok(()) } else { bail!("{} failed ({status})", command.get_program().display()) }
+}
+
+/// Runs a command, shown first, and returns its standard output.
+pub fn output(command: &mut Command) -> Result<String> {
+    show(command);
+    let out = command.stderr(Stdio::inherit()).output();
+    let out = out.with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    if !out.status.success() {
+        bail!("{} failed ({}):\n{}", command.get_program().display(), out.status, String::from_utf8_lossy(&out.stdout));
+    }
+    String::from_utf8(out.stdout).context("output is no UTF-8")
+}
+
+/// Whether a command succeeds within `limit`. It is killed after that.
+pub fn succeeds(command: &mut Command, limit: Duration) -> bool {
+    let Ok(mut child) = command.stdin(Stdio::null()).spawn() else { return false };
+    let start = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return status.success(),
+            Ok(None) if start.elapsed() < limit => std::thread::sleep(Duration::from_millis(50)),
+            _ => {
+                // Failing to kill what has just ended is no trouble.
+                let _ = child.kill();
+                let _ = child.wait();
+                return false;
+            }
+        }
+    }
+}
+
+/// Where a program is, if it is on the path.
+pub fn which(program: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(program)).find(|path| path.is_file())
+}
+
+fn show(command: &Command) {
+    let mut line = String::new();
+    for (key, value) in command.get_envs() {
+        if let Some(value) = value.filter(|_| key != "PATH") {
+            line.push_str(&format!("{}={} ", key.display(), value.display()));
+        }
+    }
+    line.push_str(&Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy());
+    for arg in command.get_args() {
+        line.push_str(&format!(" {}", arg.display()));
+    }
+    say(&line);
+}
