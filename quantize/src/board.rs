@@ -78,7 +78,8 @@ pub fn root() -> Result<PathBuf> {
     let starts = [named, env::current_dir().ok(), Some(PathBuf::from(env!("CARGO_MANIFEST_DIR")))];
     let has_table = |folder: &&Path| folder.join("boards/boards.toml").is_file();
     let found = starts.iter().flatten().find_map(|start| start.ancestors().find(has_table));
-    let found = found.context("no boards/boards.toml in this folder or above: run inside Mote's repository, or set MOTE_ROOT")?;
+    let found = found
+        .context("no boards/boards.toml in this folder or above: run inside Mote's repository, or set MOTE_ROOT")?;
     Ok(found.to_path_buf())
 }
 
@@ -152,11 +153,19 @@ pub struct Toolchain {
 /// There is none; the message says how to get one.
 pub fn toolchain(target: &str) -> Result<Toolchain> {
     let places = [None, Some(PathBuf::from("/usr/bin"))];
-    let with_target = places.iter().find(|bin| print(bin.as_deref(), &["target-libdir", "--target", target]).is_some_and(|d| d.is_dir()));
-    let with_source = || places.iter().find(|bin| print(bin.as_deref(), &["sysroot"]).is_some_and(|s| s.join(SOURCE).is_dir()));
+    let with_target = places
+        .iter()
+        .find(|bin| print(bin.as_deref(), &["target-libdir", "--target", target]).is_some_and(|d| d.is_dir()));
+    let with_source =
+        || places.iter().find(|bin| print(bin.as_deref(), &["sysroot"]).is_some_and(|s| s.join(SOURCE).is_dir()));
     let (bin, build_std) = match with_target {
         Some(bin) => (bin.clone(), false),
-        None => (with_source().cloned().with_context(|| format!("no Rust toolchain for {target}: run `cargo xtask setup`"))?, true),
+        None => (
+            with_source()
+                .cloned()
+                .with_context(|| format!("no Rust toolchain for {target}: run `cargo xtask setup`"))?,
+            true,
+        ),
     };
     let lld = places.iter().find_map(|bin| {
         let tools = print(bin.as_deref(), &["target-libdir"])?.parent()?.join("bin/rust-lld");
@@ -206,7 +215,8 @@ impl Toolchain {
     /// In words.
     #[must_use]
     pub fn describe(&self) -> String {
-        let place = self.bin.as_deref().map_or_else(|| "cargo on the path".into(), |b| format!("{}/cargo", b.display()));
+        let place =
+            self.bin.as_deref().map_or_else(|| "cargo on the path".into(), |b| format!("{}/cargo", b.display()));
         format!("{place}{}", if self.build_std { ", standard library from source" } else { "" })
     }
 }

@@ -22,8 +22,11 @@ pub fn main(args: &[String]) -> Result<()> {
             }
             Ok(())
         }
-        ["build", name] => Ok(println!("{}", build(name, Firmware::default())?.1.display())),
-        ["build", name, image] => Ok(println!("{}", build(name, firmware(image))?.1.display())),
+        ["build", name, ref image @ ..] => {
+            let image = image.first().map_or(Firmware::default(), |image| firmware(*image));
+            println!("{}", build(name, image)?.1.display());
+            Ok(())
+        }
         ["run", name, image, ref line @ ..] => {
             let (board, elf) = build(name, firmware(image))?;
             match table::run(&board, &elf, &line.join(" "), &mut |line| println!("{line}"))? {
@@ -32,7 +35,7 @@ pub fn main(args: &[String]) -> Result<()> {
             }
         }
         ["symbols", name, ref image @ ..] => {
-            let image = image.first().map_or(Firmware::default(), |image| firmware(image));
+            let image = image.first().map_or(Firmware::default(), |image| firmware(*image));
             let (board, elf) = build(name, image)?;
             shell::say(&format!("{}", elf.display()));
             println!("{}", symbols::check(&board, &elf)?);
