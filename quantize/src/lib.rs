@@ -4,6 +4,7 @@
 //! program) -> [`plan`] (its memory) -> [`write`] (the image). [`quantize`] drives them, a layer at a time; [`float`] is
 //! the reference they are measured against.
 
+pub mod board;
 pub mod codes;
 pub mod float;
 pub mod import;
