@@ -17,6 +17,7 @@ mod symbols;
 mod test;
 
 use anyhow::{Result, bail};
+use std::process::ExitCode;
 
 type Verb = fn(&[String]) -> Result<()>;
 
@@ -30,8 +31,18 @@ const VERBS: &[(&str, &str, &str, Verb)] = &[
     ("demo", "", "quantize the bundled model; generate on the host and on the emulated boards", demo::main),
 ];
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    match verb(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("xtask: {why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn verb(args: &[String]) -> Result<()> {
     let Some((name, rest)) = args.split_first() else {
         usage();
         return Ok(());

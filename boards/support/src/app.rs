@@ -148,6 +148,9 @@ fn run<'l, W: Write, C: Counter, P: OutputPin>(
             break;
         }
         show(&mut meter.board.console, &mut decoder, &[id]);
+        if session.position() >= limits.context {
+            break;
+        }
         // The last token only goes through the model if its logits are asked for.
         if left > 1 || command.sha256 {
             meter.measure(|| session.prefill(&[id]))?;
