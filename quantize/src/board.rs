@@ -212,6 +212,12 @@ impl Toolchain {
         cargo
     }
 
+    /// The folder it was found in, if that is not simply the path's.
+    #[must_use]
+    pub fn bin(&self) -> Option<&Path> {
+        self.bin.as_deref()
+    }
+
     /// In words.
     #[must_use]
     pub fn describe(&self) -> String {

@@ -26,19 +26,14 @@ pub fn main(args: &[String]) -> Result<()> {
         "--workspace",
         "--no-deps",
     ]))?;
-    // What is not bare metal in the boards' workspace, with its tests; then, where clippy knows the target, each board.
+    // The shared crate with its tests, on the host; then each board's firmware for its own target.
     let mut support = cargo();
-    support.current_dir(root.join("boards")).args([
-        "clippy",
-        "--quiet",
-        "--package",
-        "mote-board-support",
-        "--all-targets",
-    ]);
-    run(support.arg("--target-dir").arg(table::target_dir(&root)).args(["--", "-D", "warnings"]))?;
+    support.current_dir(root.join("boards")).args(["clippy", "--quiet", "--package", "mote-board-support"]);
+    support.args(["--all-targets", "--target-dir"]).arg(table::target_dir(&root));
+    run(support.args(["--", "-D", "warnings"]))?;
     for board in table::table(&root)? {
-        // Debian's compiler comes without clippy: rustc's own lints, missing_docs among them, still apply.
-        run(table::cargo(&root, &board, "check", Firmware::default())?.arg("--quiet"))?;
+        let mut clippy = table::cargo(&root, &board, "clippy", Firmware::default())?;
+        run(clippy.args(["--quiet", "--", "-D", "warnings"]))?;
     }
     test::main(args)
 }

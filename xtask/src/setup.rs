@@ -15,8 +15,8 @@ use std::time::Duration;
 /// The host whose digest is compared with the others, and its runner.
 pub const AARCH64: &str = "aarch64-unknown-linux-gnu";
 
-/// Debian's compiler.
-const RUST_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
+/// Debian's compiler, and its linter for `ci`.
+const RUST_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "rust-web-clippy"];
 
 /// A file that shows that a package is there; the package. A name without a slash is looked for on the path.
 const TOOLS: [(&str, &str); 5] = [
@@ -50,6 +50,10 @@ pub fn ensure() -> Result<()> {
         if which("ld.lld").is_none() {
             packages.push("lld");
         }
+    }
+    let debian = |t: &String| table::toolchain(t).is_ok_and(|t| t.bin().is_some());
+    if targets.iter().any(debian) && !is_there("/usr/bin/cargo-clippy") {
+        packages.push("rust-web-clippy");
     }
     if !packages.is_empty() {
         apt_install(&packages)?;

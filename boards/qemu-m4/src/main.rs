@@ -3,7 +3,8 @@
 #![no_main]
 
 use mote_board_support::counter::SysTick;
-use mote_board_support::{NoPin, semihosted};
+use mote_board_support::mps2::Led;
+use mote_board_support::semihosted;
 
 /// SysTick's clock, as in `boards.toml`.
 const CLOCK_HZ: u32 = 25_000_000;
@@ -11,7 +12,7 @@ const CLOCK_HZ: u32 = 25_000_000;
 #[cortex_m_rt::entry]
 fn main() -> ! {
     match cortex_m::Peripherals::take() {
-        Some(peripherals) => semihosted("qemu-m4", SysTick::start(peripherals.SYST, CLOCK_HZ), NoPin),
+        Some(peripherals) => semihosted("qemu-m4", SysTick::start(peripherals.SYST, CLOCK_HZ), Led::new()),
         None => mote_board_support::semihosting::exit(1),
     }
 }

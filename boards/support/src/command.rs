@@ -33,7 +33,7 @@ impl<'a> Command<'a> {
     /// Reads a command line; ids of `--tokens` go to `tokens`.
     ///
     /// # Errors
-    /// The word that was not understood.
+    /// The word that was not understood, or whose value was not.
     pub fn parse(line: &'a str, tokens: &mut Tokens) -> Result<Self, &'a str> {
         let mut command = Self {
             prompt: "",
@@ -57,7 +57,7 @@ impl<'a> Command<'a> {
             }
             let (value, Some(after)) = word(after) else { return Err(flag) };
             rest = after;
-            command.set(flag, value, tokens).ok_or(value)?;
+            command.set(flag, value, tokens).ok_or(flag)?;
         }
         Ok(command)
     }
@@ -144,7 +144,9 @@ mod tests {
     #[test]
     fn bad_words_are_named() {
         let mut tokens = Tokens::new();
-        for (line, bad) in [("-n x", "x"), ("-n", "-n"), ("--frobnicate 1", "1"), ("--tokens 1,,2", "1,,2")] {
+        for (line, bad) in
+            [("-n x", "-n"), ("-n", "-n"), ("--frobnicate 1", "--frobnicate"), ("--tokens 1,,2", "--tokens")]
+        {
             assert_eq!(Command::parse(line, &mut tokens), Err(bad), "{line}");
         }
         assert_eq!(integer("4294967296"), None);

@@ -5,7 +5,7 @@
 //! 3. [`memory`]: the image in flash, the arena and buffers in RAM, each a static;
 //! 4. [`marks`]: painting of stack and arena, and their high-water marks;
 //! 5. [`print`](mod@print): text and numbers onto an [`embedded_io::Write`], without `core::fmt`;
-//! 6. [`counter`], [`semihosting`]: what differs between architectures.
+//! 6. [`counter`], [`semihosting`]: what differs between architectures; `mps2` (Arm only): what one family of boards has.
 //!
 //! Rules: no float, no allocator, no panic. `cargo xtask board symbols` proves it of the linked firmware; the panic
 //! handler below exists because the language wants one, and is not in the ELF.
@@ -16,6 +16,8 @@ pub mod command;
 pub mod counter;
 pub mod marks;
 pub mod memory;
+#[cfg(target_arch = "arm")]
+pub mod mps2;
 pub mod print;
 pub mod semihosting;
 
