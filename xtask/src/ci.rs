@@ -31,6 +31,9 @@ pub fn main(args: &[String]) -> Result<()> {
     support.current_dir(root.join("boards")).args(["clippy", "--quiet", "--package", "mote-board-support"]);
     support.args(["--all-targets", "--target-dir"]).arg(table::target_dir(&root));
     run(support.args(["--", "-D", "warnings"]))?;
+    let mut doc = cargo();
+    doc.current_dir(root.join("boards")).env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--quiet", "--no-deps"]);
+    run(doc.args(["--package", "mote-board-support", "--target-dir"]).arg(table::target_dir(&root)))?;
     for board in table::table(&root)? {
         let mut clippy = table::cargo(&root, &board, "clippy", Firmware::default())?;
         run(clippy.args(["--quiet", "--", "-D", "warnings"]))?;

@@ -1,6 +1,6 @@
 //! What the boards share. A board is a few lines over this crate: see `../qemu-m3/src/main.rs`.
 //!
-//! 1. [`app`]: the application: command line in, tokens and measurements out;
+//! 1. [`mod@app`]: the application: command line in, tokens and measurements out;
 //! 2. [`command`]: what the command line says;
 //! 3. [`memory`]: the image in flash, the arena and buffers in RAM, each a static;
 //! 4. [`marks`]: painting of stack and arena, and their high-water marks;
