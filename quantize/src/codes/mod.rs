@@ -89,7 +89,13 @@ struct Row {
 /// # Panics
 /// Never for finite weights; lengths that do not match are a bug of the caller and asserted.
 #[must_use]
-pub fn code_matrix(weights: &[f32], rows: usize, cols: usize, coding: Coding, importance: Option<&[f32]>) -> CodedMatrix {
+pub fn code_matrix(
+    weights: &[f32],
+    rows: usize,
+    cols: usize,
+    coding: Coding,
+    importance: Option<&[f32]>,
+) -> CodedMatrix {
     assert_eq!(weights.len(), rows * cols, "weights must be rows x cols");
     let groups = cols.div_ceil(GROUP);
     let mut column_weight = vec![0f32; groups * GROUP];
@@ -108,10 +114,8 @@ pub fn code_matrix(weights: &[f32], rows: usize, cols: usize, coding: Coding, im
         Coding::N4Learned => book::learn(rows, &padded_row, &column_weight),
     };
     // The best scale of each group, in floats; the row's multiplier makes its largest group 255.
-    let scales: Vec<Vec<f32>> = (0..rows)
-        .into_par_iter()
-        .map(|row| fit::row_scales(&padded_row(row), &column_weight, &book))
-        .collect();
+    let scales: Vec<Vec<f32>> =
+        (0..rows).into_par_iter().map(|row| fit::row_scales(&padded_row(row), &column_weight, &book)).collect();
     let unit = |scales: &[f32]| scales.iter().copied().fold(0f32, f32::max) / 255.0;
     let largest = scales.iter().map(|s| unit(s)).fold(0f32, f32::max);
     let exponent = multiplier_exponent(largest);

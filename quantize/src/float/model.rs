@@ -113,11 +113,8 @@ impl FloatLayer {
         } else {
             None
         };
-        let head_norms = if c.qk_norm {
-            Some([vector(model, Role::QNorm(l))?, vector(model, Role::KNorm(l))?])
-        } else {
-            None
-        };
+        let head_norms =
+            if c.qk_norm { Some([vector(model, Role::QNorm(l))?, vector(model, Role::KNorm(l))?]) } else { None };
         Ok(Self {
             attn_norm: vector(model, Role::AttnNorm(l))?,
             q: matrix(model, Role::Q(l))?,
@@ -177,9 +174,8 @@ impl FloatLayer {
         let window = c.sliding_window.unwrap_or(usize::MAX);
         let first = total - n;
         let hidden = |i: usize, j: usize| j > first + i || j.saturating_add(window) <= first + i;
-        let mask: Vec<f32> = (0..n)
-            .flat_map(|i| (0..total).map(move |j| if hidden(i, j) { f32::NEG_INFINITY } else { 0.0 }))
-            .collect();
+        let mask: Vec<f32> =
+            (0..n).flat_map(|i| (0..total).map(move |j| if hidden(i, j) { f32::NEG_INFINITY } else { 0.0 })).collect();
         let scores = scores.broadcast_add(&Tensor::from_vec(mask, (n, total), &Device::Cpu)?)?;
         let weights = softmax(&scores)?;
         let mixed = weights.matmul(&spread(&values)?)?;

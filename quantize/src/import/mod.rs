@@ -137,8 +137,8 @@ impl LlmConfig {
                     RopeScaling::Linear { factor } => base / factor,
                     RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
                         let wavelength = std::f64::consts::TAU / base;
-                        let smooth = (original_context / wavelength - low_freq_factor)
-                            / (high_freq_factor - low_freq_factor);
+                        let smooth =
+                            (original_context / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
                         if wavelength < original_context / high_freq_factor {
                             base
                         } else if wavelength > original_context / low_freq_factor {

@@ -87,7 +87,7 @@ pub fn exp2_neg_q16(d: u32) -> u32 {
     let x3 = (x2 * x) >> 30;
     let poly = (1u64 << 30) - x + (x2 >> 1) - x3 / 6;
     let value = (top * poly + (1 << 29)) >> 30;
-    (((value << 1) >> whole) + 1 >> 1) as u32
+    (((value << 1) >> whole).wrapping_add(1) >> 1) as u32
 }
 
 #[cfg(test)]
