@@ -92,6 +92,11 @@ impl<'a> Image<'a> {
         Ok(())
     }
 
+    /// Sections in file order.
+    pub fn sections(&self) -> impl Iterator<Item = &Section> {
+        self.sections.iter().take(self.count)
+    }
+
     /// The bytes of a section.
     ///
     /// # Errors
