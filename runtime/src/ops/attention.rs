@@ -14,8 +14,8 @@
 //!
 //! Threads take heads; each has its own scratch for `s`, then `w`.
 
-use super::cache::{split, unpack};
-use super::{I32Rows, OpDef, Run, arg, ensure, part, slot_arg};
+use super::cache::split;
+use super::{I32Rows, OpDef, Run, arg, ensure, part, slot_arg, unpack};
 use crate::fixed::exp::exp2_neg_q16;
 use crate::fixed::requantize::quantize_row;
 use crate::fixed::rsqrt::recip;
@@ -35,7 +35,7 @@ const LANES: usize = 8;
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let q = slot_arg(image, op, 0, Kind::I32)?;
     let cache = slot_arg(image, op, 1, Kind::Cache)?;
-    let scratch = slot_arg(image, op, 2, Kind::I32)?;
+    let scratch = image.slot(arg(op, 2)?).ok()?;
     let out = slot_arg(image, op, 3, Kind::I32)?;
     let heads = arg(op, 4)?;
     ensure(q.rows == Rows::Batch && out.rows == Rows::Batch && scratch.rows == Rows::ThreadContext)?;
@@ -47,7 +47,7 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let q_slot = slot_arg(r.image, op, 0, Kind::I32)?;
     let cache_slot = slot_arg(r.image, op, 1, Kind::Cache)?;
-    let scratch_slot = slot_arg(r.image, op, 2, Kind::I32)?;
+    let scratch_slot = r.image.slot(arg(op, 2)?).ok()?;
     let out_slot = slot_arg(r.image, op, 3, Kind::I32)?;
     let heads = arg(op, 4)?;
     let unit = Scale { mant: arg(op, 5)?, exp: arg(op, 6)? as i32 };
