@@ -370,6 +370,12 @@ impl Bench {
         range.start as usize..range.end as usize
     }
 
+    /// All bytes of a slot.
+    pub fn bytes(&mut self, slot: u32) -> &mut [u8] {
+        let range = self.range(slot);
+        &mut self.arena.get()[range]
+    }
+
     /// Row `row` of an I32 slot.
     pub fn row(&mut self, slot: u32, row: usize) -> &mut [i32] {
         let range = self.range(slot);
@@ -519,4 +525,15 @@ pub fn small_model(seed: u64) -> Builder {
         op(code("matmul"), &[last8, table, NONE, b.logits]),
     ]);
     b
+}
+
+/// Asserts that a measured error is below the bound stated in NUMERICS.md, and prints it (`--nocapture`).
+pub fn measured(what: &str, worst: f64, bound: f64) {
+    println!("{what}: measured {worst:.4e} (2^{:.2}), bound {bound:.4e}", worst.log2());
+    assert!(worst <= bound, "{what}: measured {worst:e}, bound {bound:e}");
+}
+
+/// What one op is tried with: limits of one thread.
+pub fn limits(batch: u32, context: u32) -> Limits {
+    Limits { batch, context, threads: 1 }
 }
