@@ -97,7 +97,7 @@ impl Slot {
             Kind::Q8 => Q8_HEAD as u64 + cols.next_multiple_of(GROUP as u64),
             Kind::Cache => {
                 let each = 2 * u64::from(self.head_dim) + 8;
-                u64::from(self.heads).saturating_mul(each).next_multiple_of(SLOT_ALIGN)
+                u64::from(self.heads).saturating_mul(each).saturating_add(SLOT_ALIGN - 1) & !(SLOT_ALIGN - 1)
             }
         }
     }

@@ -226,7 +226,7 @@ impl Builder {
         let mut end = [0; 4];
         for slot in &self.slots {
             for ((end, size), start) in end.iter_mut().zip(slot.size()).zip(slot.offset) {
-                *end = (start + size).max(*end);
+                *end = start.saturating_add(size).max(*end);
             }
         }
         end
@@ -439,6 +439,19 @@ unsafe impl Pool for Threads {
                 scope.spawn(move || job(part));
             }
         });
+    }
+}
+
+/// Parts as threads would have them, one after the other.
+pub struct Parts(pub usize);
+
+// SAFETY: each part runs once, before `run` returns.
+unsafe impl Pool for Parts {
+    fn threads(&self) -> usize {
+        self.0
+    }
+    fn run(&self, parts: usize, job: &(dyn Fn(usize) + Sync)) {
+        (0..parts).rev().for_each(job);
     }
 }
 
