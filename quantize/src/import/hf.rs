@@ -87,13 +87,18 @@ impl Model for Folder {
 
     fn tensor(&self, role: Role) -> Result<Vec<f32>> {
         let role = if role == Role::Head && self.config.tied { Role::Embed } else { role };
-        let (dtype, _, bytes) = self.view(&role.name())?;
+        let name = role.name();
+        let (dtype, _, bytes) = self.view(&name)?;
         let halves = bytes.as_chunks::<2>().0.iter();
-        Ok(match dtype {
+        let values = match dtype {
             Dtype::F16 => halves.map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
             Dtype::BF16 => halves.map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
             _ => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        })
+        };
+        if let Some(file) = self.index.get(&name) {
+            super::release(&self.files[*file].1, bytes);
+        }
+        Ok(values)
     }
 
     fn source_hash(&self) -> Result<[u8; 32]> {
@@ -222,7 +227,7 @@ fn parse_config(path: &Path, json: &Value) -> Result<LlmConfig> {
         rope_scaling,
         norm_eps: json["rms_norm_eps"].as_f64().filter(|e| (0.0..1.0).contains(e)).unwrap_or(1e-6),
         tied: json["tie_word_embeddings"].as_bool().unwrap_or(false),
-        qkv_bias: qkv_bias,
+        qkv_bias,
         qk_norm,
         sliding_window: window.and_then(|w| usize::try_from(w).ok()),
         architecture,
