@@ -139,6 +139,8 @@ impl Matrix {
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     pub tensors: Vec<(TensorDesc, Vec<u8>)>,
+    /// The tensors that are coded matrices, in plain order.
+    pub matrices: Vec<Option<Matrix>>,
     pub slots: Vec<Slot>,
     pub body: Vec<Op>,
     pub head: Vec<Op>,
@@ -154,6 +156,7 @@ impl Builder {
 
     pub fn tensor(&mut self, desc: TensorDesc, bytes: Vec<u8>) -> u32 {
         self.tensors.push((desc, bytes));
+        self.matrices.push(None);
         self.tensors.len() as u32 - 1
     }
 
@@ -187,7 +190,9 @@ impl Builder {
             span: Span::default(),
             codebook: m.book.unwrap_or_default(),
         };
-        self.tensor(desc, m.to_bytes())
+        let index = self.tensor(desc, m.to_bytes());
+        self.matrices[index as usize] = Some(m.clone());
+        index
     }
 
     pub fn slot(&mut self, slot: Slot) -> u32 {
