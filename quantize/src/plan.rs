@@ -78,15 +78,6 @@ pub fn conflict(a: &[(usize, usize)], b: &[(usize, usize)]) -> bool {
     a.iter().any(|a| b.iter().any(|b| a.0 <= b.1 && b.0 <= a.1))
 }
 
-/// Offsets and the arena's size, each as coefficients.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packing {
-    /// One for each slot.
-    pub offsets: Vec<[u64; 4]>,
-    /// Coefficients of the arena's bytes.
-    pub arena: [u64; 4],
-}
-
 fn join(a: [u64; 4], b: [u64; 4]) -> [u64; 4] {
     std::array::from_fn(|i| a[i].max(b[i]))
 }
@@ -102,7 +93,7 @@ fn below(end: [u64; 4], offset: [u64; 4]) -> bool {
 /// Packs slots of these sizes and lifetimes. Which of the valid packings is best depends on the limits; `nominal` are
 /// those that count.
 #[must_use]
-pub fn pack(sizes: &[[u64; 4]], lifetimes: &[Lifetime], nominal: Limits) -> Packing {
+pub fn pack(sizes: &[[u64; 4]], lifetimes: &[Lifetime], nominal: Limits) -> Vec<[u64; 4]> {
     let bytes = |k: [u64; 4]| affine(k, nominal).unwrap_or(u64::MAX);
     let span = |i: usize| lifetimes[i].iter().map(|(a, b)| b - a + 1).sum::<usize>();
     let mut orders: [Vec<usize>; 3] = std::array::from_fn(|_| (0..sizes.len()).collect());
@@ -112,32 +103,38 @@ pub fn pack(sizes: &[[u64; 4]], lifetimes: &[Lifetime], nominal: Limits) -> Pack
     orders[2]
         .sort_by_key(|i| (lifetimes[*i].first().copied().unwrap_or_default(), std::cmp::Reverse(bytes(sizes[*i]))));
     let packings = orders.iter().map(|order| pack_in(order, sizes, lifetimes, &bytes));
-    packings.min_by_key(|p| bytes(p.arena)).unwrap_or(Packing { offsets: Vec::new(), arena: [0; 4] })
+    packings.min_by_key(|(_, arena)| *arena).map(|(offsets, _)| offsets).unwrap_or_default()
 }
 
-fn pack_in(order: &[usize], sizes: &[[u64; 4]], lifetimes: &[Lifetime], bytes: &dyn Fn([u64; 4]) -> u64) -> Packing {
+/// Places the slots in this order; returns the offsets and the arena's bytes.
+fn pack_in(
+    order: &[usize],
+    sizes: &[[u64; 4]],
+    lifetimes: &[Lifetime],
+    bytes: &dyn Fn([u64; 4]) -> u64,
+) -> (Vec<[u64; 4]>, u64) {
     let mut offsets = vec![[0u64; 4]; sizes.len()];
     let mut placed: Vec<usize> = Vec::new();
-    let mut arena = [0; 4];
+    let mut arena = 0;
     for &slot in order {
         let against: Vec<usize> =
             placed.iter().copied().filter(|p| conflict(&lifetimes[slot], &lifetimes[*p])).collect();
         let ends: Vec<[u64; 4]> = against.iter().map(|p| end(offsets[*p], sizes[*p])).collect();
         // At the bottom, just above one placed slot or two, or above all: the last is always free.
-        let mut candidates = vec![[0; 4], ends.iter().copied().fold([0; 4], join)];
+        let above_all = ends.iter().copied().fold([0; 4], join);
+        let mut candidates = vec![[0; 4], above_all];
         candidates.extend(&ends);
         candidates.extend(ends.iter().flat_map(|a| ends.iter().map(|b| join(*a, *b))));
         let free = |at: &[u64; 4]| {
             against.iter().zip(&ends).all(|(p, e)| below(*e, *at) || below(end(*at, sizes[slot]), offsets[*p]))
         };
         // Of the places that make the arena grow least, the lowest.
-        let cost = |at: &[u64; 4]| (bytes(join(arena, end(*at, sizes[slot]))), bytes(*at));
-        let best = candidates.into_iter().filter(free).min_by_key(cost);
-        offsets[slot] = best.unwrap_or(arena);
-        arena = join(arena, end(offsets[slot], sizes[slot]));
+        let cost = |at: &[u64; 4]| (bytes(end(*at, sizes[slot])).max(arena), bytes(*at));
+        offsets[slot] = candidates.into_iter().filter(free).min_by_key(cost).unwrap_or(above_all);
+        arena = arena.max(bytes(end(offsets[slot], sizes[slot])));
         placed.push(slot);
     }
-    Packing { offsets, arena }
+    (offsets, arena)
 }
 
 /// Sizes of slots, as the runtime defines them.
@@ -183,7 +180,7 @@ mod tests {
         assert_eq!(lives[0], [(0, 2)]);
     }
 
-    /// Random lifetimes and sizes: at random limits no two slots that live at once overlap, and all lie in the arena.
+    /// Random lifetimes and sizes: at random limits no two slots that live at once overlap.
     #[test]
     fn packings_never_overlap() {
         let mut state = 1u64;
@@ -202,16 +199,15 @@ mod tests {
                     vec![(start, start + random(8) as usize)]
                 })
                 .collect();
-            let packing = pack(&sizes, &lives, Limits { batch: 4, context: 64, threads: 2 });
+            let offsets = pack(&sizes, &lives, Limits { batch: 4, context: 64, threads: 2 });
             for _ in 0..20 {
                 let (batch, context) = (1 + random(9) as u32, 1 + random(300) as u32);
                 let limits = Limits { batch, context, threads: 1 + random(4) as u32 };
                 let at = |k| affine(k, limits).unwrap();
                 for a in 0..n {
-                    let (start, size) = (at(packing.offsets[a]), at(sizes[a]));
-                    assert!(start + size <= at(packing.arena));
+                    let (start, size) = (at(offsets[a]), at(sizes[a]));
                     for b in 0..a {
-                        let (other, bytes) = (at(packing.offsets[b]), at(sizes[b]));
+                        let (other, bytes) = (at(offsets[b]), at(sizes[b]));
                         let apart = start + size <= other || other + bytes <= start;
                         assert!(apart || !conflict(&lives[a], &lives[b]), "{a} and {b}");
                     }

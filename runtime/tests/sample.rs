@@ -10,7 +10,8 @@ use support::Random;
 fn page(params: Params, rng: &mut Pcg32, logits: &mut [i32], frac: u32, history: &[u32]) -> u32 {
     let sat = |v: i128| v.clamp(i128::from(i32::MIN), i128::from(i32::MAX)) as i32;
     let penalty = i128::from(params.repeat_penalty.max(1));
-    let distinct: std::collections::BTreeSet<u32> = history.iter().copied().collect();
+    let recent = history.iter().rev().take(params.repeat_last as usize);
+    let distinct: std::collections::BTreeSet<u32> = recent.copied().collect();
     for id in distinct {
         let Some(l) = logits.get_mut(id as usize) else { continue };
         let wide = i128::from(*l);
@@ -67,6 +68,7 @@ fn every_draw_is_the_page_s() {
             top_p: some(r, ONE, 65_535),
             min_p: some(r, 0, 70_000),
             repeat_penalty: some(r, ONE, 150_000),
+            repeat_last: r.range(0, 8) as u32,
         };
         // Few different values, so that there are ties at every cut; now and then the whole range.
         let (frac, spread) = (r.range(0, 24) as u32, r.range(1, 30));

@@ -141,20 +141,15 @@ impl Builder {
         let lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept);
         // What an MCU would use.
         let nominal = Limits { batch: 4, context: max_context.clamp(1, 256) as u32, threads: 1 };
-        let packing = plan::pack(&plan::sizes(&self.slots), &lives, nominal);
-        for (slot, offset) in self.slots.iter_mut().zip(&packing.offsets) {
+        let offsets = plan::pack(&plan::sizes(&self.slots), &lives, nominal);
+        for (slot, offset) in self.slots.iter_mut().zip(&offsets) {
             slot.offset = *offset;
         }
         for (alias, of) in &self.aliases {
             self.slots[*alias].offset = self.slots[*of].offset;
         }
-        let plan = Plan {
-            slots: self.slots.len() as u32,
-            max_context: max_context as u32,
-            vocab: vocab as u32,
-            logits,
-            arena: packing.arena,
-        };
+        let plan =
+            Plan { slots: self.slots.len() as u32, max_context: max_context as u32, vocab: vocab as u32, logits };
         Lowered {
             entries: self.entries,
             ops: self.ops,

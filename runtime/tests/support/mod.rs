@@ -196,7 +196,7 @@ impl Builder {
     }
 
     pub fn slot(&mut self, slot: Slot) -> u32 {
-        let offset = self.arena();
+        let offset = self.end();
         self.slots.push(Slot { offset, ..slot });
         self.slots.len() as u32 - 1
     }
@@ -227,7 +227,7 @@ impl Builder {
     }
 
     /// The end of the last slot, as coefficients.
-    fn arena(&self) -> [u64; 4] {
+    fn end(&self) -> [u64; 4] {
         let mut end = [0; 4];
         for slot in &self.slots {
             for ((end, size), start) in end.iter_mut().zip(slot.size()).zip(slot.offset) {
@@ -238,13 +238,7 @@ impl Builder {
     }
 
     pub fn plan(&self) -> Plan {
-        Plan {
-            slots: self.slots.len() as u32,
-            max_context: self.max_context,
-            vocab: self.vocab,
-            logits: self.logits,
-            arena: self.arena(),
-        }
+        Plan { slots: self.slots.len() as u32, max_context: self.max_context, vocab: self.vocab, logits: self.logits }
     }
 
     /// The sections' bytes in file order.
