@@ -122,13 +122,14 @@ pub fn for_column_parts<T: Send>(
     let served = NonZeroUsize::new(each).map_or(usize::MAX, |each| scratch.len() / each);
     let steps = cols.div_ceil(granule.get());
     let parts = NonZeroUsize::new(pool.threads().min(steps).min(served))?;
+    let share = steps.div_ceil(parts.get()) * granule.get();
     let (buffer, scratch) = (Shared(buffer.as_mut_ptr()), Shared(scratch.as_mut_ptr()));
     pool.run(parts.get(), &|part| {
         if part >= parts.get() {
             return;
         }
-        let start = (steps * part / parts * granule.get()).min(cols);
-        let end = (steps * (part + 1) / parts * granule.get()).min(cols);
+        let start = (share * part).min(cols);
+        let end = (share * (part + 1)).min(cols);
         let columns = Columns { base: buffer.base(), rows, stride, cols: start..end, lifetime: PhantomData };
         // SAFETY: part < parts <= scratch.len() / each, so the slice lies inside; each part is run once (`Pool`), so
         // no other slice overlaps it. With each = 0 the slice is empty.

@@ -33,7 +33,7 @@ impl Shared {
     }
 
     /// Takes parts of the current job until none is left.
-    fn help(&self, mut state: MutexGuard<'_, State>) {
+    fn help<'s>(&'s self, mut state: MutexGuard<'s, State>) {
         while let Some(job) = state.job {
             if state.next == state.parts {
                 return;

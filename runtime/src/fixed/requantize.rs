@@ -16,7 +16,7 @@ pub fn shift_round(v: i64, shift: i32) -> i64 {
         if shift >= 64 {
             return 0;
         }
-        return ((v >> (shift - 1)) + 1) >> 1;
+        return (v >> shift) + ((v >> (shift - 1)) & 1);
     }
     let left = shift.unsigned_abs();
     let moved = v.wrapping_shl(left);
@@ -82,7 +82,10 @@ mod tests {
                 assert_eq!(shift_round(v, s), (exact + 0.5).floor() as i64, "{v} {s}");
             }
         }
+        assert_eq!(shift_round(i64::MAX, 1), 1 << 62);
         assert_eq!(shift_round(i64::MAX, 63), 1);
+        assert_eq!(shift_round(i64::MIN, 63), -1);
+        assert_eq!(shift_round(i64::MAX, 64), 0);
         assert_eq!(shift_round(i64::MIN, 64), 0);
         assert_eq!(shift_round(1, -62), 1 << 62);
         assert_eq!(shift_round(1, -63), i64::MAX);

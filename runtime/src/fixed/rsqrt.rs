@@ -1,6 +1,6 @@
 //! Reciprocal and reciprocal square root by Newton's method, from linear seeds: no tables, no division.
 
-/// `2^61 / d`, that is 1/x in Q30 for x = d * 2^-31 in [1/2, 1]; `d` in 2^30 ..= 2^31.
+/// `2^61 / d`, that is 1/x in Q30 for x = d * 2^-31 in [1/2, 1]; `d` is clamped to 2^30 ..= 2^31.
 ///
 /// Seed 48/17 - 32/17 x (relative error at most 1/17), then y = y (2 - x y) three times: 1/17 -> 2^-8 -> 2^-16 -> 2^-32;
 /// what is left is the rounding of 30-bit arithmetic. Source: Newton-Raphson division as in any text; seed is the
@@ -9,7 +9,7 @@
 pub fn recip(d: u32) -> u32 {
     const A: u64 = 3_031_741_621; // 48/17 in Q30
     const B: u64 = 2_021_161_081; // 32/17 in Q30
-    let d = u64::from(d);
+    let d = u64::from(d.clamp(1 << 30, 1 << 31));
     let mut y = A - ((B * d) >> 31);
     for _ in 0..3 {
         let xy = (d * y) >> 31; // Q30
@@ -18,15 +18,15 @@ pub fn recip(d: u32) -> u32 {
     y as u32
 }
 
-/// 1/sqrt(v) as `(r, h)` with 1/sqrt(v) = r * 2^-30 * 2^-h, r in Q30 within [1, 2]; `v` > 0.
+/// 1/sqrt(v) as `(r, h)` with 1/sqrt(v) = r * 2^-30 * 2^-h, r in Q30 within [1, 2]; 0 counts as 1.
 ///
-/// `v` is normalised by an even shift to u = v' * 2^-64 in [1/4, 1); seed 2.213 - 1.295 u ... see the body;
-/// then r = r (3 - u r^2) / 2 five times.
+/// `v` is normalised by an even shift to u = v' * 2^-64 in [1/4, 1), cut to 32 bits; seed 2.2247 - 1.2862 u, the
+/// minimax line (relative error at most 0.061); then r = r (3 - u r^2) / 2 four times.
 #[must_use]
 pub fn rsqrt(v: u64) -> (u32, u32) {
+    let v = v.max(1);
     let even = v.leading_zeros() & 62;
     let u = (v << even) >> 32; // Q32, in [2^30, 2^32)
-    // Minimax line for u^-1/2 on [1/4, 1]: 2.2247 - 1.2862 u, relative error at most 0.061.
     let mut r = 2_388_753_613u64 - ((1_381_046_866 * u) >> 32); // Q30
     for _ in 0..4 {
         let r2 = (r * r) >> 30; // Q30

@@ -20,6 +20,8 @@ pub use tensors::{Coded, Dtype, TensorDesc, Vector16};
 use crate::error::{Error, Result};
 use crate::ops;
 use header::{MAX_SECTIONS, Section};
+use plan::{Kind, Rows};
+use program::entry;
 
 /// An image that has been checked.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +77,15 @@ impl<'a> Image<'a> {
         for (index, op) in (0u32..).zip(self.program.ops()) {
             ops::check(self, &op).ok_or(Error::Op { index, code: op.code })?;
         }
-        Ok(())
+        for id in [entry::BODY, entry::HEAD] {
+            for (index, op) in self.program.entry(id).into_iter().flatten() {
+                ops::check_rows(self, &op, id).ok_or(Error::Op { index, code: op.code })?;
+            }
+        }
+        let Plan { vocab, logits: index, .. } = self.plan;
+        let logits = self.slot(index)?;
+        let is_row = logits.kind == Kind::I32 && logits.rows == Rows::One && logits.frac >= 0;
+        if is_row && (vocab == 0 || logits.cols == vocab) { Ok(()) } else { Err(Error::Slot { index }) }
     }
 
     /// Sums every section, weights included: reads the whole file.
@@ -90,6 +100,11 @@ impl<'a> Image<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Sections in file order.
+    pub fn sections(&self) -> impl Iterator<Item = &Section> {
+        self.sections.iter().take(self.count)
     }
 
     /// The bytes of a section.

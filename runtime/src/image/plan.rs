@@ -15,6 +15,8 @@
 //! packs slots by lifetime once, for all limits at a time; the device evaluates four products. Coefficients are
 //! multiples of 16 (the last: of 4, its basis being a multiple of 4), so every slot is 16-byte aligned.
 
+use core::ops::Range;
+
 use super::header::{put, u16_at, u32_at, u64_at};
 use super::tensors::GROUP;
 use crate::error::{Error, Result};
@@ -25,7 +27,7 @@ pub const HEAD_BYTES: usize = 64;
 pub const SLOT_BYTES: usize = 48;
 /// Alignment of slots in bytes.
 pub const SLOT_ALIGN: u64 = 16;
-/// Bytes before the codes of a row of [`Kind::Q8`]: u32 mantissa, i32 exponent, 8 bytes zero.
+/// Bytes before the codes of a row of [`Kind::Q8`]: the scale (u16 mantissa, i16 exponent), 12 bytes zero.
 pub const Q8_HEAD: usize = 16;
 
 /// What a session is opened for.
@@ -95,7 +97,7 @@ impl Slot {
             Kind::Q8 => Q8_HEAD as u64 + cols.next_multiple_of(GROUP as u64),
             Kind::Cache => {
                 let each = 2 * u64::from(self.head_dim) + 8;
-                u64::from(self.heads).saturating_mul(each).next_multiple_of(SLOT_ALIGN)
+                u64::from(self.heads).saturating_mul(each).saturating_add(SLOT_ALIGN - 1) & !(SLOT_ALIGN - 1)
             }
         }
     }
@@ -111,6 +113,13 @@ impl Slot {
             // Scores of 4 bytes; `affine` rounds the context up to 4 here, so the sum stays a multiple of 16.
             Rows::ThreadContext => [0, 0, 0, 4],
         }
+    }
+
+    /// The slot's bytes in an arena of these limits; `None` on overflow.
+    #[must_use]
+    pub fn range(&self, limits: Limits) -> Option<Range<u64>> {
+        let start = affine(self.offset, limits)?;
+        Some(start..start.checked_add(affine(self.size(), limits)?)?)
     }
 
     /// The slot's record.
@@ -212,7 +221,8 @@ impl Plan {
     }
 
     fn decode(s: &[u8]) -> Option<Self> {
-        Some(Self {
+        let zero = u64_at(s, 48)? == 0 && u64_at(s, 56)? == 0;
+        zero.then_some(Self {
             slots: u32_at(s, 0)?,
             max_context: u32_at(s, 4)?,
             vocab: u32_at(s, 8)?,

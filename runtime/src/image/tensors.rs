@@ -203,7 +203,8 @@ impl<'a> Coded<'a> {
             Dtype::N4 => desc.codebook.iter().map(|c| c.unsigned_abs()).fold(1, u8::max),
             _ => 128,
         };
-        let group_bound = GROUP as u64 * 127 * 255 * u64::from(top);
+        // Activations are in -127..=127; 128 also covers whatever bytes a wrong program may read as activations.
+        let group_bound = GROUP as u64 * 128 * 255 * u64::from(top);
         let row_bound = group_bound.saturating_mul(groups as u64);
         Some(Self {
             bits,
@@ -223,7 +224,7 @@ impl<'a> Coded<'a> {
     /// Bytes of codes of one block of 16 rows.
     #[must_use]
     pub fn block_bytes(&self) -> usize {
-        self.groups * (BLOCK * GROUP) * usize::from(self.bits) / 8
+        self.groups * (BLOCK * GROUP / 8 * usize::from(self.bits))
     }
 
     /// Codes and scales of block `block` (16 rows); empty if there is no such block.

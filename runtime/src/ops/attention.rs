@@ -9,13 +9,16 @@
 //!   s[t]   = (q8 . k8[t]) * sq * sk[t] * log2(e)/sqrt(d)       Q16, for t in window
 //!   e[t]   = 2^(s[t] - max s)                                  Q30;  total = sum e
 //!   w[t]   = e[t] * sv[t]                                      15 bits, against the largest scale's exponent
-//!   out    = (sum w[t] * v8[t]) / total                        exact sums: int32 for 1024 positions, then int64
+//!   out    = (sum w[t] * v8[t]) / total                        exact sums: int32 for 512 positions, then int64
 //! ```
+//!
+//! The fraction that rounding takes from w[t] is carried to w[t + 1]. Rounded each by itself, thousands of small weights
+//! beside one large (an attention sink) vanish together: 18 of 127 steps of error at 4000 positions, 0.1 with the carry.
 //!
 //! Threads take heads; each has its own scratch for `s`, then `w`.
 
-use super::cache::{split, unpack};
-use super::{I32Rows, OpDef, Run, arg, ensure, part, slot_arg};
+use super::cache::split;
+use super::{I32Rows, OpDef, Run, arg, ensure, part, slot_arg, unpack};
 use crate::fixed::exp::exp2_neg_q16;
 use crate::fixed::requantize::quantize_row;
 use crate::fixed::rsqrt::recip;
@@ -27,15 +30,15 @@ use crate::view::{Shape, as_i8, for_column_parts};
 /// The op.
 pub static OP: OpDef = OpDef { code: 8, name: "attention", slots: &[0, 1, 2, 3], check, run };
 
-/// Positions whose weighted sum fits int32: 1024 * 16513 * 127 < 2^31.
-const STRETCH: usize = 1024;
+/// Positions whose weighted sum fits int32 whatever bytes the cache holds: 512 * 32768 * -128 = -2^31.
+const STRETCH: usize = 512;
 /// Elements of the output summed together.
 const LANES: usize = 8;
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let q = slot_arg(image, op, 0, Kind::I32)?;
     let cache = slot_arg(image, op, 1, Kind::Cache)?;
-    let scratch = slot_arg(image, op, 2, Kind::I32)?;
+    let scratch = image.slot(arg(op, 2)?).ok()?;
     let out = slot_arg(image, op, 3, Kind::I32)?;
     let heads = arg(op, 4)?;
     ensure(q.rows == Rows::Batch && out.rows == Rows::Batch && scratch.rows == Rows::ThreadContext)?;
@@ -47,7 +50,7 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let q_slot = slot_arg(r.image, op, 0, Kind::I32)?;
     let cache_slot = slot_arg(r.image, op, 1, Kind::Cache)?;
-    let scratch_slot = slot_arg(r.image, op, 2, Kind::I32)?;
+    let scratch_slot = r.image.slot(arg(op, 2)?).ok()?;
     let out_slot = slot_arg(r.image, op, 3, Kind::I32)?;
     let heads = arg(op, 4)?;
     let unit = Scale { mant: arg(op, 5)?, exp: arg(op, 6)? as i32 };
@@ -141,12 +144,14 @@ impl Head<'_> {
         }
 
         let base = self.v_scales.iter().map(|s| unpack(*s)).filter(|s| s.mant != 0).map(|s| s.exp).min().unwrap_or(0);
-        let mut total = 0u64;
+        let (mut total, mut carry) = (0u64, 1i64 << 30);
         for (score, packed) in scores.iter_mut().zip(self.v_scales) {
             let e = exp2_neg_q16(top.wrapping_sub(*score) as u32);
             total += u64::from(e);
             let sv = unpack(*packed);
-            *score = shift_round(i64::from(e) * i64::from(sv.mant), 31 + (sv.exp - base).max(0)) as i32;
+            carry += (i64::from(e) * i64::from(sv.mant)) >> (sv.exp - base).clamp(0, 63);
+            *score = (carry >> 31) as i32;
+            carry &= (1 << 31) - 1;
         }
 
         // total is at least 2^30 (the largest score's own e), so it is normalised to [2^30, 2^31) by a right shift.

@@ -2,8 +2,8 @@
 //!
 //! Arguments: k slot, v slot (I32, heads * head_dim columns), cache slot. Layout: [`crate::image::plan::Kind::Cache`].
 
-use super::{I32Rows, OpDef, Run, ensure, part, slot_arg};
-use crate::fixed::{Scale, requantize::quantize_row};
+use super::{I32Rows, OpDef, Run, ensure, pack, part, slot_arg};
+use crate::fixed::requantize::quantize_row;
 use crate::image::plan::{Kind, Rows, Slot};
 use crate::image::{Image, Op};
 use crate::view;
@@ -62,15 +62,4 @@ pub(crate) fn split<'a>(slot: &Slot, bytes: &'a mut [u8], context: usize) -> Opt
     let (k_scales, rest) = rest.split_at_mut_checked(scales * 4)?;
     let (v_scales, _) = rest.split_at_mut_checked(scales * 4)?;
     Some(Streams { k_codes, v_codes, k_scales, v_scales })
-}
-
-/// A scale in four bytes: mantissa u16, exponent i16.
-pub(crate) fn pack(scale: Scale) -> [u8; 4] {
-    let [m0, m1] = (scale.mant as u16).to_le_bytes();
-    let [e0, e1] = (scale.exp as i16).to_le_bytes();
-    [m0, m1, e0, e1]
-}
-
-pub(crate) fn unpack([m0, m1, e0, e1]: [u8; 4]) -> Scale {
-    Scale { mant: u32::from(u16::from_le_bytes([m0, m1])), exp: i32::from(i16::from_le_bytes([e0, e1])) }
 }

@@ -43,7 +43,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
 
 /// `x * sigmoid(x)` for `x` with `frac` fraction bits (0 to 28); the result has as many.
 ///
-/// sigmoid(|x|) = 1 / (1 + e), sigmoid(-|x|) = e / (1 + e) with e = 2^(-|x| log2 e): both relative to 2^-27.
+/// sigmoid(|x|) = 1 / (1 + e), sigmoid(-|x|) = e / (1 + e) with e = 2^(-|x| log2 e), its exponent rounded to Q16.
 #[must_use]
 pub fn silu(x: i32, frac: i32) -> i32 {
     let size = u64::from(x.unsigned_abs());

@@ -16,10 +16,12 @@ pub mod rms_norm;
 pub mod rope;
 pub mod select_row;
 
+use core::ops::Range;
+
 use crate::error::{Error, Result};
 use crate::fixed::Scale;
-use crate::image::plan::{self, Kind, Q8_HEAD, Rows, Slot};
-use crate::image::program::{NONE, Op};
+use crate::image::plan::{Kind, Q8_HEAD, Rows, Slot};
+use crate::image::program::{NONE, Op, entry};
 use crate::image::{Image, Limits};
 use crate::kernels::Kernels;
 use crate::view::{self, Pool};
@@ -64,6 +66,19 @@ pub fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     (find(op.code)?.check)(image, op)
 }
 
+/// Checks that an op of entry point `id` works on rows which exist there: the body on the rows of a step, the head on
+/// one row, to which [`select_row`] leads. So no result depends on how tokens are cut into steps.
+#[must_use]
+pub fn check_rows(image: &Image<'_>, op: &Op, id: u32) -> Option<()> {
+    let def = find(op.code)?;
+    let one = |which: &usize| Some(image.slot(arg(op, *which)?).ok()?.rows == Rows::One);
+    match id {
+        entry::BODY => ensure(def.slots.iter().all(|s| one(s) == Some(false))),
+        entry::HEAD if def.code != select_row::OP.code => ensure(def.slots.iter().all(|s| one(s) == Some(true))),
+        _ => Some(()),
+    }
+}
+
 /// Checks that the slots of an op lie in the arena and apart from each other at these limits.
 ///
 /// # Errors
@@ -71,18 +86,16 @@ pub fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 pub fn check_arena(image: &Image<'_>, op: &Op, index: u32, limits: Limits) -> Result<()> {
     let bad = Error::Op { index, code: op.code };
     let total = image.arena_bytes(limits)?;
-    let ranges = |which: &usize| {
+    let range = |which: &usize| {
         let slot = image.slot(arg(op, *which).ok_or(bad)?)?;
-        let start = plan::affine(slot.offset, limits).ok_or(bad)?;
-        let end = plan::affine(slot.size(), limits).and_then(|n| start.checked_add(n)).ok_or(bad)?;
-        if end <= total { Ok((start, end)) } else { Err(bad) }
+        slot.range(limits).filter(|range| range.end <= total).ok_or(bad)
     };
     let slots = find(op.code).ok_or(bad)?.slots;
     for (i, a) in slots.iter().enumerate() {
-        let a = ranges(a)?;
+        let a = range(a)?;
         for b in slots.iter().skip(i + 1) {
-            let b = ranges(b)?;
-            if a.0 < b.1 && b.0 < a.1 {
+            let b = range(b)?;
+            if a.start < b.end && b.start < a.end {
                 return Err(bad);
             }
         }
@@ -132,9 +145,8 @@ pub(crate) fn split_slots<'a, const N: usize>(
 ) -> Option<[&'a mut [u8]; N]> {
     let mut ranges = [const { 0..0usize }; N];
     for (range, slot) in ranges.iter_mut().zip(slots) {
-        let start = usize::try_from(plan::affine(slot.offset, limits)?).ok()?;
-        let bytes = usize::try_from(plan::affine(slot.size(), limits)?).ok()?;
-        *range = start..start.checked_add(bytes)?;
+        let Range { start, end } = slot.range(limits)?;
+        *range = usize::try_from(start).ok()?..usize::try_from(end).ok()?;
     }
     arena.get_disjoint_mut(ranges).ok()
 }
@@ -144,10 +156,10 @@ pub(crate) fn arg(op: &Op, which: usize) -> Option<u32> {
     op.args.get(which).copied()
 }
 
-/// Argument `which` as a slot of kind `kind` with `cols` columns (any, if `None`).
+/// Argument `which` as a slot of kind `kind` that is not a thread's scratch.
 pub(crate) fn slot_arg(image: &Image<'_>, op: &Op, which: usize, kind: Kind) -> Option<Slot> {
     let slot = image.slot(arg(op, which)?).ok()?;
-    (slot.kind == kind).then_some(slot)
+    (slot.kind == kind && slot.rows != Rows::ThreadContext).then_some(slot)
 }
 
 /// Argument `which` unless it is [`NONE`].
@@ -183,11 +195,7 @@ pub(crate) fn q8_row<'a>(slot: &Slot, bytes: &'a [u8], row: usize) -> Option<(Sc
     let stride = slot.stride_bytes() as usize;
     let bytes = bytes.get(row.checked_mul(stride)?..)?.get(..stride)?;
     let (head, codes) = bytes.split_first_chunk::<Q8_HEAD>()?;
-    let ([mant, exp, ..], _) = head.as_chunks::<4>() else {
-        return None;
-    };
-    let scale = Scale { mant: u32::from_le_bytes(*mant), exp: i32::from_le_bytes(*exp) };
-    Some((scale, view::as_i8(codes)))
+    Some((unpack(*head.first_chunk()?), view::as_i8(codes)))
 }
 
 /// Quantizes `values` into row `row` of a Q8 slot.
@@ -196,11 +204,20 @@ pub(crate) fn put_q8_row(slot: &Slot, bytes: &mut [u8], row: usize, values: &[i3
     let bytes = bytes.get_mut(row.checked_mul(stride)?..)?.get_mut(..stride)?;
     let (head, codes) = bytes.split_first_chunk_mut::<Q8_HEAD>()?;
     let scale = crate::fixed::requantize::quantize_row(values, frac, view::as_i8_mut(codes));
-    let words = [scale.mant.to_le_bytes(), scale.exp.to_le_bytes(), [0; 4], [0; 4]];
-    for (to, from) in head.as_chunks_mut::<4>().0.iter_mut().zip(words) {
-        *to = from;
-    }
+    *head = [0; Q8_HEAD];
+    *head.first_chunk_mut()? = pack(scale);
     Some(())
+}
+
+/// A scale in four bytes: mantissa u16, exponent i16. Whatever bytes are read, no arithmetic on them overflows.
+pub(crate) fn pack(scale: Scale) -> [u8; 4] {
+    let [m0, m1] = (scale.mant as u16).to_le_bytes();
+    let [e0, e1] = (scale.exp as i16).to_le_bytes();
+    [m0, m1, e0, e1]
+}
+
+pub(crate) fn unpack([m0, m1, e0, e1]: [u8; 4]) -> Scale {
+    Scale { mant: u32::from(u16::from_le_bytes([m0, m1])), exp: i32::from(i16::from_le_bytes([e0, e1])) }
 }
 
 /// `slot[from .. from + len]`, row after row, as `start` offsets; used where a row holds several heads.

@@ -46,8 +46,8 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         let (x, y) = (from.row(row)?, to.row(row)?);
         let mut start = 0;
         while let (Some(x), Some(y)) = (part(x, start, width), part(y, start, width)) {
-            let (unit, shift, drop) = normaliser(x, eps, root);
-            let normal = |x: i32| shift_round(i64::from(squarable(x, drop)) * unit, shift);
+            let (unit, shift) = normaliser(x, eps, root);
+            let normal = |x: i32| shift_round(i64::from(x) * unit, shift);
             match gamma {
                 Some(gamma) => {
                     let shift = NORM_FRAC + gamma.exponent - out_frac;
@@ -67,23 +67,19 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     Some(())
 }
 
-fn squarable(x: i32, drop: u32) -> i32 {
-    (x >> drop) + (x.wrapping_shl(32u32.wrapping_sub(drop)) < 0 && drop > 0) as i32
-}
-
-/// `(unit, shift, drop)`: `x / rms` in Q22 is `shift_round(squarable(x, drop) * unit, shift)`.
-fn normaliser(x: &[i32], eps: u64, (root_mant, root_exp): (u64, i32)) -> (i64, i32, u32) {
+/// `(unit, shift)`: `x / rms` in Q22 is `shift_round(x * unit, shift)`. `unit` is at most 2^31, so the product fits.
+fn normaliser(x: &[i32], eps: u64, (root_mant, root_exp): (u64, i32)) -> (i64, i32) {
     let bits = 32 - requantize::amax(x).leading_zeros();
     let drop = bits.saturating_sub(SQUARE_BITS);
     let sum = x.iter().fold(0u64, |sum, x| {
-        let x = i64::from(squarable(*x, drop));
+        let x = shift_round(i64::from(*x), drop as i32);
         sum.wrapping_add((x * x) as u64)
     });
     let sum = sum.saturating_add(eps.checked_shr(2 * drop).unwrap_or(0));
     if sum == 0 {
-        return (0, 0, 0);
+        return (0, 0);
     }
     let (root, half) = rsqrt(sum);
     let unit = shift_round((u64::from(root) * root_mant) as i64, 16);
-    (unit, half as i32 + root_exp - 8, drop)
+    (unit, half as i32 + drop as i32 + root_exp - 8)
 }

@@ -5,7 +5,7 @@
 
 use super::{I32Rows, OpDef, Run, arg, ensure, part, slot_arg};
 use crate::fixed::rope::{cos_sin, rotate};
-use crate::image::plan::Kind;
+use crate::image::plan::{Kind, Rows};
 use crate::image::{Dtype, Image, Op};
 
 /// The op.
@@ -15,6 +15,7 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let slot = slot_arg(image, op, 0, Kind::I32)?;
     let (heads, head_dim) = (arg(op, 2)?, arg(op, 3)?);
     let steps = image.tensor(arg(op, 1)?).ok()?;
+    ensure(slot.rows == Rows::Batch)?;
     ensure(head_dim.is_multiple_of(2) && head_dim != 0 && heads.checked_mul(head_dim)? == slot.cols)?;
     ensure(steps.dtype == Dtype::U64 && steps.dims == [head_dim / 2, 1, 1, 1])
 }

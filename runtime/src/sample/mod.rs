@@ -77,7 +77,7 @@ impl Sampler {
         let weight = |logit: i32| {
             let below = u64::from(top.wrapping_sub(logit) as u32);
             let product = u128::from(below) * u128::from(factor);
-            let d = product.checked_shr(frac_bits + 8).unwrap_or(0);
+            let d = product.checked_shr(frac_bits.saturating_add(8)).unwrap_or(0);
             u64::from(exp2_neg_q16(u32::try_from(d).unwrap_or(u32::MAX)))
         };
         let mut cut = Cut { level: i32::MIN, ties: u64::MAX };

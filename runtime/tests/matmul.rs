@@ -1,0 +1,179 @@
+//! Matmul is exact but for one rounding: every bit is compared with NUMERICS.md's formula in 128-bit integers.
+
+mod support;
+
+use mote_runtime::fixed::Scale;
+use mote_runtime::image::plan::Rows;
+use mote_runtime::image::program::{NONE, Op};
+use mote_runtime::ops::matmul::ACCUMULATE;
+use mote_runtime::view::{Pool, Single};
+use proptest::prelude::*;
+use support::{Bench, Builder, Matrix, Random, Threads, code, limits, measured, op, real};
+
+/// NUMERICS.md, "matmul", without bias and accumulation.
+fn formula(m: &Matrix, row: usize, x: &[i8], scale: Scale, frac: i32) -> i128 {
+    let acc: i128 = (0..m.cols).map(|col| i128::from(m.scale(row, col) * m.level(row, col) * i64::from(x[col]))).sum();
+    let top = m.book.map_or(128, |book| book.iter().map(|c| u128::from(c.unsigned_abs())).max().unwrap().max(1));
+    let row_bound = 32 * 128 * 255 * top * m.cols.div_ceil(32) as u128;
+    let excess = (128 - row_bound.leading_zeros() as i32 - 31).max(0);
+    let unit = (i128::from(m.mults[row]) * i128::from(scale.mant)) >> excess;
+    assert!((acc * unit).unsigned_abs() < 1 << 63, "the proof");
+    let shift = m.exponent + scale.exp - frac - excess;
+    let rounded = match shift {
+        1..=100 => (acc * unit + (1 << (shift - 1))) >> shift,
+        101.. => 0,
+        -60..=0 => (acc * unit) << -shift,
+        _ => acc * unit * (1 << 60),
+    };
+    clamp(rounded)
+}
+
+fn clamp(v: i128) -> i128 {
+    v.clamp(i128::from(i32::MIN), i128::from(i32::MAX))
+}
+
+struct Case {
+    m: Matrix,
+    /// Codes and scale of each row.
+    x: Vec<(Vec<i8>, Scale)>,
+    frac: i16,
+    bias: Option<Vec<i32>>,
+    add: bool,
+}
+
+/// Runs the op and compares; returns the results, row after row.
+fn check(case: &Case, pool: &dyn Pool) -> Vec<i32> {
+    let Case { m, x, frac, bias, add } = case;
+    let mut b = Builder::new();
+    let input = b.q8_slot(Rows::Batch, m.cols);
+    let output = b.i32_slot(Rows::Batch, m.rows, *frac);
+    let logits = b.i32_slot(Rows::One, 1, 0);
+    b.logits = logits;
+    let weight = b.matrix(m);
+    let bias_index = bias.as_ref().map_or(NONE, |values| b.vector32(values, i32::from(*frac)));
+    let flags = if *add { ACCUMULATE } else { 0 };
+    let op = Op { flags, ..op(code("matmul"), &[input, weight, bias_index, output]) };
+    b.body.push(op);
+    let mut bench = Bench::new(&b, limits(x.len() as u32, 4));
+    let old = |row: usize, i: usize| (row as i32 * 77 - 1000) << (i % 21);
+    for (row, (codes, scale)) in x.iter().enumerate() {
+        bench.put_q8(input, row, *scale, codes);
+        bench.row(output, row).iter_mut().enumerate().for_each(|(i, v)| *v = old(row, i));
+    }
+    bench.run_with(&op, 0, &[], x.len() as u32, pool);
+    let mut all = Vec::new();
+    for (row, (codes, scale)) in x.iter().enumerate() {
+        for (i, got) in bench.row(output, row).iter().enumerate() {
+            let bias = bias.as_ref().map_or(0, |values| values[i]);
+            let before = if *add { old(row, i) } else { 0 };
+            let sum = formula(m, i, codes, *scale, i32::from(*frac)) + i128::from(bias) + i128::from(before);
+            assert_eq!(i128::from(*got), clamp(sum), "row {row}, output {i}");
+            all.push(*got);
+        }
+    }
+    all
+}
+
+fn random_case(seed: u64, rows: usize, cols: usize, batch: usize, bits: u8) -> Case {
+    let r = &mut Random::new(seed);
+    let book = (bits == 4).then(|| core::array::from_fn(|_| r.range(-127, 127) as i8));
+    let m = Matrix { exponent: r.range(-20, 60) as i32, ..Matrix::random(r, rows, cols, book) };
+    let x = (0..batch)
+        .map(|_| {
+            let codes = (0..cols).map(|_| r.range(-127, 127) as i8).collect();
+            (codes, Scale { mant: r.range(16_513, 33_026) as u32, exp: r.range(-10, 30) as i32 })
+        })
+        .collect();
+    let bias = (r.range(0, 1) == 1).then(|| (0..rows).map(|_| r.next() as i32).collect());
+    Case { m, x, frac: r.range(-10, 30) as i16, bias, add: r.range(0, 1) == 1 }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+
+    #[test]
+    fn any_shape_to_the_bit(seed: u64, rows in 1usize..70, cols in 1usize..200, batch in 1usize..4, four: bool) {
+        check(&random_case(seed, rows, cols, batch, if four { 4 } else { 8 }), &Single);
+    }
+}
+
+#[test]
+fn odd_shapes_and_threads() {
+    for (rows, cols) in [(1, 1), (5, 31), (17, 72), (16, 32), (33, 33), (64, 257), (100, 7)] {
+        for bits in [4, 8] {
+            let case = random_case((rows * cols) as u64, rows, cols, 3, bits);
+            let expected = check(&case, &Single);
+            for threads in [2, 3, 50] {
+                assert_eq!(check(&case, &Threads(threads)), expected);
+            }
+        }
+    }
+}
+
+/// The worst that the format can say: each product as large as it can be, all of one sign, and the largest scales.
+#[test]
+fn sums_beyond_int32() {
+    for cols in [512, 8_192, 20_000, 100_003] {
+        for (bits, level, sign) in [(4, 127, 1), (4, -127, 1), (8, -128, -1), (8, 127, 1), (4, 8, -1)] {
+            let book = (bits == 4).then_some([level; 16]);
+            let m = Matrix {
+                rows: 3,
+                cols,
+                book,
+                codes: vec![if bits == 4 { 5 } else { level }; 3 * cols],
+                scales: vec![255; 3 * cols.div_ceil(32)],
+                mults: vec![65_535, 1, 32_768],
+                exponent: 60,
+            };
+            let x = [(33_026, 12), (16_513, -9), (65_535, 0)]
+                .map(|(mant, exp)| (vec![if sign > 0 { 127 } else { -128 }; cols], Scale { mant, exp }))
+                .to_vec();
+            for frac in [0, 16, 30] {
+                check(&Case { m: m.clone(), x: x.clone(), frac, bias: None, add: false }, &Single);
+            }
+        }
+    }
+}
+
+#[test]
+fn results_and_residuals_saturate() {
+    let mut case = random_case(7, 20, 64, 2, 4);
+    case.frac = 30;
+    case.m.exponent = -200;
+    case.add = true;
+    let got = check(&case, &Single);
+    assert!(got.contains(&i32::MAX) || got.contains(&i32::MIN));
+    case.m.exponent = 256;
+    check(&case, &Single);
+}
+
+/// Against the real product: half a unit in the last place, and what is cut from the multiplier when rows are long.
+#[test]
+fn error_against_f64() {
+    let (mut worst_ulp, mut worst_relative) = (0f64, 0f64);
+    for (seed, cols) in [(1, 64), (2, 576), (3, 2048), (4, 14_336)] {
+        for bits in [4, 8] {
+            let r = &mut Random::new(seed);
+            let m = Matrix::like_a_model(r, 24, cols, bits, 1.0);
+            let codes: Vec<i8> = (0..cols).map(|_| (r.normal() * 40.0).clamp(-127.0, 127.0) as i8).collect();
+            let scale = Scale { mant: 20_001, exp: 20 };
+            let frac = 20;
+            let case = Case { m, x: vec![(codes.clone(), scale)], frac, bias: None, add: false };
+            for (i, got) in check(&case, &Single).into_iter().enumerate() {
+                let sum: f64 = (0..cols).map(|c| case.m.weight(i, c) * f64::from(codes[c])).sum();
+                let exact = sum * f64::from(scale.mant) * 2f64.powi(-scale.exp);
+                let ulps = (real(got, frac) - exact).abs() * 2f64.powi(i32::from(frac));
+                let cut = exact.abs() * 2f64.powi(i32::from(frac));
+                if cut < 1e4 {
+                    worst_ulp = worst_ulp.max(ulps);
+                } else {
+                    worst_relative = worst_relative.max((ulps - 0.5).max(0.0) / cut);
+                }
+            }
+        }
+    }
+    if worst_ulp > 0.0 {
+        measured("matmul, small results, ulp", worst_ulp, 0.51);
+    }
+    measured("matmul, beyond half an ulp, relative", worst_relative, 2f64.powi(-22));
+}

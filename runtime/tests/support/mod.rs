@@ -1,0 +1,552 @@
+//! Builds small images in memory, with the runtime's own record types, and runs single ops over them.
+//!
+//! It is also the shortest complete writer of the format: [`Builder::image`] is all there is to it.
+#![allow(dead_code, unsafe_code, missing_docs)]
+
+use mote_runtime::Image;
+use mote_runtime::fixed::Scale;
+use mote_runtime::image::header::{self, Section, Span, align_up};
+use mote_runtime::image::plan::{Kind, Limits, Plan, Rows, Slot};
+use mote_runtime::image::program::{ARGS, Entry, NONE, Op, entry};
+use mote_runtime::image::tensors::{BLOCK, Dtype, GROUP, TensorDesc};
+use mote_runtime::image::{crc, section};
+use mote_runtime::kernels;
+use mote_runtime::ops::{self, Run};
+use mote_runtime::view::{Pool, Single};
+
+/// Random numbers for tests: xorshift64*.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// A number in `low..=high`.
+    pub fn range(&mut self, low: i64, high: i64) -> i64 {
+        low + ((u128::from(self.next()) * (high - low + 1) as u128) >> 64) as i64
+    }
+
+    /// Uniform in [-1, 1).
+    pub fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 * 2f64.powi(-52) - 1.0
+    }
+
+    /// Nearly normal: the sum of twelve uniform numbers.
+    pub fn normal(&mut self) -> f64 {
+        (0..12).map(|_| self.unit()).sum::<f64>() / 2.0
+    }
+}
+
+/// A coded matrix in plain order, before it is laid out in blocks.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    pub rows: usize,
+    pub cols: usize,
+    /// N4: what the codes stand for. `None`: N8.
+    pub book: Option<[i8; 16]>,
+    /// [rows, cols]: 0 to 15 for N4, int8 for N8.
+    pub codes: Vec<i8>,
+    /// [rows, groups].
+    pub scales: Vec<u8>,
+    /// [rows].
+    pub mults: Vec<u16>,
+    pub exponent: i32,
+}
+
+impl Matrix {
+    pub fn random(random: &mut Random, rows: usize, cols: usize, book: Option<[i8; 16]>) -> Self {
+        let code = |r: &mut Random| if book.is_some() { r.range(0, 15) } else { r.range(-128, 127) } as i8;
+        Self {
+            rows,
+            cols,
+            book,
+            codes: (0..rows * cols).map(|_| code(random)).collect(),
+            scales: (0..rows * cols.div_ceil(GROUP)).map(|_| random.range(0, 255) as u8).collect(),
+            mults: (0..rows).map(|_| random.range(1 << 15, 65535) as u16).collect(),
+            exponent: 24,
+        }
+    }
+
+    /// Weights near a normal distribution with standard deviation `sigma`: what models look like.
+    pub fn like_a_model(random: &mut Random, rows: usize, cols: usize, bits: u8, sigma: f64) -> Self {
+        let uniform = core::array::from_fn(|i| i as i8 - 8);
+        let mut m = Self::random(random, rows, cols, (bits == 4).then_some(uniform));
+        let step = if bits == 4 { 2.5 } else { 40.0 };
+        for code in &mut m.codes {
+            let level = (random.normal() * step).round();
+            *code = if bits == 4 { (level + 8.0).clamp(0.0, 15.0) } else { level.clamp(-127.0, 127.0) } as i8;
+        }
+        m.scales.iter_mut().for_each(|s| *s = random.range(100, 160) as u8);
+        m.mults.iter_mut().for_each(|s| *s = random.range(40_000, 60_000) as u16);
+        m.exponent = (130.0 * 50_000.0 * step / sigma).log2().round() as i32;
+        m
+    }
+
+    pub fn level(&self, row: usize, col: usize) -> i64 {
+        let code = self.codes[row * self.cols + col];
+        self.book.map_or(i64::from(code), |book| i64::from(book[code as usize]))
+    }
+
+    pub fn scale(&self, row: usize, col: usize) -> i64 {
+        i64::from(self.scales[row * self.cols.div_ceil(GROUP) + col / GROUP])
+    }
+
+    /// The weight in f64.
+    pub fn weight(&self, row: usize, col: usize) -> f64 {
+        (self.level(row, col) * self.scale(row, col) * i64::from(self.mults[row])) as f64 * 2f64.powi(-self.exponent)
+    }
+
+    /// The three streams, as drawn in `image/tensors.rs`. Padding is filled with junk that must not matter.
+    fn to_bytes(&self) -> Vec<u8> {
+        let (blocks, groups) = (self.rows.div_ceil(BLOCK), self.cols.div_ceil(GROUP));
+        let code = |row: usize, col: usize| {
+            if row < self.rows && col < self.cols { self.codes[row * self.cols + col] as u8 } else { 0x5A }
+        };
+        let mut out = Vec::new();
+        for (block, group) in (0..blocks).flat_map(|b| (0..groups).map(move |g| (b, g))) {
+            let per_line = if self.book.is_some() { 8 } else { 4 };
+            for (line, row) in (0..GROUP / per_line).flat_map(|l| (0..BLOCK).map(move |r| (l, r))) {
+                let (row, col) = (block * BLOCK + row, group * GROUP + line * per_line);
+                for b in 0..4 {
+                    out.push(match self.book {
+                        Some(_) => code(row, col + b) & 15 | code(row, col + 4 + b) << 4,
+                        None => code(row, col + b),
+                    });
+                }
+            }
+        }
+        for (block, group, row) in
+            (0..blocks).flat_map(|b| (0..groups).flat_map(move |g| (0..BLOCK).map(move |r| (b, g, r))))
+        {
+            out.push(self.scales.get((block * BLOCK + row) * groups + group).copied().unwrap_or(0x77));
+        }
+        for row in 0..blocks * BLOCK {
+            out.extend(self.mults.get(row).copied().unwrap_or(0x1234).to_le_bytes());
+        }
+        out
+    }
+}
+
+/// An image under construction. Slots are laid out one after the other, for all limits at once.
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    pub tensors: Vec<(TensorDesc, Vec<u8>)>,
+    pub slots: Vec<Slot>,
+    pub body: Vec<Op>,
+    pub head: Vec<Op>,
+    pub vocab: u32,
+    pub logits: u32,
+    pub max_context: u32,
+}
+
+impl Builder {
+    pub fn new() -> Self {
+        Self { max_context: 1 << 20, ..Self::default() }
+    }
+
+    pub fn tensor(&mut self, desc: TensorDesc, bytes: Vec<u8>) -> u32 {
+        self.tensors.push((desc, bytes));
+        self.tensors.len() as u32 - 1
+    }
+
+    fn plain(&mut self, dtype: Dtype, exponent: i32, count: usize, bytes: Vec<u8>) -> u32 {
+        let dims = [count as u32, 1, 1, 1];
+        let desc = TensorDesc { dtype, rank: 1, exponent, dims, span: Span::default(), codebook: [0; 16] };
+        self.tensor(desc, bytes)
+    }
+
+    pub fn vector16(&mut self, values: &[i16], exponent: i32) -> u32 {
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.plain(Dtype::I16, exponent, values.len(), bytes)
+    }
+
+    pub fn vector32(&mut self, values: &[i32], exponent: i32) -> u32 {
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.plain(Dtype::I32, exponent, values.len(), bytes)
+    }
+
+    pub fn vector64(&mut self, values: &[u64]) -> u32 {
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.plain(Dtype::U64, 0, values.len(), bytes)
+    }
+
+    pub fn matrix(&mut self, m: &Matrix) -> u32 {
+        let desc = TensorDesc {
+            dtype: if m.book.is_some() { Dtype::N4 } else { Dtype::N8 },
+            rank: 2,
+            exponent: m.exponent,
+            dims: [m.rows as u32, m.cols as u32, 1, 1],
+            span: Span::default(),
+            codebook: m.book.unwrap_or_default(),
+        };
+        self.tensor(desc, m.to_bytes())
+    }
+
+    pub fn slot(&mut self, slot: Slot) -> u32 {
+        let offset = self.arena();
+        self.slots.push(Slot { offset, ..slot });
+        self.slots.len() as u32 - 1
+    }
+
+    pub fn i32_slot(&mut self, rows: Rows, cols: usize, frac: i16) -> u32 {
+        let cols = cols as u32;
+        self.slot(Slot { kind: Kind::I32, rows, frac, cols, heads: 0, head_dim: 0, offset: [0; 4] })
+    }
+
+    pub fn q8_slot(&mut self, rows: Rows, cols: usize) -> u32 {
+        let cols = cols as u32;
+        self.slot(Slot { kind: Kind::Q8, rows, frac: 0, cols, heads: 0, head_dim: 0, offset: [0; 4] })
+    }
+
+    pub fn cache_slot(&mut self, heads: usize, head_dim: usize) -> u32 {
+        let (heads, head_dim) = (heads as u32, head_dim as u32);
+        self.slot(Slot { kind: Kind::Cache, rows: Rows::Context, frac: 0, cols: 1, heads, head_dim, offset: [0; 4] })
+    }
+
+    pub fn scratch_slot(&mut self) -> u32 {
+        self.i32_slot(Rows::ThreadContext, 1, 0)
+    }
+
+    /// The same place with other fraction bits, as glu's result wants it.
+    pub fn again(&mut self, slot: u32, frac: i16) -> u32 {
+        self.slots.push(Slot { frac, ..self.slots[slot as usize] });
+        self.slots.len() as u32 - 1
+    }
+
+    /// The end of the last slot, as coefficients.
+    fn arena(&self) -> [u64; 4] {
+        let mut end = [0; 4];
+        for slot in &self.slots {
+            for ((end, size), start) in end.iter_mut().zip(slot.size()).zip(slot.offset) {
+                *end = start.saturating_add(size).max(*end);
+            }
+        }
+        end
+    }
+
+    pub fn plan(&self) -> Plan {
+        Plan {
+            slots: self.slots.len() as u32,
+            max_context: self.max_context,
+            vocab: self.vocab,
+            logits: self.logits,
+            arena: self.arena(),
+        }
+    }
+
+    /// The sections' bytes in file order.
+    pub fn sections(&self) -> Vec<(u32, Vec<u8>)> {
+        let mut weights = Vec::new();
+        let mut table = Vec::new();
+        for (desc, bytes) in &self.tensors {
+            weights.resize(align_up(weights.len() as u64) as usize, 0);
+            let span = Span { offset: weights.len() as u64, bytes: bytes.len() as u64 };
+            table.extend(TensorDesc { span, ..*desc }.to_bytes());
+            weights.extend(bytes);
+        }
+        let (body, head) = (self.body.len() as u32, self.head.len() as u32);
+        let mut program = Vec::new();
+        for word in [2, body + head, 0, 0] {
+            program.extend(word.to_le_bytes());
+        }
+        program.extend(Entry { id: entry::BODY, first: 0, count: body }.to_bytes());
+        program.extend(Entry { id: entry::HEAD, first: body, count: head }.to_bytes());
+        program.extend(self.body.iter().chain(&self.head).flat_map(Op::to_bytes));
+        let mut plan = self.plan().to_bytes().to_vec();
+        plan.extend(self.slots.iter().flat_map(Slot::to_bytes));
+        vec![(section::PROGRAM, program), (section::PLAN, plan), (section::TENSORS, table), (section::WEIGHTS, weights)]
+    }
+
+    /// The image.
+    pub fn image(&self) -> Vec<u8> {
+        assemble(&self.sections())
+    }
+}
+
+/// An image of these sections.
+pub fn assemble(sections: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    let mut end = (header::HEADER_BYTES + sections.len() * header::ENTRY_BYTES) as u64;
+    let mut table = Vec::new();
+    for (kind, bytes) in sections {
+        let span = Span { offset: align_up(end), bytes: bytes.len() as u64 };
+        table.push(Section { kind: *kind, crc: crc::crc32c(bytes), span });
+        end = span.offset + span.bytes;
+    }
+    let mut file = Vec::new();
+    header::write(&table, end, &mut |bytes| file.extend(bytes));
+    for (section, (_, bytes)) in table.iter().zip(sections) {
+        file.resize(section.span.offset as usize, 0);
+        file.extend(bytes);
+    }
+    file
+}
+
+/// An op; missing arguments are zero.
+pub fn op(code: u16, args: &[u32]) -> Op {
+    let mut op = Op { code, flags: 0, args: [0; ARGS] };
+    op.args[..args.len()].copy_from_slice(args);
+    op
+}
+
+pub fn code(name: &str) -> u16 {
+    ops::TABLE.iter().find(|def| def.name == name).unwrap().code
+}
+
+/// `x` as mantissa (16 bits, normalised) and exponent: `x = mant * 2^-exp`.
+pub fn mant_exp(x: f64) -> (u32, u32) {
+    let exp = 15 - x.log2().floor() as i32;
+    let mant = (x * 2f64.powi(exp)).round();
+    if mant == 65536.0 { (32768, (exp - 1) as u32) } else { (mant as u32, exp as u32) }
+}
+
+/// `rms_norm`, its constants from `eps` and `width` as the quantizer computes them; `frac` of the input.
+pub fn rms_norm(input: u32, out: u32, gamma: Option<u32>, eps: f64, width: usize, frac: i16) -> Op {
+    let stored = (eps * width as f64 * 2f64.powi(2 * i32::from(frac))).round() as u64;
+    let (mant, exp) = mant_exp((width as f64).sqrt());
+    let gamma = gamma.unwrap_or(NONE);
+    op(code("rms_norm"), &[input, out, gamma, stored as u32, (stored >> 32) as u32, mant, exp, width as u32])
+}
+
+pub fn attention(q: u32, cache: u32, scratch: u32, out: u32, heads: usize, head_dim: usize, window: u32) -> Op {
+    let (mant, exp) = mant_exp(core::f64::consts::LOG2_E / (head_dim as f64).sqrt());
+    op(code("attention"), &[q, cache, scratch, out, heads as u32, mant, exp, window])
+}
+
+/// An arena with guards before and behind, 16-byte aligned.
+pub struct Arena {
+    words: Vec<u128>,
+    bytes: usize,
+}
+
+const GUARD: u128 = 0xD0D1_D2D3_D4D5_D6D7_D8D9_DADB_DCDD_DEDF;
+
+impl Arena {
+    pub fn new(bytes: usize, fill: impl FnMut() -> u8) -> Self {
+        let mut arena = Self { words: vec![GUARD; bytes.div_ceil(16) + 8], bytes };
+        arena.get().fill_with(fill);
+        arena
+    }
+
+    pub fn get(&mut self) -> &mut [u8] {
+        &mut bytemuck::cast_slice_mut(&mut self.words)[64..64 + self.bytes]
+    }
+
+    /// True while nothing outside has been written.
+    pub fn guards_hold(&self) -> bool {
+        let bytes: &[u8] = bytemuck::cast_slice(&self.words);
+        let guard = GUARD.to_ne_bytes();
+        let outside = (0..64).chain(64 + self.bytes..bytes.len());
+        outside.into_iter().all(|i| bytes[i] == guard[i % 16])
+    }
+}
+
+/// Runs single ops over an image and an arena full of garbage.
+pub struct Bench {
+    pub builder: Builder,
+    pub file: Vec<u8>,
+    pub limits: Limits,
+    pub arena: Arena,
+}
+
+impl Bench {
+    /// `body` of the builder holds the ops to be tried: so they pass the image's checks.
+    pub fn new(builder: &Builder, limits: Limits) -> Self {
+        let file = builder.image();
+        let bytes = Image::open(&file).unwrap().arena_bytes(limits).unwrap() as usize;
+        let arena = Arena::new(bytes, || 0xA5);
+        Self { builder: builder.clone(), file, limits, arena }
+    }
+
+    fn range(&self, slot: u32) -> core::ops::Range<usize> {
+        let range = self.builder.slots[slot as usize].range(self.limits).unwrap();
+        range.start as usize..range.end as usize
+    }
+
+    /// All bytes of a slot.
+    pub fn bytes(&mut self, slot: u32) -> &mut [u8] {
+        let range = self.range(slot);
+        &mut self.arena.get()[range]
+    }
+
+    /// Row `row` of an I32 slot.
+    pub fn row(&mut self, slot: u32, row: usize) -> &mut [i32] {
+        let range = self.range(slot);
+        let Slot { cols, kind, .. } = self.builder.slots[slot as usize];
+        assert_eq!(kind, Kind::I32);
+        let stride = (cols as usize).next_multiple_of(4);
+        let all: &mut [i32] = bytemuck::cast_slice_mut(&mut self.arena.get()[range]);
+        &mut all[row * stride..][..cols as usize]
+    }
+
+    /// Row `row` of a Q8 slot: scale and codes, padding included.
+    pub fn q8(&mut self, slot: u32, row: usize) -> (Scale, Vec<i8>) {
+        let range = self.range(slot);
+        let stride = self.builder.slots[slot as usize].stride_bytes() as usize;
+        let bytes = &self.arena.get()[range][row * stride..][..stride];
+        let mant = u32::from(u16::from_le_bytes([bytes[0], bytes[1]]));
+        let exp = i32::from(i16::from_le_bytes([bytes[2], bytes[3]]));
+        assert!(bytes[4..16].iter().all(|b| *b == 0));
+        (Scale { mant, exp }, bytes[16..].iter().map(|b| *b as i8).collect())
+    }
+
+    /// Writes row `row` of a Q8 slot.
+    pub fn put_q8(&mut self, slot: u32, row: usize, scale: Scale, codes: &[i8]) {
+        let range = self.range(slot);
+        let stride = self.builder.slots[slot as usize].stride_bytes() as usize;
+        let bytes = &mut self.arena.get()[range][row * stride..][..stride];
+        bytes.fill(0);
+        bytes[..2].copy_from_slice(&(scale.mant as u16).to_le_bytes());
+        bytes[2..4].copy_from_slice(&(scale.exp as i16).to_le_bytes());
+        bytes[16..16 + codes.len()].copy_from_slice(bytemuck::cast_slice(codes));
+    }
+
+    /// Runs one op for `rows` rows from `position` on.
+    pub fn run_with(&mut self, op: &Op, position: u32, tokens: &[u32], rows: u32, pool: &dyn Pool) {
+        let image = Image::open(&self.file).unwrap();
+        let limits = self.limits;
+        ops::check_arena(&image, op, 0, limits).unwrap();
+        let arena = self.arena.get();
+        let mut run =
+            Run { image: &image, arena, limits, tokens, position, rows, row: 0, pool, kernels: kernels::select() };
+        (ops::find(op.code).unwrap().run)(&mut run, op).unwrap();
+        assert!(self.arena.guards_hold());
+    }
+
+    pub fn run(&mut self, op: &Op, rows: u32) {
+        self.run_with(op, 0, &[], rows, &Single);
+    }
+}
+
+/// Real threads, a scope a call.
+pub struct Threads(pub usize);
+
+// SAFETY: each part runs once, in a scope that ends before `run` returns.
+unsafe impl Pool for Threads {
+    fn threads(&self) -> usize {
+        self.0
+    }
+    fn run(&self, parts: usize, job: &(dyn Fn(usize) + Sync)) {
+        std::thread::scope(|scope| {
+            for part in 0..parts {
+                scope.spawn(move || job(part));
+            }
+        });
+    }
+}
+
+/// Parts as threads would have them, one after the other.
+pub struct Parts(pub usize);
+
+// SAFETY: each part runs once, before `run` returns.
+unsafe impl Pool for Parts {
+    fn threads(&self) -> usize {
+        self.0
+    }
+    fn run(&self, parts: usize, job: &(dyn Fn(usize) + Sync)) {
+        (0..parts).rev().for_each(job);
+    }
+}
+
+/// `integer * 2^-frac`.
+pub fn real(v: i32, frac: i16) -> f64 {
+    f64::from(v) * 2f64.powi(-i32::from(frac))
+}
+
+/// A small decoder with random weights: two layers, grouped heads, sliding window in the second, q/k-norm, a rotated
+/// down projection. All of the op table.
+pub fn small_model(seed: u64) -> Builder {
+    let r = &mut Random::new(seed);
+    let (vocab, dim, heads, kv_heads, head_dim, hidden) = (37usize, 40usize, 4usize, 2usize, 8usize, 48usize);
+    let (q_dim, kv_dim) = (heads * head_dim, kv_heads * head_dim);
+    let (res, act) = (16i16, 20i16);
+    let mut b = Builder { vocab: vocab as u32, ..Builder::new() };
+    let table = b.matrix(&Matrix::like_a_model(r, vocab, dim, 8, 1.0));
+    let batch = Rows::Batch;
+    let x = b.i32_slot(batch, dim, res);
+    let normed = b.i32_slot(batch, dim, act);
+    let normed8 = b.q8_slot(batch, dim);
+    let (q, k, v) = (b.i32_slot(batch, q_dim, act), b.i32_slot(batch, kv_dim, act), b.i32_slot(batch, kv_dim, act));
+    let q_normed = b.i32_slot(batch, q_dim, act);
+    let out = b.i32_slot(batch, q_dim, act);
+    let out8 = b.q8_slot(batch, q_dim);
+    let scratch = b.scratch_slot();
+    let (gate, up) = (b.i32_slot(batch, hidden, act), b.i32_slot(batch, hidden, act));
+    let product = b.again(gate, 18);
+    let product8 = b.q8_slot(batch, hidden);
+    let turns = |i: usize| 10000f64.powf(-(2.0 * i as f64) / head_dim as f64) / core::f64::consts::TAU;
+    let steps: Vec<u64> = (0..head_dim / 2).map(|i| (turns(i) * 2f64.powi(64)) as u64).collect();
+    let steps = b.vector64(&steps);
+    b.body.push(op(code("embed"), &[x, table]));
+    for layer in 0..2 {
+        let cache = b.cache_slot(kv_heads, head_dim);
+        let mut gamma = |b: &mut Builder, n: usize| {
+            let values: Vec<i16> = (0..n).map(|_| r.range(8_000, 24_000) as i16).collect();
+            b.vector16(&values, 14)
+        };
+        let (g1, g2, gq) = (gamma(&mut b, dim), gamma(&mut b, dim), gamma(&mut b, head_dim));
+        let mut linear = |b: &mut Builder, rows: usize, cols: usize, bits: u8| {
+            b.matrix(&Matrix::like_a_model(r, rows, cols, bits, 1.5 / (cols as f64).sqrt()))
+        };
+        let (wq, wk, wv) =
+            (linear(&mut b, q_dim, dim, 4), linear(&mut b, kv_dim, dim, 4), linear(&mut b, kv_dim, dim, 8));
+        let (wo, wg) = (linear(&mut b, dim, q_dim, 4), linear(&mut b, hidden, dim, 4));
+        let (wu, wd) = (linear(&mut b, hidden, dim, 4), linear(&mut b, dim, hidden, 4));
+        let bias: Vec<i32> = (0..q_dim).map(|i| (i as i32 - 16) << 14).collect();
+        let bias = b.vector32(&bias, i32::from(act));
+        let window = if layer == 1 { 5 } else { 0 };
+        let matmul = |from: u32, weight: u32, bias: u32, to: u32| op(code("matmul"), &[from, weight, bias, to]);
+        let add = |op: Op| Op { flags: ops::matmul::ACCUMULATE, ..op };
+        b.body.extend([
+            rms_norm(x, normed, Some(g1), 1e-5, dim, res),
+            op(code("quantize"), &[normed, normed8, 0]),
+            matmul(normed8, wq, bias, q),
+            matmul(normed8, wk, NONE, k),
+            matmul(normed8, wv, NONE, v),
+            rms_norm(q, q_normed, Some(gq), 1e-6, head_dim, act),
+            op(code("rope"), &[q_normed, steps, heads as u32, head_dim as u32]),
+            op(code("rope"), &[k, steps, kv_heads as u32, head_dim as u32]),
+            op(code("cache"), &[k, v, cache]),
+            attention(q_normed, cache, scratch, out, heads, head_dim, window),
+            op(code("quantize"), &[out, out8, 3]),
+            add(matmul(out8, wo, NONE, x)),
+            rms_norm(x, normed, Some(g2), 1e-5, dim, res),
+            op(code("quantize"), &[normed, normed8, 0]),
+            matmul(normed8, wg, NONE, gate),
+            matmul(normed8, wu, NONE, up),
+            op(code("glu"), &[gate, up, product]),
+            op(code("quantize"), &[product, product8, 4]),
+            add(matmul(product8, wd, NONE, x)),
+        ]);
+    }
+    let one = Rows::One;
+    let last = b.i32_slot(one, dim, res);
+    let last_normed = b.i32_slot(one, dim, act);
+    let last8 = b.q8_slot(one, dim);
+    b.logits = b.i32_slot(one, vocab, 16);
+    b.head.extend([
+        op(code("select_row"), &[x, last]),
+        rms_norm(last, last_normed, None, 1e-5, dim, res),
+        op(code("quantize"), &[last_normed, last8, 0]),
+        op(code("matmul"), &[last8, table, NONE, b.logits]),
+    ]);
+    b
+}
+
+/// Asserts that a measured error is below the bound stated in NUMERICS.md, and prints it (`--nocapture`).
+pub fn measured(what: &str, worst: f64, bound: f64) {
+    println!("{what}: measured {worst:.4e} (2^{:.2}), bound {bound:.4e}", worst.log2());
+    assert!(worst <= bound, "{what}: measured {worst:e}, bound {bound:e}");
+}
+
+/// What one op is tried with: limits of one thread.
+pub fn limits(batch: u32, context: u32) -> Limits {
+    Limits { batch, context, threads: 1 }
+}

@@ -1,0 +1,136 @@
+"""Makes tiny random models in Hugging Face's layout, and the logits that transformers computes for them.
+
+    python make.py [FOLDER]      # default: the folder of this script
+
+One folder a model: config.json, safetensors and expected.json, {"tokens": [...], "logits": "logits.f32", ...}; the
+logits are little-endian f32, [tokens, vocab], computed in f32 on the CPU with eager attention from the folder as it was
+written (so f16 and bf16 weights are rounded first, then widened). The same seed gives the same bytes on one version of
+torch. Norm weights, biases and spread are far from their trained values on purpose: an importer that forgets a norm
+weight, a bias, the rotary scaling or the window gets logits that are wrong by much more than rounding.
+"""
+
+import json
+import pathlib
+import sys
+
+import torch
+import transformers
+import transformers.utils.logging
+from transformers import AutoModelForCausalLM
+
+# name, model, tokens, weight type, largest shard, keys of config.json, its whether config.json is as before transformers 5
+MODELS = [
+    (
+        "mha-untied", "Llama", 40, torch.float32, "180KB",
+        {"vocab_size": 160, "hidden_size": 64, "intermediate_size": 80, "num_attention_heads": 4,
+         "num_key_value_heads": 4, "tie_word_embeddings": False, "rope_theta": 10000.0},
+        True,
+    ),
+    (
+        "gqa-tied", "Llama", 40, torch.float16, "5GB",
+        {"vocab_size": 307, "hidden_size": 48, "intermediate_size": 128, "num_attention_heads": 6,
+         "num_key_value_heads": 2, "head_dim": 16, "tie_word_embeddings": True, "rms_norm_eps": 1e-5, "rope_theta": 500.0},
+        False,
+    ),
+    (
+        # Wavelengths 6.3 (kept), 17.5 (blended), 49 and longer (divided by 8).
+        "llama3-rope", "Llama", 48, torch.bfloat16, "5GB",
+        {"vocab_size": 211, "hidden_size": 72, "intermediate_size": 172, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "tie_word_embeddings": False, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+         "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                          "original_max_position_embeddings": 32}},
+        True,
+    ),
+    (
+        "qwen2-bias", "Qwen2", 40, torch.bfloat16, "5GB",
+        {"vocab_size": 227, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "tie_word_embeddings": True, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
+         "sliding_window": 8, "use_sliding_window": False, "max_window_layers": 2},
+        True,
+    ),
+    (
+        "qwen3-qk-norm", "Qwen3", 40, torch.bfloat16, "5GB",
+        {"vocab_size": 227, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "head_dim": 24, "tie_word_embeddings": True, "rms_norm_eps": 1e-6,
+         "rope_theta": 1000000.0, "attention_bias": False},
+        False,
+    ),
+    (
+        "mistral-window", "Mistral", 40, torch.float16, "5GB",
+        {"vocab_size": 203, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4,
+         "num_key_value_heads": 2, "tie_word_embeddings": False, "rms_norm_eps": 1e-5,
+         "rope_theta": 10000.0, "sliding_window": 12},
+        True,
+    ),
+]
+
+
+def randomise(model, generator):
+    for name, p in model.named_parameters():
+        if name.endswith("norm.weight"):  # also q_norm and k_norm
+            p.uniform_(0.5, 1.5, generator=generator)
+        else:
+            std = 0.5 if name.endswith(("embed_tokens.weight", "bias")) else 0.2
+            p.normal_(0, std, generator=generator)
+
+
+def older_config(path, keys):
+    """Writes the rotary part, the type and the window as the config.json of most published models has them."""
+    config = json.loads(path.read_text())
+    for name in ("head_dim", "layer_types"):
+        if name not in keys:
+            config.pop(name, None)
+    if "sliding_window" in keys:
+        config["sliding_window"] = keys["sliding_window"]
+    rope = config.pop("rope_parameters")
+    config["rope_theta"] = rope.pop("rope_theta")
+    config["rope_scaling"] = rope if rope["rope_type"] != "default" else None
+    config["torch_dtype"] = config.pop("dtype")
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+@torch.no_grad()
+def make(folder, seed, kind, count, dtype, shard, keys, older):
+    generator = torch.Generator().manual_seed(seed)
+    common = {"num_hidden_layers": 2, "max_position_embeddings": 128, "bos_token_id": None, "eos_token_id": None}
+    config = getattr(transformers, f"{kind}Config")(**common, **keys)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    randomise(model, generator)
+    tokens = torch.randint(0, config.vocab_size, (1, count), generator=generator)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    model.to(dtype).save_pretrained(folder, max_shard_size=shard)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    if older:
+        older_config(folder / "config.json", keys)
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    logits = model(tokens).logits[0]
+    assert logits.dtype == torch.float32 and logits.isfinite().all()
+    (folder / "logits.f32").write_bytes(logits.numpy().astype("<f4").tobytes())
+    expected = {
+        "tokens": tokens[0].tolist(),
+        "logits": "logits.f32",
+        "shape": list(logits.shape),
+        "seed": seed,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    (folder / "expected.json").write_text(json.dumps(expected) + "\n")
+    entropy = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean()
+    print(f"{folder.name}: logits' deviation {logits.std():.2f}, mean entropy {entropy:.2f} nats")
+
+
+def main():
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    out = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).parent
+    for seed, (name, *rest) in enumerate(MODELS, 1):
+        make(out / name, seed, *rest)
+
+
+if __name__ == "__main__":
+    main()
