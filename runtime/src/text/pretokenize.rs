@@ -9,16 +9,21 @@
 //! ```
 
 use super::layout::pre;
-use super::unicode::LETTERS;
+use super::unicode::{DIGITS, LETTERS};
+
+/// Whether `c` lies in one of the ranges (see unicode.rs).
+fn within(ranges: &[u32], c: char) -> bool {
+    let code = u32::from(c);
+    let after = ranges.partition_point(|range| range >> 11 <= code);
+    after.checked_sub(1).and_then(|i| ranges.get(i)).is_some_and(|range| code < (range >> 11) + (range & 2047))
+}
 
 fn letter(c: char) -> bool {
-    let code = u32::from(c);
-    let after = LETTERS.partition_point(|range| range >> 11 <= code);
-    after.checked_sub(1).and_then(|i| LETTERS.get(i)).is_some_and(|range| code < (range >> 11) + (range & 2047))
+    within(&LETTERS, c)
 }
 
 fn digit(c: char) -> bool {
-    c.is_numeric()
+    within(&DIGITS, c)
 }
 
 fn space(c: char) -> bool {
