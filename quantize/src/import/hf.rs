@@ -222,7 +222,7 @@ fn parse_config(path: &Path, json: &Value) -> Result<LlmConfig> {
         rope_scaling,
         norm_eps: json["rms_norm_eps"].as_f64().filter(|e| (0.0..1.0).contains(e)).unwrap_or(1e-6),
         tied: json["tie_word_embeddings"].as_bool().unwrap_or(false),
-        qkv_bias: qkv_bias,
+        qkv_bias,
         qk_norm,
         sliding_window: window.and_then(|w| usize::try_from(w).ok()),
         architecture,
