@@ -16,7 +16,8 @@ const MODELS: [&str; 6] = ["mha-untied", "gqa-tied", "llama3-rope", "mistral-win
 /// A model's folder, its tokens, and the logits that transformers computed for them, a row a token.
 fn expected(name: &str) -> (PathBuf, Vec<u32>, Vec<Vec<f32>>) {
     let folder = golden().join("transformers").join(name);
-    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
     let tokens: Vec<u32> = json["tokens"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect();
     let bytes = std::fs::read(folder.join(json["logits"].as_str().unwrap())).unwrap();
     let floats: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();

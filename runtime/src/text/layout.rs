@@ -9,11 +9,12 @@
 //! 16 u32 unknown id or NONE           specials       specials    ids of special tokens, longest piece first
 //! 20 u32 pre-tokenizer                ends           ends        ids that end a text
 //! 24 u32 merges                       bytes          256         id of each byte's token or NONE
-//! 28 u32 specials                     blob           blob bytes  u8; pieces' bytes, spaces as spaces
-//! 32 u32 ends
+//! 28 u32 specials                     added          added       ids matched whole, yet text; longest piece first
+//! 32 u32 ends                         blob           blob bytes  u8; pieces' bytes, spaces as spaces
 //! 36 u32 sorted
 //! 40 u32 blob bytes
-//! 44 zeros
+//! 44 u32 added
+//! 48 zeros
 //! ```
 
 /// Bytes of the head.
@@ -41,6 +42,10 @@ pub mod flag {
     pub const WORDS: u32 = 8;
     /// A whole word that is a piece needs no merging (`ignore_merges` of Llama 3).
     pub const WHOLE_WORDS: u32 = 16;
+    /// The space of [`ADD_SPACE`] is put after each special token too, not only before the first text.
+    pub const SPACE_EACH: u32 = 32;
+    /// No space is put before text that begins with one.
+    pub const SPACE_ONCE: u32 = 64;
 }
 
 /// How text is cut into words before merging.
@@ -53,4 +58,6 @@ pub mod pre {
     pub const LLAMA3: u32 = 2;
     /// Qwen 2: as Llama 3, digits one by one.
     pub const QWEN2: u32 = 3;
+    /// SmolLM: digits one by one, what lies between them as GPT-2.
+    pub const SMOLLM: u32 = 4;
 }

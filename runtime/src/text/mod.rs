@@ -69,6 +69,7 @@ pub struct Tokenizer<'a> {
     specials: &'a [[u8; 4]],
     ends: &'a [[u8; 4]],
     bytes: &'a [[u8; 4]],
+    added: &'a [[u8; 4]],
     blob: &'a [u8],
 }
 
@@ -109,9 +110,10 @@ impl<'a> Tokenizer<'a> {
             specials: take(&mut rest, field(7)?)?,
             ends: take(&mut rest, field(8)?)?,
             bytes: take(&mut rest, 256)?,
+            added: take(&mut rest, field(11)?)?,
             blob: rest,
         };
-        let known = matches!(kind, kind::SCORES | kind::MERGES) && tokenizer.pre <= layout::pre::QWEN2;
+        let known = matches!(kind, kind::SCORES | kind::MERGES) && tokenizer.pre <= layout::pre::SMOLLM;
         (known && rest.len() == field(10)? as usize).then_some(tokenizer)
     }
 
@@ -179,6 +181,7 @@ impl<'a> Tokenizer<'a> {
 
     /// Encodes `text` into `ids` and returns how many there are. With `parse_special`, special tokens spelled out in the
     /// text become those tokens (for templates); without, they are text like any other (for what users type).
+    /// Added tokens that are no special ones (`<tool_call>`, say) are found either way, as their tokenizers do.
     /// BOS is put first if the tokenizer wants it.
     ///
     /// `scratch` serves the longest word; [`Tokenizer::scratch_words`] of the text's length is always enough.
@@ -214,18 +217,20 @@ impl<'a> Tokenizer<'a> {
         }
         let mut rest = text;
         let mut prefix = self.flags & flag::ADD_SPACE != 0;
+        let again = prefix && self.flags & flag::SPACE_EACH != 0;
         while !rest.is_empty() {
-            let special = if parse_special { self.next_special(rest) } else { None };
-            let (plain, after) = match special {
+            let whole = self.next_whole(rest, parse_special);
+            let (plain, after) = match whole {
                 Some((at, _)) => rest.split_at_checked(at).unwrap_or((rest, "")),
                 None => (rest, ""),
             };
             if !plain.is_empty() {
-                self.encode_plain(plain, prefix, &mut out, scratch)?;
+                let has_space = self.flags & flag::SPACE_ONCE != 0 && plain.starts_with(' ');
+                self.encode_plain(plain, prefix && !has_space, &mut out, scratch)?;
             }
-            prefix = false;
+            prefix = again;
             rest = after;
-            if let Some((_, id)) = special {
+            if let Some((_, id)) = whole {
                 out.push(id)?;
                 rest = after.get(self.piece(id).len()..).unwrap_or("");
             }
@@ -233,15 +238,21 @@ impl<'a> Tokenizer<'a> {
         Ok(out.count)
     }
 
-    /// The first special token in `text`, and where it begins; the longest of those that begin there.
-    fn next_special(&self, text: &str) -> Option<(usize, u32)> {
+    /// The first token in `text` that is matched whole, and where it begins; the longest of those that begin there.
+    fn next_whole(&self, text: &str, parse_special: bool) -> Option<(usize, u32)> {
+        let specials = if parse_special { self.specials } else { &[] };
+        if specials.is_empty() && self.added.is_empty() {
+            return None;
+        }
         text.char_indices().find_map(|(at, _)| {
             let here = text.as_bytes().get(at..)?;
             let matches = |id: &u32| {
                 let piece = self.piece(*id);
                 !piece.is_empty() && here.starts_with(piece)
             };
-            self.specials.iter().map(|e| u32::from_le_bytes(*e)).find(matches).map(|id| (at, id))
+            let longest = |table: &[[u8; 4]]| table.iter().map(|e| u32::from_le_bytes(*e)).find(matches);
+            let both = [longest(self.added), longest(specials)];
+            both.into_iter().flatten().max_by_key(|id| self.piece(*id).len()).map(|id| (at, id))
         })
     }
 

@@ -1,23 +1,29 @@
-//! Pre-tokenizers: the regular expressions of GPT-2, Llama 3 and Qwen 2, by hand.
+//! Pre-tokenizers: the regular expressions of GPT-2, Llama 3, Qwen 2 and SmolLM, by hand.
 //!
 //! ```text
 //! gpt-2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 //! llama 3  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*
 //!          |\s*[\r\n]+|\s+(?!\S)|\s+
 //! qwen 2   as llama 3 with \p{N} for \p{N}{1,3}
+//! smollm   \p{N}, then gpt-2 on each stretch between
 //! ```
 
 use super::layout::pre;
-use super::unicode::LETTERS;
+use super::unicode::{DIGITS, LETTERS};
+
+/// Whether `c` lies in one of the ranges (see unicode.rs).
+fn within(ranges: &[u32], c: char) -> bool {
+    let code = u32::from(c);
+    let after = ranges.partition_point(|range| range >> 11 <= code);
+    after.checked_sub(1).and_then(|i| ranges.get(i)).is_some_and(|range| code < (range >> 11) + (range & 2047))
+}
 
 fn letter(c: char) -> bool {
-    let code = u32::from(c);
-    let after = LETTERS.partition_point(|range| range >> 11 <= code);
-    after.checked_sub(1).and_then(|i| LETTERS.get(i)).is_some_and(|range| code < (range >> 11) + (range & 2047))
+    within(&LETTERS, c)
 }
 
 fn digit(c: char) -> bool {
-    c.is_numeric()
+    within(&DIGITS, c)
 }
 
 fn space(c: char) -> bool {
@@ -47,6 +53,7 @@ pub(super) fn word(text: &str, pre: u32) -> usize {
         pre::GPT2 => gpt2(text),
         pre::LLAMA3 => llama3(text, 3),
         pre::QWEN2 => llama3(text, 1),
+        pre::SMOLLM => smollm(text),
         _ => text.len(),
     };
     if len == 0 { text.chars().next().map_or(text.len(), char::len_utf8) } else { len }
@@ -83,6 +90,16 @@ fn gpt2(text: &str) -> usize {
         }
     }
     spaces(text)
+}
+
+/// Before a digit, white space is a word to its end: the stretch that GPT-2's expression sees ends there.
+fn smollm(text: &str) -> usize {
+    let all = run(text, usize::MAX, space);
+    match tail(text, all).chars().next().filter(|c| digit(*c)) {
+        Some(c) if all == 0 => c.len_utf8(),
+        Some(_) => all,
+        None => gpt2(text),
+    }
 }
 
 fn llama3(text: &str, digits: usize) -> usize {
@@ -138,6 +155,7 @@ mod tests {
             ["I", "'LL", " go", " ", " now", " \n\n", " ", "123", "45", "!?\n"]
         );
         assert_eq!(words("a1234", pre::QWEN2), ["a", "1", "2", "3", "4"]);
+        assert_eq!(words("a  12 b", pre::SMOLLM), ["a", "  ", "1", "2", " b"]);
         assert_eq!(words("  ", pre::GPT2), ["  "]);
         assert!(letter('é') && letter('漢') && !letter('1') && !letter('\u{301}') && !letter('Ⅷ') && digit('Ⅷ'));
     }
