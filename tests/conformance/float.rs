@@ -103,7 +103,8 @@ fn stories260k_writes_what_llama2c_writes() {
     let model = FloatModel::load(&*open_model(&data).unwrap()).unwrap();
     let mut session = model.session();
     let mut tokens = vec![1u32];
-    while tokens.len() < 200 {
+    // BOS and 200 steps.
+    while tokens.len() < 201 {
         let logits = session.forward(&tokens[tokens.len() - 1..]).unwrap().remove(0);
         let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap() as u32;
         if best == 1 {

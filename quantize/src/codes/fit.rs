@@ -61,11 +61,14 @@ pub(super) fn code_row(row: &[f32], weight: &[f32], book: &Codebook, scales: &[f
         out.scales.push(integer as u8);
         let step = integer as f32 * unit;
         let mut sum = 0u64;
-        for v in values {
+        for (v, w) in values.iter().zip(weight) {
             let (code, level) = book.nearest(if step > 0.0 { v / step } else { 0.0 });
             out.codes.push(code);
-            out.error += f64::from(v - level * step).powi(2);
-            sum += level.abs() as u64;
+            // Padding has no weight: whatever its level is, it is multiplied with zeros.
+            if *w > 0.0 {
+                out.error += f64::from(v - level * step).powi(2);
+                sum += level.abs() as u64;
+            }
         }
         out.bound += 127 * integer as u64 * sum;
     }

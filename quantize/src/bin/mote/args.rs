@@ -15,19 +15,19 @@ use std::path::Path;
 #[derive(clap::Args, Clone, Debug)]
 pub struct Sampling {
     /// Temperature; 0 always takes the most likely token
-    #[arg(long, default_value_t = 0.8, value_parser = fraction(65535.0))]
+    #[arg(long, default_value_t = 0.8, allow_negative_numbers = true, value_parser = fraction(65535.0))]
     pub temperature: f64,
     /// Keep only the K most likely tokens; 0 keeps all
     #[arg(long, default_value_t = 40)]
     pub top_k: u32,
     /// Keep the fewest tokens that hold this share of the probability
-    #[arg(long, default_value_t = 0.95, value_parser = fraction(1.0))]
+    #[arg(long, default_value_t = 0.95, allow_negative_numbers = true, value_parser = fraction(1.0))]
     pub top_p: f64,
     /// Keep tokens at least this likely relative to the most likely one
-    #[arg(long, default_value_t = 0.0, value_parser = fraction(1.0))]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, value_parser = fraction(1.0))]
     pub min_p: f64,
     /// Divide the logits of recent tokens by this
-    #[arg(long, default_value_t = 1.0, value_parser = fraction(65535.0))]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, value_parser = fraction(65535.0))]
     pub repeat_penalty: f64,
     /// How many tokens are recent
     #[arg(long, default_value_t = 64, value_name = "N")]
