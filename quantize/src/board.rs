@@ -53,6 +53,10 @@ pub struct Board {
     pub image: Region,
     /// Memory.
     pub ram: Region,
+    /// Most bytes of flash that runtime and firmware take, without the model.
+    pub firmware_flash: u64,
+    /// Most bytes of RAM that the firmware takes besides the arena, its stack included.
+    pub firmware_ram: u64,
     /// The command that runs an ELF, with `{elf}` and `{line}` in it.
     pub runner: Vec<String>,
 }
@@ -83,6 +87,18 @@ pub fn root() -> Result<PathBuf> {
     Ok(found.to_path_buf())
 }
 
+/// A file of the shared data beside the repository (`$MOTE_SHARED`, or `../shared/data`), if it is there.
+///
+/// # Errors
+/// There is no repository.
+pub fn shared(file: &str) -> Result<Option<PathBuf>> {
+    let data = match env::var_os("MOTE_SHARED") {
+        Some(folder) => PathBuf::from(folder).join("data"),
+        None => root()?.join("../shared/data"),
+    };
+    Ok(Some(data.join(file)).filter(|path| path.is_file()))
+}
+
 /// Reads the table.
 ///
 /// # Errors
@@ -101,6 +117,7 @@ fn read_row(row: &toml::Value) -> Result<Board> {
         value.map(str::to_owned).with_context(|| format!("no text \"{key}\""))
     };
     let number = |value: &toml::Value| value.as_integer().and_then(|n| u64::try_from(n).ok());
+    let count = |key: &str| row.get(key).and_then(number).with_context(|| format!("no number \"{key}\""));
     let region = |key: &str| {
         let numbers: Option<Vec<u64>> = row.get(key).and_then(|v| v.as_array()?.iter().map(number).collect());
         match numbers.as_deref() {
@@ -116,10 +133,12 @@ fn read_row(row: &toml::Value) -> Result<Board> {
         folder: text("folder")?,
         target: text("target")?,
         core: text("core")?,
-        clock_hz: row.get("clock_hz").and_then(number).context("no number \"clock_hz\"")?,
+        clock_hz: count("clock_hz")?,
         flash: region("flash")?,
         image: region("image")?,
         ram: region("ram")?,
+        firmware_flash: count("firmware_flash")?,
+        firmware_ram: count("firmware_ram")?,
         runner: runner.filter(|r| !r.is_empty()).context("\"runner\" is not a list of words")?,
     })
 }

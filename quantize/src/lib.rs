@@ -1,10 +1,16 @@
 //! Mote's offline quantizer: from a float model to an image.
 //!
-//! Data flows one way: [`import`] (files to weights) -> [`codes`] (weights to 4- or 8-bit codes) -> [`lower`] (the
-//! program) -> [`plan`] (its memory) -> [`write`] (the image). [`quantize`] drives them, a layer at a time; [`float`] is
-//! the reference they are measured against.
+//! Data flows one way: [`import`] (files to weights) -> [`calibrate`] (ranges and importances) -> [`codes`] (weights to
+//! 4- or 8-bit codes) -> [`lower`] (the program) -> [`plan`] (its memory) -> [`write`](mod@write) (the image).
+//! [`quantize`](mod@quantize) drives them, a layer at a time; [`float`] is the reference they are measured against;
+//! [`board`] knows the boards that images run on.
 
 pub mod board;
+pub mod calibrate;
 pub mod codes;
 pub mod float;
 pub mod import;
+pub mod lower;
+pub mod plan;
+pub mod quantize;
+pub mod write;

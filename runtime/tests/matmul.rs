@@ -113,7 +113,8 @@ fn odd_shapes_and_threads() {
 /// The worst that the format can say: each product as large as it can be, all of one sign, and the largest scales.
 #[test]
 fn sums_beyond_int32() {
-    for cols in [512, 8_192, 20_000, 100_003] {
+    // 8 224 columns are the most that fit int32 with levels up to 8.
+    for cols in [512, 513, 8_224, 8_225, 20_000, 100_003] {
         for (bits, level, sign) in [(4, 127, 1), (4, -127, 1), (8, -128, -1), (8, 127, 1), (4, 8, -1)] {
             let book = (bits == 4).then_some([level; 16]);
             let m = Matrix {

@@ -8,6 +8,12 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
+/// What independent implementations computed; each folder has the script that made it.
+#[must_use]
+pub fn golden() -> PathBuf {
+    root().join("tests/golden")
+}
+
 /// A file of the shared data (`MANIFEST.md` there lists them): below `$MOTE_SHARED`, or `shared` beside the repository.
 /// Without it says "skipped" on stderr, and the test is to return.
 #[must_use]

@@ -11,11 +11,12 @@ const TOKENS: &str = "40";
 /// Runs the verb.
 pub fn main(_: &[String]) -> Result<()> {
     setup::ensure()?;
-    let (root, image) = (table::root()?, digest::image()?);
+    let (root, image) = (table::root()?, digest::folder()?.join("demo.mote"));
+    run(digest::mote().arg("quantize").arg(root.join("examples/models/llm")).arg("-o").arg(&image))?;
     run(digest::mote().arg("run").arg(&image).args(["--prompt", PROMPT, "-n", TOKENS, "--temperature", "0"]))?;
     for board in table::table(&root)? {
         say(&format!("{}: {}", board.name, board.description));
-        let elf = table::build(&root, &board, Firmware { image: Some(&image), ..Firmware::default() })?;
+        let elf = table::build(&root, &board, Firmware { image: Some(&image), batch: Some(8), context: Some(64) })?;
         let line = format!("-n {TOKENS} --prompt {PROMPT}");
         let code = table::run(&board, &elf, &line, &mut |line| println!("{line}"))?;
         if code != 0 {

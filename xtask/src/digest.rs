@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use table::Firmware;
 
-/// Tokens that every machine runs: more than two batches, and not a whole number of them.
-const TOKENS: &str = "1,403,407,261,378,377,282,447,421,396,262,1,5,17,77,300,44,2,9,121";
+/// What every machine runs: more than two batches and not a whole number of them; one token; a repeated one.
+const PROMPTS: [&str; 3] =
+    ["1,403,407,261,378,377,282,447,421,396,262,1,5,17,77,300,44,2,9,121", "0", "7,7,7,7,7,7,7,7,7"];
 
 /// Emulated cores: the first has dot products and int8 matrix products, the second has neither.
 const AARCH64_CORES: [&str; 2] = ["max", "cortex-a53"];
@@ -23,17 +24,32 @@ pub fn target_dir() -> Result<PathBuf> {
     Ok(env::var_os("CARGO_TARGET_DIR").map_or(table::root()?.join("target"), PathBuf::from))
 }
 
-/// The bundled language model in 4 bits; quantized anew unless it is there and newer than its source.
-pub fn image() -> Result<PathBuf> {
-    let model = table::root()?.join("examples/models/llm");
+/// Where images are kept.
+pub fn folder() -> Result<PathBuf> {
     let folder = target_dir()?.join("mote");
-    let image = folder.join("llm-4bit.mote");
-    let age = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
-    if age(&image).is_none_or(|made| age(&model.join("model.safetensors")).is_none_or(|source| source > made)) {
-        std::fs::create_dir_all(&folder)?;
-        run(mote().arg("quantize").arg(&model).arg("--out").arg(&image).args(["--bits", "4"]))?;
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// The models there are: name, source, and what else `mote quantize` must be told. The bundled one, and stories260K if the
+/// shared data is there.
+pub fn models() -> Result<Vec<(&'static str, PathBuf, Vec<PathBuf>)>> {
+    let mut models = vec![("llm", table::root()?.join("examples/models/llm"), Vec::new())];
+    match (table::shared("llm/stories260K.bin")?, table::shared("llm/tok512.bin")?) {
+        (Some(model), Some(tokens)) => models.push(("stories260K", model, vec!["--tokenizer".into(), tokens])),
+        _ => say("skipped: there is no ../shared/data/llm/stories260K.bin"),
     }
-    Ok(image)
+    Ok(models)
+}
+
+/// Name and 4-bit image of each model. `mote quantize` takes seconds and gives the same bytes again, so they are made anew.
+pub fn images() -> Result<Vec<(&'static str, PathBuf)>> {
+    let images = models()?.into_iter().map(|(name, source, extra)| {
+        let image = folder()?.join(format!("{name}.mote"));
+        output(mote().arg("quantize").arg(source).arg("-o").arg(&image).args(extra))?;
+        Ok((name, image))
+    });
+    images.collect()
 }
 
 /// The `mote` command.
@@ -59,49 +75,68 @@ pub fn aarch64(core: &str, program: &Path) -> Command {
     command
 }
 
+/// The digest in lines of output.
+fn digest(machine: &str, lines: &str) -> Result<String> {
+    let lines: Vec<String> = lines.lines().map(str::to_owned).collect();
+    let found = table::value(&lines, "logits_sha256").map(str::to_owned);
+    found.with_context(|| format!("{machine} printed no digest:\n{}", lines.join("\n")))
+}
+
 /// Runs everywhere and compares; prints each digest.
 pub fn check() -> Result<()> {
-    let (root, image) = (table::root()?, image()?);
+    let root = table::root()?;
     let [package, program] = PROGRAM;
-    let mut found: Vec<(String, String)> = Vec::new();
-    let mut add = |machine: String, lines: &str| {
-        let lines: Vec<String> = lines.lines().map(str::to_owned).collect();
-        let digest = table::value(&lines, "logits_sha256").with_context(|| format!("{machine} printed no digest"))?;
-        println!("{digest} {machine}");
-        found.push((machine, digest.to_owned()));
-        anyhow::Ok(())
-    };
-    let arguments = |command: &mut Command| output(command.arg(&image).args(["--tokens", TOKENS, "--sha256"]));
-    let mut host = cargo();
-    host.args(["run", "--quiet", "--release", "--package", package, "--bin", program, "--"]);
-    add("host".into(), &arguments(&mut host)?)?;
     let elf = build_aarch64(package, program)?;
-    for core in AARCH64_CORES {
-        add(format!("aarch64 {core}"), &arguments(&mut aarch64(core, &elf))?)?;
-    }
-    for board in table::table(&root)? {
-        let elf = table::build(&root, &board, Firmware { image: Some(&image), ..Firmware::default() })?;
-        symbols::check(&board, &elf)?;
-        // Other batch sizes must not change a bit.
-        for batch in [1, 8] {
-            let line = format!("--tokens {TOKENS} --sha256 --batch {batch}");
-            let mut lines = String::new();
-            let code = table::run(&board, &elf, &line, &mut |line| {
-                lines.push_str(line);
-                lines.push('\n');
-            })?;
-            if code != 0 {
-                bail!("{} exited with code {code}:\n{lines}", board.name);
+    for (model, image) in images()? {
+        // Machine and, for each prompt, digest.
+        let mut found: Vec<(String, Vec<String>)> = Vec::new();
+        let each = |machine: &str, run: &dyn Fn(&str) -> Result<String>| {
+            let digests: Result<Vec<String>> = PROMPTS.iter().map(|tokens| digest(machine, &run(tokens)?)).collect();
+            anyhow::Ok((machine.to_owned(), digests?))
+        };
+        for (threads, batch) in [("1", "1"), ("2", "1"), ("1", "32"), ("2", "32")] {
+            found.push(each(&format!("host, {threads} threads, batch {batch}"), &|tokens| {
+                let mut command = digest_command(mote().arg("logits"), &image, tokens);
+                output(command.args(["--threads", threads, "--batch", batch]))
+            })?);
+        }
+        for core in AARCH64_CORES {
+            found.push(each(&format!("aarch64 {core}"), &|tokens| {
+                output(&mut digest_command(&mut aarch64(core, &elf), &image, tokens))
+            })?);
+        }
+        for board in table::table(&root)? {
+            let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(32) };
+            let elf = table::build(&root, &board, firmware)?;
+            symbols::check(&board, &elf)?;
+            for batch in [1, 8] {
+                found.push(each(&format!("{}, batch {batch}", board.name), &|tokens| {
+                    let line = format!("--tokens {tokens} --sha256 --batch {batch}");
+                    let mut lines = String::new();
+                    let code = table::run(&board, &elf, &line, &mut |line| {
+                        lines.push_str(line);
+                        lines.push('\n');
+                    })?;
+                    if code == 0 { Ok(lines) } else { bail!("{} exited with code {code}:\n{lines}", board.name) }
+                })?);
             }
-            add(format!("{} batch {batch}", board.name), &lines)?;
         }
-    }
-    let Some((first, rest)) = found.split_first() else { bail!("nothing ran") };
-    match rest.iter().find(|(_, digest)| *digest != first.1) {
-        Some((machine, digest)) => bail!("{machine} computes {digest}, {} computes {}", first.0, first.1),
-        None => {
-            say(&format!("one digest on {} machines", found.len()));
-            Ok(())
+        for (machine, digests) in &found {
+            let short: Vec<&str> = digests.iter().map(|d| d.get(..16).unwrap_or(d)).collect();
+            println!("{model}: {} {machine}", short.join(" "));
         }
+        let Some((first, rest)) = found.split_first() else { bail!("nothing ran") };
+        if let Some((machine, digests)) = rest.iter().find(|(_, digests)| *digests != first.1) {
+            bail!("{model}: {machine} computes {digests:?}, {} computes {:?}", first.0, first.1);
+        }
+        say(&format!("{model}: one digest for each of {} prompts on {} machines", PROMPTS.len(), found.len()));
     }
+    Ok(())
+}
+
+/// The arguments that `mote logits` and the example program share.
+fn digest_command(command: &mut Command, image: &Path, tokens: &str) -> Command {
+    let mut copy = Command::new(command.get_program());
+    copy.args(command.get_args()).arg(image).args(["--tokens", tokens, "--sha256"]);
+    copy
 }

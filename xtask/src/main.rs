@@ -26,7 +26,7 @@ const VERBS: &[(&str, &str, &str, Verb)] = &[
     ("setup", "[--peers]", "install what is missing: targets, emulators; with --peers a Python venv", setup::main),
     ("test", "", "setup, then all tests: host, boards, aarch64", test::main),
     ("ci", "", "formatting, lints, documentation, then test", ci::main),
-    ("bench", "[IMAGE]", "instructions and memory on every board, as a table", bench::main),
+    ("bench", "[quality|boards|memory|open|speed ...]", "the figures of BENCHMARKS.md, as tables", bench::main),
     ("board", "list | build NAME [IMAGE] | run NAME IMAGE [ARGS] | symbols NAME [IMAGE]", "one board", board::main),
     ("demo", "", "quantize the bundled model; generate on the host and on the emulated boards", demo::main),
 ];

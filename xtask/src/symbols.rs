@@ -82,8 +82,21 @@ pub fn check(board: &Board, elf: &Path) -> Result<Sizes> {
             _ => {}
         }
     }
+    let arena = file.symbols().find(|s| s.name().is_ok_and(|n| n.contains("ARENA"))).map_or(0, |s| s.size());
+    let (flash, ram) = (sizes.text + sizes.rodata + sizes.data, sizes.data + sizes.bss - arena + STACK_BYTES);
+    for (name, used, most) in [("flash", flash, board.firmware_flash), ("ram", ram, board.firmware_ram)] {
+        if used > most {
+            bail!(
+                "{}: the firmware takes {used} bytes of {name}, firmware_{name} in boards.toml says {most}",
+                board.name
+            );
+        }
+    }
     Ok(sizes)
 }
+
+/// Stack that `firmware_ram` in boards.toml includes; the high-water marks of `cargo xtask bench boards` stay below it.
+const STACK_BYTES: u64 = 6 * 1024;
 
 /// What a symbol's presence means, if it may not be there.
 fn why_forbidden(name: &str) -> Option<&'static str> {

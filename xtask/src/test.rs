@@ -1,13 +1,17 @@
 //! `test`: everything that can be tested on this machine.
 
-use crate::shell::{cargo, run, say};
+use crate::shell::{cargo, output, run, say};
 use crate::{digest, setup, table};
-use anyhow::Result;
+use anyhow::{Result, bail};
+use table::Firmware;
 
 /// Runs the verb.
 pub fn main(_: &[String]) -> Result<()> {
     setup::ensure()?;
     let root = table::root()?;
+    if table::shared("MANIFEST.md")?.is_none() {
+        say("skipped: what needs ../shared/data (tokenizers and models of others), which is not there");
+    }
     run(cargo().current_dir(&root).args(["test", "--quiet", "--workspace"]))?;
     let mut support = cargo();
     support.current_dir(root.join("boards")).args([
@@ -20,6 +24,7 @@ pub fn main(_: &[String]) -> Result<()> {
     run(support.arg(table::target_dir(&root)))?;
     refusals()?;
     digest::check()?;
+    generations()?;
     say("all tests pass");
     Ok(())
 }
@@ -28,15 +33,43 @@ pub fn main(_: &[String]) -> Result<()> {
 fn refusals() -> Result<()> {
     let root = table::root()?;
     for board in table::table(&root)? {
-        let elf = table::build(&root, &board, table::Firmware::default())?;
+        let elf = table::build(&root, &board, Firmware::default())?;
         for (line, error) in [("--tokens 1", "not_an_image"), ("--frobnicate 1", "command_line")] {
             let mut lines = Vec::new();
             let code = table::run(&board, &elf, line, &mut |line| lines.push(line.to_owned()))?;
             let found = table::value(&lines, "error");
             if code != 1 || found != Some(error) {
-                anyhow::bail!("{} {line}: expected error {error}, got {found:?} and code {code}", board.name);
+                bail!("{} {line}: expected error {error}, got {found:?} and code {code}", board.name);
             }
         }
+    }
+    Ok(())
+}
+
+/// A seed gives the same text on every board as on this host.
+fn generations() -> Result<()> {
+    let root = table::root()?;
+    let image = digest::folder()?.join("llm.mote");
+    let flags = "-n 24 --seed 7 --temperature 0.8 --top-k 40 --top-p 0.95 --min-p 0.02 --repeat-penalty 1.1";
+    let prompt = "Once upon a time, Lily";
+    let mut host = digest::mote();
+    host.arg("run").arg(&image).args(flags.split(' ')).args(["--prompt", prompt, "--json"]);
+    let host: serde_json::Value = serde_json::from_str(&output(&mut host)?)?;
+    let list = |tokens: &serde_json::Value| tokens.to_string().trim_matches(['[', ']']).to_owned();
+    let (tokens, text) = (list(&host["tokens"]), host["text"].as_str().unwrap_or_default().to_owned());
+    println!("host: {text}");
+    for board in table::table(&root)? {
+        let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(64) };
+        let elf = table::build(&root, &board, firmware)?;
+        let mut lines = Vec::new();
+        let line = format!("{flags} --prompt {prompt}");
+        let code = table::run(&board, &elf, &line, &mut |line| lines.push(line.to_owned()))?;
+        let found = table::value(&lines, "tokens");
+        let same = lines.join("\n").contains(text.trim_end());
+        if code != 0 || found != Some(&tokens) || !same {
+            bail!("{}: expected {text:?}, tokens {tokens}; it printed\n{}", board.name, lines.join("\n"));
+        }
+        println!("{}: the same", board.name);
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! [--sha256] [-n N] [--batch N] [--context N] [--seed N] [--temperature X] [--top-k N] [--top-p X] [--min-p X]
-//!            [--repeat-penalty X] [--tokens 1,2,3 | --prompt TEXT TO THE END OF THE LINE]
+//!            [--repeat-penalty X] [--repeat-last N] [--tokens 1,2,3 | --prompt TEXT TO THE END OF THE LINE]
 //! ```
 //!
 //! There are no quotes: `--prompt` comes last and takes the rest of the line. `X` is a decimal fraction such as `0.85`.
@@ -73,6 +73,7 @@ impl<'a> Command<'a> {
             "--top-p" => self.params.top_p = q16(value)?,
             "--min-p" => self.params.min_p = q16(value)?,
             "--repeat-penalty" => self.params.repeat_penalty = q16(value)?,
+            "--repeat-last" => self.params.repeat_last = integer(value)?,
             "--tokens" => {
                 // Bytes, because splitting a `str` by a character can panic, as far as the optimiser knows.
                 for id in value.as_bytes().split(|b| *b == b',') {

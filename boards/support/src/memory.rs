@@ -25,7 +25,6 @@ struct Aligned<T>(T);
 static MOTE_IMAGE: Aligned<[u8; FILE.len()]> = Aligned(*FILE);
 
 struct Statics {
-    arena: UnsafeCell<Aligned<[u8; ARENA_BYTES]>>,
     line: UnsafeCell<[u8; LINE_BYTES]>,
     tokens: UnsafeCell<Tokens>,
     taken: AtomicBool,
@@ -34,8 +33,15 @@ struct Statics {
 // SAFETY: the cells are reached only through `take`, which succeeds once; so there is one reference to each, ever.
 unsafe impl Sync for Statics {}
 
+/// The arena is a static of its own, so that its size can be read from the ELF.
+struct Arena(UnsafeCell<Aligned<[u8; ARENA_BYTES]>>);
+
+// SAFETY: as for `Statics`.
+unsafe impl Sync for Arena {}
+
+static MOTE_ARENA: Arena = Arena(UnsafeCell::new(Aligned([0; ARENA_BYTES])));
+
 static STATICS: Statics = Statics {
-    arena: UnsafeCell::new(Aligned([0; ARENA_BYTES])),
     line: UnsafeCell::new([0; LINE_BYTES]),
     tokens: UnsafeCell::new(Tokens::new()),
     taken: AtomicBool::new(false),
@@ -64,6 +70,6 @@ pub fn take() -> Option<Memory> {
     let image: &'static [u8] = core::hint::black_box(&MOTE_IMAGE.0);
     // SAFETY: `taken` was false and never becomes false again, so these are the only references to the cells.
     let (arena, line, tokens) =
-        unsafe { (&mut *STATICS.arena.get(), &mut *STATICS.line.get(), &mut *STATICS.tokens.get()) };
+        unsafe { (&mut *MOTE_ARENA.0.get(), &mut *STATICS.line.get(), &mut *STATICS.tokens.get()) };
     Some(Memory { image, arena: &mut arena.0, line, tokens })
 }

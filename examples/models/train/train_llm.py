@@ -5,8 +5,9 @@
 `--real` is text whose last tenth is held out for validation and never trained on; `--extra` is more text (sampled by
 sample_stories260k.py). Stories end with `<|endoftext|>`, or else with a single newline (paragraphs then with two).
 What is written is always the best model so far by loss on the held-out text. Runs on a CPU or a GPU. `--resume` goes
-on from the last checkpoint; `--start` begins a new schedule from the weights of an earlier run. The schedule is by
-`--steps` (the same numbers again on the same machine) or by `--minutes` (as many steps as fit).
+on from the last checkpoint; `--start` begins a new schedule from the weights of an earlier run (its checkpoint, or the
+folder that it wrote, which has no moments: they begin at zero). The schedule is by `--steps` (the same numbers again on
+the same machine) or by `--minutes` (as many steps as fit).
 """
 
 import argparse
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from llama import Config, Llama
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 END = "<|endoftext|>"
@@ -99,6 +100,16 @@ def export(model, tokenizer, cfg, out, metrics):
     tokenizer.save(os.path.join(out, "tokenizer.json"))
 
 
+def load_start(path, device):
+    """A checkpoint of ours, or the weights alone of an exported folder (or of its model.safetensors)."""
+    if os.path.isdir(path):
+        path = os.path.join(path, "model.safetensors")
+    if not path.endswith(".safetensors"):
+        return torch.load(path, map_location=device)
+    weights = load_file(path, device=str(device))
+    return {"model": {name.removeprefix("model."): w.float() for name, w in weights.items()}}
+
+
 @torch.inference_mode()
 def validation_loss(model, tokens, context, device):
     count = (len(tokens) - 1) // context
@@ -147,7 +158,7 @@ def main():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    p.add_argument("--start", help="begin from the weights and moments of this checkpoint (needs --tokenizer)")
+    p.add_argument("--start", help="begin from this checkpoint or exported folder (needs --tokenizer)")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
@@ -175,9 +186,10 @@ def main():
     checkpoint = os.path.join(a.work, "last.pt")
     step, elapsed, best, smooth, next_look = 0, 0.0, math.inf, None, 0.0
     if a.start or a.resume and os.path.exists(checkpoint):
-        saved = torch.load(a.start or checkpoint, map_location=device)
+        saved = load_start(a.start or checkpoint, device)
         model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
+        if "optimizer" in saved:
+            optimizer.load_state_dict(saved["optimizer"])
         if not a.start:
             step, elapsed, best, smooth = saved["step"], saved["elapsed"], saved["best"], saved["smooth"]
             next_look, rng.bit_generator.state = saved["next_look"], saved["rng"]

@@ -75,7 +75,7 @@ const START: [i8; 16] = [-120, -92, -72, -56, -42, -30, -18, -6, 6, 18, 30, 42, 
 /// Rounds of Lloyd's algorithm.
 const ROUNDS: usize = 8;
 /// Groups it looks at, at most.
-const SAMPLE: usize = 8192;
+const SAMPLE: usize = 2048;
 
 /// Learns 16 levels for a matrix: alternately fits scales and codes to the levels, and levels to scales and codes.
 pub(super) fn learn(rows: usize, row: &dyn Fn(usize) -> Vec<f32>, importance: &[f32]) -> Codebook {

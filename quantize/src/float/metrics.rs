@@ -69,6 +69,12 @@ impl LockStep {
         }
     }
 
+    /// Positions compared so far.
+    #[must_use]
+    pub fn positions(&self) -> usize {
+        self.divergences.len()
+    }
+
     /// The result so far; `None` before the first position.
     #[must_use]
     pub fn finish(&self) -> Option<Comparison> {

@@ -3,4 +3,5 @@
 pub mod metrics;
 mod model;
 
-pub use model::{FloatLayer, FloatModel, FloatSession, LayerActivations};
+pub use model::{FloatError, FloatLayer, FloatModel, FloatSession, LayerActivations, Result};
+pub(crate) use model::{embed, embedding, final_norm};

@@ -26,7 +26,8 @@ pub enum FloatError {
     },
 }
 
-type Result<T> = std::result::Result<T, FloatError>;
+/// Shorthand for the float side.
+pub type Result<T> = std::result::Result<T, FloatError>;
 
 /// One layer's weights, transposed for `x.matmul(w)`.
 pub struct FloatLayer {
@@ -47,8 +48,10 @@ pub struct FloatLayer {
 pub struct LayerActivations {
     /// Input of q, k and v.
     pub attn_in: Tensor,
-    /// Queries, keys (before rotation) and values.
+    /// Queries, keys (before norm and rotation) and values.
     pub qkv: [Tensor; 3],
+    /// Queries and keys after their norm, if they have one.
+    pub qk_normed: Option<[Tensor; 2]>,
     /// Input of o.
     pub attn_out: Tensor,
     /// Residual after attention.
@@ -155,8 +158,10 @@ impl FloatLayer {
         };
         let (mut q, mut k) = (heads(&qkv[0], c.heads)?, heads(&qkv[1], c.kv_heads)?);
         let v = heads(&qkv[2], c.kv_heads)?;
+        let mut qk_normed = None;
         if let Some([q_norm, k_norm]) = &self.head_norms {
             (q, k) = (rms_norm(&q, q_norm, c.norm_eps)?, rms_norm(&k, k_norm, c.norm_eps)?);
+            qk_normed = Some([q.clone(), k.clone()]);
         }
         let turn = rotations(c, start, n)?;
         let (q, k) = (rotate(&q, &turn)?, rotate(&k, &turn)?);
@@ -186,7 +191,7 @@ impl FloatLayer {
         let (gate, up) = (ffn_in.matmul(&self.gate)?, ffn_in.matmul(&self.up)?);
         let down_in = (silu(&gate)? * &up)?;
         let out = (&middle + down_in.matmul(&self.down)?)?;
-        Ok((out, LayerActivations { attn_in, qkv, attn_out, middle, ffn_in, gate, up, down_in }))
+        Ok((out, LayerActivations { attn_in, qkv, qk_normed, attn_out, middle, ffn_in, gate, up, down_in }))
     }
 }
 
@@ -232,6 +237,11 @@ impl FloatModel {
     pub fn session(&self) -> FloatSession<'_> {
         FloatSession { model: self, caches: (0..self.config.layers).map(|_| None).collect(), position: 0 }
     }
+}
+
+/// The norm before the head.
+pub(crate) fn final_norm(model: &dyn Model, x: &Tensor) -> Result<Tensor> {
+    rms_norm(x, &vector(model, Role::FinalNorm)?, model.config().norm_eps)
 }
 
 /// The embedding table [vocab, dim].

@@ -87,13 +87,18 @@ impl Model for Folder {
 
     fn tensor(&self, role: Role) -> Result<Vec<f32>> {
         let role = if role == Role::Head && self.config.tied { Role::Embed } else { role };
-        let (dtype, _, bytes) = self.view(&role.name())?;
+        let name = role.name();
+        let (dtype, _, bytes) = self.view(&name)?;
         let halves = bytes.as_chunks::<2>().0.iter();
-        Ok(match dtype {
+        let values = match dtype {
             Dtype::F16 => halves.map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
             Dtype::BF16 => halves.map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
             _ => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        })
+        };
+        if let Some(file) = self.index.get(&name) {
+            super::release(&self.files[*file].1, bytes);
+        }
+        Ok(values)
     }
 
     fn source_hash(&self) -> Result<[u8; 32]> {

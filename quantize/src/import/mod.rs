@@ -4,8 +4,11 @@
 //! ever in memory. Formats are told by content. To add one: a file here, and a row in [`open_model`].
 
 mod hf;
+mod image;
 mod llama2c;
 pub mod tokenizer;
+
+pub use image::ImageModel;
 
 use std::path::{Path, PathBuf};
 
@@ -65,7 +68,7 @@ pub enum ImportError {
 pub type Result<T> = std::result::Result<T, ImportError>;
 
 /// How rotary frequencies are scaled.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum RopeScaling {
     /// Not at all.
     None,
@@ -88,7 +91,7 @@ pub enum RopeScaling {
 }
 
 /// What a model of the Llama family is made of.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LlmConfig {
     /// Architecture as its folder names it.
     pub architecture: String,
@@ -280,7 +283,7 @@ pub trait Model {
     }
 }
 
-/// Opens a Hugging Face folder (or a file in one) or a llama2.c checkpoint.
+/// Opens a Hugging Face folder (or a file in one), a llama2.c checkpoint, or an image (whose weights it gives in floats).
 ///
 /// # Errors
 /// [`ImportError`], saying what was found and what is supported.
@@ -293,6 +296,9 @@ pub fn open_model(path: &Path) -> Result<Box<dyn Model>> {
         return Ok(Box::new(hf::Folder::open(path.parent().unwrap_or(Path::new(".")))?));
     }
     let file = map(path)?;
+    if file.starts_with(&mote_runtime::image::MAGIC) {
+        return Ok(Box::new(ImageModel::open(path)?));
+    }
     if file.starts_with(b"GGUF") {
         // The file's name often says what it holds (ggml-rs reads the community's naming scheme).
         let parts = ggml_rs::parse_gguf_filename(&name);
@@ -314,6 +320,20 @@ pub(crate) fn map(path: &Path) -> Result<memmap2::Mmap> {
     // SAFETY: as for every mapping, the file must not change meanwhile; model files are read-only data.
     #[allow(unsafe_code)]
     unsafe { memmap2::Mmap::map(&file) }.map_err(io)
+}
+
+/// Lets the system forget the pages of `part` of a mapped file, so that a model larger than memory leaves no trace of what
+/// has been read. Advice only: reading them again reads the file again.
+pub(crate) fn release(file: &memmap2::Mmap, part: &[u8]) {
+    #[cfg(target_os = "linux")]
+    {
+        let offset = part.as_ptr().addr() - file.as_ptr().addr();
+        // SAFETY: the mapping is read-only and of a file, so a dropped page is only read again.
+        #[allow(unsafe_code)]
+        let _ = unsafe { file.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, part.len()) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, part);
 }
 
 /// SHA-256 of files, one after the other.

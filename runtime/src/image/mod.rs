@@ -170,7 +170,7 @@ impl<'a> Image<'a> {
         if desc.dtype == dtype { desc.span.of(self.weights) } else { None }
     }
 
-    /// Exact bytes of arena that a session with `limits` needs.
+    /// Exact bytes of arena that a session with `limits` needs: where the highest slot ends.
     ///
     /// # Errors
     /// [`Error::Limits`].
@@ -180,6 +180,7 @@ impl<'a> Image<'a> {
         if batch == 0 || context == 0 || threads == 0 || context > self.plan.max_context {
             return Err(bad);
         }
-        plan::affine(self.plan.arena, limits).ok_or(bad)
+        let end = |index| Ok(self.slot(index)?.range(limits).ok_or(bad)?.end);
+        (0..self.plan.slots).try_fold(0, |most, index| Ok(end(index)?.max(most)))
     }
 }

@@ -7,13 +7,13 @@
 //!  4  u32 largest context                       1  u8  rows         8  u32 heads      (cache)
 //!  8  u32 vocabulary                            2  i16 frac        12  u32 head_dim   (cache)
 //! 12  u32 slot of the logits                   16  [u64;4] offset coefficients
-//! 16  [u64;4] arena coefficients
-//! 48  [u8;16] zero
+//! 16  [u8;48] zero
 //! ```
 //!
 //! Offset and size are *affine*: `k[0] + k[1]*batch + k[2]*context + k[3]*context*threads` bytes. The quantizer
 //! packs slots by lifetime once, for all limits at a time; the device evaluates four products. Coefficients are
-//! multiples of 16 (the last: of 4, its basis being a multiple of 4), so every slot is 16-byte aligned.
+//! multiples of 16 (the last: of 4, its basis being a multiple of 4), so every slot is 16-byte aligned. The arena ends
+//! where its highest slot does, which is another slot at other limits.
 
 use core::ops::Range;
 
@@ -187,8 +187,6 @@ pub struct Plan {
     pub vocab: u32,
     /// The slot that holds the result of the last entry point.
     pub logits: u32,
-    /// Coefficients of the arena's bytes.
-    pub arena: [u64; 4],
 }
 
 impl Plan {
@@ -199,7 +197,6 @@ impl Plan {
         for (i, word) in [self.slots, self.max_context, self.vocab, self.logits].iter().enumerate() {
             put(&mut r, 4 * i, &word.to_le_bytes());
         }
-        put_affine(&mut r, 16, self.arena);
         r
     }
 
@@ -221,13 +218,12 @@ impl Plan {
     }
 
     fn decode(s: &[u8]) -> Option<Self> {
-        let zero = u64_at(s, 48)? == 0 && u64_at(s, 56)? == 0;
+        let zero = s.get(16..HEAD_BYTES)?.iter().all(|b| *b == 0);
         zero.then_some(Self {
             slots: u32_at(s, 0)?,
             max_context: u32_at(s, 4)?,
             vocab: u32_at(s, 8)?,
             logits: u32_at(s, 12)?,
-            arena: affine_at(s, 16)?,
         })
     }
 }

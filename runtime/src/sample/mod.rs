@@ -29,6 +29,8 @@ pub struct Params {
     pub min_p: u32,
     /// Divides the logits of recent tokens; 65536 leaves them.
     pub repeat_penalty: u32,
+    /// How many tokens are recent.
+    pub repeat_last: u32,
 }
 
 /// One in Q16.
@@ -36,7 +38,8 @@ pub const ONE: u32 = 1 << 16;
 
 impl Params {
     /// The most likely token, always.
-    pub const GREEDY: Self = Self { temperature: 0, top_k: 0, top_p: ONE, min_p: 0, repeat_penalty: ONE };
+    pub const GREEDY: Self =
+        Self { temperature: 0, top_k: 0, top_p: ONE, min_p: 0, repeat_penalty: ONE, repeat_last: 64 };
 }
 
 /// log2(e) in Q30.
@@ -64,7 +67,7 @@ impl Sampler {
     }
 
     /// Chooses a token. `logits` are fixed point with `frac_bits` fraction bits and are changed by the penalty;
-    /// `history` are the recent tokens it applies to. Returns 0 for no logits.
+    /// `history` are the tokens so far, of which the last few count as recent. Returns 0 for no logits.
     pub fn sample(&mut self, logits: &mut [i32], frac_bits: u32, history: &[u32]) -> u32 {
         self.penalize(logits, history);
         let top = logits.iter().copied().max().unwrap_or(0);
@@ -112,6 +115,8 @@ impl Sampler {
         if penalty == i64::from(ONE) {
             return;
         }
+        let before = history.len().saturating_sub(self.params.repeat_last as usize);
+        let history = history.get(before..).unwrap_or(&[]);
         for (i, id) in history.iter().enumerate() {
             if history.iter().take(i).any(|earlier| earlier == id) {
                 continue;
@@ -247,7 +252,7 @@ mod tests {
     fn extremes_do_not_hang_or_leave_the_range() {
         for temperature in [1, ONE, u32::MAX] {
             for (top_k, top_p, min_p) in [(0, 0, 0), (u32::MAX, 1, ONE), (3, ONE, u32::MAX)] {
-                let params = Params { temperature, top_k, top_p, min_p, repeat_penalty: 0 };
+                let params = Params { temperature, top_k, top_p, min_p, repeat_penalty: 0, ..Params::GREEDY };
                 let mut sampler = Sampler::new(params, u64::MAX);
                 let mut logits = [i32::MAX, i32::MIN, 0, i32::MAX];
                 assert!(sampler.sample(&mut logits, 28, &[1, 2]) < 4);

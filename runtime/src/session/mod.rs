@@ -47,9 +47,7 @@ impl<'a> Session<'a> {
         for (index, op) in (0u32..).zip(image.program().ops()) {
             ops::check_arena(image, &op, index, limits)?;
         }
-        let index = image.plan().logits;
-        let logits = image.slot(index)?;
-        logits.range(limits).filter(|range| range.end <= needed).ok_or(Error::Slot { index })?;
+        let logits = image.slot(image.plan().logits)?;
         Ok(Self { image, arena, limits, pool, kernels: kernels::select(), logits, position: 0, rows: 0 })
     }
 

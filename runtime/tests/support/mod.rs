@@ -139,6 +139,8 @@ impl Matrix {
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     pub tensors: Vec<(TensorDesc, Vec<u8>)>,
+    /// The tensors that are coded matrices, in plain order.
+    pub matrices: Vec<Option<Matrix>>,
     pub slots: Vec<Slot>,
     pub body: Vec<Op>,
     pub head: Vec<Op>,
@@ -154,6 +156,7 @@ impl Builder {
 
     pub fn tensor(&mut self, desc: TensorDesc, bytes: Vec<u8>) -> u32 {
         self.tensors.push((desc, bytes));
+        self.matrices.push(None);
         self.tensors.len() as u32 - 1
     }
 
@@ -187,11 +190,13 @@ impl Builder {
             span: Span::default(),
             codebook: m.book.unwrap_or_default(),
         };
-        self.tensor(desc, m.to_bytes())
+        let index = self.tensor(desc, m.to_bytes());
+        self.matrices[index as usize] = Some(m.clone());
+        index
     }
 
     pub fn slot(&mut self, slot: Slot) -> u32 {
-        let offset = self.arena();
+        let offset = self.end();
         self.slots.push(Slot { offset, ..slot });
         self.slots.len() as u32 - 1
     }
@@ -222,7 +227,7 @@ impl Builder {
     }
 
     /// The end of the last slot, as coefficients.
-    fn arena(&self) -> [u64; 4] {
+    fn end(&self) -> [u64; 4] {
         let mut end = [0; 4];
         for slot in &self.slots {
             for ((end, size), start) in end.iter_mut().zip(slot.size()).zip(slot.offset) {
@@ -233,13 +238,7 @@ impl Builder {
     }
 
     pub fn plan(&self) -> Plan {
-        Plan {
-            slots: self.slots.len() as u32,
-            max_context: self.max_context,
-            vocab: self.vocab,
-            logits: self.logits,
-            arena: self.arena(),
-        }
+        Plan { slots: self.slots.len() as u32, max_context: self.max_context, vocab: self.vocab, logits: self.logits }
     }
 
     /// The sections' bytes in file order.

@@ -1,0 +1,138 @@
+//! What several subcommands share: flags, opening files, printing.
+
+use anyhow::{Context, Result, bail};
+use mote_host::Model;
+use mote_quantize::import::tokenizer;
+use mote_quantize::quantize::Meta;
+use mote_runtime::image::section;
+use mote_runtime::sample::{ONE, Params};
+use mote_runtime::text::Tokenizer;
+use serde::Serialize;
+use std::io::Write;
+use std::path::Path;
+
+/// How the next token is chosen.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Sampling {
+    /// Temperature; 0 always takes the most likely token
+    #[arg(long, default_value_t = 0.8, value_parser = fraction(65535.0))]
+    pub temperature: f64,
+    /// Keep only the K most likely tokens; 0 keeps all
+    #[arg(long, default_value_t = 40)]
+    pub top_k: u32,
+    /// Keep the fewest tokens that hold this share of the probability
+    #[arg(long, default_value_t = 0.95, value_parser = fraction(1.0))]
+    pub top_p: f64,
+    /// Keep tokens at least this likely relative to the most likely one
+    #[arg(long, default_value_t = 0.0, value_parser = fraction(1.0))]
+    pub min_p: f64,
+    /// Divide the logits of recent tokens by this
+    #[arg(long, default_value_t = 1.0, value_parser = fraction(65535.0))]
+    pub repeat_penalty: f64,
+    /// How many tokens are recent
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub repeat_last: u32,
+    /// Seed of the random numbers: the same seed gives the same text on every device [default: from the clock]
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+impl Sampling {
+    /// As the runtime takes them.
+    pub fn params(&self) -> Params {
+        let q16 = |x: f64| (x * f64::from(ONE)).round() as u32;
+        Params {
+            temperature: q16(self.temperature),
+            top_k: self.top_k,
+            top_p: q16(self.top_p),
+            min_p: q16(self.min_p),
+            repeat_penalty: q16(self.repeat_penalty),
+            repeat_last: self.repeat_last,
+        }
+    }
+
+    /// The seed, or one from the clock.
+    pub fn seed(&self) -> u64 {
+        let clock = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        self.seed.unwrap_or_else(|| clock().map_or(0, |d| d.as_nanos() as u64 & 0xFFFF_FFFF))
+    }
+}
+
+/// A parser of numbers from 0 to `most`.
+fn fraction(most: f64) -> impl Fn(&str) -> Result<f64, String> + Clone + Send + Sync + 'static {
+    move |text| match text.parse::<f64>() {
+        Ok(x) if (0.0..=most).contains(&x) => Ok(x),
+        _ => Err(format!("a number from 0 to {most} is expected")),
+    }
+}
+
+/// Threads to use when nothing is said.
+pub fn default_threads() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| n.get() as u32)
+}
+
+/// A number of threads.
+pub fn threads(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "a number from 1 to 1024 is expected".into())
+}
+
+/// Maps an image.
+pub fn open(path: &Path) -> Result<Model> {
+    Model::open(path).map_err(|why| match why {
+        mote_host::HostError::Image(path, mote_runtime::Error::NotAnImage) => anyhow::anyhow!(
+            "{} is not a .mote image; `mote quantize {} -o X.mote` may make one of it",
+            path.display(),
+            path.display()
+        ),
+        why => anyhow::anyhow!(why),
+    })
+}
+
+/// What the image says of itself, if it was made by `mote quantize`.
+pub fn meta(model: &Model) -> Option<Meta> {
+    serde_json::from_slice(model.image().section(section::META).ok()?).ok()
+}
+
+/// The image's TEXT section.
+pub fn text(model: &Model) -> Result<&[u8]> {
+    model.image().section(section::TEXT).map_err(|_| {
+        anyhow::anyhow!("the image has no tokenizer: give --tokens, or quantize the model with --tokenizer FILE")
+    })
+}
+
+/// The image's tokenizer.
+pub fn tokenizer(model: &Model) -> Result<Tokenizer<'_>> {
+    Tokenizer::open(text(model)?).context("the image's tokenizer")
+}
+
+/// The tokens of a prompt, BOS first if the tokenizer wants it.
+pub fn encode(model: &Model, prompt: &str) -> Result<Vec<u32>> {
+    tokenizer::encode(text(model)?, prompt, false).context("the prompt")
+}
+
+/// Ids separated by commas.
+pub fn ids(text: &str) -> Result<Vec<u32>> {
+    let id = |word: &str| word.trim().parse::<u32>().ok();
+    match text.split(',').map(id).collect::<Option<Vec<u32>>>() {
+        Some(ids) => Ok(ids),
+        None => bail!("--tokens is {text:?}; ids separated by commas are expected, such as 1,403,407"),
+    }
+}
+
+/// Prints a value as one line of JSON.
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer(&mut out, value).map_err(std::io::Error::from)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+/// A number of bytes for people, beside the exact one.
+pub fn size(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB"];
+    let power = (0..units.len()).rev().find(|p| bytes >> (10 * p) > 0).unwrap_or(0);
+    if power == 0 {
+        return format!("{bytes} B");
+    }
+    format!("{:.1} {}", bytes as f64 / (1u64 << (10 * power)) as f64, units[power])
+}

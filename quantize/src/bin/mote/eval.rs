@@ -1,0 +1,131 @@
+//! `mote eval`: both models walk the text in lock step; nothing is stored but a number a position.
+//!
+//! The text is encoded as a whole, without BOS, and cut into chunks of `context - 1` tokens; each window is BOS and a
+//! chunk. Logits are compared at every position; where the next token lies in the window, it is predicted by both.
+
+use crate::args;
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use mote_host::{Arena, Threads};
+use mote_quantize::float::FloatModel;
+use mote_quantize::float::metrics::{Comparison, LockStep};
+use mote_quantize::import::{self, ImageModel, tokenizer};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The arguments.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The image
+    image: PathBuf,
+    /// The float model it is compared with (or another image, evaluated in floats)
+    #[arg(long, value_name = "MODEL")]
+    reference: PathBuf,
+    /// The text
+    #[arg(long, value_name = "FILE")]
+    text: PathBuf,
+    /// Positions of a window [default: the image's limit, 512 at most]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(2..))]
+    context: Option<u32>,
+    /// Stop after this many positions
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+    /// Compute with the image's weights in floats: what the weights lost, without the integer arithmetic
+    #[arg(long)]
+    float: bool,
+    /// Threads; their number changes no result
+    #[arg(long, default_value_t = args::default_threads(), value_parser = args::threads)]
+    threads: u32,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Outcome {
+    #[serde(flatten)]
+    comparison: Comparison,
+    bits_per_weight: Option<f64>,
+    arithmetic: &'static str,
+    context: u32,
+}
+
+/// Runs it.
+pub fn main(args: &Args) -> Result<ExitCode> {
+    let model = args::open(&args.image)?;
+    let tokenizer = args::tokenizer(&model)?;
+    let source = import::open_model(&args.reference)?;
+    let vocab = model.image().plan().vocab;
+    if source.config().vocab != vocab as usize {
+        bail!("{} has {} tokens, the image {vocab}: another model", args.reference.display(), source.config().vocab);
+    }
+    let text = std::fs::read(&args.text).with_context(|| format!("cannot read {}", args.text.display()))?;
+    let text = String::from_utf8(text).with_context(|| format!("{} is no UTF-8 text", args.text.display()))?;
+    let tokens = tokenizer::encode_after(args::text(&model)?, None, &text, false).context("the text")?;
+    let context = args.context.unwrap_or(512).min(model.image().plan().max_context);
+    let bos = tokenizer.bos();
+    let chunk = (context as usize).saturating_sub(bos.iter().len()).max(1);
+    let windows: Vec<Vec<u32>> = tokens.chunks(chunk).map(|c| bos.iter().chain(c).copied().collect()).collect();
+    let most = args.max_tokens.unwrap_or(usize::MAX);
+    if windows.is_empty() || most == 0 {
+        bail!("there is nothing to compare: the text has no tokens");
+    }
+
+    let reference = FloatModel::load(&*source)?;
+    let floats = if args.float { Some(FloatModel::load(&ImageModel::open(&args.image)?)?) } else { None };
+    let limits = model.limits(32, context, args.threads);
+    let pool = Threads::new(args.threads as usize);
+    let mut arena = Arena::for_limits(&model, limits)?;
+    let mut session = model.session(&mut arena, &pool)?;
+    let unit = 2f32.powi(-(session.logits_frac_bits() as i32));
+    let mut steps = LockStep::default();
+    let bar = ProgressBar::new(windows.iter().map(Vec::len).sum::<usize>().min(most) as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} positions, {eta} left  {msg}") {
+        bar.set_style(style);
+    }
+    'text: for window in &windows {
+        let expected = reference.session().forward(window)?;
+        let decoded = floats.as_ref().map(|m| m.session().forward(window)).transpose()?;
+        session.rewind(0);
+        let mut at = 0;
+        for batch in window.chunks(limits.batch as usize) {
+            if decoded.is_none() {
+                session.prefill(batch)?;
+            }
+            for row in 0..batch.len() {
+                let got = match &decoded {
+                    Some(rows) => rows[at].clone(),
+                    None => session.logits(row as u32)?.iter().map(|l| *l as f32 * unit).collect(),
+                };
+                steps.push(&expected[at], &got, window.get(at + 1).copied());
+                at += 1;
+                bar.inc(1);
+                if steps.positions() == most {
+                    break 'text;
+                }
+            }
+        }
+    }
+    bar.finish_and_clear();
+    let comparison = steps.finish().context("there is nothing to compare")?;
+    let bits_per_weight = args::meta(&model).map(|m| m.bits_per_weight);
+    let outcome =
+        Outcome { comparison, bits_per_weight, arithmetic: if args.float { "float" } else { "integer" }, context };
+    if args.json {
+        args::print_json(&outcome)?;
+    } else {
+        let Comparison { kld, perplexity, reference_perplexity, top1_agreement, positions } = comparison;
+        println!("positions               {positions} in windows of {context}, {} arithmetic", outcome.arithmetic);
+        println!("perplexity              {perplexity:.4} (reference {reference_perplexity:.4})");
+        println!(
+            "KL divergence (nats)    mean {:.6}  median {:.6}  99 % {:.6}  max {:.6}",
+            kld.mean, kld.median, kld.p99, kld.max
+        );
+        println!("same most likely token  {:.2} %", 100.0 * top1_agreement);
+        if let Some(bits) = bits_per_weight {
+            println!("bits per weight         {bits:.3}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

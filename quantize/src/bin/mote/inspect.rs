@@ -1,0 +1,199 @@
+//! `mote inspect`.
+
+use crate::args;
+use anyhow::Result;
+use mote_host::runtime::image::{Image, Limits, TensorDesc, header, section};
+use mote_host::runtime::ops;
+use mote_quantize::quantize::Meta;
+use serde::Serialize;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The arguments.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The image
+    image: PathBuf,
+    /// Also list the program, op by op
+    #[arg(long)]
+    program: bool,
+    /// Also sum all sections: reads the whole file
+    #[arg(long)]
+    verify: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Part {
+    section: &'static str,
+    offset: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Tensor {
+    index: u32,
+    name: Option<String>,
+    dtype: String,
+    shape: Vec<u32>,
+    bytes: u64,
+    relative_error: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct OpLine {
+    index: usize,
+    op: &'static str,
+    flags: u16,
+    args: Vec<i64>,
+}
+
+#[derive(Serialize)]
+struct ArenaLine {
+    batch: u32,
+    context: u32,
+    threads: u32,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Outcome {
+    format_version: u32,
+    file_bytes: u64,
+    verified: bool,
+    sections: Vec<Part>,
+    vocab: u32,
+    max_context: u32,
+    arena: Vec<ArenaLine>,
+    meta: Option<Meta>,
+    tensors: Vec<Tensor>,
+    ops: Vec<OpLine>,
+}
+
+const NAMES: [(u32, &str); 6] = [
+    (section::PROGRAM, "program"),
+    (section::PLAN, "plan"),
+    (section::TENSORS, "tensors"),
+    (section::TEXT, "text"),
+    (section::WEIGHTS, "weights"),
+    (section::META, "meta"),
+];
+
+/// Runs it.
+pub fn main(args: &Args) -> Result<ExitCode> {
+    let model = args::open(&args.image)?;
+    let image = model.image();
+    if args.verify {
+        image.verify()?;
+    }
+    let outcome = outcome(image, args::meta(&model), args)?;
+    if args.json {
+        args::print_json(&outcome)?
+    } else {
+        print(&outcome)?
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn outcome(image: &Image<'_>, meta: Option<Meta>, args: &Args) -> Result<Outcome> {
+    let sections = image.sections().map(|s| Part {
+        section: NAMES.iter().find(|(kind, _)| *kind == s.kind).map_or("unknown", |(_, name)| name),
+        offset: s.span.offset,
+        bytes: s.span.bytes,
+    });
+    let sections: Vec<Part> = sections.collect();
+    let plan = image.plan();
+    let mut arena = Vec::new();
+    for (batch, context, threads) in [(1, 64, 1), (1, 256, 1), (1, plan.max_context, 1), (32, plan.max_context, 4)] {
+        let context = context.min(plan.max_context);
+        let bytes = image.arena_bytes(Limits { batch, context, threads })?;
+        if !arena.iter().any(|l: &ArenaLine| (l.batch, l.context) == (batch, context)) {
+            arena.push(ArenaLine { batch, context, threads, bytes });
+        }
+    }
+    let mut tensors = Vec::new();
+    for index in 0..image.tensor_count() {
+        let TensorDesc { dtype, rank, dims, span, .. } = image.tensor(index)?;
+        let known = meta.as_ref().and_then(|m| m.tensors.get(index as usize));
+        tensors.push(Tensor {
+            index,
+            name: known.map(|t| t.name.clone()),
+            dtype: format!("{dtype:?}"),
+            shape: dims[..usize::from(rank)].to_vec(),
+            bytes: span.bytes,
+            relative_error: known.map(|t| t.relative_error),
+        });
+    }
+    let ops = image.program().ops().enumerate().map(|(index, op)| OpLine {
+        index,
+        op: ops::find(op.code).map_or("unknown", |def| def.name),
+        flags: op.flags,
+        // -1 for "none".
+        args: op.args.iter().map(|a| i64::from(*a as i32)).collect(),
+    });
+    Ok(Outcome {
+        format_version: header::VERSION,
+        file_bytes: sections.last().map_or(0, |s| s.offset + s.bytes),
+        verified: args.verify,
+        vocab: plan.vocab,
+        max_context: plan.max_context,
+        arena,
+        ops: if args.program { ops.collect() } else { Vec::new() },
+        meta,
+        tensors,
+        sections,
+    })
+}
+
+fn print(o: &Outcome) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    if let Some(m) = &o.meta {
+        let c = &m.config;
+        writeln!(out, "{} ({}), licence: {}", m.name, c.architecture, m.license.as_deref().unwrap_or("not stated"))?;
+        writeln!(
+            out,
+            "{} layers, width {}, feed-forward {}, {} heads of {} on {} key-value heads",
+            c.layers, c.dim, c.hidden, c.heads, c.head_dim, c.kv_heads
+        )?;
+        writeln!(
+            out,
+            "{} parameters, {:.3} bits per weight, made by {}",
+            m.parameters, m.bits_per_weight, m.quantizer
+        )?;
+        writeln!(out, "source SHA-256 {}", m.source_sha256)?;
+    }
+    writeln!(out, "vocabulary {}, context up to {}, {} bytes", o.vocab, o.max_context, o.file_bytes)?;
+    if o.verified {
+        writeln!(out, "all checksums are right")?;
+    }
+    writeln!(out, "\n{:10} {:>12} {:>12}", "section", "offset", "bytes")?;
+    for s in &o.sections {
+        writeln!(out, "{:10} {:>12} {:>12}", s.section, s.offset, s.bytes)?;
+    }
+    writeln!(out, "\n{:>8} {:>8} {:>8} {:>12}", "batch", "context", "threads", "arena bytes")?;
+    for l in &o.arena {
+        writeln!(out, "{:>8} {:>8} {:>8} {:>12}", l.batch, l.context, l.threads, l.bytes)?;
+    }
+    writeln!(
+        out,
+        "\n{:>5} {:44} {:>5} {:>14} {:>12} {:>11}",
+        "index", "tensor", "type", "shape", "bytes", "rel. error"
+    )?;
+    for t in &o.tensors {
+        let shape = t.shape.iter().map(u32::to_string).collect::<Vec<_>>().join("x");
+        let error = t.relative_error.map_or_else(String::new, |e| format!("{e:.6}"));
+        let name = t.name.as_deref().unwrap_or("");
+        writeln!(out, "{:>5} {name:44} {:>5} {shape:>14} {:>12} {error:>11}", t.index, t.dtype, t.bytes)?;
+    }
+    if !o.ops.is_empty() {
+        writeln!(out, "\n{:>5} {:11} {:>5} arguments", "index", "op", "flags")?;
+    }
+    for op in &o.ops {
+        let args = op.args.iter().map(i64::to_string).collect::<Vec<_>>().join(" ");
+        writeln!(out, "{:>5} {:11} {:>5} {args}", op.index, op.op, op.flags)?;
+    }
+    Ok(())
+}

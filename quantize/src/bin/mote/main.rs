@@ -1,0 +1,82 @@
+//! The command `mote`: quantize on a workstation, then run, measure and place the image. One file a subcommand.
+//!
+//! Data goes to stdout, talk to stderr. Exit code 0: done; 1: it could not be done, and stderr says why and what would
+//! help; 2: the command line was not understood.
+
+mod args;
+mod bench;
+mod board;
+mod eval;
+mod fit;
+mod inspect;
+mod logits;
+mod quantize;
+mod run;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use std::process::ExitCode;
+
+/// 4-bit models for microcontrollers, phones and workstations.
+#[derive(Parser)]
+#[command(name = "mote", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Quantize a model (Hugging Face folder or llama2.c checkpoint) to an image
+    Quantize(quantize::Args),
+    /// Generate text with an image
+    Run(run::Args),
+    /// Show what is in an image
+    Inspect(inspect::Args),
+    /// Say whether an image fits a board, and with what context
+    Fit(fit::Args),
+    /// Compare an image with its float model on a text: perplexity, KL divergence, agreement
+    Eval(eval::Args),
+    /// Compute logits, or their digest: the same on every device
+    Logits(logits::Args),
+    /// Measure tokens per second
+    Bench(bench::Args),
+    /// List boards; build, flash (or emulate) and run firmware with an image
+    #[command(subcommand)]
+    Board(board::Verb),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().verb {
+        Verb::Quantize(args) => quantize::main(&args),
+        Verb::Run(args) => run::main(&args),
+        Verb::Inspect(args) => inspect::main(&args),
+        Verb::Fit(args) => fit::main(&args),
+        Verb::Eval(args) => eval::main(&args),
+        Verb::Logits(args) => logits::main(&args),
+        Verb::Bench(args) => bench::main(&args),
+        Verb::Board(verb) => board::main(&verb),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "mote", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    match done {
+        Ok(code) => code,
+        Err(why) if is_closed_pipe(&why) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("mote: {why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `mote inspect x.mote | head` ends early on purpose.
+fn is_closed_pipe(why: &anyhow::Error) -> bool {
+    let io = why.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,169 @@
+//! `mote quantize`.
+
+use crate::args::{print_json, size};
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use mote_quantize::calibrate;
+use mote_quantize::codes::Coding;
+use mote_quantize::import::{self, Role, tokenizer};
+use mote_quantize::quantize::{Meta, Settings, quantize};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Which levels 4-bit codes stand for.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Codebook {
+    /// 16 levels fitted to each tensor: least error
+    Learned,
+    /// -8 to 7: the fastest on cores without table look-ups
+    Uniform,
+}
+
+/// The arguments.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Hugging Face folder (config.json, *.safetensors) or llama2.c checkpoint (.bin)
+    model: PathBuf,
+    /// The image to write
+    #[arg(short, long)]
+    out: PathBuf,
+    /// Bits of a weight's code
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(4..=8))]
+    bits: u8,
+    /// Weights that share a scale; the format has groups of 32
+    #[arg(long, default_value_t = 32)]
+    group: usize,
+    /// Levels of 4-bit codes
+    #[arg(long, value_enum, default_value_t = Codebook::Learned)]
+    codebook: Codebook,
+    /// Longest context the image will allow [default: the model's]
+    #[arg(long)]
+    context: Option<usize>,
+    /// Text to calibrate with; some of the kind the model will see is best [default: a built-in one]
+    #[arg(long, value_name = "TEXT FILE")]
+    calibrate: Option<PathBuf>,
+    /// Most tokens of it that are used
+    #[arg(long, default_value_t = 2048, value_name = "N")]
+    calibrate_tokens: usize,
+    /// Tokenizer: tokenizer.json, tokenizer.model, llama2.c's tokenizer.bin, or GGUF [default: beside the model]
+    #[arg(long)]
+    tokenizer: Option<PathBuf>,
+    /// Name of the model [default: the file's]
+    #[arg(long)]
+    name: Option<String>,
+    /// Licence of the model, to be stated in the image
+    #[arg(long)]
+    license: Option<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Summary<'m> {
+    image: &'m Path,
+    bytes: u64,
+    seconds: f64,
+    #[serde(flatten)]
+    meta: &'m Meta,
+}
+
+/// Runs it.
+pub fn main(args: &Args) -> Result<ExitCode> {
+    if args.group != 32 {
+        bail!("--group is {}; the image format has groups of 32", args.group);
+    }
+    let coding = match (args.bits, args.codebook) {
+        (4, Codebook::Learned) => Coding::N4Learned,
+        (4, Codebook::Uniform) => Coding::N4Uniform,
+        (8, _) => Coding::N8,
+        (bits, _) => bail!("--bits is {bits}; 4 or 8 are supported"),
+    };
+    let start = Instant::now();
+    let model = import::open_model(&args.model)?;
+    let config = model.config();
+    let vocabulary = tokenizer::find(&args.model, args.tokenizer.as_deref(), config.vocab)?;
+    let text = vocabulary.map(|v| v.to_bytes());
+    if text.is_none() {
+        eprintln!("no tokenizer beside the model: the image will take and give token ids only (see --tokenizer)");
+    }
+    for warning in model.warnings() {
+        eprintln!("note: {warning}");
+    }
+    let calibration = calibration_tokens(args, text.as_deref(), config.vocab)?;
+    let stem = args.model.file_stem().or(args.model.file_name()).map(|n| n.to_string_lossy().into_owned());
+    let name = args.name.clone().or(stem).unwrap_or_else(|| "model".into());
+    let settings = Settings { coding, context: args.context, name, license: args.license.clone(), calibration };
+
+    let total = Role::all(config).into_iter().map(|r| r.shape(config)).filter(|s| s.len() == 2);
+    let bar = ProgressBar::new(total.map(|s| 4 * s.iter().product::<usize>() as u64).sum());
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {eta} left  {msg}") {
+        bar.set_style(style);
+    }
+    let done = quantize(&*model, text.as_deref(), &settings, &args.out, &mut |name, bytes| {
+        bar.set_message(name.to_owned());
+        bar.inc(bytes);
+    });
+    bar.finish_and_clear();
+    let (meta, bytes) = done?;
+    let summary = Summary { image: &args.out, bytes, seconds: start.elapsed().as_secs_f64(), meta: &meta };
+    if args.json {
+        print_json(&summary)?
+    } else {
+        print(&summary)
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn calibration_tokens(args: &Args, text: Option<&[u8]>, vocab: usize) -> Result<Vec<u32>> {
+    let given = match &args.calibrate {
+        Some(path) => {
+            let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            // What is more than this cannot be used, and a cut inside a character does no harm.
+            let most = args.calibrate_tokens.saturating_mul(16).min(bytes.len());
+            Some(String::from_utf8_lossy(&bytes[..most]).into_owned())
+        }
+        None => None,
+    };
+    let mut tokens = match text {
+        Some(section) => tokenizer::encode(section, given.as_deref().unwrap_or(calibrate::TEXT), false)
+            .context("the calibration text")?,
+        None if given.is_some() => bail!("--calibrate needs a tokenizer: give one with --tokenizer"),
+        // Without a tokenizer: every id about as often as any other.
+        None => (0..1024u64).map(|i| ((i * 2_654_435_761) % vocab as u64) as u32).collect(),
+    };
+    tokens.truncate(args.calibrate_tokens);
+    if tokens.is_empty() {
+        bail!("the calibration text has no tokens");
+    }
+    Ok(tokens)
+}
+
+fn print(summary: &Summary<'_>) {
+    let Meta { config: c, tensors, .. } = summary.meta;
+    println!(
+        "{}: {} ({} layers, width {}, {} heads on {}, vocabulary {})",
+        summary.meta.name, c.architecture, c.layers, c.dim, c.heads, c.kv_heads, c.vocab
+    );
+    println!("{:44} {:>14} {:>5} {:>12} {:>12}  int32", "tensor", "shape", "bits", "bytes", "rel. error");
+    for t in tensors {
+        let shape = t.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
+        let proof = match (t.shape.len(), t.fits_i32) {
+            (2, true) => "every row fits",
+            (2, false) => "in stretches",
+            _ => "",
+        };
+        println!("{:44} {shape:>14} {:>5} {:>12} {:>12.5}  {proof}", t.name, t.bits, t.bytes, t.relative_error);
+    }
+    println!(
+        "{}: {} bytes ({}), {} parameters, {:.3} bits per weight, in {:.1} s",
+        summary.image.display(),
+        summary.bytes,
+        size(summary.bytes),
+        summary.meta.parameters,
+        summary.meta.bits_per_weight,
+        summary.seconds
+    );
+}

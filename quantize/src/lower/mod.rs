@@ -1,0 +1,202 @@
+//! Lowering: from an architecture to a program, its slots and its tensors. One file a family; each is a straight list of
+//! ops, written with [`Builder`].
+
+mod llama;
+
+pub use llama::{Ranges, hadamard, llama};
+
+use crate::import::Role;
+use crate::plan::{self, Access, Stretch};
+use mote_runtime::image::plan::{Kind, Rows};
+use mote_runtime::image::program::{ARGS, NONE};
+use mote_runtime::image::{Entry, Limits, Op, Plan, Slot};
+
+/// Where a tensor's data comes from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Source {
+    /// A matrix in codes. Its columns are multiplied by the Walsh-Hadamard matrix of blocks of `2^hadamard` first (0: not).
+    Coded {
+        /// Which.
+        role: Role,
+        /// log2 of the transform's block.
+        hadamard: u32,
+    },
+    /// The gain of a norm, int16.
+    Gain(Role),
+    /// A bias, int32 with this many fraction bits.
+    Bias(Role, i16),
+    /// Turns a position of each rotary pair, u64.
+    RopeSteps,
+}
+
+/// Range that a fixed-point slot must hold, and how its fraction bits follow from it.
+///
+/// Five bits of head room: calibration has seen only so much text, and values 32 times larger still fit. That leaves 25
+/// bits of the largest value seen.
+#[must_use]
+pub fn frac_bits(largest: f64) -> i16 {
+    const HEAD_ROOM: f64 = 5.0;
+    let bits = 31.0 - HEAD_ROOM - largest.max(1e-6).log2().ceil();
+    bits.clamp(0.0, 28.0) as i16
+}
+
+/// A program with everything it needs, ready to be written.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    /// Entry points.
+    pub entries: Vec<Entry>,
+    /// Ops.
+    pub ops: Vec<Op>,
+    /// Slots, placed.
+    pub slots: Vec<Slot>,
+    /// Names of the slots, for people.
+    pub slot_names: Vec<&'static str>,
+    /// The plan's head.
+    pub plan: Plan,
+    /// Tensors, in the order of their indices.
+    pub tensors: Vec<Source>,
+}
+
+/// Collects a program op by op.
+#[derive(Debug, Default)]
+pub struct Builder {
+    entries: Vec<Entry>,
+    ops: Vec<Op>,
+    access: Vec<Access>,
+    slots: Vec<Slot>,
+    names: Vec<&'static str>,
+    /// Slots that are another slot's place with other fraction bits.
+    aliases: Vec<(usize, usize)>,
+    tensors: Vec<Source>,
+}
+
+impl Builder {
+    /// Adds a slot.
+    pub fn slot(&mut self, name: &'static str, kind: Kind, rows: Rows, cols: usize, frac: i16) -> u32 {
+        self.slots.push(Slot { kind, rows, frac, cols: cols as u32, heads: 0, head_dim: 0, offset: [0; 4] });
+        self.names.push(name);
+        (self.slots.len() - 1) as u32
+    }
+
+    /// Adds a cache of keys and values.
+    pub fn cache(&mut self, heads: usize, head_dim: usize) -> u32 {
+        let slot = self.slot("cache", Kind::Cache, Rows::Context, heads * head_dim, 0);
+        self.slots[slot as usize].heads = heads as u32;
+        self.slots[slot as usize].head_dim = head_dim as u32;
+        slot
+    }
+
+    /// Adds a slot that is `slot`'s place with other fraction bits.
+    pub fn alias(&mut self, slot: u32, frac: i16) -> u32 {
+        self.slots.push(Slot { frac, ..self.slots[slot as usize] });
+        self.names.push(self.names[slot as usize]);
+        self.aliases.push((self.slots.len() - 1, slot as usize));
+        (self.slots.len() - 1) as u32
+    }
+
+    /// The index of a tensor, added if it is new.
+    pub fn tensor(&mut self, source: Source) -> u32 {
+        let at = self.tensors.iter().position(|t| *t == source).unwrap_or_else(|| {
+            self.tensors.push(source);
+            self.tensors.len() - 1
+        });
+        at as u32
+    }
+
+    /// Adds an op. `reads` and `writes` are slots; an op that adds to a slot does both.
+    pub fn op(&mut self, code: u16, flags: u16, args: &[u32], reads: &[u32], writes: &[u32]) {
+        let mut all = [0; ARGS];
+        all[..args.len()].copy_from_slice(args);
+        self.ops.push(Op { code, flags, args: all });
+        let place = |slot: &u32| {
+            let slot = *slot as usize;
+            self.aliases.iter().find(|(alias, _)| *alias == slot).map_or(slot, |(_, of)| *of)
+        };
+        let access = Access { reads: reads.iter().map(place).collect(), writes: writes.iter().map(place).collect() };
+        self.access.push(access);
+    }
+
+    /// Begins an entry point; the one before ends.
+    pub fn entry(&mut self, id: u32) {
+        self.end_entry();
+        self.entries.push(Entry { id, first: self.ops.len() as u32, count: 0 });
+    }
+
+    fn end_entry(&mut self) {
+        if let Some(last) = self.entries.last_mut() {
+            last.count = self.ops.len() as u32 - last.first;
+        }
+    }
+
+    /// Places the slots and ends the program. `logits` is the slot of the result.
+    #[must_use]
+    pub fn finish(mut self, max_context: usize, vocab: usize, logits: u32) -> Lowered {
+        self.end_entry();
+        let stretches: Vec<Stretch> = self
+            .entries
+            .iter()
+            .map(|e| Stretch { first: e.first as usize, end: (e.first + e.count) as usize })
+            .collect();
+        let kept: Vec<usize> = (0..self.slots.len()).filter(|s| self.slots[*s].kind == Kind::Cache).collect();
+        let lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept);
+        // What an MCU would use.
+        let nominal = Limits { batch: 4, context: max_context.clamp(1, 256) as u32, threads: 1 };
+        let offsets = plan::pack(&plan::sizes(&self.slots), &lives, nominal);
+        for (slot, offset) in self.slots.iter_mut().zip(&offsets) {
+            slot.offset = *offset;
+        }
+        for (alias, of) in &self.aliases {
+            self.slots[*alias].offset = self.slots[*of].offset;
+        }
+        let plan =
+            Plan { slots: self.slots.len() as u32, max_context: max_context as u32, vocab: vocab as u32, logits };
+        Lowered {
+            entries: self.entries,
+            ops: self.ops,
+            slots: self.slots,
+            slot_names: self.names,
+            plan,
+            tensors: self.tensors,
+        }
+    }
+}
+
+/// A number as `mantissa * 2^-exponent` with a mantissa below 2^16, the form in which ops take constants.
+#[must_use]
+pub fn mantissa(value: f64) -> (u32, i32) {
+    if value <= 0.0 || !value.is_finite() {
+        return (0, 0);
+    }
+    let exponent = 15 - value.log2().floor() as i32;
+    let mantissa = (value * 2f64.powi(exponent)).round();
+    if mantissa >= 65536.0 { ((mantissa / 2.0) as u32, exponent - 1) } else { (mantissa as u32, exponent) }
+}
+
+/// `Some(index)` or the program's word for none.
+pub(crate) fn or_none(tensor: Option<u32>) -> u32 {
+    tensor.unwrap_or(NONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mantissas() {
+        for value in [1.0, 16.0, 0.25503, 1e-9, 65535.7, 8.485] {
+            let (m, e) = mantissa(value);
+            assert!((32768..65536).contains(&m), "{value}: {m}");
+            assert!((f64::from(m) * 2f64.powi(-e) / value - 1.0).abs() < 2f64.powi(-15), "{value}");
+        }
+        assert_eq!(mantissa(0.0), (0, 0));
+    }
+
+    #[test]
+    fn fractions_leave_head_room() {
+        for largest in [0.01, 1.0, 3.0, 1000.0] {
+            let frac = frac_bits(largest);
+            assert!(largest * 32.0 * 2f64.powi(frac.into()) <= 2f64.powi(31));
+        }
+        assert_eq!(frac_bits(1e30), 0);
+    }
+}

@@ -1,0 +1,329 @@
+//! From a float model to an image, a layer at a time.
+//!
+//! ```text
+//! embed the calibration text
+//! for each layer:  run it in floats            -> ranges, importances
+//!                  code its matrices           -> appended to the weights, then dropped
+//! head and embedding likewise
+//! lower with the ranges                        -> program, slots, tensor order
+//! gains, biases, rotary steps                  -> appended
+//! write
+//! ```
+//!
+//! The largest things in memory are one layer in floats, one matrix being coded, and the residual stream of the text.
+
+use crate::calibrate::{Calibration, Importances};
+use crate::codes::{CodedMatrix, Coding, Stats, code_matrix, hadamard_rows};
+use crate::float::{FloatError, FloatLayer};
+use crate::import::{ImportError, LlmConfig, Model, Role};
+use crate::lower::{Lowered, Source, hadamard, llama};
+use crate::write::{Weights, WriteError};
+use mote_runtime::image::header::Span;
+use mote_runtime::image::program::HEAD_BYTES as PROGRAM_HEAD;
+use mote_runtime::image::{Dtype, TensorDesc, section};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuantizeError {
+    /// The model could not be read.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// The float evaluator.
+    #[error(transparent)]
+    Float(#[from] FloatError),
+    /// The image could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A weight is not a number.
+    #[error("tensor {name} holds values that are not finite: the model is damaged")]
+    NotFinite {
+        /// The tensor.
+        name: String,
+    },
+    /// The context asked for is impossible.
+    #[error("a context of {asked} was asked for; the model was made for 1 to {longest}")]
+    Context {
+        /// Asked for.
+        asked: usize,
+        /// The model's.
+        longest: usize,
+    },
+}
+
+/// How to quantize.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How matrices are coded.
+    pub coding: Coding,
+    /// Longest context; the model's if none is given.
+    pub context: Option<usize>,
+    /// The model's name.
+    pub name: String,
+    /// Its licence, if known.
+    pub license: Option<String>,
+    /// Tokens of the calibration text.
+    pub calibration: Vec<u32>,
+}
+
+/// What became of one tensor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TensorReport {
+    /// Hugging Face's name.
+    pub name: String,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// Bits of a code, or of an integer.
+    pub bits: u8,
+    /// log2 of the Walsh-Hadamard block its columns were transformed by.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hadamard: u32,
+    /// ||W - W'|| / ||W||.
+    pub relative_error: f64,
+    /// Whether every row's sum provably fits int32, whatever the activations.
+    pub fits_i32: bool,
+    /// Largest bound of a row's sum.
+    pub row_bound: u64,
+    /// Bytes in the image.
+    pub bytes: u64,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// What an image says of itself: its META section.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Meta {
+    /// Name of the model.
+    pub name: String,
+    /// Licence, if known.
+    pub license: Option<String>,
+    /// SHA-256 of the files that held the weights.
+    pub source_sha256: String,
+    /// Version of the quantizer.
+    pub quantizer: String,
+    /// Architecture and sizes.
+    pub config: LlmConfig,
+    /// Bits of the matrices' codes.
+    pub bits: u8,
+    /// Tokens of calibration text.
+    pub calibration_tokens: usize,
+    /// All tensors, in the order of the tensor table.
+    pub tensors: Vec<TensorReport>,
+    /// Weights in matrices, gains and biases.
+    pub parameters: u64,
+    /// Bits of all tensors over their number of weights.
+    pub bits_per_weight: f64,
+}
+
+/// A matrix in the image.
+struct Placed {
+    desc: TensorDesc,
+    report: TensorReport,
+}
+
+/// Quantizes `model` to an image at `out`; `text` is its TEXT section. `progress` is told each tensor's name and the
+/// number of bytes that its weights had as f32. Returns what the image says of itself and its bytes.
+///
+/// # Errors
+/// [`QuantizeError`]; `out` is then as it was before.
+pub fn quantize(
+    model: &dyn Model,
+    text: Option<&[u8]>,
+    settings: &Settings,
+    out: &Path,
+    progress: &mut dyn FnMut(&str, u64),
+) -> Result<(Meta, u64), QuantizeError> {
+    let c = model.config();
+    let context = settings.context.unwrap_or(c.max_context);
+    if !(1..=c.max_context).contains(&context) {
+        return Err(QuantizeError::Context { asked: context, longest: c.max_context });
+    }
+    let mut weights = Weights::begin(out)?;
+    let mut placed: Vec<(Source, Placed)> = Vec::new();
+    let mut code = |role: Role, log2: u32, importance: &[f32], weights: &mut Weights| {
+        let (matrix, name) = coded(model, role, log2, settings.coding, importance)?;
+        let span = weights.append(&matrix.bytes)?;
+        progress(&name, 4 * (matrix.rows * matrix.cols) as u64);
+        placed.push((Source::Coded { role, hadamard: log2 }, place(name, log2, &matrix, span)));
+        Ok::<_, QuantizeError>(())
+    };
+    let mut calibration = Calibration::begin(model, &settings.calibration)?;
+    for l in 0..c.layers {
+        let Importances { qkv, o, gate_up, down } = calibration.layer(c, &FloatLayer::load(model, l)?)?;
+        for (role, log2, importance) in [
+            (Role::Q(l), 0, &qkv),
+            (Role::K(l), 0, &qkv),
+            (Role::V(l), 0, &qkv),
+            (Role::O(l), hadamard(c.heads * c.head_dim), &o),
+            (Role::Gate(l), 0, &gate_up),
+            (Role::Up(l), 0, &gate_up),
+            (Role::Down(l), hadamard(c.hidden), &down),
+        ] {
+            code(role, log2, importance, &mut weights)?;
+        }
+    }
+    let head = calibration.finish(model)?;
+    if !c.tied {
+        code(Role::Head, 0, &head, &mut weights)?;
+    }
+    // A table that is also the head is judged as the head: an embedding's columns all count alike.
+    code(Role::Embed, 0, if c.tied { &head } else { &[] }, &mut weights)?;
+
+    let lowered = llama(c, &calibration.ranges, context);
+    let mut descs = Vec::new();
+    let mut reports = Vec::new();
+    for source in &lowered.tensors {
+        let Placed { desc, report } = match placed.iter().position(|(s, _)| s == source) {
+            Some(at) => placed.swap_remove(at).1,
+            None => small(model, *source, &mut weights)?,
+        };
+        descs.push(desc);
+        reports.push(report);
+    }
+    let roles = Role::all(c);
+    let parameters: u64 = roles.iter().map(|r| r.shape(c).iter().product::<usize>() as u64).sum();
+    let bytes: u64 = reports.iter().map(|r| r.bytes).sum();
+    let meta = Meta {
+        name: settings.name.clone(),
+        license: settings.license.clone(),
+        source_sha256: hex(&model.source_hash()?),
+        quantizer: concat!("mote ", env!("CARGO_PKG_VERSION")).to_owned(),
+        config: c.clone(),
+        bits: settings.coding.bits(),
+        calibration_tokens: settings.calibration.len(),
+        tensors: reports,
+        parameters,
+        bits_per_weight: bytes as f64 * 8.0 / parameters as f64,
+    };
+    let json = serde_json::to_vec(&meta).unwrap_or_default();
+    let (program, plan) = (program_bytes(&lowered), plan_bytes(&lowered));
+    let table: Vec<u8> = descs.iter().flat_map(TensorDesc::to_bytes).collect();
+    let mut sections: Vec<(u32, &[u8])> =
+        vec![(section::PROGRAM, &program), (section::PLAN, &plan), (section::TENSORS, &table), (section::META, &json)];
+    sections.extend(text.map(|t| (section::TEXT, t)));
+    let bytes = weights.finish(&sections)?;
+    Ok((meta, bytes))
+}
+
+fn finite(model: &dyn Model, role: Role) -> Result<Vec<f32>, QuantizeError> {
+    let values = model.tensor(role)?;
+    if values.iter().all(|v| v.is_finite()) { Ok(values) } else { Err(QuantizeError::NotFinite { name: role.name() }) }
+}
+
+fn coded(
+    model: &dyn Model,
+    role: Role,
+    log2: u32,
+    coding: Coding,
+    importance: &[f32],
+) -> Result<(CodedMatrix, String), QuantizeError> {
+    let shape = role.shape(model.config());
+    let mut values = finite(model, role)?;
+    // (W H / n)(H x) = W x, since H H = n.
+    hadamard_rows(&mut values, shape[1], log2);
+    let scale = 2f32.powi(-(log2 as i32));
+    values.iter_mut().for_each(|v| *v *= scale);
+    let importance = Some(importance).filter(|i| !i.is_empty());
+    Ok((code_matrix(&values, shape[0], shape[1], coding, importance), role.name()))
+}
+
+fn place(name: String, hadamard: u32, matrix: &CodedMatrix, span: Span) -> Placed {
+    let Stats { relative_error, row_bound, .. } = matrix.stats;
+    let report = TensorReport {
+        name,
+        shape: vec![matrix.rows, matrix.cols],
+        bits: matrix.bits,
+        hadamard,
+        relative_error,
+        fits_i32: matrix.stats.fits_i32(),
+        row_bound,
+        bytes: span.bytes,
+    };
+    Placed { desc: TensorDesc { span, ..matrix.desc() }, report }
+}
+
+/// Gains, biases and rotary steps.
+fn small(model: &dyn Model, source: Source, weights: &mut Weights) -> Result<Placed, QuantizeError> {
+    let c = model.config();
+    let (name, dtype, exponent, bytes, error) = match source {
+        Source::Coded { role, .. } => unreachable!("{} was not coded", role.name()),
+        Source::Gain(role) => {
+            let values = finite(model, role)?;
+            let top = values.iter().fold(1e-9f64, |m, v| m.max(f64::from(v.abs())));
+            let exponent = (32767.0 / top).log2().floor() as i32;
+            let (bytes, error) = integers(&values, exponent, |v| (v as i16).to_le_bytes());
+            (role.name(), Dtype::I16, exponent, bytes, error)
+        }
+        Source::Bias(role, frac) => {
+            let values = finite(model, role)?;
+            let (bytes, error) = integers(&values, frac.into(), |v| (v as i32).to_le_bytes());
+            (role.name(), Dtype::I32, frac.into(), bytes, error)
+        }
+        Source::RopeSteps => {
+            let turns = c.rope_frequencies().into_iter().map(|f| f / std::f64::consts::TAU);
+            let bytes = turns.flat_map(|t| ((t.fract() * 2f64.powi(64)) as u64).to_le_bytes()).collect();
+            ("rope.turns_per_position".into(), Dtype::U64, 64, bytes, 0.0)
+        }
+    };
+    let width = match dtype {
+        Dtype::I16 => 2,
+        Dtype::I32 => 4,
+        _ => 8,
+    };
+    let count = bytes.len() / width;
+    let span = weights.append(&bytes)?;
+    let desc = TensorDesc { dtype, rank: 1, exponent, dims: [count as u32, 1, 1, 1], span, codebook: [0; 16] };
+    let report = TensorReport {
+        name,
+        shape: vec![count],
+        bits: 8 * width as u8,
+        hadamard: 0,
+        relative_error: error,
+        fits_i32: true,
+        row_bound: 0,
+        bytes: span.bytes,
+    };
+    Ok(Placed { desc, report })
+}
+
+/// Values times 2^exponent, rounded, and the relative error of that.
+fn integers<const N: usize>(values: &[f32], exponent: i32, bytes: impl Fn(f64) -> [u8; N]) -> (Vec<u8>, f64) {
+    let scale = 2f64.powi(exponent);
+    let (mut out, mut lost, mut total) = (Vec::new(), 0f64, 0f64);
+    for v in values.iter().map(|v| f64::from(*v)) {
+        let integer = (v * scale).round();
+        out.extend(bytes(integer));
+        lost += (integer / scale - v).powi(2);
+        total += v * v;
+    }
+    (out, if total > 0.0 { (lost / total).sqrt() } else { 0.0 })
+}
+
+/// The PROGRAM section.
+#[must_use]
+pub fn program_bytes(lowered: &Lowered) -> Vec<u8> {
+    let mut bytes = vec![0; PROGRAM_HEAD];
+    bytes[..4].copy_from_slice(&(lowered.entries.len() as u32).to_le_bytes());
+    bytes[4..8].copy_from_slice(&(lowered.ops.len() as u32).to_le_bytes());
+    bytes.extend(lowered.entries.iter().flat_map(|e| e.to_bytes()));
+    bytes.extend(lowered.ops.iter().flat_map(|o| o.to_bytes()));
+    bytes
+}
+
+/// The PLAN section.
+#[must_use]
+pub fn plan_bytes(lowered: &Lowered) -> Vec<u8> {
+    let mut bytes = lowered.plan.to_bytes().to_vec();
+    bytes.extend(lowered.slots.iter().flat_map(|s| s.to_bytes()));
+    bytes
+}
+
+/// Bytes as hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

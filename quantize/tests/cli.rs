@@ -1,0 +1,283 @@
+//! The command as a user meets it: what it prints, and what it says when something is wrong.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+fn model() -> PathBuf {
+    root().join("examples/models/llm")
+}
+
+fn mote(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mote")).args(args).current_dir(root()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Standard output of a run that must succeed.
+fn good(args: &[&str]) -> String {
+    let out = mote(args);
+    assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+    text(&out.stdout)
+}
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&good(args)).unwrap()
+}
+
+/// Standard error of a run that must fail with this code.
+fn bad(code: i32, args: &[&str]) -> String {
+    let out = mote(args);
+    let why = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(code), "{args:?}: {why}");
+    assert!(!why.contains("panicked"), "{args:?}: {why}");
+    why
+}
+
+/// The bundled model in 4 bits, quantized once.
+fn image() -> &'static str {
+    static IMAGE: OnceLock<(tempfile::TempDir, String)> = OnceLock::new();
+    &IMAGE
+        .get_or_init(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("llm.mote").to_str().unwrap().to_owned();
+            let summary = json(&["quantize", model().to_str().unwrap(), "-o", &path, "--context", "128", "--json"]);
+            assert!(summary["bits_per_weight"].as_f64().unwrap() < 4.4, "{summary}");
+            assert_eq!(summary["bytes"].as_u64().unwrap(), std::fs::metadata(&path).unwrap().len());
+            (folder, path)
+        })
+        .1
+}
+
+#[test]
+fn quantizing_twice_gives_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("again.mote");
+    good(&["quantize", model().to_str().unwrap(), "-o", path.to_str().unwrap(), "--context", "128"]);
+    assert!(std::fs::read(path).unwrap() == std::fs::read(image()).unwrap());
+}
+
+#[test]
+fn a_seed_gives_the_same_text_whatever_the_threads_and_batches() {
+    let run = |seed: &str, threads: &str, batch: &str| {
+        let args = [
+            "run",
+            image(),
+            "--prompt",
+            "Once upon a time",
+            "-n",
+            "24",
+            "--seed",
+            seed,
+            "--threads",
+            threads,
+            "--batch",
+            batch,
+        ];
+        let found = json(&[&args[..], &["--json"]].concat());
+        // The text alone goes to stdout, and it is the same.
+        assert_eq!(good(&args).trim_end_matches('\n'), found["text"].as_str().unwrap().trim_end_matches('\n'));
+        found["tokens"].clone()
+    };
+    let one = run("7", "1", "32");
+    assert_eq!(one, run("7", "2", "1"));
+    assert_ne!(one, run("8", "1", "32"));
+}
+
+#[test]
+fn logits_have_one_digest_and_a_likeliest_token() {
+    let digest = |extra: &[&str]| {
+        let tokens = "0,403,407,261,378,377,282,447,421,396,262";
+        good(&[&["logits", image(), "--tokens", tokens, "--sha256"], extra].concat())
+    };
+    let one = digest(&[]);
+    assert!(one.starts_with("logits_sha256=") && one.trim_end().len() == 14 + 64, "{one}");
+    for extra in [["--batch", "1"], ["--batch", "3"], ["--threads", "1"], ["--threads", "3"]] {
+        assert_eq!(digest(&extra), one, "{extra:?}");
+    }
+    let found = json(&["logits", image(), "--prompt", "Once upon a", "--json"]);
+    assert_eq!(found["likeliest"][0]["text"], " time", "{found}");
+}
+
+#[test]
+fn eval_prints_what_scripts_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("story.txt");
+    std::fs::write(&file, "Once upon a time there was a little girl. She liked to play in the park. ".repeat(8))
+        .unwrap();
+    let (file, reference) = (file.to_str().unwrap(), model());
+    let eval = |extra: &[&str]| {
+        let args = ["eval", image(), "--reference", reference.to_str().unwrap(), "--text", file, "--json"];
+        json(&[&args, extra].concat())
+    };
+    let whole = eval(&[]);
+    assert!(whole["kld"]["mean"].as_f64().unwrap() > 0.0);
+    for key in ["perplexity", "reference_perplexity", "top1_agreement", "bits_per_weight"] {
+        assert!(whole[key].as_f64().unwrap() > 0.0, "{key}: {whole}");
+    }
+    assert!(whole["top1_agreement"].as_f64().unwrap() > 0.5);
+    assert_eq!(eval(&["--max-tokens", "20"])["positions"], 20);
+    // The same weights in floats are about as far from the reference.
+    let ratio = whole["kld"]["mean"].as_f64().unwrap() / eval(&["--float"])["kld"]["mean"].as_f64().unwrap();
+    assert!((0.5..2.0).contains(&ratio), "{ratio}");
+    // An image is as good a reference as any: compared with itself in floats, its weights lose nothing.
+    let itself = json(&["eval", image(), "--reference", image(), "--text", file, "--float", "--json"]);
+    assert!(itself["kld"]["mean"].as_f64().unwrap() < 1e-9, "{itself}");
+}
+
+#[test]
+fn inspect_and_fit_state_exact_bytes() {
+    let found = json(&["inspect", image(), "--verify", "--program", "--json"]);
+    assert_eq!(found["verified"], true);
+    assert_eq!(found["file_bytes"].as_u64().unwrap(), std::fs::metadata(image()).unwrap().len());
+    assert_eq!(found["max_context"], 128);
+    assert_eq!(found["ops"][0]["op"], "embed");
+    assert!(good(&["inspect", image()]).contains("model.layers.3.mlp.down_proj.weight"));
+    let fits = json(&["fit", image(), "--board", "qemu-m4", "--context", "128", "--json"]);
+    assert_eq!((&fits["fits"], &fits["longest_context"]), (&Value::Bool(true), &Value::from(128)));
+    // Too much for the board: exit code 1, and a verdict all the same.
+    let out = mote(&["fit", image(), "--board", "qemu-m4", "--batch", "4096", "--json"]);
+    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(serde_json::from_slice::<Value>(&out.stdout).unwrap()["fits"], false);
+}
+
+#[test]
+fn bench_and_board_list_and_completions() {
+    let found = json(&["bench", image(), "--runs", "1", "-n", "4", "--prompt-tokens", "4", "--json"]);
+    assert!(found["decode_tokens_per_second"]["median"].as_f64().unwrap() > 0.0);
+    let boards = json(&["board", "list", "--json"]);
+    let names: Vec<&str> = boards.as_array().unwrap().iter().map(|b| b["name"].as_str().unwrap()).collect();
+    for name in ["qemu-m3", "qemu-m4", "qemu-rv32"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    assert!(good(&["completions", "bash"]).contains("_mote"));
+}
+
+#[test]
+fn wrong_files_are_named_and_a_way_out_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("x.mote");
+    let out = out.to_str().unwrap();
+    let at = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    assert!(bad(1, &["run", "/nonexistent.mote"]).contains("/nonexistent.mote"));
+    assert!(bad(1, &["run", &at("empty.mote", b"")]).contains("empty.mote"));
+    assert!(bad(1, &["run", &at("text.mote", b"hello")]).contains("mote quantize"));
+    assert!(bad(1, &["quantize", "/nonexistent", "-o", out]).contains("/nonexistent"));
+    assert!(bad(1, &["quantize", folder.path().to_str().unwrap(), "-o", out]).contains("config.json"));
+    assert!(bad(1, &["quantize", &at("few.bin", &[0; 20]), "-o", out]).contains("too few"));
+    assert!(bad(1, &["quantize", &at("zero.bin", &[0; 4096]), "-o", out]).contains("not a llama2.c checkpoint"));
+    let gguf = bad(1, &["quantize", &at("Llama-3.2-1B-v1.0-Q4_0.gguf", b"GGUF\x03\0\0\0"), "-o", out]);
+    assert!(gguf.contains("GGUF") && gguf.contains("Q4_0") && gguf.contains("Hugging Face folder"), "{gguf}");
+    assert!(bad(1, &["fit", image(), "--board", "toaster"]).contains("qemu-m3"));
+    assert!(bad(1, &["logits", image(), "--tokens", "1,x"]).contains("1,x"));
+    assert!(bad(1, &["logits", image(), "--tokens", "1,99999"]).contains("99999"));
+    assert!(bad(2, &["run", image(), "--temperature", "-1"]).contains("0 to"));
+    assert!(bad(2, &["run", image(), "--temperature", "NaN"]).contains("0 to"));
+    assert!(bad(2, &["quantize", "x", "-o", out, "--bits", "3"]).contains("4..=8"));
+    assert!(bad(1, &["quantize", "x", "-o", out, "--bits", "5"]).contains("4 or 8"));
+    assert!(bad(1, &["quantize", "x", "-o", out, "--group", "64"]).contains("32"));
+    let long = bad(1, &["quantize", model().to_str().unwrap(), "-o", out, "--context", "100000"]);
+    assert!(long.contains("100000") && long.contains("256"), "{long}");
+    let nowhere = bad(1, &["quantize", model().to_str().unwrap(), "-o", "/nonexistent/x.mote"]);
+    assert!(nowhere.contains("/nonexistent/x.mote"), "{nowhere}");
+    assert!(!Path::new(out).exists());
+}
+
+#[test]
+fn damaged_models_are_refused_and_leave_no_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |edit: &dyn Fn(&mut Vec<u8>), name: &str| {
+        for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+            let mut bytes = std::fs::read(model().join(file)).unwrap();
+            if file == name {
+                edit(&mut bytes);
+            }
+            std::fs::write(folder.path().join(file), bytes).unwrap();
+        }
+        let out = folder.path().join("x.mote");
+        let why = bad(1, &["quantize", folder.path().to_str().unwrap(), "-o", out.to_str().unwrap()]);
+        assert!(!out.exists());
+        why
+    };
+    let replace = |from: &'static str, to: &'static str| {
+        move |bytes: &mut Vec<u8>| *bytes = String::from_utf8(bytes.clone()).unwrap().replace(from, to).into_bytes()
+    };
+    let why = copy(&|b| b.truncate(b.len() / 2), "model.safetensors");
+    assert!(why.contains("model.safetensors"), "{why}");
+    let why = copy(&|b| b.truncate(4), "model.safetensors");
+    assert!(why.contains("model.safetensors"), "{why}");
+    let why = copy(&replace("\"hidden_size\": 256", "\"hidden_size\": 512"), "config.json");
+    assert!(why.contains("shape"), "{why}");
+    let why = copy(&replace("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5"), "config.json");
+    assert!(why.contains("model.layers.4") && why.contains("missing"), "{why}");
+    let why = copy(&replace("LlamaForCausalLM", "MambaForCausalLM"), "config.json");
+    assert!(why.contains("Mamba") && why.contains("supported"), "{why}");
+    let why = copy(&replace("\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\""), "config.json");
+    assert!(why.contains("gelu"), "{why}");
+    let why = copy(&|b| *b.last_mut().unwrap() = b'x', "config.json");
+    assert!(why.contains("JSON"), "{why}");
+    // A NaN among the weights: f16 0x7E00 somewhere in the data.
+    let why = copy(
+        &|b| {
+            let at = b.len() - 1000;
+            b[at..at + 2].copy_from_slice(&0x7E00u16.to_le_bytes());
+        },
+        "model.safetensors",
+    );
+    assert!(why.contains("not finite"), "{why}");
+    let why = copy(&|b| b.truncate(b.len() / 3), "tokenizer.json");
+    assert!(why.contains("tokenizer.json"), "{why}");
+}
+
+#[test]
+fn truncated_and_flipped_images_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(image()).unwrap();
+    let path = folder.path().join("x.mote");
+    for bytes in [1, 8, 63, 64, 500, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&path, &whole[..bytes]).unwrap();
+        let why = bad(1, &["logits", path.to_str().unwrap(), "--tokens", "1"]);
+        assert!(why.contains("x.mote"), "{why}");
+    }
+    std::fs::write(&path, [&whole[..], b"x"].concat()).unwrap();
+    assert!(bad(1, &["logits", path.to_str().unwrap(), "--tokens", "1"]).contains("after its end"));
+    let mut flipped = whole.clone();
+    let weights = whole.len() / 2;
+    flipped[weights] ^= 1;
+    std::fs::write(&path, &flipped).unwrap();
+    // The weights are not read when the image is opened; `--verify` reads them.
+    assert!(bad(1, &["inspect", path.to_str().unwrap(), "--verify"]).contains("checksum"));
+}
+
+/// A full disk: the old image stays, nothing else does. Needs a small file system of its own, so root and Linux.
+#[test]
+fn a_full_disk_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().to_str().unwrap();
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs", disk]).output();
+    if !mount.is_ok_and(|o| o.status.success()) {
+        eprintln!("skipped: cannot mount a small file system here (not root?)");
+        return;
+    }
+    let out = folder.path().join("x.mote");
+    std::fs::write(&out, b"the image of yesterday").unwrap();
+    let ran = mote(&["quantize", model().to_str().unwrap(), "-o", out.to_str().unwrap()]);
+    let (kept, files) = (std::fs::read(&out).unwrap(), std::fs::read_dir(folder.path()).unwrap().count());
+    let unmounted = Command::new("umount").arg(disk).status().unwrap();
+    let why = text(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{why}");
+    assert!(why.contains("x.mote") && why.contains("No space left"), "{why}");
+    assert_eq!((&kept[..], files), (&b"the image of yesterday"[..], 1));
+    assert!(unmounted.success());
+}

@@ -1,0 +1,464 @@
+//! NUMERICS.md written down a second time, as it stands there, in 128-bit integers that cannot overflow: a whole model
+//! has the same logits, bit for bit. So the page is complete, and no sum of the runtime wraps.
+
+mod support;
+
+use std::collections::HashMap;
+
+use mote_runtime::fixed::{self, exp::exp2_neg_q16, requantize};
+use mote_runtime::image::Dtype;
+use mote_runtime::image::plan::{Kind, Rows, Slot};
+use mote_runtime::image::program::{NONE, Op};
+use mote_runtime::{Image, Limits, Session, ops};
+use support::{Arena, Builder, Matrix, Random, code, small_model};
+
+type Row = Vec<i128>;
+
+// 2. Rounding and saturation.
+
+fn r(v: i128, s: i128) -> i128 {
+    let low = i128::from(i64::MIN);
+    let value = match s {
+        ..=-64 => v.signum() << 100,
+        -63..=0 => v << -s,
+        1..=63 => (v + (1 << (s - 1))) >> s,
+        _ => 0,
+    };
+    value.clamp(low, -low - 1)
+}
+
+fn sat(v: i128) -> i128 {
+    v.clamp(-(1 << 31), (1 << 31) - 1)
+}
+
+fn bits(v: i128) -> i128 {
+    i128::from(128 - v.leading_zeros())
+}
+
+fn peak(x: &[i128]) -> i128 {
+    x.iter().map(|v| v.abs()).max().unwrap_or(0)
+}
+
+// 4. Quantize.
+
+#[derive(Clone, Debug, Default)]
+struct Q8 {
+    mant: i128,
+    exp: i128,
+    codes: Row,
+}
+
+fn quantize(x: &[i128], frac: i128, t: i128) -> Q8 {
+    let mut x = x.to_vec();
+    let mut lost = 0;
+    if t > 0 {
+        lost = (bits(peak(&x)) + t - 30).max(0);
+        x.iter_mut().for_each(|v| *v = r(*v, lost));
+        let sign = |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { 1 } else { -1 };
+        let block = |x: &[i128]| -> Row {
+            (0..x.len()).map(|i| x.iter().enumerate().map(|(j, v)| sign(i, j) * v).sum()).collect()
+        };
+        x = x.chunks(1 << t).flat_map(block).collect();
+    }
+    let a = peak(&x);
+    if a == 0 {
+        return Q8 { codes: vec![0; x.len()], ..Q8::default() };
+    }
+    let n = 32 - bits(a);
+    let a = (((a << n) - 1) >> 17) + 1;
+    let (inv, mant) = ((127 << 24) / a, (128 * a + 63) / 127);
+    Q8 { mant, exp: n - 10 + frac - lost, codes: x.iter().map(|v| r(v * inv, 41 - n)).collect() }
+}
+
+// 5. Matmul; 6. embed.
+
+fn matmul(m: &Matrix, x: &Q8, frac: i128, row: usize, bias: i128, old: i128) -> i128 {
+    let acc: i128 = (0..m.cols).map(|c| i128::from(m.scale(row, c)) * i128::from(m.level(row, c)) * x.codes[c]).sum();
+    let top = m.book.map_or(128, |book| book.iter().map(|c| i128::from(c.unsigned_abs())).fold(1, i128::max));
+    let excess = (bits(32 * 128 * 255 * top * m.cols.div_ceil(32) as i128) - 31).max(0);
+    let unit = (i128::from(m.mults[row]) * x.mant) >> excess;
+    sat(sat(r(acc * unit, i128::from(m.exponent) + x.exp - frac - excess)) + bias + old)
+}
+
+fn embed(m: &Matrix, token: usize, frac: i128) -> Row {
+    let value = |c: usize| i128::from(m.level(token, c) * m.scale(token, c) * i64::from(m.mults[token]));
+    (0..m.cols).map(|c| sat(r(value(c), i128::from(m.exponent) - frac))).collect()
+}
+
+// 7. RMS norm.
+
+struct Norm {
+    eps: i128,
+    rmant: i128,
+    rexp: i128,
+    gamma: Option<(Row, i128)>,
+}
+
+fn rms_norm(x: &[i128], norm: &Norm, out_frac: i128) -> Row {
+    let drop = (bits(peak(x)) - 23).max(0);
+    let squares: i128 = x.iter().map(|v| r(*v, drop).pow(2)).sum();
+    let s = (squares + (norm.eps >> (2 * drop))).min((1 << 64) - 1);
+    if s == 0 {
+        return vec![0; x.len()];
+    }
+    let (root, h) = rsqrt(s);
+    let unit = r(root * norm.rmant, 16);
+    let n = |v: &i128| r(v * unit, h + drop + norm.rexp - 8);
+    match &norm.gamma {
+        None => x.iter().map(|v| sat(r(n(v), 22 - out_frac))).collect(),
+        Some((gamma, exponent)) => {
+            x.iter().zip(gamma).map(|(v, g)| sat(r(sat(n(v)) * g, 22 + exponent - out_frac))).collect()
+        }
+    }
+}
+
+// 8. RoPE.
+
+fn rope(x: &mut [i128], steps: &[u64], position: u64) {
+    let half = x.len() / 2;
+    for (i, step) in steps.iter().enumerate() {
+        let (cos, sin) = cos_sin(step.wrapping_mul(position));
+        let (a, b) = (x[i], x[i + half]);
+        x[i] = sat(r(a * cos - b * sin, 30));
+        x[i + half] = sat(r(a * sin + b * cos, 30));
+    }
+}
+
+// 9. Attention of one head.
+
+fn attention(q: &Q8, (umant, uexp): (i128, i128), k: &[Q8], v: &[Q8], frac: i128) -> Row {
+    let m = (q.mant * umant + (1 << 15)) >> 16;
+    let dot = |k: &Q8| q.codes.iter().zip(&k.codes).map(|(a, b)| a * b).sum::<i128>();
+    let scores: Row = k.iter().map(|k| sat(r(dot(k) * m * k.mant, q.exp + k.exp + uexp - 32))).collect();
+    let top = *scores.iter().max().unwrap();
+    let e: Row = scores.iter().map(|s| exp2(top - s)).collect();
+    let total: i128 = e.iter().sum();
+    let base = v.iter().filter(|v| v.mant != 0).map(|v| v.exp).min().unwrap_or(0);
+    // The prefix-sum form: what carry does, said without it.
+    let mut run = 1 << 30;
+    let mut weights = Vec::new();
+    for (e, v) in e.iter().zip(v) {
+        let next = run + ((e * v.mant) >> (v.exp - base).clamp(0, 63));
+        weights.push((next >> 31) - (run >> 31));
+        run = next;
+    }
+    let shift = bits(total) - 31;
+    let inverse = recip(total >> shift);
+    (0..q.codes.len())
+        .map(|j| {
+            let sum: i128 = weights.iter().zip(v).map(|(w, v)| w * v.codes[j]).sum();
+            sat(r(r(sum, shift) * inverse, 30 + base - frac))
+        })
+        .collect()
+}
+
+// 10. GLU.
+
+fn glu(g: i128, u: i128, gate_frac: i128, up_frac: i128, out_frac: i128) -> i128 {
+    let z = r(g.abs() * 1_549_082_005, gate_frac + 14).min((1 << 32) - 1);
+    let e = exp2(z);
+    let inverse = recip((1 << 30) + e);
+    let sigmoid = if g >= 0 { inverse } else { (e * inverse) >> 30 };
+    sat(r(sat(r(g * sigmoid, 31)) * u, gate_frac + up_frac - out_frac))
+}
+
+// 12. Functions.
+
+fn exp2(d: i128) -> i128 {
+    if d >= 31 << 16 {
+        return 0;
+    }
+    let table = (2f64.powi(30) * 2f64.powf(-((d >> 10 & 63) as f64) / 64.0)).round() as i128;
+    let x = ((d % 1024) * 744_261_118) >> 16;
+    let x2 = (x * x) >> 30;
+    let x3 = (x2 * x) >> 30;
+    let v = (table * ((1 << 30) - x + (x2 >> 1) - x3 / 6) + (1 << 29)) >> 30;
+    (((2 * v) >> (d >> 16)) + 1) >> 1
+}
+
+fn recip(d: i128) -> i128 {
+    let mut y = 3_031_741_621 - ((2_021_161_081 * d) >> 31);
+    for _ in 0..3 {
+        let xy = (d * y) >> 31;
+        y = (y * ((1 << 31) - xy)) >> 30;
+    }
+    y
+}
+
+fn rsqrt(v: i128) -> (i128, i128) {
+    let even = (64 - bits(v)) & 62;
+    let u = (v << even) >> 32;
+    let mut y = 2_388_753_613 - ((1_381_046_866 * u) >> 32);
+    for _ in 0..4 {
+        let y2 = (y * y) >> 30;
+        let t = (u * y2) >> 32;
+        y = (y * ((3 << 30) - t)) >> 31;
+    }
+    (y, (64 - even) / 2)
+}
+
+fn cos_sin(phase: u64) -> (i128, i128) {
+    let table = |i: u64| (2f64.powi(30) * (core::f64::consts::FRAC_PI_2 * i as f64 / 64.0).sin()).round() as i128;
+    let (i, rest) = (phase >> 56 & 63, i128::from(phase >> 32 & 0xFF_FFFF));
+    let d = (rest * 843_314_857) >> 29;
+    let d2 = (d * d) >> 30;
+    let sin_d = d - ((((d2 * d) >> 30) * 178_956_971) >> 30);
+    let cos_d = (1 << 30) - (d2 >> 1) + ((((d2 * d2) >> 30) * 44_739_243) >> 30);
+    let (s, c) = (table(i), table(64 - i));
+    let sin = (s * cos_d + c * sin_d + (1 << 29)) >> 30;
+    let cos = (c * cos_d - s * sin_d + (1 << 29)) >> 30;
+    match phase >> 62 {
+        0 => (cos, sin),
+        1 => (-sin, cos),
+        2 => (-cos, -sin),
+        _ => (sin, -cos),
+    }
+}
+
+// The whole of a program, one token at a time.
+
+/// Keys and values of a cache: [head][position].
+type Cache = Vec<Vec<(Q8, Q8)>>;
+
+#[derive(Default)]
+struct Interpreter {
+    /// I32 rows by place, since glu's result has its gate's place.
+    rows: HashMap<[u64; 4], Row>,
+    q8: HashMap<u32, Q8>,
+    caches: HashMap<u32, Cache>,
+}
+
+impl Interpreter {
+    fn run(&mut self, b: &Builder, program: &[Op], token: usize, position: u64) {
+        for op in program {
+            self.step(b, op, token, position);
+        }
+    }
+
+    fn step(&mut self, b: &Builder, op: &Op, token: usize, position: u64) {
+        let a = op.args;
+        let slot = |which: usize| -> Slot { b.slots[a[which] as usize] };
+        let frac = |which: usize| i128::from(slot(which).frac);
+        let row = |which: usize| self.rows[&slot(which).offset].clone();
+        let matrix = |which: usize| b.matrices[a[which] as usize].clone().unwrap();
+        let name = ops::find(op.code).unwrap().name;
+        match name {
+            "embed" => {
+                self.rows.insert(slot(0).offset, embed(&matrix(1), token, frac(0)));
+            }
+            "select_row" => {
+                self.rows.insert(slot(1).offset, row(0));
+            }
+            "rms_norm" => {
+                let gamma = (a[2] != NONE).then(|| {
+                    let (desc, bytes) = &b.tensors[a[2] as usize];
+                    let values = bytes.as_chunks::<2>().0.iter().map(|v| i128::from(i16::from_le_bytes(*v)));
+                    (values.collect(), i128::from(desc.exponent))
+                });
+                let eps = i128::from(a[3]) + (i128::from(a[4]) << 32);
+                let norm = Norm { eps, rmant: i128::from(a[5]), rexp: i128::from(a[6]), gamma };
+                let parts = row(0);
+                let out = parts.chunks(a[7] as usize).flat_map(|x| rms_norm(x, &norm, frac(1))).collect();
+                self.rows.insert(slot(1).offset, out);
+            }
+            "quantize" => {
+                let q = quantize(&row(0), frac(0), i128::from(a[2]));
+                self.q8.insert(a[1], q);
+            }
+            "matmul" => {
+                let (m, x) = (matrix(1), &self.q8[&a[0]]);
+                let bias = |r: usize| match a[2] {
+                    NONE => 0,
+                    t => i128::from(i32::from_le_bytes(b.tensors[t as usize].1.as_chunks::<4>().0[r])),
+                };
+                let old = if op.flags & 1 == 1 { row(3) } else { vec![0; m.rows] };
+                let out = (0..m.rows).map(|r| matmul(&m, x, frac(3), r, bias(r), old[r])).collect();
+                self.rows.insert(slot(3).offset, out);
+            }
+            "rope" => {
+                let mut x = row(0);
+                let steps: Vec<u64> =
+                    b.tensors[a[1] as usize].1.as_chunks::<8>().0.iter().map(|s| u64::from_le_bytes(*s)).collect();
+                x.chunks_mut(a[3] as usize).for_each(|head| rope(head, &steps, position));
+                self.rows.insert(slot(0).offset, x);
+            }
+            "cache" => {
+                let (k, v) = (row(0), row(1));
+                let Slot { heads, head_dim, .. } = slot(2);
+                let cache = self.caches.entry(a[2]).or_insert_with(|| vec![Vec::new(); heads as usize]);
+                for (head, k, v) in cache
+                    .iter_mut()
+                    .zip(k.chunks(head_dim as usize).zip(v.chunks(head_dim as usize)))
+                    .map(|(h, (k, v))| (h, k, v))
+                {
+                    head.push((quantize(k, frac(0), 0), quantize(v, frac(1), 0)));
+                }
+            }
+            "attention" => {
+                let (q, cache) = (row(0), &self.caches[&a[1]]);
+                let (heads, head_dim) = (a[4] as usize, slot(1).head_dim as usize);
+                let unit = (i128::from(a[5]), i128::from(a[6] as i32));
+                let mut out = Vec::new();
+                for (h, q) in q.chunks(head_dim).enumerate() {
+                    let all = &cache[h / (heads / cache.len())];
+                    let window = if a[7] == 0 { usize::MAX } else { a[7] as usize };
+                    let (k, v): (Vec<Q8>, Vec<Q8>) = all[all.len().saturating_sub(window)..].iter().cloned().unzip();
+                    out.extend(attention(&quantize(q, frac(0), 0), unit, &k, &v, frac(3)));
+                }
+                self.rows.insert(slot(3).offset, out);
+            }
+            "glu" => {
+                let out = row(0).iter().zip(row(1)).map(|(g, u)| glu(*g, u, frac(0), frac(1), frac(2))).collect();
+                self.rows.insert(slot(2).offset, out);
+            }
+            other => panic!("{other} is missing here"),
+        }
+    }
+}
+
+/// Compares each position's logits; how many different ones the last has.
+fn compare(b: &Builder, tokens: &[u32], why: &str) -> usize {
+    let mut different = 0;
+    let file = b.image();
+    let image = Image::open(&file).unwrap();
+    let limits = Limits { batch: 1, context: tokens.len() as u32, threads: 1 };
+    let mut arena = Arena::new(image.arena_bytes(limits).unwrap() as usize, || 0xA5);
+    let mut session = Session::new(&image, arena.get(), limits).unwrap();
+    let mut interpreter = Interpreter::default();
+    for (token, position) in tokens.iter().zip(0..) {
+        session.prefill(&[*token]).unwrap();
+        interpreter.run(b, &b.body, *token as usize, position);
+        interpreter.run(b, &b.head, *token as usize, position);
+        let expected = &interpreter.rows[&b.slots[b.logits as usize].offset];
+        let got: Row = session.last_logits().unwrap().iter().map(|v| i128::from(*v)).collect();
+        assert!(got == *expected, "position {position}: {why}\n{got:?}\n{expected:?}");
+        different = std::collections::HashSet::<i128>::from_iter(got).len();
+    }
+    different
+}
+
+fn tokens(seed: u64, n: usize) -> Vec<u32> {
+    let r = &mut Random::new(seed);
+    (0..n).map(|_| r.range(0, 36) as u32).collect()
+}
+
+#[test]
+fn a_model_has_the_logits_of_the_page() {
+    for seed in 1..=6 {
+        assert!(compare(&small_model(seed), &tokens(seed, 24), "") > 30);
+    }
+}
+
+/// Fractions and exponents from one end of their range to the other: shifts either way, saturation, zeros.
+#[test]
+fn extreme_models_have_the_logits_of_the_page() {
+    let model = small_model(7);
+    let glu = *model.body.iter().find(|op| op.code == code("glu")).unwrap();
+    let r = &mut Random::new(70);
+    let mut alive = 0;
+    for round in 0..300 {
+        let mut b = model.clone();
+        // Mild changes keep numbers alive through all layers, wild ones saturate them or make them vanish.
+        let wild = round % 3 == 0;
+        let frac = |r: &mut Random, old: i16| {
+            if wild { r.range(-64, 64) as i16 } else { old + r.range(-4, 8) as i16 }
+        };
+        let q_frac = frac(r, 20);
+        for i in 0..b.slots.len() {
+            let old = b.slots[i].frac;
+            b.slots[i].frac = frac(r, old);
+        }
+        let gate = glu.args[0] as usize;
+        b.slots[gate].frac = b.slots[gate].frac.clamp(0, 28);
+        b.slots[b.logits as usize].frac = b.slots[b.logits as usize].frac.max(0);
+        // The head copies the residual; the bias has the fraction of q.
+        let (x, last) = (b.head[0].args[0] as usize, b.head[0].args[1] as usize);
+        b.slots[last].frac = b.slots[x].frac;
+        for i in 0..b.tensors.len() {
+            let desc = &mut b.tensors[i].0;
+            match (desc.dtype, &mut b.matrices[i]) {
+                (Dtype::I32, _) => desc.exponent = i32::from(q_frac),
+                (_, Some(m)) => {
+                    m.exponent += if wild { r.range(-60, 60) } else { r.range(-3, 3) } as i32;
+                    desc.exponent = m.exponent;
+                }
+                _ => (),
+            }
+        }
+        for op in &model.body {
+            if op.code == code("matmul") && op.args[2] != NONE {
+                b.slots[op.args[3] as usize].frac = q_frac;
+            }
+        }
+        assert!(b.slots.iter().all(|s| s.kind != Kind::I32 || s.rows != Rows::Context));
+        alive += usize::from(compare(&b, &tokens(round, 6), &format!("round {round}")) > 30);
+    }
+    assert!((100..300).contains(&alive), "{alive} models with logits that say something, others saturate");
+}
+
+/// Rows of every size, up to the largest int32, with and without outliers: where values are cut to fit.
+#[test]
+fn norms_and_quantizers_are_those_of_the_page() {
+    let random = &mut Random::new(90);
+    for round in 0..400 {
+        let (width, log2) = [(8, 3), (64, 6), (256, 8), (1024, 10)][round % 4];
+        let (frac, out_frac) = (random.range(0, 30) as i16, random.range(0, 30) as i16);
+        let mut b = Builder::new();
+        b.logits = b.i32_slot(Rows::One, 1, 0);
+        let (x, y) = (b.i32_slot(Rows::Batch, width, frac), b.i32_slot(Rows::Batch, width, out_frac));
+        let q = b.q8_slot(Rows::Batch, width);
+        let gamma: Vec<i16> = (0..width).map(|_| random.next() as i16).collect();
+        let table = b.vector16(&gamma, 14);
+        let norm = support::rms_norm(x, y, Some(table), 1e-5, width, frac);
+        let quantizer = support::op(code("quantize"), &[x, q, log2]);
+        b.body.extend([norm, quantizer]);
+        let mut bench = support::Bench::new(&b, support::limits(1, 1));
+
+        let shift = random.range(0, 31);
+        let mut row: Vec<i32> = (0..width).map(|_| (random.next() as i32) >> shift).collect();
+        row[width / 2] = (random.next() as i32) >> random.range(0, 31);
+        if round % 50 == 0 {
+            row.fill([i32::MIN, i32::MAX][round / 50 % 2]);
+        }
+        let wide: Row = row.iter().map(|v| i128::from(*v)).collect();
+        bench.row(x, 0).copy_from_slice(&row);
+        bench.run(&norm, 1);
+        let page = Norm {
+            eps: i128::from(norm.args[3]) + (i128::from(norm.args[4]) << 32),
+            rmant: i128::from(norm.args[5]),
+            rexp: i128::from(norm.args[6]),
+            gamma: Some((gamma.iter().map(|g| i128::from(*g)).collect(), 14)),
+        };
+        let got: Row = bench.row(y, 0).iter().map(|v| i128::from(*v)).collect();
+        assert_eq!(got, rms_norm(&wide, &page, i128::from(out_frac)));
+
+        bench.run(&quantizer, 1);
+        let (scale, codes) = bench.q8(q, 0);
+        let page = quantize(&wide, i128::from(frac), i128::from(log2));
+        assert_eq!((i128::from(scale.mant), i128::from(scale.exp)), (page.mant, page.exp));
+        assert!(codes.iter().map(|c| i128::from(*c)).take(width).eq(page.codes.iter().copied()));
+    }
+}
+
+#[test]
+fn functions_are_those_of_the_page() {
+    let random = &mut Random::new(12);
+    for _ in 0..200_000 {
+        let v = random.next() >> random.range(0, 63);
+        let (word, shift) = (v as u32, random.range(-70, 70) as i32);
+        assert_eq!(i128::from(exp2_neg_q16(word)), exp2(i128::from(word)));
+        assert_eq!(i128::from(exp2_neg_q16(word % (32 << 16))), exp2(i128::from(word % (32 << 16))));
+        let d = (1 << 30) + word % ((1 << 30) + 1);
+        assert_eq!(i128::from(fixed::rsqrt::recip(d)), recip(i128::from(d)));
+        let (root, h) = fixed::rsqrt::rsqrt(v.max(1));
+        assert_eq!((i128::from(root), i128::from(h)), rsqrt(i128::from(v.max(1))));
+        let (cos, sin) = fixed::rope::cos_sin(v);
+        assert_eq!((i128::from(cos), i128::from(sin)), cos_sin(v));
+        let signed = (random.next() as i64) >> random.range(0, 63);
+        assert_eq!(i128::from(fixed::shift_round(signed, shift)), r(i128::from(signed), i128::from(shift)));
+        let (inv, down, scale) = requantize::quantizer(word.clamp(1, 1 << 31));
+        let q = quantize(&[i128::from(word.clamp(1, 1 << 31))], 0, 0);
+        assert_eq!((i128::from(scale.mant), i128::from(scale.exp)), (q.mant, q.exp));
+        assert_eq!(i128::from(fixed::shift_round(i64::from(word.clamp(1, 1 << 31)) * inv, down)), q.codes[0]);
+    }
+}

@@ -1,0 +1,93 @@
+//! Opens images of 1 MB and 1 GB of weights: the time it takes and the memory that is resident afterwards.
+
+use mote_host::Model;
+use mote_quantize::import::{LlmConfig, RopeScaling};
+use mote_quantize::lower::{Lowered, Ranges, Source, llama};
+use mote_quantize::quantize::{plan_bytes, program_bytes};
+use mote_quantize::write::Weights;
+use mote_runtime::image::{Dtype, TensorDesc, section};
+use std::path::Path;
+use std::time::Instant;
+
+fn config(dim: usize, layers: usize) -> LlmConfig {
+    LlmConfig {
+        architecture: "llama".into(),
+        vocab: 1024,
+        dim,
+        hidden: 3 * dim,
+        layers,
+        heads: dim / 64,
+        kv_heads: dim / 64,
+        head_dim: 64,
+        max_context: 1024,
+        rope_theta: 10000.0,
+        rope_scaling: RopeScaling::None,
+        norm_eps: 1e-5,
+        tied: true,
+        qkv_bias: false,
+        qk_norm: false,
+        sliding_window: None,
+    }
+}
+
+/// Writes an image of this shape whose weights are all zero.
+fn write(config: &LlmConfig, path: &Path) {
+    let lowered: Lowered = llama(config, &Ranges::default(), config.max_context);
+    let mut weights = Weights::begin(path).unwrap();
+    let mut table = Vec::new();
+    for source in &lowered.tensors {
+        let (dtype, dims) = match source {
+            Source::Coded { role, .. } => (Dtype::N4, role.shape(config)),
+            Source::Gain(role) => (Dtype::I16, role.shape(config)),
+            Source::Bias(role, _) => (Dtype::I32, role.shape(config)),
+            Source::RopeSteps => (Dtype::U64, vec![config.head_dim / 2]),
+        };
+        let mut shape = [1u32; 4];
+        shape.iter_mut().zip(&dims).for_each(|(to, from)| *to = *from as u32);
+        let bytes = TensorDesc::data_bytes(dtype, shape).unwrap();
+        let span = weights.append(&vec![0; bytes as usize]).unwrap();
+        let desc = TensorDesc { dtype, rank: dims.len() as u8, exponent: 0, dims: shape, span, codebook: [0; 16] };
+        table.extend(desc.to_bytes());
+    }
+    let (program, plan) = (program_bytes(&lowered), plan_bytes(&lowered));
+    let sections: [(u32, &[u8]); 3] =
+        [(section::PROGRAM, &program), (section::PLAN, &plan), (section::TENSORS, &table)];
+    weights.finish(&sections).unwrap();
+}
+
+/// Resident KiB of this process; 0 where the system does not say.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap_or_default().to_owned();
+    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+fn main() {
+    let folder = tempfile::tempdir_in(".").expect("a folder here");
+    println!("| image bytes | tensors | ops | median time to open | resident before | after |");
+    println!("| ---: | ---: | ---: | ---: | ---: | ---: |");
+    // The same number of ops and tensors, so that only the weights differ.
+    for dim in [192, 6144] {
+        let path = folder.path().join(format!("{dim}.mote"));
+        write(&config(dim, 4), &path);
+        let mut times = Vec::new();
+        let (mut before, mut after) = (0, 0);
+        for _ in 0..21 {
+            before = resident();
+            let start = Instant::now();
+            let model = Model::open(&path).unwrap();
+            times.push(start.elapsed());
+            after = resident();
+            drop(model);
+        }
+        times.sort();
+        let model = Model::open(&path).unwrap();
+        println!(
+            "| {} | {} | {} | {:.0} us | {before} KiB | {after} KiB |",
+            std::fs::metadata(&path).unwrap().len(),
+            model.image().tensor_count(),
+            model.image().program().ops().count(),
+            times[times.len() / 2].as_secs_f64() * 1e6,
+        );
+    }
+}

@@ -1,0 +1,116 @@
+//! The float evaluator, which every comparison is made against, against transformers and llama2.c; and the whole integer
+//! pipeline against the float evaluator on every architecture that is imported.
+
+use mote_host::{Arena, Model, Threads};
+use mote_quantize::codes::Coding;
+use mote_quantize::float::FloatModel;
+use mote_quantize::float::metrics::LockStep;
+use mote_quantize::import::{ImageModel, open_model};
+use mote_quantize::quantize::{Settings, quantize};
+use mote_tests::{golden, shared};
+use std::path::{Path, PathBuf};
+
+/// The models in `golden/transformers`, each an architecture or a detail of one; `make.py` there says which.
+const MODELS: [&str; 6] = ["mha-untied", "gqa-tied", "llama3-rope", "mistral-window", "qwen2-bias", "qwen3-qk-norm"];
+
+/// A model's folder, its tokens, and the logits that transformers computed for them, a row a token.
+fn expected(name: &str) -> (PathBuf, Vec<u32>, Vec<Vec<f32>>) {
+    let folder = golden().join("transformers").join(name);
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
+    let tokens: Vec<u32> = json["tokens"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect();
+    let bytes = std::fs::read(folder.join(json["logits"].as_str().unwrap())).unwrap();
+    let floats: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    let rows = floats.chunks_exact(floats.len() / tokens.len()).map(<[f32]>::to_vec).collect();
+    (folder, tokens, rows)
+}
+
+fn relative(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f64 {
+    let largest = expected.iter().flatten().fold(0f32, |m, v| m.max(v.abs()));
+    let pairs = found.iter().flatten().zip(expected.iter().flatten());
+    f64::from(pairs.fold(0f32, |m, (a, b)| m.max((a - b).abs())) / largest)
+}
+
+#[test]
+fn float_logits_are_those_of_transformers() {
+    for name in MODELS {
+        let (folder, tokens, rows) = expected(name);
+        let model = FloatModel::load(&*open_model(&folder).unwrap()).unwrap();
+        let whole = model.session().forward(&tokens).unwrap();
+        assert_eq!((whole.len(), whole[0].len()), (rows.len(), rows[0].len()), "{name}");
+        let error = relative(&whole, &rows);
+        assert!(error < 1e-4, "{name}: {error:e}");
+        // Token by token, over a cache.
+        let mut session = model.session();
+        let single: Vec<Vec<f32>> = tokens.iter().map(|t| session.forward(&[*t]).unwrap().remove(0)).collect();
+        let error = relative(&single, &rows);
+        assert!(error < 1e-4, "{name}, token by token: {error:e}");
+    }
+}
+
+/// KL divergence of the image from the model, and the same of the image's weights in floats.
+fn divergences(folder: &Path, tokens: &[u32], coding: Coding) -> (f64, f64) {
+    let model = open_model(folder).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("x.mote");
+    let settings =
+        Settings { coding, context: None, name: "golden".into(), license: None, calibration: tokens.to_vec() };
+    quantize(&*model, None, &settings, &path, &mut |_, _| {}).unwrap();
+    let reference = FloatModel::load(&*model).unwrap().session().forward(tokens).unwrap();
+    let decoded = FloatModel::load(&ImageModel::open(&path).unwrap()).unwrap().session().forward(tokens).unwrap();
+    let image = Model::open(&path).unwrap();
+    image.image().verify().unwrap();
+    let pool = Threads::new(2);
+    let mut arena = Arena::for_limits(&image, image.limits(7, tokens.len() as u32, 2)).unwrap();
+    let mut session = image.session(&mut arena, &pool).unwrap();
+    let unit = 2f32.powi(-(session.logits_frac_bits() as i32));
+    let (mut integer, mut float, mut at) = (LockStep::default(), LockStep::default(), 0);
+    for batch in tokens.chunks(7) {
+        session.prefill(batch).unwrap();
+        for row in 0..batch.len() {
+            let logits: Vec<f32> = session.logits(row as u32).unwrap().iter().map(|l| *l as f32 * unit).collect();
+            integer.push(&reference[at], &logits, None);
+            float.push(&reference[at], &decoded[at], None);
+            at += 1;
+        }
+    }
+    (integer.finish().unwrap().kld.mean, float.finish().unwrap().kld.mean)
+}
+
+#[test]
+fn integer_logits_are_near_those_of_transformers() {
+    for name in MODELS {
+        let (folder, tokens, _) = expected(name);
+        let (integer, float) = divergences(&folder, &tokens, Coding::N8);
+        eprintln!("{name}: 8 bits, KL divergence {integer:.6} in integers, {float:.6} in floats");
+        assert!(integer < MOST_AT_8_BITS, "{name}: {integer}");
+        let (integer, float) = divergences(&folder, &tokens, Coding::N4Learned);
+        eprintln!("{name}: 4 bits, KL divergence {integer:.6} in integers, {float:.6} in floats");
+        assert!(integer < 1.5 * float + MOST_AT_8_BITS, "{name}: {integer} against {float}");
+    }
+}
+
+/// These models are random, and sharper than trained ones: a token's logits differ by tens.
+const MOST_AT_8_BITS: f64 = 0.02;
+
+#[test]
+fn stories260k_writes_what_llama2c_writes() {
+    let Some(data) = shared("llm/stories260K.bin") else { return };
+    let expected = std::fs::read_to_string(data.with_file_name("stories260K_expected_greedy.txt")).unwrap();
+    let vocabulary =
+        mote_quantize::import::tokenizer::find(&data, Some(&data.with_file_name("tok512.bin")), 512).unwrap().unwrap();
+    let section = vocabulary.to_bytes();
+    let model = FloatModel::load(&*open_model(&data).unwrap()).unwrap();
+    let mut session = model.session();
+    let mut tokens = vec![1u32];
+    while tokens.len() < 200 {
+        let logits = session.forward(&tokens[tokens.len() - 1..]).unwrap().remove(0);
+        let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap() as u32;
+        if best == 1 {
+            break;
+        }
+        tokens.push(best);
+    }
+    let text = mote_quantize::import::tokenizer::decode(&section, &tokens).unwrap();
+    assert_eq!(text.trim_end(), expected.trim_end());
+}

@@ -1,0 +1,39 @@
+//! `bench`: the figures of BENCHMARKS.md, each by one command, as Markdown tables.
+
+mod boards;
+mod memory;
+mod open;
+mod quality;
+mod speed;
+
+use anyhow::{Result, bail};
+
+type Bench = fn() -> Result<()>;
+
+/// Name, what it measures, the function.
+const BENCHES: [(&str, &str, Bench); 5] = [
+    (
+        "quality",
+        "KL divergence and perplexity at 8 and 4 bits, in integers and in floats; llama.cpp's beside them",
+        quality::main,
+    ),
+    ("boards", "instructions, memory and code size on every board", boards::main),
+    ("memory", "peak memory of the quantizer for models of 2, 8 and 32 layers", memory::main),
+    ("open", "time and resident memory of opening images of 1 MB and 1 GB", open::main),
+    ("speed", "tokens per second on this machine", speed::main),
+];
+
+/// Runs the verb: one bench, or all.
+pub fn main(args: &[String]) -> Result<()> {
+    let names: Vec<&str> = args.iter().map(String::as_str).collect();
+    let chosen: Vec<_> = BENCHES.iter().filter(|(name, ..)| names.is_empty() || names.contains(name)).collect();
+    if let Some(name) = names.iter().find(|n| !BENCHES.iter().any(|(name, ..)| name == *n)) {
+        let known: Vec<String> = BENCHES.iter().map(|(name, what, _)| format!("  {name}: {what}")).collect();
+        bail!("no bench \"{name}\"; there are\n{}", known.join("\n"));
+    }
+    for (name, what, run) in chosen {
+        println!("\n### `cargo xtask bench {name}`: {what}\n");
+        run()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! Opening an image is a pass over its tables, never over its weights.
+
+use crate::shell::{cargo, run};
+use anyhow::Result;
+
+/// Runs it.
+pub fn main() -> Result<()> {
+    run(cargo().args(["run", "--quiet", "--release", "--package", "mote-tests", "--bin", "bench-open"]))
+}
