@@ -82,30 +82,25 @@ fn read_id(path: &Path, name: &str, id: &Value) -> Result<u32> {
 }
 
 fn pieces(path: &Path, scheme: &Scheme, ids: &HashMap<&str, u32>) -> Result<Vec<Piece>> {
-    let mut pieces = vec![Piece::padding(); ids.values().max().map_or(0, |id| *id as usize + 1)];
+    let mut pieces = vec![None; ids.values().max().map_or(0, |id| *id as usize + 1)];
     let names = Names::new();
     for (text, id) in ids {
-        let slot = &mut pieces[*id as usize];
-        if slot.class != Class::Unused {
-            return Err(malformed(path, format!("token {text:?} has id {id}, which another has too")));
-        }
-        *slot = match (scheme.byte_level, byte_name(text)) {
+        let piece = match (scheme.byte_level, byte_name(text)) {
             (true, _) => match names.bytes(text) {
                 Some(bytes) => Piece::new(bytes, Class::Normal),
-                // No merge of bytes gives it; it decodes as its own name, as in the original.
-                None => Piece::new(*text, Class::Added),
+                // No bytes are spelled so: it is an added token, of which there is a list, or nothing.
+                None => Piece::new(*text, Class::Unused),
             },
             (false, Some(byte)) => Piece::new([byte], Class::Byte),
             // Text has no raw space when pieces are looked up, so a piece with one is never found.
             (false, None) if text.contains(' ') => Piece::new(*text, Class::Unused),
             (false, None) => Piece::new(text.replace('\u{2581}', " "), Class::Normal),
         };
+        if pieces[*id as usize].replace(piece).is_some() {
+            return Err(malformed(path, format!("token {text:?} has id {id}, which another has too")));
+        }
     }
-    // Such names are text only if they are among the added tokens, which come later.
-    for piece in pieces.iter_mut().filter(|p| p.class == Class::Added) {
-        piece.class = Class::Unused;
-    }
-    Ok(pieces)
+    Ok(pieces.into_iter().map(|piece| piece.unwrap_or_else(Piece::padding)).collect())
 }
 
 fn merges(path: &Path, scheme: &Scheme, json: &Value, ids: &HashMap<&str, u32>) -> Result<Vec<Merge>> {
