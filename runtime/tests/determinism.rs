@@ -41,7 +41,7 @@ fn batch_and_threads_change_no_bit() {
     let spread = expected.iter().max().unwrap() - expected.iter().min().unwrap();
     assert!(spread > 2 << 16, "logits of a live model, not of zeros: {spread}");
     for batch in [1, 2, 7, 16, 33] {
-        for threads in [1, 2, 3, 8] {
+        for threads in [1, 2, 3] {
             let got = all_logits(&file, &tokens(), limits(batch, threads as u32), &Threads(threads), || 0);
             assert!(got == expected, "batch {batch}, {threads} threads");
         }

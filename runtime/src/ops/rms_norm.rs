@@ -1,6 +1,6 @@
 //! RMS norm: `out = x / sqrt(mean(x^2) + eps) * gamma`, over each `width` columns of a row.
 //!
-//! Arguments: in slot (I32), out slot (I32, the same shape), gamma (I16 [width], or none), eps low and high word,
+//! Arguments: in slot (I32), out slot (I32, the same shape), gamma (I16 `[width]`, or none), eps low and high word,
 //! mantissa and exponent of sqrt(width), width. `eps` is stored as `eps * width * 2^(2 frac)`, so that the sum of
 //! squares needs no division. NUMERICS.md, "rms_norm".
 
