@@ -18,7 +18,7 @@ pub const TEXT: &str = include_str!("calibrate.txt");
 
 /// The residual stream of the calibration text on its way through the layers.
 pub struct Calibration {
-    /// One a window: [tokens, dim].
+    /// One a window: `[tokens, dim]`.
     streams: Vec<Tensor>,
     /// What was seen so far.
     pub ranges: Ranges,

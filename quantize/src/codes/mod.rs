@@ -83,7 +83,7 @@ struct Row {
     bound: u64,
 }
 
-/// Codes `weights` [rows, cols], row-major. `importance` weighs the squared error of each column (length `cols`); the
+/// Codes `weights` `[rows, cols]`, row-major. `importance` weighs the squared error of each column (length `cols`); the
 /// diagonal of the calibrated Hessian, or ones.
 ///
 /// # Panics
@@ -186,7 +186,7 @@ impl CodedMatrix {
         TensorDesc { dtype, rank: 2, exponent: self.exponent, dims, span, codebook: self.codebook }
     }
 
-    /// The weights as the device computes with them, [rows, cols].
+    /// The weights as the device computes with them, `[rows, cols]`.
     #[must_use]
     pub fn decode(&self) -> Vec<f32> {
         mote_runtime::image::Coded::new(&self.desc(), &self.bytes).map_or_else(Vec::new, |view| decode(&view))
@@ -211,7 +211,7 @@ pub fn hadamard_rows(values: &mut [f32], cols: usize, log2: u32) {
     }
 }
 
-/// The weights of a coded matrix as floats, [rows, cols].
+/// The weights of a coded matrix as floats, `[rows, cols]`.
 #[must_use]
 pub fn decode(view: &mote_runtime::image::Coded<'_>) -> Vec<f32> {
     let mut out = vec![0f32; view.rows * view.cols];

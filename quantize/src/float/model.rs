@@ -86,7 +86,7 @@ fn silu(x: &Tensor) -> Result<Tensor> {
     Ok((x / (x.neg()?.exp()? + 1.0)?)?)
 }
 
-/// Cosines and sines [positions, head_dim / 2] from position `start` on.
+/// Cosines and sines `[positions, head_dim / 2]` from position `start` on.
 fn rotations(c: &LlmConfig, start: usize, n: usize) -> Result<(Tensor, Tensor)> {
     let frequencies = c.rope_frequencies();
     let angles = (start..start + n).flat_map(|p| frequencies.iter().map(move |f| p as f64 * f));
@@ -95,7 +95,7 @@ fn rotations(c: &LlmConfig, start: usize, n: usize) -> Result<(Tensor, Tensor)> 
     Ok((Tensor::from_vec(cos, shape, &Device::Cpu)?, Tensor::from_vec(sin, shape, &Device::Cpu)?))
 }
 
-/// Half-split rotation of [heads, n, head_dim].
+/// Half-split rotation of `[heads, n, head_dim]`.
 fn rotate(x: &Tensor, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor> {
     let half = x.dim(D::Minus1)? / 2;
     let (a, b) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
@@ -133,8 +133,8 @@ impl FloatLayer {
         })
     }
 
-    /// Runs `x` [n, dim] at positions `start..start + n` through the layer; `cache` holds the keys and values
-    /// [kv_heads, positions, head_dim] so far and is extended.
+    /// Runs `x` `[n, dim]` at positions `start..start + n` through the layer; `cache` holds the keys and values
+    /// `[kv_heads, positions, head_dim]` so far and is extended.
     ///
     /// # Errors
     /// [`FloatError::Tensor`].
@@ -244,13 +244,13 @@ pub(crate) fn final_norm(model: &dyn Model, x: &Tensor) -> Result<Tensor> {
     rms_norm(x, &vector(model, Role::FinalNorm)?, model.config().norm_eps)
 }
 
-/// The embedding table [vocab, dim].
+/// The embedding table `[vocab, dim]`.
 pub(crate) fn embedding(model: &dyn Model) -> Result<Tensor> {
     let c = model.config();
     Ok(Tensor::from_vec(model.tensor(Role::Embed)?, (c.vocab, c.dim), &Device::Cpu)?)
 }
 
-/// Rows of an embedding table by token: [n, dim].
+/// Rows of an embedding table by token: `[n, dim]`.
 pub(crate) fn embed(table: &Tensor, tokens: &[u32]) -> Result<Tensor> {
     let vocab = table.dim(0)?;
     if let Some(id) = tokens.iter().copied().find(|t| *t as usize >= vocab) {

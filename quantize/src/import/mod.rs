@@ -159,15 +159,15 @@ impl LlmConfig {
 /// A weight's place in a model of the Llama family. Layers count from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Token embedding [vocab, dim].
+    /// Token embedding `[vocab, dim]`.
     Embed,
-    /// Norm before attention [dim].
+    /// Norm before attention `[dim]`.
     AttnNorm(usize),
-    /// Query matrix [heads * head_dim, dim].
+    /// Query matrix `[heads * head_dim, dim]`.
     Q(usize),
-    /// Key matrix [kv_heads * head_dim, dim].
+    /// Key matrix `[kv_heads * head_dim, dim]`.
     K(usize),
-    /// Value matrix [kv_heads * head_dim, dim].
+    /// Value matrix `[kv_heads * head_dim, dim]`.
     V(usize),
     /// Query bias.
     QBias(usize),
@@ -175,23 +175,23 @@ pub enum Role {
     KBias(usize),
     /// Value bias.
     VBias(usize),
-    /// Norm of each query head [head_dim].
+    /// Norm of each query head `[head_dim]`.
     QNorm(usize),
-    /// Norm of each key head [head_dim].
+    /// Norm of each key head `[head_dim]`.
     KNorm(usize),
-    /// Output matrix of attention [dim, heads * head_dim].
+    /// Output matrix of attention `[dim, heads * head_dim]`.
     O(usize),
-    /// Norm before the feed-forward net [dim].
+    /// Norm before the feed-forward net `[dim]`.
     FfnNorm(usize),
-    /// Gate matrix [hidden, dim].
+    /// Gate matrix `[hidden, dim]`.
     Gate(usize),
-    /// Up matrix [hidden, dim].
+    /// Up matrix `[hidden, dim]`.
     Up(usize),
-    /// Down matrix [dim, hidden].
+    /// Down matrix `[dim, hidden]`.
     Down(usize),
-    /// Norm before the head [dim].
+    /// Norm before the head `[dim]`.
     FinalNorm,
-    /// Output matrix [vocab, dim]; the embedding if tied.
+    /// Output matrix `[vocab, dim]`; the embedding if tied.
     Head,
 }
 
