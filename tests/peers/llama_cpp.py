@@ -1,6 +1,6 @@
 """Measures llama.cpp's quantizations of a Hugging Face Llama against the float model, on a text.
 
-    python llama_cpp.py MODEL_FOLDER TEXT [--context 256] [--types Q4_0 Q4_K_M Q8_0] [--max-tokens N] [--json FILE]
+    python llama_cpp.py MODEL_FOLDER --text FILE [--context 256] [--types Q4_0 Q4_K_M Q8_0] [--max-tokens N] [--json FILE]
 
 1. The folder becomes an f32 GGUF (below: the one thing to get right is the order of q's and k's rows), which must give
    transformers' logits, or the script stops.
@@ -25,6 +25,7 @@ import tempfile
 import gguf
 import numpy as np
 import torch
+import transformers.utils.logging
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
@@ -230,15 +231,15 @@ def measure(path, references, windows, context, threads):
 
 
 def table(results):
-    lines = ["| weights | bits/weight | file, bytes | perplexity | KLD mean | median | 99 % | same top token |"]
-    lines.append("|---|---:|---:|---:|---:|---:|---:|---:|")
-    first = next(iter(results.values()))
-    lines.append(f"| transformers, f32 | | | {first['reference_perplexity']:.4f} | | | | |")
+    lines = [
+        "| weights | file, bytes | bits/weight | KL divergence, mean | median | 99 % | same top token | perplexity | float model's |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
     for name, r in results.items():
         kld = r["kld"]
         lines.append(
-            f"| llama.cpp {name} | {r['bits_per_weight']:.3f} | {r['file_bytes']} | {r['perplexity']:.4f} | {kld['mean']:.6f} | "
-            f"{kld['median']:.6f} | {kld['p99']:.6f} | {100 * r['top1_agreement']:.2f} % |"
+            f"| llama.cpp {name} | {r['file_bytes']} | {r['bits_per_weight']:.3f} | {kld['mean']:.6f} | {kld['median']:.6f} | "
+            f"{kld['p99']:.5f} | {100 * r['top1_agreement']:.2f} % | {r['perplexity']:.4f} | {r['reference_perplexity']:.4f} |"
         )
     return "\n".join(lines)
 
@@ -247,7 +248,7 @@ def table(results):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("model", type=pathlib.Path, help="Hugging Face folder with tokenizer.json")
-    p.add_argument("text", type=pathlib.Path, help="UTF-8 text, or token ids if it ends in .json")
+    p.add_argument("--text", type=pathlib.Path, required=True, help="UTF-8 text, or token ids if it ends in .json")
     p.add_argument("--context", type=int, default=256)
     p.add_argument("--types", nargs="+", default=["Q4_0", "Q4_K_M", "Q8_0"], choices=FTYPES)
     p.add_argument("--max-tokens", type=int)
@@ -257,6 +258,7 @@ def main():
     p.add_argument("--verbose", action="store_true", help="show what llama.cpp prints")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
+    transformers.utils.logging.disable_progress_bar()
     silent = llama_cpp.llama_log_callback(lambda level, text, data: None)
     if not a.verbose:
         llama_cpp.llama_log_set(silent, None)
