@@ -179,6 +179,12 @@ fn wrong_files_are_named_and_a_way_out_is_shown() {
     assert!(bad(1, &["quantize", &at("zero.bin", &[0; 4096]), "-o", out]).contains("not a llama2.c checkpoint"));
     let gguf = bad(1, &["quantize", &at("Llama-3.2-1B-v1.0-Q4_0.gguf", b"GGUF\x03\0\0\0"), "-o", out]);
     assert!(gguf.contains("GGUF") && gguf.contains("Q4_0") && gguf.contains("Hugging Face folder"), "{gguf}");
+    let again = bad(1, &["quantize", image(), "-o", out]);
+    assert!(again.contains("already"), "{again}");
+    std::fs::copy(model().join("config.json"), folder.path().join("config.json")).unwrap();
+    at("pytorch_model.bin", b"PK");
+    let pickled = bad(1, &["quantize", folder.path().to_str().unwrap(), "-o", out]);
+    assert!(pickled.contains("pickle") && pickled.contains("safetensors"), "{pickled}");
     assert!(bad(1, &["fit", image(), "--board", "toaster"]).contains("qemu-m3"));
     assert!(bad(1, &["logits", image(), "--tokens", "1,x"]).contains("1,x"));
     assert!(bad(1, &["logits", image(), "--tokens", "1,99999"]).contains("99999"));

@@ -128,7 +128,15 @@ fn read_json(path: &Path) -> Result<Value> {
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let index = folder.join("model.safetensors.index.json");
     if !index.exists() {
-        return Ok(vec![folder.join("model.safetensors")]);
+        let (single, pickle) = (folder.join("model.safetensors"), folder.join("pytorch_model.bin"));
+        if !single.exists() && pickle.exists() {
+            return Err(ImportError::Unsupported {
+                path: pickle,
+                found: "a pickled checkpoint".into(),
+                supported: "supported is safetensors: transformers' save_pretrained writes it".into(),
+            });
+        }
+        return Ok(vec![single]);
     }
     let json = read_json(&index)?;
     let malformed = |what: &str| ImportError::Malformed { path: index.clone(), what: what.to_owned() };

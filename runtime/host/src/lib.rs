@@ -18,7 +18,7 @@ mod threads;
 pub use mote_runtime as runtime;
 pub use threads::Threads;
 
-use memmap2::{Advice, Mmap};
+use memmap2::Mmap;
 use mote_runtime::image::{Image, Limits};
 use mote_runtime::view::Pool;
 use mote_runtime::{Error, Session};
@@ -62,7 +62,7 @@ impl From<Error> for HostError {
 pub struct Model {
     image: Image<'static>,
     // Declared after `image`, which borrows from it, so it is dropped last.
-    _map: Mmap,
+    map: Mmap,
 }
 
 impl Model {
@@ -82,13 +82,16 @@ impl Model {
         #[allow(unsafe_code)]
         let bytes: &'static [u8] = unsafe { std::slice::from_raw_parts(map.as_ptr(), map.len()) };
         let image = Image::open(bytes).map_err(|why| HostError::Image(path.to_owned(), why))?;
-        // Decoding reads the weights front to back, over and over: ask for read-ahead and let the kernel start now.
-        // Advice is advice; a kernel that refuses it changes nothing.
+        Ok(Self { image, map })
+    }
+
+    /// Asks the system to read the whole image now, in the background: decoding will want all of it, front to back, for
+    /// every token. Not done by [`Model::open`], which costs the same for any size; advice only, so no error.
+    pub fn prefetch(&self) {
         #[cfg(unix)]
         {
-            let _ = map.advise(Advice::WillNeed);
+            let _ = self.map.advise(memmap2::Advice::WillNeed);
         }
-        Ok(Self { image, _map: map })
     }
 
     /// The image.

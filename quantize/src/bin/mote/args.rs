@@ -1,10 +1,10 @@
 //! What several subcommands share: flags, opening files, printing.
 
 use anyhow::{Context, Result, bail};
-use mote_host::Model;
+use mote_host::{Model, Threads};
 use mote_quantize::import::tokenizer;
 use mote_quantize::quantize::Meta;
-use mote_runtime::image::section;
+use mote_runtime::image::{Limits, section};
 use mote_runtime::sample::{ONE, Params};
 use mote_runtime::text::Tokenizer;
 use serde::Serialize;
@@ -66,14 +66,31 @@ fn fraction(most: f64) -> impl Fn(&str) -> Result<f64, String> + Clone + Send + 
     }
 }
 
-/// Threads to use when nothing is said.
-pub fn default_threads() -> u32 {
-    std::thread::available_parallelism().map_or(1, |n| n.get() as u32)
+/// What is computed at a time. Neither changes a result.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct Compute {
+    /// Tokens of the prompt that are processed at a time
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch: u32,
+    /// Threads
+    #[arg(long, default_value_t = default_threads(), value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: u32,
 }
 
-/// A number of threads.
-pub fn threads(text: &str) -> Result<u32, String> {
-    text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| "a number from 1 to 1024 is expected".into())
+impl Compute {
+    /// The threads, started.
+    pub fn pool(self) -> Threads {
+        Threads::new(self.threads as usize)
+    }
+
+    /// Limits of a session over `model` with this context, or the longest that it allows.
+    pub fn limits(self, model: &Model, context: u32) -> Limits {
+        model.limits(self.batch, context, self.threads)
+    }
+}
+
+fn default_threads() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(1024) as u32)
 }
 
 /// Maps an image.

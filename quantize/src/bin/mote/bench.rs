@@ -1,8 +1,8 @@
 //! `mote bench`: tokens per second, and how much memory that reads.
 
-use crate::args;
+use crate::args::{self, Compute};
 use anyhow::Result;
-use mote_host::{Arena, Threads};
+use mote_host::Arena;
 use mote_runtime::image::section;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -23,12 +23,8 @@ pub struct Args {
     /// Runs; the median counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
-    /// Tokens of the prompt that are processed at a time
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    batch: u32,
-    /// Threads
-    #[arg(long, default_value_t = args::default_threads(), value_parser = args::threads)]
-    threads: u32,
+    #[command(flatten)]
+    compute: Compute,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -64,11 +60,12 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
     let model = args::open(&args.image)?;
     let open = start.elapsed();
+    model.prefetch();
     let (vocab, longest) = (model.image().plan().vocab, model.image().plan().max_context);
     let n = args.n.min(longest.saturating_sub(1)).max(1);
     let prompt_tokens = args.prompt_tokens.min(longest - n);
-    let limits = model.limits(args.batch, prompt_tokens + n, args.threads);
-    let pool = Threads::new(args.threads as usize);
+    let limits = args.compute.limits(&model, prompt_tokens + n);
+    let pool = args.compute.pool();
     let mut arena = Arena::for_limits(&model, limits)?;
     let mut session = model.session(&mut arena, &pool)?;
     let prompt: Vec<u32> = (0..prompt_tokens).map(|i| (i * 7919 + 1) % vocab.max(1)).collect();
@@ -94,7 +91,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let (prefill, decode) = (speed(prefill), speed(decode));
     let outcome = Outcome {
         kernels: mote_runtime::kernels::select().name,
-        threads: args.threads,
+        threads: args.compute.threads,
         open_microseconds: open.as_secs_f64() * 1e6,
         decode_gigabytes_per_second: decode.median * weight_bytes as f64 * 1e-9,
         prefill_tokens_per_second: prefill,

@@ -3,10 +3,10 @@
 //! The text is encoded as a whole, without BOS, and cut into chunks of `context - 1` tokens; each window is BOS and a
 //! chunk. Logits are compared at every position; where the next token lies in the window, it is predicted by both.
 
-use crate::args;
+use crate::args::{self, Compute};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use mote_host::{Arena, Threads};
+use mote_host::Arena;
 use mote_quantize::float::FloatModel;
 use mote_quantize::float::metrics::{Comparison, LockStep};
 use mote_quantize::import::{self, ImageModel, tokenizer};
@@ -34,9 +34,8 @@ pub struct Args {
     /// Compute with the image's weights in floats: what the weights lost, without the integer arithmetic
     #[arg(long)]
     float: bool,
-    /// Threads; their number changes no result
-    #[arg(long, default_value_t = args::default_threads(), value_parser = args::threads)]
-    threads: u32,
+    #[command(flatten)]
+    compute: Compute,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -54,6 +53,7 @@ struct Outcome {
 /// Runs it.
 pub fn main(args: &Args) -> Result<ExitCode> {
     let model = args::open(&args.image)?;
+    model.prefetch();
     let tokenizer = args::tokenizer(&model)?;
     let source = import::open_model(&args.reference)?;
     let vocab = model.image().plan().vocab;
@@ -74,8 +74,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 
     let reference = FloatModel::load(&*source)?;
     let floats = if args.float { Some(FloatModel::load(&ImageModel::open(&args.image)?)?) } else { None };
-    let limits = model.limits(32, context, args.threads);
-    let pool = Threads::new(args.threads as usize);
+    let limits = args.compute.limits(&model, context);
+    let pool = args.compute.pool();
     let mut arena = Arena::for_limits(&model, limits)?;
     let mut session = model.session(&mut arena, &pool)?;
     let unit = 2f32.powi(-(session.logits_frac_bits() as i32));

@@ -1,8 +1,8 @@
 //! `mote logits`.
 
-use crate::args;
+use crate::args::{self, Compute};
 use anyhow::{Context, Result, bail};
-use mote_host::{Arena, Threads};
+use mote_host::Arena;
 use mote_quantize::quantize::hex;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -26,12 +26,8 @@ pub struct Args {
     /// How many of the likeliest tokens to print
     #[arg(long, default_value_t = 5)]
     top: usize,
-    /// Tokens processed at a time; changes no result
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    batch: u32,
-    /// Threads; their number changes no result
-    #[arg(long, default_value_t = args::default_threads(), value_parser = args::threads)]
-    threads: u32,
+    #[command(flatten)]
+    compute: Compute,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -63,8 +59,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         (None, None) => bail!("give --tokens or --prompt"),
     };
     let positions = u32::try_from(tokens.len()).context("too many tokens")?;
-    let limits = model.limits(args.batch, positions.max(1), args.threads);
-    let pool = Threads::new(args.threads as usize);
+    let limits = args.compute.limits(&model, positions.max(1));
+    let pool = args.compute.pool();
     let mut arena = Arena::for_limits(&model, limits)?;
     let mut session = model.session(&mut arena, &pool)?;
     let frac_bits = session.logits_frac_bits();

@@ -81,15 +81,19 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         (8, _) => Coding::N8,
         (bits, _) => bail!("--bits is {bits}; 4 or 8 are supported"),
     };
+    if mote_host::Model::open(&args.model).is_ok() {
+        bail!("{} is an image already: quantize the float model that it was made from", args.model.display());
+    }
     let start = Instant::now();
     let model = import::open_model(&args.model)?;
     let config = model.config();
     let vocabulary = tokenizer::find(&args.model, args.tokenizer.as_deref(), config.vocab)?;
+    let notes = vocabulary.as_ref().map_or_else(Vec::new, |v| v.warnings.clone());
     let text = vocabulary.map(|v| v.to_bytes());
     if text.is_none() {
         eprintln!("no tokenizer beside the model: the image will take and give token ids only (see --tokenizer)");
     }
-    for warning in model.warnings() {
+    for warning in model.warnings().iter().chain(&notes) {
         eprintln!("note: {warning}");
     }
     let calibration = calibration_tokens(args, text.as_deref(), config.vocab)?;

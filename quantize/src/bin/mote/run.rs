@@ -1,8 +1,8 @@
 //! `mote run`.
 
-use crate::args::{self, Sampling};
+use crate::args::{self, Compute, Sampling};
 use anyhow::{Result, bail};
-use mote_host::{Arena, Threads};
+use mote_host::Arena;
 use mote_runtime::sample::Sampler;
 use mote_runtime::text::Decoder;
 use serde::Serialize;
@@ -30,12 +30,8 @@ pub struct Args {
     /// Positions of the context [default: as many as prompt and -n need, within the image's limit]
     #[arg(long)]
     context: Option<u32>,
-    /// Tokens of the prompt that are processed at a time
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    batch: u32,
-    /// Threads; their number changes no result
-    #[arg(long, default_value_t = args::default_threads(), value_parser = args::threads)]
-    threads: u32,
+    #[command(flatten)]
+    compute: Compute,
     /// Print text, tokens and speed as JSON when done
     #[arg(long)]
     json: bool,
@@ -56,6 +52,7 @@ struct Outcome {
 /// Runs it.
 pub fn main(args: &Args) -> Result<ExitCode> {
     let model = args::open(&args.image)?;
+    model.prefetch();
     let tokenizer = match &args.tokens {
         None => Some(args::tokenizer(&model)?),
         Some(_) => args::tokenizer(&model).ok(),
@@ -69,11 +66,11 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     }
     let longest = model.image().plan().max_context;
     let wanted = u32::try_from(prompt.len()).unwrap_or(u32::MAX).saturating_add(args.n).min(longest);
-    let limits = model.limits(args.batch, args.context.unwrap_or(wanted).max(1), args.threads);
+    let limits = args.compute.limits(&model, args.context.unwrap_or(wanted).max(1));
     if prompt.len() > limits.context as usize {
         bail!("the prompt has {} tokens, the context {} (the image allows {longest})", prompt.len(), limits.context);
     }
-    let pool = Threads::new(args.threads as usize);
+    let pool = args.compute.pool();
     let mut arena = Arena::for_limits(&model, limits)?;
     let mut session = model.session(&mut arena, &pool)?;
     let seed = args.sampling.seed();
