@@ -58,6 +58,8 @@ pub enum QuantizeError {
 pub struct Settings {
     /// How matrices are coded.
     pub coding: Coding,
+    /// How the output matrix is coded, and with it the embedding if they are one.
+    pub head: Coding,
     /// Longest context; the model's if none is given.
     pub context: Option<usize>,
     /// The model's name.
@@ -145,7 +147,9 @@ pub fn quantize(
     let mut weights = Weights::begin(out)?;
     let mut placed: Vec<(Source, Placed)> = Vec::new();
     let mut code = |role: Role, log2: u32, importance: &[f32], weights: &mut Weights| {
-        let (matrix, name) = coded(model, role, log2, settings.coding, importance)?;
+        let is_head = role == Role::Head || role == Role::Embed && c.tied;
+        let coding = if is_head { settings.head } else { settings.coding };
+        let (matrix, name) = coded(model, role, log2, coding, importance)?;
         let span = weights.append(&matrix.bytes)?;
         progress(&name, 4 * (matrix.rows * matrix.cols) as u64);
         placed.push((Source::Coded { role, hadamard: log2 }, place(name, log2, &matrix, span)));

@@ -57,6 +57,20 @@ fn image() -> &'static str {
 }
 
 #[test]
+fn the_head_can_have_more_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.mote");
+    let args = ["quantize", model().to_str().unwrap(), "-o", path.to_str().unwrap(), "--head-bits", "8", "--json"];
+    let bits = |name: &str, found: &Value| {
+        let tensors = found["tensors"].as_array().unwrap();
+        tensors.iter().find(|t| t["name"] == name).unwrap()["bits"].as_u64().unwrap()
+    };
+    let found = json(&args);
+    assert_eq!(bits("model.embed_tokens.weight", &found), 8);
+    assert_eq!(bits("model.layers.0.mlp.up_proj.weight", &found), 4);
+}
+
+#[test]
 fn quantizing_twice_gives_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("again.mote");

@@ -53,8 +53,14 @@ fn divergences(folder: &Path, tokens: &[u32], coding: Coding) -> (f64, f64) {
     let model = open_model(folder).unwrap();
     let out = tempfile::tempdir().unwrap();
     let path = out.path().join("x.mote");
-    let settings =
-        Settings { coding, context: None, name: "golden".into(), license: None, calibration: tokens.to_vec() };
+    let settings = Settings {
+        coding,
+        head: coding,
+        context: None,
+        name: "golden".into(),
+        license: None,
+        calibration: tokens.to_vec(),
+    };
     quantize(&*model, None, &settings, &path, &mut |_, _| {}).unwrap();
     let reference = FloatModel::load(&*model).unwrap().session().forward(tokens).unwrap();
     let decoded = FloatModel::load(&ImageModel::open(&path).unwrap()).unwrap().session().forward(tokens).unwrap();

@@ -1,8 +1,8 @@
 //! `setup --peers`: a Python environment with the projects that Mote is compared with.
 
 use crate::shell::{run, say, which};
-use crate::table;
-use anyhow::{Result, bail};
+use crate::{setup, table};
+use anyhow::Result;
 use std::env;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -32,8 +32,16 @@ pub fn ensure() -> Result<()> {
     let venv = venv()?;
     let python = venv.join("bin/python");
     if !python.is_file() {
-        if which("python3").is_none() {
-            bail!("no python3: apt-get install python3-venv");
+        let can_make = Command::new("python3").args(["-c", "import ensurepip, venv"]).stderr(Stdio::null()).status();
+        let mut packages = Vec::new();
+        if !can_make.is_ok_and(|s| s.success()) {
+            packages.push("python3-venv");
+        }
+        // llama-cpp-python is built from source.
+        packages
+            .extend([("cmake", "cmake"), ("c++", "g++")].iter().filter(|(p, _)| which(p).is_none()).map(|(_, p)| *p));
+        if !packages.is_empty() {
+            setup::apt_install(&packages)?;
         }
         run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
     }

@@ -98,7 +98,8 @@ fn rustup_adds(targets: &[&String]) -> bool {
     added
 }
 
-fn apt_install(packages: &[&str]) -> Result<()> {
+/// Installs Debian packages.
+pub fn apt_install(packages: &[&str]) -> Result<()> {
     let by_hand = format!("apt-get install --no-install-recommends {}", packages.join(" "));
     if which("apt-get").is_none() {
         bail!(

@@ -11,6 +11,9 @@ const TEXT_BYTES: usize = 60_000;
 /// Positions of a window.
 const CONTEXT: &str = "256";
 
+/// What `mote quantize` is told.
+const WEIGHTS: [&str; 4] = ["--bits 8", "--bits 4", "--bits 4 --head-bits 8", "--bits 4 --codebook uniform"];
+
 /// The end of the stories, from the start of a line; `None` without the shared data.
 fn text() -> Result<Option<PathBuf>> {
     let Some(stories) = table::shared("text/tinystories_head.txt")? else { return Ok(None) };
@@ -33,16 +36,16 @@ pub fn main() -> Result<()> {
     );
     println!("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     for (model, source, extra) in digest::models()? {
-        for (bits, codebook) in [("8", "learned"), ("4", "learned"), ("4", "uniform")] {
-            let image = digest::folder()?.join(format!("{model}-{bits}-{codebook}.mote"));
+        for flags in WEIGHTS {
+            let image = digest::folder()?.join(format!("{model}-quality.mote"));
             let mut quantize = digest::mote();
-            quantize.arg("quantize").arg(&source).arg("-o").arg(&image).args(["--bits", bits, "--codebook", codebook]);
+            quantize.arg("quantize").arg(&source).arg("-o").arg(&image).args(flags.split(' '));
             output(quantize.args(&extra))?;
             for arithmetic in ["float", "integer"] {
                 let mut eval = digest::mote();
                 eval.arg("eval").arg(&image).arg("--reference").arg(&source).arg("--text").arg(&text);
                 eval.args(["--context", CONTEXT, "--json"]).args((arithmetic == "float").then_some("--float"));
-                println!("| {model} | {bits}-bit {codebook} | {arithmetic} {}", row(&output(&mut eval)?)?);
+                println!("| {model} | `{flags}` | {arithmetic} {}", row(&output(&mut eval)?)?);
             }
         }
     }

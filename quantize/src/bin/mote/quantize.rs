@@ -32,6 +32,9 @@ pub struct Args {
     /// Bits of a weight's code
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(4..=8))]
     bits: u8,
+    /// Bits of the output matrix (and of the embedding, if they are one), which counts most [default: as --bits]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(4..=8))]
+    head_bits: Option<u8>,
     /// Weights that share a scale; the format has groups of 32
     #[arg(long, default_value_t = 32)]
     group: usize,
@@ -75,12 +78,14 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if args.group != 32 {
         bail!("--group is {}; the image format has groups of 32", args.group);
     }
-    let coding = match (args.bits, args.codebook) {
-        (4, Codebook::Learned) => Coding::N4Learned,
-        (4, Codebook::Uniform) => Coding::N4Uniform,
-        (8, _) => Coding::N8,
-        (bits, _) => bail!("--bits is {bits}; 4 or 8 are supported"),
+    let coding_of = |flag: &str, bits: u8| match (bits, args.codebook) {
+        (4, Codebook::Learned) => Ok(Coding::N4Learned),
+        (4, Codebook::Uniform) => Ok(Coding::N4Uniform),
+        (8, _) => Ok(Coding::N8),
+        (bits, _) => bail!("{flag} is {bits}; 4 or 8 are supported"),
     };
+    let coding = coding_of("--bits", args.bits)?;
+    let head = coding_of("--head-bits", args.head_bits.unwrap_or(args.bits))?;
     if mote_host::Model::open(&args.model).is_ok() {
         bail!("{} is an image already: quantize the float model that it was made from", args.model.display());
     }
@@ -99,7 +104,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let calibration = calibration_tokens(args, text.as_deref(), config.vocab)?;
     let stem = args.model.file_stem().or(args.model.file_name()).map(|n| n.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "model".into());
-    let settings = Settings { coding, context: args.context, name, license: args.license.clone(), calibration };
+    let settings = Settings { coding, head, context: args.context, name, license: args.license.clone(), calibration };
 
     let total = Role::all(config).into_iter().map(|r| r.shape(config)).filter(|s| s.len() == 2);
     let bar = ProgressBar::new(total.map(|s| 4 * s.iter().product::<usize>() as u64).sum());
