@@ -481,6 +481,29 @@ fn logits_that_are_no_row_of_the_vocabulary() {
     }
 }
 
+/// What this runtime does not know, a later one may: refused, not ignored.
+#[test]
+fn unknown_flags_and_unused_arguments() {
+    let model = small_model(1);
+    for at in 0..model.body.len() {
+        let used = ops::find(model.body[at].code).unwrap();
+        for bit in (0..16).map(|bit| 1 << bit).filter(|bit| used.flags & bit == 0) {
+            let mut b = model.clone();
+            b.body[at].flags |= bit;
+            assert!(matches!(refused(&b), Error::Op { .. }));
+        }
+        for arg in used.args..model.body[at].args.len() {
+            let mut b = model.clone();
+            b.body[at].args[arg] = 1;
+            assert!(matches!(refused(&b), Error::Op { .. }));
+        }
+    }
+    let mut sections = model.sections();
+    // The reserved word of the first entry point, after the head's 16 bytes.
+    sections[0].1[16 + 12] = 1;
+    assert!(matches!(attempt(&assemble(&sections), &mut arena()), Err(Error::Section { .. })));
+}
+
 /// In the head there is one row and no position; in the body there are the step's rows and nothing else.
 #[test]
 fn ops_at_the_wrong_entry_point() {

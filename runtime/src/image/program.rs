@@ -96,7 +96,10 @@ impl<'a> Program<'a> {
     pub fn read(section: &'a [u8]) -> Result<Self> {
         let bad = Error::Section { section: super::header::section::PROGRAM };
         let program = Self::split(section).ok_or(bad)?;
-        for entry in program.entries() {
+        for (entry, record) in program.entries().zip(program.entries) {
+            if u32_at(record, 12) != Some(0) {
+                return Err(bad);
+            }
             let last = u64::from(entry.first) + u64::from(entry.count);
             if last > program.ops.len() as u64 {
                 return Err(Error::Entry { id: entry.id });

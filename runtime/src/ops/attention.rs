@@ -29,7 +29,7 @@ use crate::image::{Image, Op};
 use crate::view::{Shape, as_i8, for_column_parts};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 8, name: "attention", slots: &[0, 1, 2, 3], check, run };
+pub static OP: OpDef = OpDef { code: 8, name: "attention", args: 8, flags: 0, slots: &[0, 1, 2, 3], check, run };
 
 /// Positions whose weighted sum fits int32 whatever bytes the cache holds: 512 * 32768 * -128 = -2^31.
 const STRETCH: usize = 512;

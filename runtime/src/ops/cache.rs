@@ -9,7 +9,7 @@ use crate::image::{Image, Op};
 use crate::view;
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 7, name: "cache", slots: &[0, 1, 2], check, run };
+pub static OP: OpDef = OpDef { code: 7, name: "cache", args: 3, flags: 0, slots: &[0, 1, 2], check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let k = slot_arg(image, op, 0, Kind::I32)?;

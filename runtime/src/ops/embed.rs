@@ -8,7 +8,7 @@ use crate::image::plan::{Kind, Rows};
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 1, name: "embed", slots: &[0], check, run };
+pub static OP: OpDef = OpDef { code: 1, name: "embed", args: 2, flags: 0, slots: &[0], check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let out = slot_arg(image, op, 0, Kind::I32)?;

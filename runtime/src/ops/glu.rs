@@ -11,7 +11,7 @@ use crate::image::plan::{Kind, Slot};
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 9, name: "glu", slots: &[0, 1], check, run };
+pub static OP: OpDef = OpDef { code: 9, name: "glu", args: 3, flags: 0, slots: &[0, 1], check, run };
 
 /// log2(e) in Q30.
 const LOG2_E: u64 = 1_549_082_005;

@@ -13,7 +13,7 @@ use crate::image::{Coded, Dtype, Image, Op};
 use crate::view::{Shape, for_column_parts};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 5, name: "matmul", slots: &[0, 3], check, run };
+pub static OP: OpDef = OpDef { code: 5, name: "matmul", args: 4, flags: ACCUMULATE, slots: &[0, 3], check, run };
 
 /// Flag: add to the out slot instead of overwriting it.
 pub const ACCUMULATE: u16 = 1;

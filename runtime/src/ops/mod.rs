@@ -33,6 +33,10 @@ pub struct OpDef {
     pub code: u16,
     /// Name, for `mote inspect`.
     pub name: &'static str,
+    /// How many arguments it takes; those beyond are zero.
+    pub args: usize,
+    /// Flags it knows. An image that uses another was made for a later runtime, and is refused.
+    pub flags: u16,
     /// Arguments that are slots, each of which must be apart from the others in the arena.
     pub slots: &'static [usize],
     /// Checks an op of an image.
@@ -63,7 +67,9 @@ pub fn find(code: u16) -> Option<&'static OpDef> {
 /// Checks one op of an image.
 #[must_use]
 pub fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    (find(op.code)?.check)(image, op)
+    let def = find(op.code)?;
+    ensure(op.flags & !def.flags == 0 && op.args.iter().skip(def.args).all(|arg| *arg == 0))?;
+    (def.check)(image, op)
 }
 
 /// Checks that an op of entry point `id` works on rows which exist there: the body on the rows of a step, the head on

@@ -10,7 +10,7 @@ use crate::image::plan::Kind;
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 4, name: "quantize", slots: &[0, 1], check, run };
+pub static OP: OpDef = OpDef { code: 4, name: "quantize", args: 3, flags: 0, slots: &[0, 1], check, run };
 
 /// Largest block of the transform, as a power of two.
 pub const MAX_LOG2_BLOCK: u32 = 12;

@@ -11,7 +11,7 @@ use crate::image::plan::Kind;
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 3, name: "rms_norm", slots: &[0, 1], check, run };
+pub static OP: OpDef = OpDef { code: 3, name: "rms_norm", args: 8, flags: 0, slots: &[0, 1], check, run };
 
 /// Bits of |x| that enter the sum of squares: 2^17 squares of 23 bits fit u64.
 const SQUARE_BITS: u32 = 23;

@@ -9,7 +9,7 @@ use crate::image::plan::{Kind, Rows};
 use crate::image::{Dtype, Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 6, name: "rope", slots: &[0], check, run };
+pub static OP: OpDef = OpDef { code: 6, name: "rope", args: 4, flags: 0, slots: &[0], check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let slot = slot_arg(image, op, 0, Kind::I32)?;

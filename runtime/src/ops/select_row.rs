@@ -7,7 +7,7 @@ use crate::image::plan::{Kind, Rows};
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 2, name: "select_row", slots: &[0, 1], check, run };
+pub static OP: OpDef = OpDef { code: 2, name: "select_row", args: 2, flags: 0, slots: &[0, 1], check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let input = slot_arg(image, op, 0, Kind::I32)?;

@@ -457,7 +457,11 @@ impl<'a> Decoder<'a> {
                     }
                 },
             };
-            self.held.rotate_left(used.min(4));
+            let mut rest = [0; 4];
+            for (to, from) in rest.iter_mut().zip(self.held.iter().skip(used)) {
+                *to = *from;
+            }
+            self.held = rest;
             self.count = self.count.saturating_sub(used);
         }
     }
