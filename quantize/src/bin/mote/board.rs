@@ -1,8 +1,10 @@
 //! `mote board`.
 
 use crate::args::{self, Sampling};
+use crate::fit;
 use anyhow::{Context, Result, bail};
 use mote_quantize::board::{self, Firmware};
+use mote_runtime::image::Limits;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -133,6 +135,17 @@ fn run(args: &Run) -> Result<ExitCode> {
     }
     let root = board::root()?;
     let board = board::find(&root, &args.board)?;
+    let arena = model.image().arena_bytes(Limits { batch: args.batch, context, threads: 1 })?;
+    if arena + board.firmware_ram > board.ram.bytes {
+        bail!(
+            "an arena of {arena} bytes and {} for the firmware do not fit the {} bytes of RAM of {}; the longest --context \
+             at this batch is {}",
+            board.firmware_ram,
+            board.ram.bytes,
+            board.name,
+            fit::longest_context(model.image(), &board, args.batch)
+        );
+    }
     let firmware = Firmware { image: Some(&args.image), batch: Some(args.batch), context: Some(context) };
     eprintln!("building the firmware for {} ({})", board.name, board.target);
     let elf = board::build(&root, &board, firmware)?;

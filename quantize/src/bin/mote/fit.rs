@@ -91,7 +91,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 }
 
 /// The longest context whose arena fits beside the firmware; 0 if none does.
-fn longest_context(image: &Image<'_>, board: &Board, batch: u32) -> u32 {
+pub fn longest_context(image: &Image<'_>, board: &Board, batch: u32) -> u32 {
     let room = board.ram.bytes.saturating_sub(board.firmware_ram);
     let fits = |context| image.arena_bytes(Limits { batch, context, threads: 1 }).is_ok_and(|bytes| bytes <= room);
     let (mut low, mut high) = (0, image.plan().max_context);
