@@ -60,7 +60,8 @@ fn image() -> &'static str {
 fn the_head_can_have_more_bits() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.mote");
-    let args = ["quantize", model().to_str().unwrap(), "-o", path.to_str().unwrap(), "--head-bits", "8", "--json"];
+    let source = model();
+    let args = ["quantize", source.to_str().unwrap(), "-o", path.to_str().unwrap(), "--head-bits", "8", "--json"];
     let bits = |name: &str, found: &Value| {
         let tensors = found["tensors"].as_array().unwrap();
         tensors.iter().find(|t| t["name"] == name).unwrap()["bits"].as_u64().unwrap()

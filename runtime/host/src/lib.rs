@@ -4,22 +4,32 @@
 //!
 //! ```no_run
 //! # fn main() -> Result<(), mote_host::HostError> {
-//! let model = mote_host::Model::open("model.mote".as_ref())?;
-//! let pool = mote_host::Threads::new(2);
-//! let mut arena = mote_host::Arena::for_limits(&model, model.limits(8, 256, 2))?;
-//! let mut session = model.session(&mut arena, &pool)?;
-//! session.prefill(&[1])?;
+//! use mote_host::{Model, Options};
+//! use std::ops::ControlFlow;
+//!
+//! let model = Model::open("model.mote".as_ref())?;
+//! let prompt = model.encode("Once upon a time")?;
+//! let made = model.generate(&prompt, &Options::default(), &mut |_, text| {
+//!     print!("{text}");
+//!     ControlFlow::Continue(())
+//! })?;
+//! println!("\n{} tokens", made.tokens.len());
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Underneath, step by step: [`Model::session`] in an [`Arena`] on [`Threads`].
 
+mod generate;
 mod threads;
 
+pub use generate::{Ended, Generation, Options};
 pub use mote_runtime as runtime;
 pub use threads::Threads;
 
 use memmap2::Mmap;
-use mote_runtime::image::{Image, Limits};
+use mote_runtime::image::{Image, Limits, section};
+use mote_runtime::text::{TextError, Tokenizer};
 use mote_runtime::view::Pool;
 use mote_runtime::{Error, Session};
 use std::fmt;
@@ -37,6 +47,10 @@ pub enum HostError {
     Session(Error),
     /// The arena could not be allocated: so many bytes.
     Memory(u64),
+    /// The text cannot be encoded, or the tokenizer is malformed.
+    Text(TextError),
+    /// The image has no tokenizer.
+    NoTokenizer,
 }
 
 impl fmt::Display for HostError {
@@ -45,6 +59,10 @@ impl fmt::Display for HostError {
             Self::File(path, why) => write!(f, "{}: {why}", path.display()),
             Self::Image(path, why) => write!(f, "{}: {why}", path.display()),
             Self::Session(why) => write!(f, "{why}"),
+            Self::Text(why) => write!(f, "{why}"),
+            Self::NoTokenizer => {
+                write!(f, "the image has no tokenizer: give token ids, or quantize the model again with its tokenizer")
+            }
             Self::Memory(bytes) => write!(f, "{bytes} bytes of arena cannot be allocated: use a shorter context"),
         }
     }
@@ -55,6 +73,12 @@ impl std::error::Error for HostError {}
 impl From<Error> for HostError {
     fn from(why: Error) -> Self {
         Self::Session(why)
+    }
+}
+
+impl From<TextError> for HostError {
+    fn from(why: TextError) -> Self {
+        Self::Text(why)
     }
 }
 
@@ -98,6 +122,29 @@ impl Model {
     #[must_use]
     pub fn image<'m>(&'m self) -> &'m Image<'m> {
         &self.image
+    }
+
+    /// The image's tokenizer.
+    ///
+    /// # Errors
+    /// [`HostError::NoTokenizer`], [`HostError::Text`].
+    pub fn tokenizer(&self) -> Result<Tokenizer<'_>, HostError> {
+        let section = self.image.section(section::TEXT).map_err(|_| HostError::NoTokenizer)?;
+        Ok(Tokenizer::open(section)?)
+    }
+
+    /// The tokens of a text, BOS first if the tokenizer wants it. Special tokens spelled out are text like any other.
+    ///
+    /// # Errors
+    /// [`HostError::NoTokenizer`], [`HostError::Text`].
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, HostError> {
+        let tokenizer = self.tokenizer()?;
+        // Every token but BOS and a space put before the text stands for at least a byte of it.
+        let mut ids = vec![0; text.len() + 2];
+        let mut scratch = vec![0; Tokenizer::scratch_words(text.len())];
+        let count = tokenizer.encode(text, false, &mut ids, &mut scratch)?;
+        ids.truncate(count);
+        Ok(ids)
     }
 
     /// Limits with the context cut to what the image allows.

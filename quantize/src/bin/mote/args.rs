@@ -1,12 +1,10 @@
 //! What several subcommands share: flags, opening files, printing.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use mote_host::{Model, Threads};
-use mote_quantize::import::tokenizer;
 use mote_quantize::quantize::Meta;
 use mote_runtime::image::{Limits, section};
 use mote_runtime::sample::{ONE, Params};
-use mote_runtime::text::Tokenizer;
 use serde::Serialize;
 use std::io::Write;
 use std::path::Path;
@@ -108,23 +106,6 @@ pub fn open(path: &Path) -> Result<Model> {
 /// What the image says of itself, if it was made by `mote quantize`.
 pub fn meta(model: &Model) -> Option<Meta> {
     serde_json::from_slice(model.image().section(section::META).ok()?).ok()
-}
-
-/// The image's TEXT section.
-pub fn text(model: &Model) -> Result<&[u8]> {
-    model.image().section(section::TEXT).map_err(|_| {
-        anyhow::anyhow!("the image has no tokenizer: give --tokens, or quantize the model with --tokenizer FILE")
-    })
-}
-
-/// The image's tokenizer.
-pub fn tokenizer(model: &Model) -> Result<Tokenizer<'_>> {
-    Tokenizer::open(text(model)?).context("the image's tokenizer")
-}
-
-/// The tokens of a prompt, BOS first if the tokenizer wants it.
-pub fn encode(model: &Model, prompt: &str) -> Result<Vec<u32>> {
-    tokenizer::encode(text(model)?, prompt, false).context("the prompt")
 }
 
 /// Ids separated by commas.

@@ -10,6 +10,7 @@ use mote_host::Arena;
 use mote_quantize::float::FloatModel;
 use mote_quantize::float::metrics::{Comparison, LockStep};
 use mote_quantize::import::{self, ImageModel, tokenizer};
+use mote_runtime::image::section;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,7 +55,7 @@ struct Outcome {
 pub fn main(args: &Args) -> Result<ExitCode> {
     let model = args::open(&args.image)?;
     model.prefetch();
-    let tokenizer = args::tokenizer(&model)?;
+    let tokenizer = model.tokenizer()?;
     let source = import::open_model(&args.reference)?;
     let vocab = model.image().plan().vocab;
     if source.config().vocab != vocab as usize {
@@ -62,7 +63,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     }
     let text = std::fs::read(&args.text).with_context(|| format!("cannot read {}", args.text.display()))?;
     let text = String::from_utf8(text).with_context(|| format!("{} is no UTF-8 text", args.text.display()))?;
-    let tokens = tokenizer::encode_after(args::text(&model)?, None, &text, false).context("the text")?;
+    let tokens =
+        tokenizer::encode_after(model.image().section(section::TEXT)?, None, &text, false).context("the text")?;
     let context = args.context.unwrap_or(512).min(model.image().plan().max_context);
     let bos = tokenizer.bos();
     let chunk = (context as usize).saturating_sub(bos.iter().len()).max(1);

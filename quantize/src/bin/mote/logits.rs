@@ -52,10 +52,10 @@ struct Outcome {
 /// Runs it.
 pub fn main(args: &Args) -> Result<ExitCode> {
     let model = args::open(&args.image)?;
-    let tokenizer = args::tokenizer(&model);
+    let tokenizer = model.tokenizer();
     let tokens = match (&args.tokens, &args.prompt) {
         (Some(text), _) => args::ids(text)?,
-        (None, Some(text)) => args::encode(&model, text)?,
+        (None, Some(text)) => model.encode(text)?,
         (None, None) => bail!("give --tokens or --prompt"),
     };
     let positions = u32::try_from(tokens.len()).context("too many tokens")?;

@@ -2,14 +2,13 @@
 
 use crate::args::{self, Compute, Sampling};
 use anyhow::{Result, bail};
-use mote_host::Arena;
-use mote_runtime::sample::Sampler;
-use mote_runtime::text::Decoder;
+use mote_host::{Ended, Generation, Options};
 use serde::Serialize;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::Duration;
 
 /// The arguments.
 #[derive(clap::Args, Debug)]
@@ -28,7 +27,7 @@ pub struct Args {
     #[command(flatten)]
     sampling: Sampling,
     /// Positions of the context [default: as many as prompt and -n need, within the image's limit]
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     context: Option<u32>,
     #[command(flatten)]
     compute: Compute,
@@ -53,85 +52,59 @@ struct Outcome {
 pub fn main(args: &Args) -> Result<ExitCode> {
     let model = args::open(&args.image)?;
     model.prefetch();
-    let tokenizer = match &args.tokens {
-        None => Some(args::tokenizer(&model)?),
-        Some(_) => args::tokenizer(&model).ok(),
-    };
     let prompt = match &args.tokens {
         Some(text) => args::ids(text)?,
-        None => args::encode(&model, &args.prompt)?,
+        None => model.encode(&args.prompt)?,
     };
+    let longest = model.image().plan().max_context as usize;
     if prompt.is_empty() {
         bail!("the prompt is empty and the tokenizer begins texts with nothing: give --prompt");
     }
-    let longest = model.image().plan().max_context;
-    let wanted = u32::try_from(prompt.len()).unwrap_or(u32::MAX).saturating_add(args.n).min(longest);
-    let limits = args.compute.limits(&model, args.context.unwrap_or(wanted).max(1));
-    if prompt.len() > limits.context as usize {
-        bail!("the prompt has {} tokens, the context {} (the image allows {longest})", prompt.len(), limits.context);
+    if prompt.len() > args.context.map_or(longest, |c| longest.min(c as usize)) {
+        let given = args.context.map_or_else(String::new, |c| format!("--context is {c}, "));
+        bail!("the prompt has {} tokens; {given}the image allows {longest}", prompt.len());
     }
-    let pool = args.compute.pool();
-    let mut arena = Arena::for_limits(&model, limits)?;
-    let mut session = model.session(&mut arena, &pool)?;
-    let seed = args.sampling.seed();
-    let mut sampler = Sampler::new(args.sampling.params(), seed);
-    let mut decoder = tokenizer.map(Decoder::new);
-    let mut tokens = prompt;
-    let (given, mut text) = (tokens.len(), String::new());
-    // A reader that has gone away (`mote run ... | head`) ends the run.
-    let mut shown: std::io::Result<()> = Ok(());
-    let mut show = |piece: &str, text: &mut String| {
-        text.push_str(piece);
-        if !args.json && shown.is_ok() {
-            let mut out = std::io::stdout().lock();
-            shown = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
-        }
-        shown.is_ok()
+    let has_text = model.tokenizer().is_ok();
+    let options = Options {
+        max_tokens: args.n,
+        sampling: args.sampling.params(),
+        seed: args.sampling.seed(),
+        context: args.context,
+        batch: args.compute.batch,
+        threads: args.compute.threads,
     };
-
-    let start = Instant::now();
-    session.prefill(&tokens)?;
-    let prefill = start.elapsed().as_secs_f64();
-    if let Some(decoder) = &mut decoder {
-        tokens.iter().for_each(|id| decoder.push(*id, &mut |piece| _ = show(piece, &mut text)));
+    let mut shown = 0;
+    let generation = model.generate(&prompt, &options, &mut |id, text| {
+        shown += 1;
+        let mut out = std::io::stdout().lock();
+        let written = match (args.json, has_text, shown > prompt.len()) {
+            (true, ..) => Ok(()),
+            (_, true, _) => out.write_all(text.as_bytes()),
+            // Without a tokenizer: the ids that are new.
+            (_, false, true) => write!(out, "{}{id}", if shown > prompt.len() + 1 { "," } else { "" }),
+            (_, false, false) => Ok(()),
+        };
+        // A reader that has gone away (`mote run ... | head`) ends the run.
+        if written.and_then(|()| out.flush()).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    if generation.ended == Ended::Stopped {
+        return Ok(ExitCode::SUCCESS);
     }
-    let start = Instant::now();
-    let mut ended = "length";
-    for _ in 0..args.n {
-        let frac_bits = session.logits_frac_bits();
-        let id = sampler.sample(session.last_logits()?, frac_bits, &tokens);
-        tokens.push(id);
-        if tokenizer.is_some_and(|t| t.is_end(id)) {
-            ended = "end token";
-            break;
-        }
-        let mut open = true;
-        match &mut decoder {
-            Some(decoder) => decoder.push(id, &mut |piece| open &= show(piece, &mut text)),
-            None => open = show(&format!("{}{id}", if tokens.len() > given + 1 { "," } else { "" }), &mut text),
-        }
-        if !open {
-            return Ok(ExitCode::SUCCESS);
-        }
-        if session.position() == limits.context {
-            ended = "context full";
-            break;
-        }
-        session.prefill(&[id])?;
-    }
-    let decode = start.elapsed().as_secs_f64();
-    if let Some(decoder) = &mut decoder {
-        decoder.finish(&mut |piece| _ = show(piece, &mut text));
-    }
-    let made = tokens.len() - given;
+    let Generation { tokens, prompt_tokens, text, ended, arena_bytes, prefill, decode } = generation;
+    let made = tokens.len() - prompt_tokens;
+    let rate = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
     let outcome = Outcome {
         text,
-        prompt_tokens: given,
-        seed,
-        ended,
-        prefill_tokens_per_second: given as f64 / prefill.max(1e-9),
-        decode_tokens_per_second: made as f64 / decode.max(1e-9),
-        arena_bytes: model.image().arena_bytes(limits)?,
+        prompt_tokens,
+        seed: options.seed,
+        ended: match ended {
+            Ended::EndToken => "end token",
+            Ended::ContextFull => "context full",
+            Ended::Length | Ended::Stopped => "length",
+        },
+        prefill_tokens_per_second: rate(prompt_tokens, prefill),
+        decode_tokens_per_second: rate(made, decode),
+        arena_bytes,
         tokens,
     };
     if args.json {
@@ -139,10 +112,12 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     } else {
         println!();
         eprintln!(
-            "\n{given} prompt tokens at {:.0} tokens/s, {made} generated at {:.0} tokens/s ({ended}), arena {}, seed {seed}",
+            "\n{prompt_tokens} prompt tokens at {:.0} tokens/s, {made} generated at {:.0} tokens/s ({}), arena {}, seed {}",
             outcome.prefill_tokens_per_second,
             outcome.decode_tokens_per_second,
-            args::size(outcome.arena_bytes)
+            outcome.ended,
+            args::size(outcome.arena_bytes),
+            outcome.seed
         );
     }
     Ok(ExitCode::SUCCESS)

@@ -1,0 +1,138 @@
+//! Text from an image in one call: tokens in, tokens and text out, all memory allocated once.
+
+use crate::{Arena, HostError, Model, Threads};
+use mote_runtime::sample::{ONE, Params, Sampler};
+use mote_runtime::text::Decoder;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// How to generate.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Tokens to generate at most.
+    pub max_tokens: u32,
+    /// How the next token is chosen.
+    pub sampling: Params,
+    /// Seed of the choice: the same seed gives the same text on every device.
+    pub seed: u64,
+    /// Positions of the context; `None` for as many as prompt and `max_tokens` need. Never more than the image allows.
+    pub context: Option<u32>,
+    /// Tokens of the prompt that are processed at a time; changes no result.
+    pub batch: u32,
+    /// Threads; their number changes no result.
+    pub threads: u32,
+}
+
+impl Default for Options {
+    /// 128 tokens at temperature 0.8 from the 40 likeliest, seed 0, one thread.
+    fn default() -> Self {
+        let sampling = Params { temperature: ONE / 5 * 4, top_k: 40, ..Params::GREEDY };
+        Self { max_tokens: 128, sampling, seed: 0, context: None, batch: 32, threads: 1 }
+    }
+}
+
+/// Why generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// There are as many tokens as were asked for.
+    Length,
+    /// The model ended its text.
+    EndToken,
+    /// The context is full.
+    ContextFull,
+    /// The caller stopped it.
+    Stopped,
+}
+
+/// What was generated.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    /// The prompt's tokens, then the generated ones.
+    pub tokens: Vec<u32>,
+    /// How many of them are the prompt's.
+    pub prompt_tokens: usize,
+    /// Their text; empty if the image has no tokenizer.
+    pub text: String,
+    /// Why it ended.
+    pub ended: Ended,
+    /// Bytes of the arena.
+    pub arena_bytes: u64,
+    /// Time for the prompt.
+    pub prefill: Duration,
+    /// Time for the generated tokens.
+    pub decode: Duration,
+}
+
+impl Model {
+    /// Continues `prompt`. `on_token` gets each token, the prompt's too, with the text it completes (tokens can end within a
+    /// character: then the text comes with a later one), and may stop the generation.
+    ///
+    /// # Errors
+    /// [`HostError::Session`] for an empty prompt, ids outside the vocabulary or a context that is too short;
+    /// [`HostError::Memory`].
+    pub fn generate(
+        &self,
+        prompt: &[u32],
+        options: &Options,
+        on_token: &mut dyn FnMut(u32, &str) -> ControlFlow<()>,
+    ) -> Result<Generation, HostError> {
+        let wanted = u32::try_from(prompt.len()).unwrap_or(u32::MAX).saturating_add(options.max_tokens);
+        let limits = self.limits(options.batch, options.context.unwrap_or(wanted), options.threads);
+        let pool = Threads::new(options.threads as usize);
+        let mut arena = Arena::for_limits(self, limits)?;
+        let mut session = self.session(&mut arena, &pool)?;
+        let mut sampler = Sampler::new(options.sampling, options.seed);
+        let tokenizer = self.tokenizer().ok();
+        let mut decoder = tokenizer.map(Decoder::new);
+        let mut text = String::new();
+        let mut show = |id: Option<u32>, last: u32| {
+            let from = text.len();
+            match (&mut decoder, id) {
+                (Some(decoder), Some(id)) => decoder.push(id, &mut |piece| text.push_str(piece)),
+                (Some(decoder), None) => decoder.finish(&mut |piece| text.push_str(piece)),
+                (None, _) => {}
+            }
+            match (id, text.get(from..).unwrap_or_default()) {
+                (None, "") => ControlFlow::Continue(()),
+                (_, piece) => on_token(last, piece),
+            }
+        };
+        let mut tokens = prompt.to_vec();
+        let start = Instant::now();
+        session.prefill(&tokens)?;
+        let prefill = start.elapsed();
+        let mut ended = Ended::Length;
+        if tokens.iter().any(|id| show(Some(*id), *id).is_break()) {
+            ended = Ended::Stopped;
+        }
+        let start = Instant::now();
+        let most = if ended == Ended::Stopped { 0 } else { options.max_tokens };
+        for left in (0..most).rev() {
+            let frac_bits = session.logits_frac_bits();
+            let id = sampler.sample(session.last_logits()?, frac_bits, &tokens);
+            tokens.push(id);
+            if tokenizer.is_some_and(|t| t.is_end(id)) {
+                ended = Ended::EndToken;
+                break;
+            }
+            if show(Some(id), id).is_break() {
+                ended = Ended::Stopped;
+                break;
+            }
+            // The last token needs no logits.
+            if left == 0 {
+                break;
+            }
+            if session.position() == limits.context {
+                ended = Ended::ContextFull;
+                break;
+            }
+            session.prefill(&[id])?;
+        }
+        let decode = start.elapsed();
+        // A text that ends within a character.
+        let _ = show(None, tokens.last().copied().unwrap_or(0));
+        let arena_bytes = self.image().arena_bytes(limits)?;
+        Ok(Generation { prompt_tokens: prompt.len(), tokens, text, ended, arena_bytes, prefill, decode })
+    }
+}
