@@ -242,6 +242,10 @@ fn damaged_models_are_refused_and_leave_no_image() {
     assert!(why.contains("shape"), "{why}");
     let why = copy(&replace("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5"), "config.json");
     assert!(why.contains("model.layers.4") && why.contains("missing"), "{why}");
+    let why = copy(&replace("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 200000000"), "config.json");
+    assert!(why.contains("num_hidden_layers"), "{why}");
+    let why = copy(&replace("\"head_dim\": 32", "\"head_dim\": 0"), "config.json");
+    assert!(why.contains("head_dim"), "{why}");
     let why = copy(&replace("LlamaForCausalLM", "MambaForCausalLM"), "config.json");
     assert!(why.contains("Mamba") && why.contains("supported"), "{why}");
     let why = copy(&replace("\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\""), "config.json");

@@ -154,6 +154,8 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Largest number a dimension may have: products of two stay far from overflow.
 const LARGEST: usize = 1 << 28;
+/// Most layers: each is looked up by name before anything else is known to be there.
+const MOST_LAYERS: usize = 1 << 12;
 
 fn parse_config(path: &Path, json: &Value) -> Result<LlmConfig> {
     let unsupported = |found: String, supported: &str| ImportError::Unsupported {
@@ -188,11 +190,14 @@ fn parse_config(path: &Path, json: &Value) -> Result<LlmConfig> {
     if !json["quantization_config"].is_null() {
         return Err(unsupported("a quantized checkpoint".into(), "give the folder before it was quantized"));
     }
-    let (dim, heads) = (number("hidden_size")?, number("num_attention_heads")?);
+    let (dim, heads, layers) = (number("hidden_size")?, number("num_attention_heads")?, number("num_hidden_layers")?);
+    if layers > MOST_LAYERS {
+        return Err(malformed(format!("num_hidden_layers is {layers}, at most {MOST_LAYERS} are possible")));
+    }
     let head_dim = optional("head_dim", dim / heads)?;
     let kv_heads = optional("num_key_value_heads", heads)?;
     let largest = mote_runtime::image::plan::MAX_HEAD_DIM as usize;
-    if head_dim % 2 != 0 || head_dim > largest {
+    if head_dim == 0 || head_dim % 2 != 0 || head_dim > largest {
         return Err(unsupported(format!("head_dim {head_dim}"), &format!("even ones up to {largest} are supported")));
     }
     if heads % kv_heads != 0 {
@@ -226,7 +231,7 @@ fn parse_config(path: &Path, json: &Value) -> Result<LlmConfig> {
         vocab: number("vocab_size")?,
         dim,
         hidden: number("intermediate_size")?,
-        layers: number("num_hidden_layers")?,
+        layers,
         heads,
         kv_heads,
         head_dim,
