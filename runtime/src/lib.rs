@@ -31,13 +31,21 @@
 #![deny(clippy::float_arithmetic, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg_attr(test, allow(clippy::float_arithmetic, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+// Unsafe code is for `view` and for kernels of one instruction set; nothing else can lift this.
+#[forbid(unsafe_code)]
 pub mod error;
+#[forbid(unsafe_code)]
 pub mod fixed;
+#[forbid(unsafe_code)]
 pub mod image;
 pub mod kernels;
+#[forbid(unsafe_code)]
 pub mod ops;
+#[forbid(unsafe_code)]
 pub mod sample;
+#[forbid(unsafe_code)]
 pub mod session;
+#[forbid(unsafe_code)]
 pub mod text;
 pub mod view;
 

@@ -4,6 +4,7 @@
 //! across), so any order of summation, any width and any number of threads gives the same bits; a backend has nothing
 //! to agree on but the sums.
 
+#[forbid(unsafe_code)]
 pub mod scalar;
 
 use crate::image::Coded;
