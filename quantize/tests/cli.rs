@@ -163,6 +163,20 @@ fn inspect_and_fit_state_exact_bytes() {
     assert_eq!(serde_json::from_slice::<Value>(&out.stdout).unwrap()["fits"], false);
 }
 
+/// `mote ... | head`: a reader that goes away is no error, and nobody panics.
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    use std::io::Read;
+    for args in [&["inspect", image(), "--program"][..], &["run", image(), "--prompt", "One day", "-n", "100"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mote"));
+        command.args(args).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdout.take().unwrap().read_exact(&mut [0; 4]).unwrap();
+        let out = child.wait_with_output().unwrap();
+        assert!(out.status.success() && !text(&out.stderr).contains("panicked"), "{}", text(&out.stderr));
+    }
+}
+
 #[test]
 fn bench_and_board_list_and_completions() {
     let found = json(&["bench", image(), "--runs", "1", "-n", "4", "--prompt-tokens", "4", "--json"]);

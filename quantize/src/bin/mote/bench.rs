@@ -5,6 +5,7 @@ use anyhow::Result;
 use mote_host::Arena;
 use mote_runtime::image::section;
 use serde::Serialize;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -101,18 +102,20 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if args.json {
         args::print_json(&outcome)?;
     } else {
-        println!("kernels  {}, {} threads", outcome.kernels, outcome.threads);
-        println!("open     {:.0} us", outcome.open_microseconds);
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "kernels  {}, {} threads", outcome.kernels, outcome.threads)?;
+        writeln!(out, "open     {:.0} us", outcome.open_microseconds)?;
         for (name, Speed { median, slowest, fastest }) in
             [("prefill", &outcome.prefill_tokens_per_second), ("decode ", &outcome.decode_tokens_per_second)]
         {
-            println!("{name}  {median:.1} tokens/s ({slowest:.1} to {fastest:.1})");
+            writeln!(out, "{name}  {median:.1} tokens/s ({slowest:.1} to {fastest:.1})")?;
         }
-        println!(
+        writeln!(
+            out,
             "         {:.3} GB/s of weights ({} a token)",
             outcome.decode_gigabytes_per_second,
             args::size(weight_bytes)
-        );
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }

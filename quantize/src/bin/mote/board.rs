@@ -89,10 +89,11 @@ fn list(json: bool) -> Result<ExitCode> {
     if json {
         args::print_json(&rows)?;
     } else {
-        println!("{:12} {:12} {:>10} {:>10} {:>10}  description", "name", "core", "flash", "image", "RAM");
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{:12} {:12} {:>10} {:>10} {:>10}  description", "name", "core", "flash", "image", "RAM")?;
         for r in &rows {
             let [flash, image, ram] = [r.flash_bytes, r.image_bytes, r.ram_bytes].map(args::size);
-            println!("{:12} {:12} {flash:>10} {image:>10} {ram:>10}  {}", r.name, r.core, r.description);
+            writeln!(out, "{:12} {:12} {flash:>10} {image:>10} {ram:>10}  {}", r.name, r.core, r.description)?;
         }
     }
     Ok(ExitCode::SUCCESS)

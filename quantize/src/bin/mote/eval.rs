@@ -12,6 +12,7 @@ use mote_quantize::float::metrics::{Comparison, LockStep};
 use mote_quantize::import::{self, ImageModel, tokenizer};
 use mote_runtime::image::section;
 use serde::Serialize;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -118,15 +119,21 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         args::print_json(&outcome)?;
     } else {
         let Comparison { kld, perplexity, reference_perplexity, top1_agreement, positions } = comparison;
-        println!("positions               {positions} in windows of {context}, {} arithmetic", outcome.arithmetic);
-        println!("perplexity              {perplexity:.4} (reference {reference_perplexity:.4})");
-        println!(
+        let mut out = std::io::stdout().lock();
+        writeln!(
+            out,
+            "positions               {positions} in windows of {context}, {} arithmetic",
+            outcome.arithmetic
+        )?;
+        writeln!(out, "perplexity              {perplexity:.4} (reference {reference_perplexity:.4})")?;
+        writeln!(
+            out,
             "KL divergence (nats)    mean {:.6}  median {:.6}  99 % {:.6}  max {:.6}",
             kld.mean, kld.median, kld.p99, kld.max
-        );
-        println!("same most likely token  {:.2} %", 100.0 * top1_agreement);
+        )?;
+        writeln!(out, "same most likely token  {:.2} %", 100.0 * top1_agreement)?;
         if let Some(bits) = bits_per_weight {
-            println!("bits per weight         {bits:.3}");
+            writeln!(out, "bits per weight         {bits:.3}")?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -5,6 +5,7 @@ use anyhow::Result;
 use mote_quantize::board::{self, Board};
 use mote_runtime::image::{Image, Limits};
 use serde::Serialize;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -83,9 +84,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         max_context,
     };
     if args.json {
-        args::print_json(&outcome)?
+        args::print_json(&outcome)?;
     } else {
-        print(&outcome, board.firmware_ram)
+        print(&outcome, board.firmware_ram)?;
     }
     Ok(if outcome.fits { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -102,21 +103,23 @@ pub fn longest_context(image: &Image<'_>, board: &Board, batch: u32) -> u32 {
     low
 }
 
-fn print(o: &Outcome, firmware_ram: u64) {
-    println!("{} at context {}, batch {}:", o.board, o.context, o.batch);
+fn print(o: &Outcome, firmware_ram: u64) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{} at context {}, batch {}:", o.board, o.context, o.batch)?;
     for u in &o.uses {
         let verdict = if u.bytes <= u.of {
             format!("{} left", args::size(u.of - u.bytes))
         } else {
             format!("TOO LARGE by {} bytes", u.bytes - u.of)
         };
-        println!("  {:12} {:>10} of {:>10} bytes  {:34} {verdict}", u.region, u.bytes, u.of, u.what);
+        writeln!(out, "  {:12} {:>10} of {:>10} bytes  {:34} {verdict}", u.region, u.bytes, u.of, u.what)?;
     }
-    println!("  arena {} bytes exactly, firmware and stack {firmware_ram} at most", o.arena_bytes);
+    writeln!(out, "  arena {} bytes exactly, firmware and stack {firmware_ram} at most", o.arena_bytes)?;
     match (o.fits, o.longest_context) {
-        (true, n) if n == o.max_context => println!("fits; so does the longest context of the image, {n}"),
-        (true, n) => println!("fits; the longest context that fits is {n}"),
-        (false, 0) => println!("does not fit with any context"),
-        (false, n) => println!("does not fit; the longest context whose arena fits is {n}"),
+        (true, n) if n == o.max_context => writeln!(out, "fits; so does the longest context of the image, {n}")?,
+        (true, n) => writeln!(out, "fits; the longest context that fits is {n}")?,
+        (false, 0) => writeln!(out, "does not fit with any context")?,
+        (false, n) => writeln!(out, "does not fit; the longest context whose arena fits is {n}")?,
     }
+    Ok(())
 }

@@ -6,6 +6,7 @@ use mote_host::Arena;
 use mote_quantize::quantize::hex;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -92,10 +93,12 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if args.json {
         args::print_json(&outcome)?;
     } else if args.sha256 {
-        println!("logits_sha256={}", outcome.logits_sha256);
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "logits_sha256={}", outcome.logits_sha256)?;
     } else {
+        let mut out = std::io::stdout().lock();
         for Likely { id, logit, text } in &outcome.likeliest {
-            println!("{logit:10.5} {id:6} {:?}", text.as_deref().unwrap_or(""));
+            writeln!(out, "{logit:10.5} {id:6} {:?}", text.as_deref().unwrap_or(""))?;
         }
     }
     Ok(ExitCode::SUCCESS)

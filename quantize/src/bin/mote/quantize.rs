@@ -8,6 +8,7 @@ use mote_quantize::codes::Coding;
 use mote_quantize::import::{self, Role, tokenizer};
 use mote_quantize::quantize::{Meta, Settings, quantize};
 use serde::Serialize;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -119,9 +120,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let (meta, bytes) = done?;
     let summary = Summary { image: &args.out, bytes, seconds: start.elapsed().as_secs_f64(), meta: &meta };
     if args.json {
-        print_json(&summary)?
+        print_json(&summary)?;
     } else {
-        print(&summary)
+        print(&summary)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -150,13 +151,15 @@ fn calibration_tokens(args: &Args, text: Option<&[u8]>, vocab: usize) -> Result<
     Ok(tokens)
 }
 
-fn print(summary: &Summary<'_>) {
+fn print(summary: &Summary<'_>) -> Result<()> {
+    let mut out = std::io::stdout().lock();
     let Meta { config: c, tensors, .. } = summary.meta;
-    println!(
+    writeln!(
+        out,
         "{}: {} ({} layers, width {}, {} heads on {}, vocabulary {})",
         summary.meta.name, c.architecture, c.layers, c.dim, c.heads, c.kv_heads, c.vocab
-    );
-    println!("{:44} {:>14} {:>5} {:>12} {:>12}  int32", "tensor", "shape", "bits", "bytes", "rel. error");
+    )?;
+    writeln!(out, "{:44} {:>14} {:>5} {:>12} {:>12}  int32", "tensor", "shape", "bits", "bytes", "rel. error")?;
     for t in tensors {
         let shape = t.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
         let proof = match (t.shape.len(), t.fits_i32) {
@@ -164,9 +167,10 @@ fn print(summary: &Summary<'_>) {
             (2, false) => "in stretches",
             _ => "",
         };
-        println!("{:44} {shape:>14} {:>5} {:>12} {:>12.5}  {proof}", t.name, t.bits, t.bytes, t.relative_error);
+        writeln!(out, "{:44} {shape:>14} {:>5} {:>12} {:>12.5}  {proof}", t.name, t.bits, t.bytes, t.relative_error)?;
     }
-    println!(
+    writeln!(
+        out,
         "{}: {} bytes ({}), {} parameters, {:.3} bits per weight, in {:.1} s",
         summary.image.display(),
         summary.bytes,
@@ -174,5 +178,6 @@ fn print(summary: &Summary<'_>) {
         summary.meta.parameters,
         summary.meta.bits_per_weight,
         summary.seconds
-    );
+    )?;
+    Ok(())
 }

@@ -110,7 +110,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if args.json {
         args::print_json(&outcome)?;
     } else {
-        println!();
+        writeln!(std::io::stdout())?;
         eprintln!(
             "\n{prompt_tokens} prompt tokens at {:.0} tokens/s, {made} generated at {:.0} tokens/s ({}), arena {}, seed {}",
             outcome.prefill_tokens_per_second,
