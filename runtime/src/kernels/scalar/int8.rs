@@ -103,7 +103,7 @@ pub fn conv2d(
     o: &Output,
     out: &mut [i8],
 ) -> Option<()> {
-    let filter = g.y.kernel * g.x.kernel * g.channels;
+    let filter = NonZeroUsize::new(g.y.kernel * g.x.kernel * g.channels)?.get();
     let mut out = out.iter_mut();
     for oy in 0..g.y.output {
         let (rows, iy) = g.y.taps(oy);
@@ -185,6 +185,7 @@ pub fn fully_connected(
     o: &Output,
     out: &mut [i8],
 ) -> Option<()> {
+    let features = NonZeroUsize::new(features)?.get();
     let mut out = out.iter_mut();
     for x in x.chunks(features) {
         for (c, w) in cs.iter().zip(w.chunks(features)) {
