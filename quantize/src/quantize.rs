@@ -22,7 +22,7 @@ use mote_runtime::image::header::Span;
 use mote_runtime::image::program::HEAD_BYTES as PROGRAM_HEAD;
 use mote_runtime::image::{Dtype, TensorDesc, section};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +34,14 @@ pub enum QuantizeError {
     /// The float evaluator.
     #[error(transparent)]
     Float(#[from] FloatError),
+    /// The image could not be written.
+    #[error("{path}: {} not supported: {}", count(missing.len()), missing.join("; "))]
+    Unsupported {
+        /// The model.
+        path: PathBuf,
+        /// Everything in it that is not.
+        missing: Vec<String>,
+    },
     /// The image could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -51,6 +59,10 @@ pub enum QuantizeError {
         /// The model's.
         longest: usize,
     },
+}
+
+fn count(missing: usize) -> String {
+    if missing == 1 { "1 thing is".into() } else { format!("{missing} things are") }
 }
 
 /// How to quantize.
@@ -107,8 +119,9 @@ pub struct Meta {
     pub source_sha256: String,
     /// Version of the quantizer.
     pub quantizer: String,
-    /// Architecture and sizes.
-    pub config: LlmConfig,
+    /// Architecture and sizes of a language model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<LlmConfig>,
     /// Bits of the matrices' codes.
     pub bits: u8,
     /// Tokens of calibration text.
@@ -196,7 +209,7 @@ pub fn quantize(
         license: settings.license.clone(),
         source_sha256: hex(&model.source_hash()?),
         quantizer: concat!("mote ", env!("CARGO_PKG_VERSION")).to_owned(),
-        config: c.clone(),
+        config: Some(c.clone()),
         bits: settings.coding.bits(),
         calibration_tokens: settings.calibration.len(),
         tensors: reports,
@@ -309,7 +322,7 @@ fn integers<const N: usize>(values: &[f32], exponent: i32, bytes: impl Fn(f64) -
 
 /// The PROGRAM section.
 #[must_use]
-pub fn program_bytes(lowered: &Lowered) -> Vec<u8> {
+pub fn program_bytes<S>(lowered: &Lowered<S>) -> Vec<u8> {
     let mut bytes = vec![0; PROGRAM_HEAD];
     bytes[..4].copy_from_slice(&(lowered.entries.len() as u32).to_le_bytes());
     bytes[4..8].copy_from_slice(&(lowered.ops.len() as u32).to_le_bytes());
@@ -320,7 +333,7 @@ pub fn program_bytes(lowered: &Lowered) -> Vec<u8> {
 
 /// The PLAN section.
 #[must_use]
-pub fn plan_bytes(lowered: &Lowered) -> Vec<u8> {
+pub fn plan_bytes<S>(lowered: &Lowered<S>) -> Vec<u8> {
     let mut bytes = lowered.plan.to_bytes().to_vec();
     bytes.extend(lowered.slots.iter().flat_map(|s| s.to_bytes()));
     bytes

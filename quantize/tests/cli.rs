@@ -320,3 +320,46 @@ fn a_full_disk_loses_nothing() {
     assert_eq!((&kept[..], files), (&b"the image of yesterday"[..], 1));
     assert!(unmounted.success());
 }
+
+/// A file of NumPy's format, version 1.0.
+fn npy(path: &Path, dtype: &str, data: &[u8]) {
+    let header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({},), }}", data.len());
+    let header = format!("{header:<117}\n");
+    let mut file = b"\x93NUMPY\x01\x00".to_vec();
+    file.extend((header.len() as u16).to_le_bytes());
+    file.extend(header.as_bytes());
+    file.extend(data);
+    std::fs::write(path, file).unwrap();
+}
+
+#[test]
+fn a_net_infers() {
+    let shared = std::env::var_os("MOTE_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
+    let model = shared.join("data/tflite-micro/hello_world_int8.tflite");
+    if !model.exists() {
+        return eprintln!("skipped: {} is not there", model.display());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (image, input, out) = (at("x.mote"), at("a.npy"), at("out.npy"));
+    let summary = json(&["quantize", model.to_str().unwrap(), "-o", &image, "--json"]);
+    assert_eq!((summary["bits"].as_u64(), summary["config"].is_null()), (Some(8), true));
+    let seen = json(&["inspect", &image, "--json"]);
+    assert_eq!((seen["vocab"].as_u64(), seen["ports"][0]["zero_point"].as_i64()), (Some(0), Some(-128)));
+    assert!(good(&["inspect", &image, "--program"]).contains("fully_connected"));
+    // sin(64 * 0.02448): the net's input scale, zero point -128.
+    npy(Path::new(&input), "|i1", &[(64 - 128i32) as u8]);
+    let shown = good(&["infer", &image, "--input", &input]);
+    let value: f64 = shown.split_whitespace().last().unwrap().parse().unwrap();
+    assert!((value - (64.0f64 * 0.024_48).sin()).abs() < 0.1, "{shown}");
+    good(&["infer", &image, "--input", &input, "-o", &out]);
+    let written = std::fs::read(&out).unwrap();
+    let integer = shown.split_whitespace().rev().nth(1).unwrap().parse::<i32>().unwrap();
+    assert_eq!(i32::from(*written.last().unwrap() as i8), integer);
+    npy(Path::new(&input), "|i1", &[1, 2]);
+    assert!(bad(1, &["infer", &image, "--input", &input]).contains("2 elements"));
+    npy(Path::new(&input), "<f4", &[0; 4]);
+    assert!(bad(1, &["infer", &image, "--input", &input]).contains("int8"));
+    assert!(bad(1, &["infer", &image, "--input", &at("none.npy")]).contains("none.npy"));
+    assert!(bad(1, &["infer", self::image(), "--input", &input]).contains("mote run"));
+}

@@ -92,6 +92,11 @@ pub enum Error {
         /// Positions there are.
         context: u32,
     },
+    /// The program has no such input or output.
+    Port {
+        /// The index asked for.
+        index: u32,
+    },
     /// A row outside the last step's was asked for.
     Row {
         /// The row.
@@ -139,6 +144,7 @@ impl fmt::Display for Error {
             Error::ContextFull { used, context } => {
                 write!(f, "the context is full: {used} of {context} positions are in use")
             }
+            Error::Port { index } => write!(f, "the program has no input or output {index} of int8"),
             Error::Row { row, rows } => {
                 write!(f, "row {row} was asked for, the last step had {rows}")
             }

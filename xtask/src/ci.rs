@@ -26,6 +26,12 @@ pub fn main(args: &[String]) -> Result<()> {
         "--workspace",
         "--no-deps",
     ]))?;
+    // Each set of ops by itself, as firmware has it.
+    for features in ["", "decoder", "convnet"] {
+        let mut alone = cargo();
+        alone.current_dir(&root).args(["clippy", "--quiet", "--package", "mote-runtime", "--no-default-features"]);
+        run(alone.args(["--features", features, "--", "-D", "warnings"]))?;
+    }
     // The shared crate with its tests, on the host; then each board's firmware for its own target.
     let mut support = cargo();
     support.current_dir(root.join("boards")).args(["clippy", "--quiet", "--package", "mote-board-support"]);

@@ -235,6 +235,7 @@ fn report(console: &mut impl Write, failure: Failure<'_>) {
             Error::ArenaAlignment => ("arena_alignment", None, Some(16)),
             Error::Token { id, vocab } => ("token", Some(id.into()), Some(vocab.into())),
             Error::ContextFull { used, context } => ("context_full", Some(used.into()), Some(context.into())),
+            Error::Port { index } => ("port", Some(index.into()), None),
             Error::Row { row, rows } => ("row", Some(row.into()), Some(rows.into())),
             _ => ("unknown", None, None),
         },

@@ -14,6 +14,7 @@ pub struct ImageModel {
     path: PathBuf,
     model: mote_host::Model,
     meta: Meta,
+    config: LlmConfig,
 }
 
 impl ImageModel {
@@ -29,7 +30,8 @@ impl ImageModel {
         if meta.tensors.len() != model.image().tensor_count() as usize {
             return Err(malformed("its META section lists other tensors than it has".into()));
         }
-        Ok(Self { path: path.to_owned(), model, meta })
+        let config = meta.config.clone().ok_or_else(|| malformed("it is no language model's image".into()))?;
+        Ok(Self { path: path.to_owned(), model, meta, config })
     }
 
     /// What the image says of itself.
@@ -41,11 +43,11 @@ impl ImageModel {
 
 impl Model for ImageModel {
     fn config(&self) -> &LlmConfig {
-        &self.meta.config
+        &self.config
     }
 
     fn tensor(&self, role: Role) -> Result<Vec<f32>> {
-        let role = if role == Role::Head && self.meta.config.tied { Role::Embed } else { role };
+        let role = if role == Role::Head && self.config.tied { Role::Embed } else { role };
         let name = role.name();
         let missing = || ImportError::Missing { path: self.path.clone(), name: name.clone() };
         let at = self.meta.tensors.iter().position(|t| t.name == name).ok_or_else(missing)?;

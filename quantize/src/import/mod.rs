@@ -6,6 +6,7 @@
 mod hf;
 mod image;
 mod llama2c;
+pub mod tflite;
 pub mod tokenizer;
 
 pub use image::ImageModel;

@@ -2,8 +2,10 @@
 //! ops, written with [`Builder`].
 
 mod llama;
+mod tflite;
 
 pub use llama::{Ranges, hadamard, llama};
+pub use tflite::{Constant, Net, tflite};
 
 use crate::import::Role;
 use crate::plan::{self, Access, Stretch};
@@ -40,9 +42,9 @@ pub fn frac_bits(largest: f64) -> i16 {
     bits.clamp(0.0, 28.0) as i16
 }
 
-/// A program with everything it needs, ready to be written.
+/// A program with everything it needs, ready to be written. `S` says where a tensor's data comes from.
 #[derive(Clone, Debug)]
-pub struct Lowered {
+pub struct Lowered<S = Source> {
     /// Entry points.
     pub entries: Vec<Entry>,
     /// Ops.
@@ -54,12 +56,12 @@ pub struct Lowered {
     /// The plan's head.
     pub plan: Plan,
     /// Tensors, in the order of their indices.
-    pub tensors: Vec<Source>,
+    pub tensors: Vec<S>,
 }
 
 /// Collects a program op by op.
-#[derive(Debug, Default)]
-pub struct Builder {
+#[derive(Debug)]
+pub struct Builder<S = Source> {
     entries: Vec<Entry>,
     ops: Vec<Op>,
     access: Vec<Access>,
@@ -67,10 +69,27 @@ pub struct Builder {
     names: Vec<&'static str>,
     /// Slots that are another slot's place with other fraction bits.
     aliases: Vec<(usize, usize)>,
-    tensors: Vec<Source>,
+    tensors: Vec<S>,
+    /// Slots that the host fills before a program without tokens runs, and those it reads afterwards.
+    ports: Option<(Vec<u32>, Vec<u32>)>,
 }
 
-impl Builder {
+impl<S> Default for Builder<S> {
+    fn default() -> Self {
+        Self {
+            entries: vec![],
+            ops: vec![],
+            access: vec![],
+            slots: vec![],
+            names: vec![],
+            aliases: vec![],
+            tensors: vec![],
+            ports: None,
+        }
+    }
+}
+
+impl<S: PartialEq> Builder<S> {
     /// Adds a slot.
     pub fn slot(&mut self, name: &'static str, kind: Kind, rows: Rows, cols: usize, frac: i16) -> u32 {
         self.slots.push(Slot { kind, rows, frac, cols: cols as u32, heads: 0, head_dim: 0, offset: [0; 4] });
@@ -95,7 +114,7 @@ impl Builder {
     }
 
     /// The index of a tensor, added if it is new.
-    pub fn tensor(&mut self, source: Source) -> u32 {
+    pub fn tensor(&mut self, source: S) -> u32 {
         let at = self.tensors.iter().position(|t| *t == source).unwrap_or_else(|| {
             self.tensors.push(source);
             self.tensors.len() - 1
@@ -128,15 +147,28 @@ impl Builder {
         }
     }
 
+    /// States the slots which the host fills before the program's one entry point and reads after it. So an input's place
+    /// is free once it has been read.
+    pub fn ports(&mut self, inputs: Vec<u32>, outputs: Vec<u32>) {
+        self.ports = Some((inputs, outputs));
+    }
+
     /// Places the slots and ends the program. `logits` is the slot of the result.
     #[must_use]
-    pub fn finish(mut self, max_context: usize, vocab: usize, logits: u32) -> Lowered {
+    pub fn finish(mut self, max_context: usize, vocab: usize, logits: u32) -> Lowered<S> {
         self.end_entry();
-        let stretches: Vec<Stretch> = self
+        let mut stretches: Vec<Stretch> = self
             .entries
             .iter()
             .map(|e| Stretch { first: e.first as usize, end: (e.first + e.count) as usize })
             .collect();
+        if let Some((inputs, outputs)) = self.ports.take() {
+            // For the planner the host is an op before the others and one after them.
+            let places = |slots: Vec<u32>| slots.into_iter().map(|s| s as usize).collect();
+            self.access.insert(0, Access { reads: vec![], writes: places(inputs) });
+            self.access.push(Access { reads: places(outputs), writes: vec![] });
+            stretches = vec![Stretch { first: 0, end: self.access.len() }];
+        }
         let kept: Vec<usize> = (0..self.slots.len()).filter(|s| self.slots[*s].kind == Kind::Cache).collect();
         let lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept);
         // What an MCU would use.

@@ -5,5 +5,6 @@ pub mod prng;
 pub mod requantize;
 pub mod rope;
 pub mod rsqrt;
+pub mod tflite;
 
 pub use requantize::{Scale, saturate, shift_round};

@@ -43,6 +43,8 @@ pub mod section {
     pub const WEIGHTS: u32 = 5;
     /// JSON for people and tools: names, licence, source hash, quantizer settings. The runtime never parses it.
     pub const META: u32 = 6;
+    /// Inputs and outputs of programs that are not language models'.
+    pub const IO: u32 = 7;
 }
 
 /// A place in the file.

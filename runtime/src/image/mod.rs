@@ -8,11 +8,13 @@
 
 pub mod crc;
 pub mod header;
+pub mod io;
 pub mod plan;
 pub mod program;
 pub mod tensors;
 
 pub use header::{MAGIC, VERSION, section};
+pub use io::{Port, Ports};
 pub use plan::{Limits, Plan, Slot};
 pub use program::{Entry, Op, Program};
 pub use tensors::{Coded, Dtype, TensorDesc, Vector16};
@@ -34,6 +36,7 @@ pub struct Image<'a> {
     plan_bytes: &'a [u8],
     tensor_table: &'a [u8],
     weights: &'a [u8],
+    ports: Ports<'a>,
 }
 
 impl<'a> Image<'a> {
@@ -61,6 +64,10 @@ impl<'a> Image<'a> {
             plan_bytes,
             tensor_table: summed(section::TENSORS)?,
             weights: find(section::WEIGHTS)?.0,
+            ports: match summed(section::IO) {
+                Err(Error::Absent { .. }) => Ports::default(),
+                bytes => Ports::read(bytes?)?,
+            },
         };
         image.check()?;
         Ok(image)
@@ -77,12 +84,16 @@ impl<'a> Image<'a> {
         for (index, op) in (0u32..).zip(self.program.ops()) {
             ops::check(self, &op).ok_or(Error::Op { index, code: op.code })?;
         }
-        for id in [entry::BODY, entry::HEAD] {
+        self.ports.check(self)?;
+        for id in [entry::BODY, entry::HEAD, entry::RUN] {
             for (index, op) in self.program.entry(id).into_iter().flatten() {
                 ops::check_rows(self, &op, id).ok_or(Error::Op { index, code: op.code })?;
             }
         }
         let Plan { vocab, logits: index, .. } = self.plan;
+        if vocab == 0 && self.program.entry(entry::HEAD).is_err() {
+            return Ok(()); // no tokens, no logits
+        }
         let logits = self.slot(index)?;
         let is_row = logits.kind == Kind::I32 && logits.rows == Rows::One && logits.frac >= 0;
         if is_row && (vocab == 0 || logits.cols == vocab) { Ok(()) } else { Err(Error::Slot { index }) }
@@ -127,6 +138,12 @@ impl<'a> Image<'a> {
     #[must_use]
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Inputs and outputs; none for language models.
+    #[must_use]
+    pub fn ports(&self) -> &Ports<'a> {
+        &self.ports
     }
 
     /// Number of tensors.

@@ -52,6 +52,9 @@ pub enum Kind {
     /// Keys and values of one layer: K codes [heads, context, head_dim], V codes likewise, then K scales
     /// [heads, context] and V scales, 4 bytes each (u16 mantissa, i16 exponent).
     Cache = 3,
+    /// One int8 tensor of `cols` elements, in the order of its dimensions (images: height, width, channels); what its
+    /// integers mean is the ops' and the IO section's business. The stride is `cols` rounded up to 16.
+    I8 = 4,
 }
 
 /// How many rows a slot has.
@@ -95,6 +98,7 @@ impl Slot {
         match self.kind {
             Kind::I32 => cols.next_multiple_of(4) * 4,
             Kind::Q8 => Q8_HEAD as u64 + cols.next_multiple_of(GROUP as u64),
+            Kind::I8 => cols.next_multiple_of(SLOT_ALIGN),
             Kind::Cache => {
                 let each = 2 * u64::from(self.head_dim) + 8;
                 u64::from(self.heads).saturating_mul(each).saturating_add(SLOT_ALIGN - 1) & !(SLOT_ALIGN - 1)
@@ -140,6 +144,7 @@ impl Slot {
             1 => Kind::I32,
             2 => Kind::Q8,
             3 => Kind::Cache,
+            4 => Kind::I8,
             _ => return None,
         };
         let rows = match *r.get(1)? {
@@ -166,6 +171,7 @@ impl Slot {
             && is_cache == (slot.heads != 0 && slot.head_dim != 0)
             && slot.heads < 1 << 16
             && slot.head_dim <= MAX_HEAD_DIM
+            && (kind != Kind::I8 || (rows == Rows::One && slot.frac == 0))
             && (rows != Rows::ThreadContext || (kind == Kind::I32 && slot.cols == 1));
         let [one, batch, context, scratch] = slot.offset;
         let aligned = (one | batch | context) % SLOT_ALIGN == 0 && scratch % 4 == 0;

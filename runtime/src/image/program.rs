@@ -25,12 +25,14 @@ pub const ARGS: usize = 11;
 /// An argument that names no tensor or slot.
 pub const NONE: u32 = u32::MAX;
 
-/// Entry points of language models.
+/// Entry points: two of language models, one of everything else.
 pub mod entry {
     /// Runs the tokens of a step through all layers: embeddings to the last residual, caches filled.
     pub const BODY: u32 = 1;
     /// Computes the logits of one row of the last step.
     pub const HEAD: u32 = 2;
+    /// Computes the outputs from the inputs (`image::io`).
+    pub const RUN: u32 = 3;
 }
 
 /// A named stretch of ops.

@@ -57,7 +57,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    fn of(code: u8) -> Option<Self> {
+    pub(super) fn of(code: u8) -> Option<Self> {
         [Self::I8, Self::I16, Self::I32, Self::U64, Self::N4, Self::N8].into_iter().find(|d| *d as u8 == code)
     }
 }

@@ -1,20 +1,28 @@
 //! Ops: what programs are made of, one file each.
 //!
 //! An op is three functions: which slots it touches, a check made once when the image is opened (indices, types,
-//! shapes), and the run. To add one: copy a neighbour's file, add a row to [`TABLE`], define it in NUMERICS.md.
+//! shapes), and the run. To add one: copy a neighbour's file, add a row to [`DECODER`] or [`CONVNET`], define it in NUMERICS.md.
 //!
 //! `check` and `run` return `None` for anything amiss; after `check` has passed, `run` only fails where its own
 //! `get`s cannot be proven away by the compiler, never in practice.
 
+pub mod add;
 pub mod attention;
+pub mod average_pool2d;
 pub mod cache;
+pub mod conv2d;
+pub mod depthwise_conv2d;
 pub mod embed;
+pub mod fully_connected;
 pub mod glu;
 pub mod matmul;
+pub mod max_pool2d;
 pub mod quantize;
 pub mod rms_norm;
 pub mod rope;
 pub mod select_row;
+pub mod softmax;
+mod window;
 
 use core::ops::Range;
 
@@ -45,8 +53,8 @@ pub struct OpDef {
     pub run: fn(&mut Run<'_>, &Op) -> Option<()>,
 }
 
-/// All ops, by code.
-pub static TABLE: [&OpDef; 9] = [
+/// Ops of language models.
+pub static DECODER: [&OpDef; 9] = [
     &embed::OP,
     &select_row::OP,
     &rms_norm::OP,
@@ -58,10 +66,29 @@ pub static TABLE: [&OpDef; 9] = [
     &glu::OP,
 ];
 
+/// Ops of int8 convolutional nets, as TensorFlow Lite defines them.
+pub static CONVNET: [&OpDef; 7] = [
+    &conv2d::OP,
+    &depthwise_conv2d::OP,
+    &fully_connected::OP,
+    &average_pool2d::OP,
+    &max_pool2d::OP,
+    &add::OP,
+    &softmax::OP,
+];
+
+/// The ops that this build knows. What no feature names here is not linked.
+pub static TABLE: &[&[&OpDef]] = &[
+    #[cfg(feature = "decoder")]
+    &DECODER,
+    #[cfg(feature = "convnet")]
+    &CONVNET,
+];
+
 /// The definition of an op's code.
 #[must_use]
 pub fn find(code: u16) -> Option<&'static OpDef> {
-    TABLE.iter().copied().find(|def| def.code == code)
+    TABLE.iter().copied().flatten().copied().find(|def| def.code == code)
 }
 
 /// Checks one op of an image.
@@ -73,14 +100,15 @@ pub fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 }
 
 /// Checks that an op of entry point `id` works on rows which exist there: the body on the rows of a step, the head on
-/// one row, to which [`select_row`] leads. So no result depends on how tokens are cut into steps.
+/// one row, to which [`select_row`] leads, and programs without tokens on one row. So no result depends on how tokens are cut into steps.
 #[must_use]
 pub fn check_rows(image: &Image<'_>, op: &Op, id: u32) -> Option<()> {
     let def = find(op.code)?;
     let one = |which: &usize| Some(image.slot(arg(op, *which)?).ok()?.rows == Rows::One);
     match id {
         entry::BODY => ensure(def.slots.iter().all(|s| one(s) == Some(false))),
-        entry::HEAD if def.code != select_row::OP.code => ensure(def.slots.iter().all(|s| one(s) == Some(true))),
+        entry::HEAD if def.code == select_row::OP.code => Some(()),
+        entry::HEAD | entry::RUN => ensure(def.slots.iter().all(|s| one(s) == Some(true))),
         _ => Some(()),
     }
 }
@@ -163,6 +191,21 @@ pub(crate) fn arg(op: &Op, which: usize) -> Option<u32> {
 pub(crate) fn slot_arg(image: &Image<'_>, op: &Op, which: usize, kind: Kind) -> Option<Slot> {
     let slot = image.slot(arg(op, which)?).ok()?;
     (slot.kind == kind && slot.rows != Rows::ThreadContext).then_some(slot)
+}
+
+/// Argument `which` as an int8 tensor's slot.
+pub(crate) fn i8_arg(image: &Image<'_>, op: &Op, which: usize) -> Option<Slot> {
+    slot_arg(image, op, which, Kind::I8)
+}
+
+/// The elements of an I8 slot.
+pub(crate) fn i8_cols<'a>(slot: &Slot, bytes: &'a mut [u8]) -> Option<&'a mut [i8]> {
+    view::as_i8_mut(bytes).get_mut(..slot.cols as usize)
+}
+
+/// Four numbers of a byte each, the first lowest.
+pub(crate) fn bytes_arg(op: &Op, which: usize) -> Option<[u8; 4]> {
+    arg(op, which).map(u32::to_le_bytes)
 }
 
 /// Argument `which` unless it is [`NONE`].

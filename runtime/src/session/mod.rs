@@ -5,12 +5,12 @@
 
 use crate::error::{Error, Result};
 use crate::image::program::entry;
-use crate::image::{Image, Limits, Slot};
+use crate::image::{Image, Limits, Port, Slot};
 use crate::kernels::{self, Kernels};
 use crate::ops::{self, Run};
 use crate::view::{Pool, Single};
 
-/// Runs a language model's program over an arena.
+/// Runs a program over an arena: a language model's by tokens, any other by inputs and outputs.
 pub struct Session<'a> {
     image: &'a Image<'a>,
     arena: &'a mut [u8],
@@ -86,7 +86,7 @@ impl<'a> Session<'a> {
         while !rest.is_empty() {
             let (batch, after) = rest.split_at_checked(self.limits.batch as usize).unwrap_or((rest, &[]));
             self.rows = batch.len() as u32;
-            self.run(entry::BODY, batch, 0)?;
+            self.run_entry(entry::BODY, batch, 0)?;
             self.position += self.rows;
             rest = after;
         }
@@ -108,7 +108,7 @@ impl<'a> Session<'a> {
         if row >= self.rows {
             return Err(Error::Row { row, rows: self.rows });
         }
-        self.run(entry::HEAD, &[], row)?;
+        self.run_entry(entry::HEAD, &[], row)?;
         let slot = self.logits;
         let missing = Error::Slot { index: self.image.plan().logits };
         let [bytes] = ops::split_slots(self.arena, self.limits, [&slot]).ok_or(missing)?;
@@ -130,6 +130,38 @@ impl<'a> Session<'a> {
         self.logits.frac.max(0).unsigned_abs().into()
     }
 
+    /// Input `index` of a program without tokens, to be filled before [`Session::run`], which may overwrite it.
+    ///
+    /// # Errors
+    /// [`Error::Port`].
+    pub fn input(&mut self, index: u32) -> Result<&mut [i8]> {
+        let port = self.image.ports().inputs().nth(index as usize);
+        self.port(port).ok_or(Error::Port { index })
+    }
+
+    /// Computes the outputs from the inputs.
+    ///
+    /// # Errors
+    /// [`Error::Entry`] for language models.
+    pub fn run(&mut self) -> Result<()> {
+        self.run_entry(entry::RUN, &[], 0)
+    }
+
+    /// Output `index` of the last [`Session::run`].
+    ///
+    /// # Errors
+    /// [`Error::Port`].
+    pub fn output(&mut self, index: u32) -> Result<&[i8]> {
+        let port = self.image.ports().outputs().nth(index as usize);
+        self.port(port).map(|o| &*o).ok_or(Error::Port { index })
+    }
+
+    fn port(&mut self, port: Option<Port>) -> Option<&mut [i8]> {
+        let slot = self.image.slot(port?.slot).ok()?;
+        let [bytes] = ops::split_slots(self.arena, self.limits, [&slot])?;
+        ops::i8_cols(&slot, bytes)
+    }
+
     fn step<'s>(&'s mut self, tokens: &'s [u32], row: u32) -> Run<'s> {
         Run {
             image: self.image,
@@ -144,7 +176,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn run(&mut self, id: u32, tokens: &[u32], row: u32) -> Result<()> {
+    fn run_entry(&mut self, id: u32, tokens: &[u32], row: u32) -> Result<()> {
         for (index, op) in self.image.program().entry(id)? {
             let bad = Error::Op { index, code: op.code };
             let def = ops::find(op.code).ok_or(bad)?;

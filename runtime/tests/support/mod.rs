@@ -9,7 +9,7 @@ use mote_runtime::image::header::{self, Section, Span, align_up};
 use mote_runtime::image::plan::{Kind, Limits, Plan, Rows, Slot};
 use mote_runtime::image::program::{ARGS, Entry, NONE, Op, entry};
 use mote_runtime::image::tensors::{BLOCK, Dtype, GROUP, TensorDesc};
-use mote_runtime::image::{crc, section};
+use mote_runtime::image::{Port, Ports, crc, section};
 use mote_runtime::kernels;
 use mote_runtime::ops::{self, Run};
 use mote_runtime::view::{Pool, Single};
@@ -144,6 +144,10 @@ pub struct Builder {
     pub slots: Vec<Slot>,
     pub body: Vec<Op>,
     pub head: Vec<Op>,
+    /// Ops of a program without tokens; the entry point is there if this is not empty.
+    pub run: Vec<Op>,
+    /// Inputs and outputs; the section is there if they are.
+    pub ports: [Vec<Port>; 2],
     pub vocab: u32,
     pub logits: u32,
     pub max_context: u32,
@@ -211,6 +215,30 @@ impl Builder {
         self.slot(Slot { kind: Kind::Q8, rows, frac: 0, cols, heads: 0, head_dim: 0, offset: [0; 4] })
     }
 
+    pub fn i8_slot(&mut self, cols: usize) -> u32 {
+        let cols = cols as u32;
+        self.slot(Slot { kind: Kind::I8, rows: Rows::One, frac: 0, cols, heads: 0, head_dim: 0, offset: [0; 4] })
+    }
+
+    /// A plain tensor of bytes.
+    pub fn tensor8(&mut self, values: &[i8], dims: &[usize]) -> u32 {
+        let bytes = values.iter().map(|v| *v as u8).collect();
+        self.shaped(Dtype::I8, dims, bytes)
+    }
+
+    /// A plain tensor of int32.
+    pub fn tensor32(&mut self, values: &[i32], dims: &[usize]) -> u32 {
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.shaped(Dtype::I32, dims, bytes)
+    }
+
+    fn shaped(&mut self, dtype: Dtype, dims: &[usize], bytes: Vec<u8>) -> u32 {
+        let mut all = [1; 4];
+        all.iter_mut().zip(dims).for_each(|(to, from)| *to = *from as u32);
+        let (rank, span) = (dims.len() as u8, Span::default());
+        self.tensor(TensorDesc { dtype, rank, exponent: 0, dims: all, span, codebook: [0; 16] }, bytes)
+    }
+
     pub fn cache_slot(&mut self, heads: usize, head_dim: usize) -> u32 {
         let (heads, head_dim) = (heads as u32, head_dim as u32);
         self.slot(Slot { kind: Kind::Cache, rows: Rows::Context, frac: 0, cols: 1, heads, head_dim, offset: [0; 4] })
@@ -253,15 +281,31 @@ impl Builder {
         }
         let (body, head) = (self.body.len() as u32, self.head.len() as u32);
         let mut program = Vec::new();
-        for word in [2, body + head, 0, 0] {
+        let run = self.run.len() as u32;
+        for word in [2 + u32::from(run > 0), body + head + run, 0, 0] {
             program.extend(word.to_le_bytes());
         }
         program.extend(Entry { id: entry::BODY, first: 0, count: body }.to_bytes());
         program.extend(Entry { id: entry::HEAD, first: body, count: head }.to_bytes());
-        program.extend(self.body.iter().chain(&self.head).flat_map(Op::to_bytes));
+        if run > 0 {
+            program.extend(Entry { id: entry::RUN, first: body + head, count: run }.to_bytes());
+        }
+        program.extend(self.body.iter().chain(&self.head).chain(&self.run).flat_map(Op::to_bytes));
         let mut plan = self.plan().to_bytes().to_vec();
         plan.extend(self.slots.iter().flat_map(Slot::to_bytes));
-        vec![(section::PROGRAM, program), (section::PLAN, plan), (section::TENSORS, table), (section::WEIGHTS, weights)]
+        let mut sections = vec![
+            (section::PROGRAM, program),
+            (section::PLAN, plan),
+            (section::TENSORS, table),
+            (section::WEIGHTS, weights),
+        ];
+        let [inputs, outputs] = &self.ports;
+        if !inputs.is_empty() || !outputs.is_empty() {
+            let mut io = Vec::new();
+            Ports::write(inputs, outputs, &mut |bytes| io.extend(bytes));
+            sections.push((section::IO, io));
+        }
+        sections
     }
 
     /// The image.
@@ -296,7 +340,7 @@ pub fn op(code: u16, args: &[u32]) -> Op {
 }
 
 pub fn code(name: &str) -> u16 {
-    ops::TABLE.iter().find(|def| def.name == name).unwrap().code
+    ops::TABLE.iter().copied().flatten().find(|def| def.name == name).unwrap().code
 }
 
 /// `x` as mantissa (16 bits, normalised) and exponent: `x = mant * 2^-exp`.

@@ -2,7 +2,7 @@
 
 use crate::args;
 use anyhow::Result;
-use mote_host::runtime::image::{Image, Limits, TensorDesc, header, section};
+use mote_host::runtime::image::{Image, Limits, Port, TensorDesc, header, section};
 use mote_host::runtime::ops;
 use mote_quantize::quantize::Meta;
 use serde::Serialize;
@@ -44,6 +44,16 @@ struct Tensor {
 }
 
 #[derive(Serialize)]
+struct PortLine {
+    /// Input or output.
+    port: &'static str,
+    shape: Vec<u32>,
+    dtype: String,
+    scale: f64,
+    zero_point: i32,
+}
+
+#[derive(Serialize)]
 struct OpLine {
     index: usize,
     op: &'static str,
@@ -68,18 +78,21 @@ struct Outcome {
     vocab: u32,
     max_context: u32,
     arena: Vec<ArenaLine>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ports: Vec<PortLine>,
     meta: Option<Meta>,
     tensors: Vec<Tensor>,
     ops: Vec<OpLine>,
 }
 
-const NAMES: [(u32, &str); 6] = [
+const NAMES: [(u32, &str); 7] = [
     (section::PROGRAM, "program"),
     (section::PLAN, "plan"),
     (section::TENSORS, "tensors"),
     (section::TEXT, "text"),
     (section::WEIGHTS, "weights"),
     (section::META, "meta"),
+    (section::IO, "io"),
 ];
 
 /// Runs it.
@@ -141,6 +154,7 @@ fn outcome(image: &Image<'_>, meta: Option<Meta>, args: &Args) -> Result<Outcome
         vocab: plan.vocab,
         max_context: plan.max_context,
         arena,
+        ports: ports(image),
         ops: if args.program { ops.collect() } else { Vec::new() },
         meta,
         tensors,
@@ -148,16 +162,30 @@ fn outcome(image: &Image<'_>, meta: Option<Meta>, args: &Args) -> Result<Outcome
     })
 }
 
+fn ports(image: &Image<'_>) -> Vec<PortLine> {
+    let line = |port: &'static str, p: Port| PortLine {
+        port,
+        shape: p.dims[..usize::from(p.rank)].to_vec(),
+        dtype: format!("{:?}", p.dtype),
+        scale: f64::from(p.mantissa) * 2f64.powi(-p.exponent),
+        zero_point: p.zero_point,
+    };
+    let (inputs, outputs) = (image.ports().inputs(), image.ports().outputs());
+    inputs.map(|p| line("input", p)).chain(outputs.map(|p| line("output", p))).collect()
+}
+
 fn print(o: &Outcome) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if let Some(m) = &o.meta {
-        let c = &m.config;
-        writeln!(out, "{} ({}), licence: {}", m.name, c.architecture, m.license.as_deref().unwrap_or("not stated"))?;
-        writeln!(
-            out,
-            "{} layers, width {}, feed-forward {}, {} heads of {} on {} key-value heads",
-            c.layers, c.dim, c.hidden, c.heads, c.head_dim, c.kv_heads
-        )?;
+        let kind = m.config.as_ref().map_or("a net", |c| &c.architecture);
+        writeln!(out, "{} ({kind}), licence: {}", m.name, m.license.as_deref().unwrap_or("not stated"))?;
+        if let Some(c) = &m.config {
+            writeln!(
+                out,
+                "{} layers, width {}, feed-forward {}, {} heads of {} on {} key-value heads",
+                c.layers, c.dim, c.hidden, c.heads, c.head_dim, c.kv_heads
+            )?;
+        }
         writeln!(
             out,
             "{} parameters, {:.3} bits per weight, made by {}",
@@ -165,7 +193,14 @@ fn print(o: &Outcome) -> Result<()> {
         )?;
         writeln!(out, "source SHA-256 {}", m.source_sha256)?;
     }
-    writeln!(out, "vocabulary {}, context up to {}, {} bytes", o.vocab, o.max_context, o.file_bytes)?;
+    match o.vocab {
+        0 => writeln!(out, "{} bytes", o.file_bytes)?,
+        vocab => writeln!(out, "vocabulary {vocab}, context up to {}, {} bytes", o.max_context, o.file_bytes)?,
+    }
+    for p in &o.ports {
+        let shape = p.shape.iter().map(u32::to_string).collect::<Vec<_>>().join("x");
+        writeln!(out, "{} {} {shape}, scale {}, zero point {}", p.port, p.dtype, p.scale, p.zero_point)?;
+    }
     if o.verified {
         writeln!(out, "all checksums are right")?;
     }
@@ -189,11 +224,11 @@ fn print(o: &Outcome) -> Result<()> {
         writeln!(out, "{:>5} {name:44} {:>5} {shape:>14} {:>12} {error:>11}", t.index, t.dtype, t.bytes)?;
     }
     if !o.ops.is_empty() {
-        writeln!(out, "\n{:>5} {:11} {:>5} arguments", "index", "op", "flags")?;
+        writeln!(out, "\n{:>5} {:16} {:>5} arguments", "index", "op", "flags")?;
     }
     for op in &o.ops {
         let args = op.args.iter().map(i64::to_string).collect::<Vec<_>>().join(" ");
-        writeln!(out, "{:>5} {:11} {:>5} {args}", op.index, op.op, op.flags)?;
+        writeln!(out, "{:>5} {:16} {:>5} {args}", op.index, op.op, op.flags)?;
     }
     Ok(())
 }

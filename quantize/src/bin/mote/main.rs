@@ -8,6 +8,7 @@ mod bench;
 mod board;
 mod eval;
 mod fit;
+mod infer;
 mod inspect;
 mod logits;
 mod quantize;
@@ -26,10 +27,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Quantize a model (Hugging Face folder or llama2.c checkpoint) to an image
+    /// Quantize a model (Hugging Face folder, llama2.c checkpoint, TensorFlow Lite file) to an image
     Quantize(quantize::Args),
     /// Generate text with an image
     Run(run::Args),
+    /// Run a net once on arrays of its own integer type
+    Infer(infer::Args),
     /// Show what is in an image
     Inspect(inspect::Args),
     /// Say whether an image fits a board, and with what context
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Quantize(args) => quantize::main(&args),
         Verb::Run(args) => run::main(&args),
+        Verb::Infer(args) => infer::main(&args),
         Verb::Inspect(args) => inspect::main(&args),
         Verb::Fit(args) => fit::main(&args),
         Verb::Eval(args) => eval::main(&args),

@@ -5,7 +5,9 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use mote_quantize::calibrate;
 use mote_quantize::codes::Coding;
+use mote_quantize::import::tflite::Tflite;
 use mote_quantize::import::{self, Role, tokenizer};
+use mote_quantize::net;
 use mote_quantize::quantize::{Meta, Settings, quantize};
 use serde::Serialize;
 use std::io::Write;
@@ -25,7 +27,8 @@ enum Codebook {
 /// The arguments.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Hugging Face folder (config.json, *.safetensors) or llama2.c checkpoint (.bin)
+    /// Hugging Face folder (config.json, *.safetensors), llama2.c checkpoint (.bin), or int8 TensorFlow Lite file (.tflite),
+    /// whose weights are taken as they are
     model: PathBuf,
     /// The image to write
     #[arg(short, long)]
@@ -91,6 +94,12 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         bail!("{} is an image already: quantize the float model that it was made from", args.model.display());
     }
     let start = Instant::now();
+    let stem = args.model.file_stem().or(args.model.file_name()).map(|n| n.to_string_lossy().into_owned());
+    let name = args.name.clone().or(stem).unwrap_or_else(|| "model".into());
+    if import::tflite::is_tflite(&args.model) {
+        let (meta, bytes) = net::quantize(&Tflite::open(&args.model)?, name, args.license.clone(), &args.out)?;
+        return report(args, &meta, bytes, start);
+    }
     let model = import::open_model(&args.model)?;
     let config = model.config();
     let vocabulary = tokenizer::find(&args.model, args.tokenizer.as_deref(), config.vocab)?;
@@ -103,8 +112,6 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         eprintln!("note: {warning}");
     }
     let calibration = calibration_tokens(args, text.as_deref(), config.vocab)?;
-    let stem = args.model.file_stem().or(args.model.file_name()).map(|n| n.to_string_lossy().into_owned());
-    let name = args.name.clone().or(stem).unwrap_or_else(|| "model".into());
     let settings = Settings { coding, head, context: args.context, name, license: args.license.clone(), calibration };
 
     let total = Role::all(config).into_iter().map(|r| r.shape(config)).filter(|s| s.len() == 2);
@@ -118,7 +125,11 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     });
     bar.finish_and_clear();
     let (meta, bytes) = done?;
-    let summary = Summary { image: &args.out, bytes, seconds: start.elapsed().as_secs_f64(), meta: &meta };
+    report(args, &meta, bytes, start)
+}
+
+fn report(args: &Args, meta: &Meta, bytes: u64, start: Instant) -> Result<ExitCode> {
+    let summary = Summary { image: &args.out, bytes, seconds: start.elapsed().as_secs_f64(), meta };
     if args.json {
         print_json(&summary)?;
     } else {
@@ -153,12 +164,15 @@ fn calibration_tokens(args: &Args, text: Option<&[u8]>, vocab: usize) -> Result<
 
 fn print(summary: &Summary<'_>) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    let Meta { config: c, tensors, .. } = summary.meta;
-    writeln!(
-        out,
-        "{}: {} ({} layers, width {}, {} heads on {}, vocabulary {})",
-        summary.meta.name, c.architecture, c.layers, c.dim, c.heads, c.kv_heads, c.vocab
-    )?;
+    let Meta { config, tensors, .. } = summary.meta;
+    match config {
+        Some(c) => writeln!(
+            out,
+            "{}: {} ({} layers, width {}, {} heads on {}, vocabulary {})",
+            summary.meta.name, c.architecture, c.layers, c.dim, c.heads, c.kv_heads, c.vocab
+        )?,
+        None => writeln!(out, "{}: a net in the integers it was quantized to", summary.meta.name)?,
+    }
     writeln!(out, "{:44} {:>14} {:>5} {:>12} {:>12}  int32", "tensor", "shape", "bits", "bytes", "rel. error")?;
     for t in tensors {
         let shape = t.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");

@@ -1,6 +1,7 @@
 //! The specification: plain loops over the weight layout of [`crate::image::tensors`].
 
 mod coded;
+pub mod int8;
 
 use super::Kernels;
 

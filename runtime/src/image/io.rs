@@ -1,0 +1,140 @@
+//! Inputs and outputs of a program that is not a language model's: where they lie, their shapes, and what their integers
+//! mean.
+//!
+//! ```text
+//! IO section: 8-byte head, then 40-byte records, inputs first
+//! head               record
+//!  0  u32 inputs      0  u32 slot                    12  u32 mantissa
+//!  4  u32 outputs     4  u8  element type (I8)       16  i32 exponent
+//!                     5  u8  rank, 1 to 4            20  [u32;4] dims, 1 beyond the rank
+//!                     6  u16 zero                    36  u32 zero
+//!                     8  i32 zero point
+//! ```
+//!
+//! `real = (integer - zero point) * mantissa * 2^-exponent`; mantissa 0: the model does not say.
+
+use super::header::{put, u16_at, u32_at};
+use super::plan::{Kind, Rows};
+use super::tensors::Dtype;
+use super::{Image, section};
+use crate::error::{Error, Result};
+
+/// Bytes of the head.
+pub const HEAD_BYTES: usize = 8;
+/// Bytes of a record.
+pub const RECORD_BYTES: usize = 40;
+
+/// One input or output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its slot.
+    pub slot: u32,
+    /// Type of its elements.
+    pub dtype: Dtype,
+    /// Dimensions there are, 1 to 4.
+    pub rank: u8,
+    /// The integer that stands for 0.
+    pub zero_point: i32,
+    /// Mantissa of the scale; 0: unknown.
+    pub mantissa: u32,
+    /// Exponent of the scale.
+    pub exponent: i32,
+    /// Dimensions; 1 beyond the rank.
+    pub dims: [u32; 4],
+}
+
+impl Port {
+    /// The record's bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; RECORD_BYTES] {
+        let mut r = [0; RECORD_BYTES];
+        put(&mut r, 0, &self.slot.to_le_bytes());
+        put(&mut r, 4, &[self.dtype as u8, self.rank]);
+        put(&mut r, 8, &self.zero_point.to_le_bytes());
+        put(&mut r, 12, &self.mantissa.to_le_bytes());
+        put(&mut r, 16, &self.exponent.to_le_bytes());
+        for (i, dim) in self.dims.iter().enumerate() {
+            put(&mut r, 20 + 4 * i, &dim.to_le_bytes());
+        }
+        r
+    }
+
+    fn decode(r: &[u8; RECORD_BYTES]) -> Option<Self> {
+        let port = Self {
+            slot: u32_at(r, 0)?,
+            dtype: Dtype::of(*r.get(4)?)?,
+            rank: *r.get(5)?,
+            zero_point: u32_at(r, 8)? as i32,
+            mantissa: u32_at(r, 12)?,
+            exponent: u32_at(r, 16)? as i32,
+            dims: [u32_at(r, 20)?, u32_at(r, 24)?, u32_at(r, 28)?, u32_at(r, 32)?],
+        };
+        let rank_ok = (1..=4).contains(&port.rank) && port.dims.iter().skip(port.rank.into()).all(|d| *d == 1);
+        let zero = u16_at(r, 6)? == 0 && u32_at(r, 36)? == 0;
+        let range = (-256..=256).contains(&port.exponent) && (-128..=127).contains(&port.zero_point);
+        (rank_ok && zero && range && port.dtype == Dtype::I8).then_some(port)
+    }
+
+    /// Elements; `None` if that overflows.
+    #[must_use]
+    pub fn elements(&self) -> Option<u32> {
+        self.dims.iter().try_fold(1u32, |n, d| n.checked_mul(*d))
+    }
+}
+
+/// The table of inputs and outputs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ports<'a> {
+    inputs: usize,
+    records: &'a [[u8; RECORD_BYTES]],
+}
+
+impl<'a> Ports<'a> {
+    /// Finds the records of an IO section.
+    ///
+    /// # Errors
+    /// [`Error::Section`].
+    pub fn read(bytes: &'a [u8]) -> Result<Self> {
+        let bad = Error::Section { section: section::IO };
+        let (head, rest) = bytes.split_at_checked(HEAD_BYTES).ok_or(bad)?;
+        let counts = u32_at(head, 0).zip(u32_at(head, 4)).ok_or(bad)?;
+        let (records, tail) = rest.as_chunks::<RECORD_BYTES>();
+        let stated = u64::from(counts.0) + u64::from(counts.1);
+        if !tail.is_empty() || records.len() as u64 != stated {
+            return Err(bad);
+        }
+        Ok(Self { inputs: counts.0 as usize, records })
+    }
+
+    /// The section's bytes.
+    pub fn write(inputs: &[Port], outputs: &[Port], emit: &mut dyn FnMut(&[u8])) {
+        emit(&(inputs.len() as u32).to_le_bytes());
+        emit(&(outputs.len() as u32).to_le_bytes());
+        for port in inputs.iter().chain(outputs) {
+            emit(&port.to_bytes());
+        }
+    }
+
+    /// Inputs in order.
+    pub fn inputs(&self) -> impl Iterator<Item = Port> + 'a {
+        self.records.iter().take(self.inputs).filter_map(Port::decode)
+    }
+
+    /// Outputs in order.
+    pub fn outputs(&self) -> impl Iterator<Item = Port> + 'a {
+        self.records.iter().skip(self.inputs).filter_map(Port::decode)
+    }
+
+    /// Checks every record, and that its slot holds just what it says.
+    pub(super) fn check(&self, image: &Image<'_>) -> Result<()> {
+        let bad = Error::Section { section: section::IO };
+        for record in self.records {
+            let port = Port::decode(record).ok_or(bad)?;
+            let slot = image.slot(port.slot)?;
+            if slot.kind != Kind::I8 || slot.rows != Rows::One || port.elements() != Some(slot.cols) {
+                return Err(bad);
+            }
+        }
+        Ok(())
+    }
+}

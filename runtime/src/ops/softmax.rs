@@ -1,0 +1,50 @@
+//! Softmax of int8 rows, TensorFlow Lite's `SOFTMAX`: the result has scale 1/256 and zero point -128.
+//!
+//! Arguments: in slot (I8), out slot (I8), elements of a row, multiplier and shift that bring a difference to Q5.26, and the
+//! least difference that counts (as int32). Flag 1: single rounding. NUMERICS.md, "softmax".
+
+use super::window::SINGLE_ROUNDING;
+use super::{OpDef, Run, arg, ensure, i8_arg, i8_cols};
+use crate::fixed::tflite::{Rounding, divide_by_pot, exp_on_negative, high_mul, one_over_one_plus, requantize};
+use crate::image::{Image, Op};
+
+/// The op.
+pub static OP: OpDef = OpDef { code: 16, name: "softmax", args: 6, flags: SINGLE_ROUNDING, slots: &[0, 1], check, run };
+
+/// Integer bits of the sum: a row has fewer elements than 2^12.
+const SUM_BITS: u32 = 12;
+
+fn check(image: &Image<'_>, op: &Op) -> Option<()> {
+    let (input, output, row) = (i8_arg(image, op, 0)?, i8_arg(image, op, 1)?, arg(op, 2)?);
+    let rows = input.cols.checked_div(row)?;
+    let shift = arg(op, 4)?;
+    ensure(row < 1 << SUM_BITS && rows.checked_mul(row)? == input.cols && input.cols == output.cols && shift <= 30)
+}
+
+fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
+    let (input, output) = (i8_arg(r.image, op, 0)?, i8_arg(r.image, op, 1)?);
+    let row = (arg(op, 2)? as usize).max(1);
+    let (multiplier, shift, least) = (arg(op, 3)? as i32, arg(op, 4)? as i32, arg(op, 5)? as i32);
+    let rounding = if op.flags & SINGLE_ROUNDING != 0 { Rounding::Single } else { Rounding::Double };
+    let [from, to] = r.slots([&input, &output])?;
+    for (from, to) in i8_cols(&input, from)?.chunks(row).zip(i8_cols(&output, to)?.chunks_mut(row)) {
+        let largest = i32::from(from.iter().copied().max()?);
+        // e^(x - largest) in Q0.31; nothing if that is too little to count.
+        let exp = |x: i8| {
+            let difference = i32::from(x) - largest;
+            (difference >= least).then(|| exp_on_negative(requantize(difference, multiplier, shift, rounding)))
+        };
+        let sum =
+            from.iter().filter_map(|x| exp(*x)).fold(0, |sum: i32, e| sum.wrapping_add(divide_by_pot(e, SUM_BITS)));
+        let above = sum.leading_zeros();
+        let inverse = one_over_one_plus((sum.wrapping_shl(above) as u32).wrapping_sub(1 << 31) as i32);
+        let shift = SUM_BITS.wrapping_sub(above).wrapping_add(31 - 8);
+        for (x, to) in from.iter().zip(to) {
+            *to = exp(*x).map_or(i8::MIN, |e| {
+                let v = divide_by_pot(high_mul(inverse, e), shift);
+                v.saturating_add(i32::from(i8::MIN)).clamp(i8::MIN.into(), i8::MAX.into()) as i8
+            });
+        }
+    }
+    Some(())
+}

@@ -1,0 +1,143 @@
+//! TensorFlow Lite Micro's own models and MLPerf-Tiny's: the same bytes as its reference kernels, and no panic on what
+//! is no model. `tests/golden/tflite/make.py` made the digests.
+
+use mote_host::{Arena, Model};
+use mote_quantize::import::tflite::{Tflite, is_tflite};
+use mote_quantize::net;
+use mote_quantize::quantize::{QuantizeError, hex};
+use mote_runtime::Session;
+use mote_runtime::image::Limits;
+use mote_tests::{golden, shared};
+use sha2::Digest;
+use std::path::Path;
+
+/// The generator of `make.py`.
+struct Lcg(u64);
+
+impl Lcg {
+    fn byte(&mut self) -> u8 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 56) as u8
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (0..4).fold(0, |v, _| v << 8 | usize::from(self.byte())) % n
+    }
+}
+
+const LIMITS: Limits = Limits { batch: 1, context: 1, threads: 1 };
+
+fn image(model: &Path, folder: &Path) -> Result<Model, QuantizeError> {
+    let out = folder.join("x.mote");
+    net::quantize(&Tflite::open(model)?, "x".into(), None, &out)?;
+    Ok(Model::open(&out).unwrap())
+}
+
+/// SHA-256 of output 0 for each run's input.
+fn digests(model: &Model, runs: u64) -> Vec<String> {
+    let mut arena = Arena::for_limits(model, LIMITS).unwrap();
+    arena.bytes().fill(0xA5);
+    let mut session = Session::new(model.image(), arena.bytes(), LIMITS).unwrap();
+    (1..=runs)
+        .map(|seed| {
+            let mut lcg = Lcg(seed);
+            session.input(0).unwrap().fill_with(|| lcg.byte() as i8);
+            session.run().unwrap();
+            let bytes: Vec<u8> = session.output(0).unwrap().iter().map(|v| *v as u8).collect();
+            hex(&sha2::Sha256::digest(&bytes))
+        })
+        .collect()
+}
+
+/// Arena bytes of each model and what TFLM's allocator states for it on x86-64 (`make.py` prints it).
+const ARENAS: [(&str, u64, u64); 5] = [
+    ("mlperf-tiny/kws_int8.tflite", 16_000, 24_272),
+    ("mlperf-tiny/ic_resnet8_int8.tflite", 49_152, 55_984),
+    ("mlperf-tiny/ad_int8.tflite", 768, 3_984),
+    ("tflite-micro/hello_world_int8.tflite", 32, 1_504),
+    ("tflite-micro/micro_speech_quantized.tflite", 5_968, 7_584),
+];
+
+#[test]
+fn models_give_tflite_micro_s_bytes() {
+    let table = std::fs::read_to_string(golden().join("tflite/outputs.txt")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for (name, arena, theirs) in ARENAS {
+        let Some(path) = shared(name) else {
+            return;
+        };
+        let lines = table.lines().filter_map(|l| l.strip_prefix(name)).map(|l| l.rsplit(' ').next().unwrap());
+        let expected: Vec<&str> = lines.collect();
+        assert_eq!(expected.len(), 100, "{name}");
+        assert!(is_tflite(&path));
+        let model = image(&path, folder.path()).unwrap();
+        assert_eq!(digests(&model, 100), expected, "{name}");
+        assert_eq!(model.image().arena_bytes(LIMITS).unwrap(), arena, "{name}");
+        assert!(arena < theirs);
+    }
+}
+
+#[test]
+fn everything_that_is_missing_is_named_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(path) = shared("vision/mcunet_vww_int8.tflite") else {
+        return;
+    };
+    let why = image(&path, folder.path()).err().unwrap().to_string();
+    for word in ["QUANTIZE (operator 0", "PAD (operator 1", "TRANSPOSE", "MEAN", "DEQUANTIZE", "input.9_te_transform"] {
+        assert!(why.contains(word), "{word}: {why}");
+    }
+    assert!(!why.contains("CONV_2D"), "{why}");
+    assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "nothing is written");
+}
+
+/// 2000 files with bytes changed, words replaced, cut or shifted: an error, or an image that opens and runs.
+#[test]
+fn damaged_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lcg = Lcg(2026);
+    let (mut good, mut bad) = (0, 0);
+    for name in ["tflite-micro/hello_world_int8.tflite", "tflite-micro/micro_speech_quantized.tflite"] {
+        let Some(path) = shared(name) else {
+            return;
+        };
+        let original = std::fs::read(path).unwrap();
+        let target = folder.path().join("x.tflite");
+        for _ in 0..1000 {
+            let mut file = original.clone();
+            for _ in 0..=lcg.below(3) {
+                // Where the tables are: at the beginning and at the end, the weights between.
+                let reach = file.len().min(1200);
+                let near = lcg.below(reach);
+                let at = if lcg.below(2) == 0 { near } else { file.len() - 1 - near };
+                match lcg.below(4) {
+                    0 => file[at] ^= 1 << lcg.below(8),
+                    1 => {
+                        let words = [0, 1, 0xFF, 0x7FFF_FFFF, 0x8000_0000, u32::MAX, original.len() as u32];
+                        let word = words[lcg.below(words.len())].to_le_bytes();
+                        file.iter_mut().skip(at & !3).zip(word).for_each(|(to, from)| *to = from);
+                    }
+                    2 => file[at] = lcg.byte(),
+                    _ if lcg.below(8) == 0 => file.truncate(at),
+                    _ => file[at] = file[at].wrapping_add(4),
+                }
+                if file.len() < 16 {
+                    break;
+                }
+            }
+            std::fs::write(&target, &file).unwrap();
+            // Most are refused without a graph; writing an image syncs the disk, so only some are.
+            let lowered =
+                Tflite::open(&target).and_then(|f| f.graph().map(|g| mote_quantize::lower::tflite(&g).is_ok()));
+            match lowered {
+                Ok(true) if good % 16 == 0 => {
+                    good += 1;
+                    digests(&image(&target, folder.path()).unwrap(), 1);
+                }
+                Ok(true) => good += 1,
+                _ => bad += 1,
+            }
+        }
+    }
+    assert!(good > 50 && bad > 200, "{good} {bad}");
+}
