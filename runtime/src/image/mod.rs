@@ -25,6 +25,9 @@ use header::{MAX_SECTIONS, Section};
 use plan::{Kind, Rows};
 use program::entry;
 
+/// Whether any op of this build works on inputs and outputs rather than tokens; if none does, their table is dead weight.
+const HAS_PORTS: bool = cfg!(feature = "convnet");
+
 /// An image that has been checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Image<'a> {
@@ -64,10 +67,7 @@ impl<'a> Image<'a> {
             plan_bytes,
             tensor_table: summed(section::TENSORS)?,
             weights: find(section::WEIGHTS)?.0,
-            ports: match summed(section::IO) {
-                Err(Error::Absent { .. }) => Ports::default(),
-                bytes => Ports::read(bytes?)?,
-            },
+            ports: if HAS_PORTS { Ports::read_or_none(summed(section::IO))? } else { Ports::default() },
         };
         image.check()?;
         Ok(image)
@@ -84,7 +84,9 @@ impl<'a> Image<'a> {
         for (index, op) in (0u32..).zip(self.program.ops()) {
             ops::check(self, &op).ok_or(Error::Op { index, code: op.code })?;
         }
-        self.ports.check(self)?;
+        if HAS_PORTS {
+            self.ports.check(self)?;
+        }
         for id in [entry::BODY, entry::HEAD, entry::RUN] {
             for (index, op) in self.program.entry(id).into_iter().flatten() {
                 ops::check_rows(self, &op, id).ok_or(Error::Op { index, code: op.code })?;
