@@ -362,4 +362,6 @@ fn a_net_infers() {
     assert!(bad(1, &["infer", &image, "--input", &input]).contains("int8"));
     assert!(bad(1, &["infer", &image, "--input", &at("none.npy")]).contains("none.npy"));
     assert!(bad(1, &["infer", self::image(), "--input", &input]).contains("mote run"));
+    assert!(bad(1, &["run", &image, "--tokens", "1"]).contains("mote infer"));
+    assert!(bad(1, &["logits", &image, "--tokens", "1"]).contains("mote infer"));
 }

@@ -103,6 +103,15 @@ pub fn open(path: &Path) -> Result<Model> {
     })
 }
 
+/// Maps the image of a language model.
+pub fn open_language_model(path: &Path) -> Result<Model> {
+    let model = open(path)?;
+    if model.image().plan().vocab == 0 {
+        bail!("{} is no language model: `mote infer` runs it", path.display());
+    }
+    Ok(model)
+}
+
 /// What the image says of itself, if it was made by `mote quantize`.
 pub fn meta(model: &Model) -> Option<Meta> {
     serde_json::from_slice(model.image().section(section::META).ok()?).ok()

@@ -59,7 +59,7 @@ fn speed(mut rates: Vec<f64>) -> Speed {
 /// Runs it.
 pub fn main(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
-    let model = args::open(&args.image)?;
+    let model = args::open_language_model(&args.image)?;
     let open = start.elapsed();
     model.prefetch();
     let (vocab, longest) = (model.image().plan().vocab, model.image().plan().max_context);

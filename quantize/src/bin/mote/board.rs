@@ -128,7 +128,7 @@ fn line(args: &Run, context: u32) -> Result<String> {
 }
 
 fn run(args: &Run) -> Result<ExitCode> {
-    let model = args::open(&args.image)?;
+    let model = args::open_language_model(&args.image)?;
     let max_context = model.image().plan().max_context;
     let context = args.context.unwrap_or(256.min(max_context));
     if context > max_context {

@@ -54,7 +54,7 @@ struct Outcome {
 
 /// Runs it.
 pub fn main(args: &Args) -> Result<ExitCode> {
-    let model = args::open(&args.image)?;
+    let model = args::open_language_model(&args.image)?;
     model.prefetch();
     let tokenizer = model.tokenizer()?;
     let source = import::open_model(&args.reference)?;

@@ -52,7 +52,7 @@ struct Outcome {
 
 /// Runs it.
 pub fn main(args: &Args) -> Result<ExitCode> {
-    let model = args::open(&args.image)?;
+    let model = args::open_language_model(&args.image)?;
     let tokenizer = model.tokenizer();
     let tokens = match (&args.tokens, &args.prompt) {
         (Some(text), _) => args::ids(text)?,

@@ -50,7 +50,7 @@ struct Outcome {
 
 /// Runs it.
 pub fn main(args: &Args) -> Result<ExitCode> {
-    let model = args::open(&args.image)?;
+    let model = args::open_language_model(&args.image)?;
     model.prefetch();
     let prompt = match &args.tokens {
         Some(text) => args::ids(text)?,
