@@ -8,11 +8,11 @@
 
 use core::num::NonZeroUsize;
 
-use super::{arg, bytes_arg, ensure};
+use super::{Run, arg, bytes_arg, ensure, i8_arg, i8_cols};
 use crate::fixed::tflite::Rounding;
 use crate::image::plan::Slot;
 use crate::image::{Dtype, Image, Op, TensorDesc};
-use crate::kernels::scalar::int8::{Axis, Channel, Output, Window};
+use crate::kernels::scalar::int8::{self, Axis, Channel, Output, Window};
 
 /// Flag: the product is rounded once, not twice (`fixed::tflite::Rounding`).
 pub(crate) const SINGLE_ROUNDING: u16 = 1;
@@ -75,4 +75,33 @@ pub(crate) fn ensure_channels(image: &Image<'_>, op: &Op, which: usize, count: u
 /// The table of channels that argument `which` names.
 pub(crate) fn channels<'a>(image: &Image<'a>, op: &Op, which: usize) -> Option<&'a [Channel]> {
     Some(image.raw(arg(op, which)?, Dtype::I32)?.as_chunks::<4>().0.as_chunks::<3>().0)
+}
+
+/// A pool's window: sizes from argument 2 on, the kernel's at 6.
+fn pool(image: &Image<'_>, op: &Op) -> Option<Window> {
+    window(op, 2, pair(op, 6)?, &i8_arg(image, op, 0)?)
+}
+
+/// Checks a pool: input and output have one scale and zero point, so it works on their integers.
+pub(crate) fn check_pool(image: &Image<'_>, op: &Op) -> Option<()> {
+    let g = pool(image, op)?;
+    ensure_output(&g, g.channels, &i8_arg(image, op, 1)?)?;
+    let [_, _, down, across] = bytes_arg(op, 4)?;
+    let (zero_in, o) = numbers(op, 7)?;
+    ensure(down == 1 && across == 1 && zero_in == 0 && o.zero_point == 0)
+}
+
+/// Runs a pool: `start` and `fold` over the taps inside the image; `result` of that and their number, before the clamp.
+pub(crate) fn run_pool(
+    r: &mut Run<'_>,
+    op: &Op,
+    fold: (i32, fn(i32, i32) -> i32),
+    result: impl Fn(i32, i32) -> Option<i32>,
+) -> Option<()> {
+    let g = pool(r.image, op)?;
+    let (input, output) = (i8_arg(r.image, op, 0)?, i8_arg(r.image, op, 1)?);
+    let (_, o) = numbers(op, 7)?;
+    let [from, to] = r.slots([&input, &output])?;
+    let clamped = |folded: i32, count: i32| Some(o.clamp(result(folded, count)?));
+    int8::pool2d(&g, i8_cols(&input, from)?, fold, clamped, i8_cols(&output, to)?)
 }
