@@ -82,11 +82,12 @@ fn digest(machine: &str, lines: &str) -> Result<String> {
     found.with_context(|| format!("{machine} printed no digest:\n{}", lines.join("\n")))
 }
 
-/// Runs everywhere and compares; prints each digest.
-pub fn check() -> Result<()> {
+/// Runs everywhere and compares; prints each digest. Returns how many were compared.
+pub fn check() -> Result<usize> {
     let root = table::root()?;
     let [package, program] = PROGRAM;
     let elf = build_aarch64(package, program)?;
+    let mut compared = 0;
     for (model, image) in images()? {
         // Machine and, for each prompt, digest.
         let mut found: Vec<(String, Vec<String>)> = Vec::new();
@@ -130,8 +131,9 @@ pub fn check() -> Result<()> {
             bail!("{model}: {machine} computes {digests:?}, {} computes {:?}", first.0, first.1);
         }
         say(&format!("{model}: one digest for each of {} prompts on {} machines", PROMPTS.len(), found.len()));
+        compared += PROMPTS.len() * found.len();
     }
-    Ok(())
+    Ok(compared)
 }
 
 /// The arguments that `mote logits` and the example program share.
