@@ -6,7 +6,7 @@
 
 use crate::codes::hadamard_rows;
 use crate::float::{FloatLayer, LayerActivations, Result, embed, embedding, final_norm};
-use crate::import::{LlmConfig, Model};
+use crate::import::{LlmConfig, Model, Role};
 use crate::lower::{Ranges, hadamard};
 use candle_core::{D, Tensor};
 
@@ -63,9 +63,9 @@ impl Calibration {
             let (out, seen) = layer.forward(c, x, 0, &mut None)?;
             note_ranges(&mut self.ranges, &seen, &out)?;
             add_squares(&mut sums.qkv, &seen.attn_in, 0)?;
-            add_squares(&mut sums.o, &seen.attn_out, hadamard(c.heads * c.head_dim))?;
+            add_squares(&mut sums.o, &seen.attn_out, hadamard(c, Role::O(0)))?;
             add_squares(&mut sums.gate_up, &seen.ffn_in, 0)?;
-            add_squares(&mut sums.down, &seen.down_in, hadamard(c.hidden))?;
+            add_squares(&mut sums.down, &seen.down_in, hadamard(c, Role::Down(0)))?;
             count += x.dim(0)?;
             *x = out;
         }
@@ -90,7 +90,7 @@ impl Calibration {
             longest = longest.max(f64::from(x.sqr()?.sum(D::Minus1)?.max(0)?.to_scalar::<f32>()?).sqrt());
         }
         let c = model.config();
-        let head = model.tensor(crate::import::Role::Head)?;
+        let head = model.tensor(Role::Head)?;
         let norm = |row: &[f32]| row.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();
         let steepest = head.chunks_exact(c.dim).map(norm).fold(0.0, f64::max);
         // The bound is some ten times what is ever reached, and a slot's head room comes on top.

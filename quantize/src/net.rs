@@ -2,7 +2,7 @@
 
 use crate::import::tflite::Tflite;
 use crate::lower;
-use crate::quantize::{Meta, QuantizeError, TensorReport, hex, plan_bytes, program_bytes};
+use crate::quantize::{Meta, QUANTIZER, QuantizeError, TensorReport, hex, write};
 use crate::write::Weights;
 use mote_runtime::image::{Dtype, Ports, TensorDesc, section};
 use std::path::Path;
@@ -21,14 +21,14 @@ pub fn quantize(
     let missing = |missing| QuantizeError::Unsupported { path: model.path().to_owned(), missing };
     let net = lower::tflite(&graph).map_err(missing)?;
     let mut weights = Weights::begin(out)?;
-    let mut table = Vec::new();
+    let mut descs = Vec::new();
     let mut tensors = Vec::new();
     for constant in &net.lowered.tensors {
         let span = weights.append(&constant.bytes)?;
         let mut dims = [1; 4];
         dims.iter_mut().zip(&constant.dims).for_each(|(to, from)| *to = *from as u32);
         let rank = constant.dims.len() as u8;
-        table.extend(TensorDesc { dtype: constant.dtype, rank, exponent: 0, dims, span, codebook: [0; 16] }.to_bytes());
+        descs.push(TensorDesc { dtype: constant.dtype, rank, exponent: 0, dims, span, codebook: [0; 16] });
         tensors.push(TensorReport {
             name: constant.name.clone(),
             shape: constant.dims.clone(),
@@ -48,7 +48,7 @@ pub fn quantize(
         name,
         license,
         source_sha256: hex(&model.source_hash()?),
-        quantizer: concat!("mote ", env!("CARGO_PKG_VERSION")).to_owned(),
+        quantizer: QUANTIZER.to_owned(),
         config: None,
         bits: 8,
         calibration_tokens: 0,
@@ -56,16 +56,8 @@ pub fn quantize(
         parameters: parameters as u64,
         bits_per_weight: bytes as f64 * 8.0 / parameters.max(1) as f64,
     };
-    let json = serde_json::to_vec(&meta).unwrap_or_default();
-    let (program, plan) = (program_bytes(&net.lowered), plan_bytes(&net.lowered));
     let mut io = Vec::new();
     Ports::write(&net.inputs, &net.outputs, &mut |bytes| io.extend_from_slice(bytes));
-    let bytes = weights.finish(&[
-        (section::PROGRAM, &program),
-        (section::PLAN, &plan),
-        (section::TENSORS, &table),
-        (section::META, &json),
-        (section::IO, &io),
-    ])?;
+    let bytes = write(weights, &net.lowered, &descs, &meta, Some((section::IO, &io)))?;
     Ok((meta, bytes))
 }

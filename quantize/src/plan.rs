@@ -9,7 +9,7 @@
 //! Sizes and offsets are vectors over `[1, batch, context, context * threads]` (`mote_runtime::image::plan`), so one slot
 //! lies below another only if it does in *every* coefficient: then it does for all limits, and one plan serves all.
 
-use mote_runtime::image::{Limits, Slot, plan::affine};
+use mote_runtime::image::{Limits, plan::affine};
 
 /// What an op does with its slots.
 #[derive(Clone, Debug, Default)]
@@ -135,12 +135,6 @@ fn pack_in(
         placed.push(slot);
     }
     (offsets, arena)
-}
-
-/// Sizes of slots, as the runtime defines them.
-#[must_use]
-pub fn sizes(slots: &[Slot]) -> Vec<[u64; 4]> {
-    slots.iter().map(Slot::size).collect()
 }
 
 #[cfg(test)]

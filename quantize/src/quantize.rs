@@ -34,7 +34,7 @@ pub enum QuantizeError {
     /// The float evaluator.
     #[error(transparent)]
     Float(#[from] FloatError),
-    /// The image could not be written.
+    /// The model needs what Mote lacks.
     #[error("{path}: {} not supported: {}", count(missing.len()), missing.join("; "))]
     Unsupported {
         /// The model.
@@ -159,36 +159,36 @@ pub fn quantize(
     }
     let mut weights = Weights::begin(out)?;
     let mut placed: Vec<(Source, Placed)> = Vec::new();
-    let mut code = |role: Role, log2: u32, importance: &[f32], weights: &mut Weights| {
+    let mut code = |role: Role, importance: &[f32], weights: &mut Weights| {
         let is_head = role == Role::Head || role == Role::Embed && c.tied;
         let coding = if is_head { settings.head } else { settings.coding };
-        let (matrix, name) = coded(model, role, log2, coding, importance)?;
+        let (matrix, name) = coded(model, role, coding, importance)?;
         let span = weights.append(&matrix.bytes)?;
         progress(&name, 4 * (matrix.rows * matrix.cols) as u64);
-        placed.push((Source::Coded { role, hadamard: log2 }, place(name, log2, &matrix, span)));
+        placed.push((Source::Coded(role), place(name, hadamard(c, role), &matrix, span)));
         Ok::<_, QuantizeError>(())
     };
     let mut calibration = Calibration::begin(model, &settings.calibration)?;
     for l in 0..c.layers {
         let Importances { qkv, o, gate_up, down } = calibration.layer(c, &FloatLayer::load(model, l)?)?;
-        for (role, log2, importance) in [
-            (Role::Q(l), 0, &qkv),
-            (Role::K(l), 0, &qkv),
-            (Role::V(l), 0, &qkv),
-            (Role::O(l), hadamard(c.heads * c.head_dim), &o),
-            (Role::Gate(l), 0, &gate_up),
-            (Role::Up(l), 0, &gate_up),
-            (Role::Down(l), hadamard(c.hidden), &down),
+        for (role, importance) in [
+            (Role::Q(l), &qkv),
+            (Role::K(l), &qkv),
+            (Role::V(l), &qkv),
+            (Role::O(l), &o),
+            (Role::Gate(l), &gate_up),
+            (Role::Up(l), &gate_up),
+            (Role::Down(l), &down),
         ] {
-            code(role, log2, importance, &mut weights)?;
+            code(role, importance, &mut weights)?;
         }
     }
     let head = calibration.finish(model)?;
     if !c.tied {
-        code(Role::Head, 0, &head, &mut weights)?;
+        code(Role::Head, &head, &mut weights)?;
     }
     // A table that is also the head is judged as the head: an embedding's columns all count alike.
-    code(Role::Embed, 0, if c.tied { &head } else { &[] }, &mut weights)?;
+    code(Role::Embed, if c.tied { &head } else { &[] }, &mut weights)?;
 
     let lowered = llama(c, &calibration.ranges, context);
     let mut descs = Vec::new();
@@ -208,7 +208,7 @@ pub fn quantize(
         name: settings.name.clone(),
         license: settings.license.clone(),
         source_sha256: hex(&model.source_hash()?),
-        quantizer: concat!("mote ", env!("CARGO_PKG_VERSION")).to_owned(),
+        quantizer: QUANTIZER.to_owned(),
         config: Some(c.clone()),
         bits: settings.coding.bits(),
         calibration_tokens: settings.calibration.len(),
@@ -216,14 +216,29 @@ pub fn quantize(
         parameters,
         bits_per_weight: bytes as f64 * 8.0 / parameters as f64,
     };
-    let json = serde_json::to_vec(&meta).unwrap_or_default();
-    let (program, plan) = (program_bytes(&lowered), plan_bytes(&lowered));
-    let table: Vec<u8> = descs.iter().flat_map(TensorDesc::to_bytes).collect();
+    let bytes = write(weights, &lowered, &descs, &meta, text.map(|t| (section::TEXT, t)))?;
+    Ok((meta, bytes))
+}
+
+/// The quantizer and its version, for META.
+pub(crate) const QUANTIZER: &str = concat!("mote ", env!("CARGO_PKG_VERSION"));
+
+/// Writes the image of a lowered program whose tensors are in `weights`; `more` is a section that not every image has.
+/// Returns its bytes.
+pub(crate) fn write<S>(
+    weights: Weights,
+    lowered: &Lowered<S>,
+    tensors: &[TensorDesc],
+    meta: &Meta,
+    more: Option<(u32, &[u8])>,
+) -> Result<u64, WriteError> {
+    let json = serde_json::to_vec(meta).unwrap_or_default();
+    let (program, plan) = (program_bytes(lowered), plan_bytes(lowered));
+    let table: Vec<u8> = tensors.iter().flat_map(TensorDesc::to_bytes).collect();
     let mut sections: Vec<(u32, &[u8])> =
         vec![(section::PROGRAM, &program), (section::PLAN, &plan), (section::TENSORS, &table), (section::META, &json)];
-    sections.extend(text.map(|t| (section::TEXT, t)));
-    let bytes = weights.finish(&sections)?;
-    Ok((meta, bytes))
+    sections.extend(more);
+    weights.finish(&sections)
 }
 
 fn finite(model: &dyn Model, role: Role) -> Result<Vec<f32>, QuantizeError> {
@@ -234,11 +249,10 @@ fn finite(model: &dyn Model, role: Role) -> Result<Vec<f32>, QuantizeError> {
 fn coded(
     model: &dyn Model,
     role: Role,
-    log2: u32,
     coding: Coding,
     importance: &[f32],
 ) -> Result<(CodedMatrix, String), QuantizeError> {
-    let shape = role.shape(model.config());
+    let (shape, log2) = (role.shape(model.config()), hadamard(model.config(), role));
     let mut values = finite(model, role)?;
     // (W H / n)(H x) = W x, since H H = n.
     hadamard_rows(&mut values, shape[1], log2);
@@ -267,7 +281,7 @@ fn place(name: String, hadamard: u32, matrix: &CodedMatrix, span: Span) -> Place
 fn small(model: &dyn Model, source: Source, weights: &mut Weights) -> Result<Placed, QuantizeError> {
     let c = model.config();
     let (name, dtype, exponent, bytes, error) = match source {
-        Source::Coded { role, .. } => unreachable!("{} was not coded", role.name()),
+        Source::Coded(role) => unreachable!("{} was not coded", role.name()),
         Source::Gain(role) => {
             let values = finite(model, role)?;
             let top = values.iter().fold(1e-9f64, |m, v| m.max(f64::from(v.abs())));

@@ -334,11 +334,10 @@ fn npy(path: &Path, dtype: &str, data: &[u8]) {
 
 #[test]
 fn a_net_infers() {
-    let shared = std::env::var_os("MOTE_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
-    let model = shared.join("data/tflite-micro/hello_world_int8.tflite");
-    if !model.exists() {
-        return eprintln!("skipped: {} is not there", model.display());
-    }
+    let name = "tflite-micro/hello_world_int8.tflite";
+    let Some(model) = mote_quantize::board::shared(name).unwrap() else {
+        return eprintln!("skipped: {name} of the shared data is not there");
+    };
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (image, input, out) = (at("x.mote"), at("a.npy"), at("out.npy"));

@@ -37,7 +37,7 @@ fn write(config: &LlmConfig, path: &Path) {
     let mut table = Vec::new();
     for source in &lowered.tensors {
         let (dtype, dims) = match source {
-            Source::Coded { role, .. } => (Dtype::N4, role.shape(config)),
+            Source::Coded(role) => (Dtype::N4, role.shape(config)),
             Source::Gain(role) => (Dtype::I16, role.shape(config)),
             Source::Bias(role, _) => (Dtype::I32, role.shape(config)),
             Source::RopeSteps => (Dtype::U64, vec![config.head_dim / 2]),

@@ -18,11 +18,9 @@ pub fn golden() -> PathBuf {
 /// Without it says "skipped" on stderr, and the test is to return.
 #[must_use]
 pub fn shared(file: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("MOTE_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
-    let path = folder.join("data").join(file);
-    if !path.exists() {
-        eprintln!("skipped: {} is not there; MOTE_SHARED names the folder of shared data", path.display());
-        return None;
+    let path = mote_quantize::board::shared(file).ok().flatten();
+    if path.is_none() {
+        eprintln!("skipped: {file} of the shared data is not there; MOTE_SHARED names its folder");
     }
-    Some(path)
+    path
 }

@@ -97,13 +97,12 @@ pub fn check() -> Result<usize> {
         };
         for (threads, batch) in [("1", "1"), ("2", "1"), ("1", "32"), ("2", "32")] {
             found.push(each(&format!("host, {threads} threads, batch {batch}"), &|tokens| {
-                let mut command = digest_command(mote().arg("logits"), &image, tokens);
-                output(command.args(["--threads", threads, "--batch", batch]))
+                output(logits(mote().arg("logits"), &image, tokens).args(["--threads", threads, "--batch", batch]))
             })?);
         }
         for core in AARCH64_CORES {
             found.push(each(&format!("aarch64 {core}"), &|tokens| {
-                output(&mut digest_command(&mut aarch64(core, &elf), &image, tokens))
+                output(logits(&mut aarch64(core, &elf), &image, tokens))
             })?);
         }
         for board in table::table(&root)? {
@@ -137,8 +136,6 @@ pub fn check() -> Result<usize> {
 }
 
 /// The arguments that `mote logits` and the example program share.
-fn digest_command(command: &mut Command, image: &Path, tokens: &str) -> Command {
-    let mut copy = Command::new(command.get_program());
-    copy.args(command.get_args()).arg(image).args(["--tokens", tokens, "--sha256"]);
-    copy
+fn logits<'c>(command: &'c mut Command, image: &Path, tokens: &str) -> &'c mut Command {
+    command.arg(image).args(["--tokens", tokens, "--sha256"])
 }

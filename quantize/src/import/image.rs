@@ -33,12 +33,6 @@ impl ImageModel {
         let config = meta.config.clone().ok_or_else(|| malformed("it is no language model's image".into()))?;
         Ok(Self { path: path.to_owned(), model, meta, config })
     }
-
-    /// What the image says of itself.
-    #[must_use]
-    pub fn meta(&self) -> &Meta {
-        &self.meta
-    }
 }
 
 impl Model for ImageModel {

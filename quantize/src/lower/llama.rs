@@ -1,9 +1,9 @@
 //! The Llama family: embeddings, layers of attention and gated feed-forward nets with RMS norms before them, a head.
 
-use super::{Builder, Lowered, Source, frac_bits, mantissa, or_none};
+use super::{Builder, Lowered, Source, frac_bits, mantissa};
 use crate::import::{LlmConfig, Role};
 use mote_runtime::image::plan::{Kind, Rows};
-use mote_runtime::image::program::entry;
+use mote_runtime::image::program::{NONE, entry};
 use mote_runtime::ops;
 
 /// Largest magnitudes that went through each place, over all layers and the calibration text.
@@ -31,13 +31,17 @@ pub struct Ranges {
     pub logits: f64,
 }
 
-/// log2 of the block of the transform before a matrix of `cols` columns: the largest power of two that divides them.
+/// log2 of the block of the Walsh-Hadamard transform before the matrix `role`: for o and down the largest power of two
+/// that divides its columns, for all others 0 (none).
 ///
 /// Outputs of attention and of the gated unit have outliers that no gain or rotation of a neighbouring matrix can absorb;
 /// the transform spreads each over its block (QuaRot, arXiv 2404.00456, section 4).
 #[must_use]
-pub fn hadamard(cols: usize) -> u32 {
-    cols.trailing_zeros().min(ops::quantize::MAX_LOG2_BLOCK)
+pub fn hadamard(c: &LlmConfig, role: Role) -> u32 {
+    match role {
+        Role::O(_) | Role::Down(_) => role.shape(c)[1].trailing_zeros().min(ops::quantize::MAX_LOG2_BLOCK),
+        _ => 0,
+    }
 }
 
 /// Slots shared by all layers.
@@ -64,24 +68,22 @@ struct Slots {
 pub fn llama(c: &LlmConfig, ranges: &Ranges, max_context: usize) -> Lowered {
     let mut b = Builder::default();
     let (q_cols, kv_cols) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-    let mut rows = |name, cols, largest: f64| b.slot(name, Kind::I32, Rows::Batch, cols, frac_bits(largest));
-    let (x, normed) = (rows("residual", c.dim, ranges.residual), rows("normed", c.dim, ranges.normed));
+    let mut rows = |cols, largest: f64| b.slot(Kind::I32, Rows::Batch, cols, frac_bits(largest));
+    let (x, normed) = (rows(c.dim, ranges.residual), rows(c.dim, ranges.normed));
     // Rotation can turn a pair's whole length into one of its two elements.
     let turned = std::f64::consts::SQRT_2;
-    let (q, k) = (rows("q", q_cols, ranges.q * turned), rows("k", kv_cols, ranges.k * turned));
-    let (v, attn) = (rows("v", kv_cols, ranges.v), rows("attention", q_cols, ranges.attn_out));
-    let qk_normed =
-        c.qk_norm.then(|| [rows("q normed", q_cols, ranges.q * turned), rows("k normed", kv_cols, ranges.k * turned)]);
-    let (gate, up) = (rows("gate", c.hidden, ranges.gate), rows("up", c.hidden, ranges.up));
-    let mut codes = |name, cols| b.slot(name, Kind::Q8, Rows::Batch, cols, 0);
-    let (normed8, attn8, glu8) =
-        (codes("normed codes", c.dim), codes("attention codes", q_cols), codes("glu codes", c.hidden));
-    let scores = b.slot("scores", Kind::I32, Rows::ThreadContext, 1, 0);
+    let (q, k) = (rows(q_cols, ranges.q * turned), rows(kv_cols, ranges.k * turned));
+    let (v, attn) = (rows(kv_cols, ranges.v), rows(q_cols, ranges.attn_out));
+    let qk_normed = c.qk_norm.then(|| [rows(q_cols, ranges.q * turned), rows(kv_cols, ranges.k * turned)]);
+    let (gate, up) = (rows(c.hidden, ranges.gate), rows(c.hidden, ranges.up));
+    let mut codes = |cols| b.slot(Kind::Q8, Rows::Batch, cols, 0);
+    let (normed8, attn8, glu8) = (codes(c.dim), codes(q_cols), codes(c.hidden));
+    let scores = b.slot(Kind::I32, Rows::ThreadContext, 1, 0);
     let glu = b.alias(gate, frac_bits(ranges.glu));
     let s = Slots { x, normed, normed8, q, k, v, qk_normed, scores, attn, attn8, gate, up, glu, glu8 };
 
     b.entry(entry::BODY);
-    let table = b.tensor(Source::Coded { role: Role::Embed, hadamard: 0 });
+    let table = b.tensor(Source::Coded(Role::Embed));
     b.op(ops::embed::OP.code, 0, &[s.x, table], &[], &[s.x]);
     for l in 0..c.layers {
         layer(&mut b, c, &s, l);
@@ -89,15 +91,15 @@ pub fn llama(c: &LlmConfig, ranges: &Ranges, max_context: usize) -> Lowered {
 
     b.entry(entry::HEAD);
     let frac = frac_bits(ranges.residual);
-    let last = b.slot("last residual", Kind::I32, Rows::One, c.dim, frac);
-    let last_normed = b.slot("last normed", Kind::I32, Rows::One, c.dim, frac_bits(ranges.normed));
-    let last8 = b.slot("last codes", Kind::Q8, Rows::One, c.dim, 0);
-    let logits = b.slot("logits", Kind::I32, Rows::One, c.vocab, frac_bits(ranges.logits));
+    let last = b.slot(Kind::I32, Rows::One, c.dim, frac);
+    let last_normed = b.slot(Kind::I32, Rows::One, c.dim, frac_bits(ranges.normed));
+    let last8 = b.slot(Kind::Q8, Rows::One, c.dim, 0);
+    let logits = b.slot(Kind::I32, Rows::One, c.vocab, frac_bits(ranges.logits));
     b.op(ops::select_row::OP.code, 0, &[s.x, last], &[s.x], &[last]);
     norm(&mut b, c, last, last_normed, Role::FinalNorm, frac, c.dim);
     quantize(&mut b, last_normed, last8, 0);
     let head = if c.tied { Role::Embed } else { Role::Head };
-    matmul(&mut b, last8, (head, 0), None, logits, false);
+    matmul(&mut b, last8, head, None, logits, false);
     b.finish(max_context, c.vocab, logits)
 }
 
@@ -108,7 +110,7 @@ fn layer(b: &mut Builder, c: &LlmConfig, s: &Slots, l: usize) {
     for (role, bias, out) in
         [(Role::Q(l), Role::QBias(l), s.q), (Role::K(l), Role::KBias(l), s.k), (Role::V(l), Role::VBias(l), s.v)]
     {
-        matmul(b, s.normed8, (role, 0), c.qkv_bias.then_some(bias), out, false);
+        matmul(b, s.normed8, role, c.qkv_bias.then_some(bias), out, false);
     }
     let (mut q, mut k) = (s.q, s.k);
     if let Some([q_normed, k_normed]) = s.qk_normed {
@@ -128,18 +130,16 @@ fn layer(b: &mut Builder, c: &LlmConfig, s: &Slots, l: usize) {
     let window = c.sliding_window.unwrap_or(0) as u32;
     let args = [q, cache, s.scores, s.attn, c.heads as u32, unit, exponent as u32, window];
     b.op(ops::attention::OP.code, 0, &args, &[q, cache], &[s.scores, s.attn]);
-    let block = hadamard(c.heads * c.head_dim);
-    quantize(b, s.attn, s.attn8, block);
-    matmul(b, s.attn8, (Role::O(l), block), None, s.x, true);
+    quantize(b, s.attn, s.attn8, hadamard(c, Role::O(l)));
+    matmul(b, s.attn8, Role::O(l), None, s.x, true);
 
     norm(b, c, s.x, s.normed, Role::FfnNorm(l), frac, c.dim);
     quantize(b, s.normed, s.normed8, 0);
-    matmul(b, s.normed8, (Role::Gate(l), 0), None, s.gate, false);
-    matmul(b, s.normed8, (Role::Up(l), 0), None, s.up, false);
+    matmul(b, s.normed8, Role::Gate(l), None, s.gate, false);
+    matmul(b, s.normed8, Role::Up(l), None, s.up, false);
     b.op(ops::glu::OP.code, 0, &[s.gate, s.up, s.glu], &[s.gate, s.up], &[s.glu]);
-    let block = hadamard(c.hidden);
-    quantize(b, s.glu, s.glu8, block);
-    matmul(b, s.glu8, (Role::Down(l), block), None, s.x, true);
+    quantize(b, s.glu, s.glu8, hadamard(c, Role::Down(l)));
+    matmul(b, s.glu8, Role::Down(l), None, s.x, true);
 }
 
 fn norm(b: &mut Builder, c: &LlmConfig, from: u32, to: u32, gain: Role, frac: i16, width: usize) {
@@ -155,11 +155,11 @@ fn quantize(b: &mut Builder, from: u32, to: u32, hadamard: u32) {
     b.op(ops::quantize::OP.code, 0, &[from, to, hadamard], &[from], &[to]);
 }
 
-fn matmul(b: &mut Builder, from: u32, (role, hadamard): (Role, u32), bias: Option<Role>, to: u32, add: bool) {
-    let weight = b.tensor(Source::Coded { role, hadamard });
+fn matmul(b: &mut Builder, from: u32, role: Role, bias: Option<Role>, to: u32, add: bool) {
+    let weight = b.tensor(Source::Coded(role));
     let frac = b.slots[to as usize].frac;
     let bias = bias.map(|role| b.tensor(Source::Bias(role, frac)));
     let flags = if add { ops::matmul::ACCUMULATE } else { 0 };
     let reads: &[u32] = if add { &[from, to] } else { &[from] };
-    b.op(ops::matmul::OP.code, flags, &[from, weight, or_none(bias), to], reads, &[to]);
+    b.op(ops::matmul::OP.code, flags, &[from, weight, bias.unwrap_or(NONE), to], reads, &[to]);
 }

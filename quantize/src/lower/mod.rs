@@ -10,19 +10,14 @@ pub use tflite::{Constant, Net, tflite};
 use crate::import::Role;
 use crate::plan::{self, Access, Stretch};
 use mote_runtime::image::plan::{Kind, Rows};
-use mote_runtime::image::program::{ARGS, NONE};
+use mote_runtime::image::program::ARGS;
 use mote_runtime::image::{Entry, Limits, Op, Plan, Slot};
 
 /// Where a tensor's data comes from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Source {
-    /// A matrix in codes. Its columns are multiplied by the Walsh-Hadamard matrix of blocks of `2^hadamard` first (0: not).
-    Coded {
-        /// Which.
-        role: Role,
-        /// log2 of the transform's block.
-        hadamard: u32,
-    },
+    /// A matrix in codes, its columns transformed first where [`hadamard`] says so.
+    Coded(Role),
     /// The gain of a norm, int16.
     Gain(Role),
     /// A bias, int32 with this many fraction bits.
@@ -51,8 +46,6 @@ pub struct Lowered<S = Source> {
     pub ops: Vec<Op>,
     /// Slots, placed.
     pub slots: Vec<Slot>,
-    /// Names of the slots, for people.
-    pub slot_names: Vec<&'static str>,
     /// The plan's head.
     pub plan: Plan,
     /// Tensors, in the order of their indices.
@@ -66,7 +59,6 @@ pub struct Builder<S = Source> {
     ops: Vec<Op>,
     access: Vec<Access>,
     slots: Vec<Slot>,
-    names: Vec<&'static str>,
     /// Slots that are another slot's place with other fraction bits.
     aliases: Vec<(usize, usize)>,
     tensors: Vec<S>,
@@ -81,7 +73,6 @@ impl<S> Default for Builder<S> {
             ops: vec![],
             access: vec![],
             slots: vec![],
-            names: vec![],
             aliases: vec![],
             tensors: vec![],
             ports: None,
@@ -91,15 +82,14 @@ impl<S> Default for Builder<S> {
 
 impl<S: PartialEq> Builder<S> {
     /// Adds a slot.
-    pub fn slot(&mut self, name: &'static str, kind: Kind, rows: Rows, cols: usize, frac: i16) -> u32 {
+    pub fn slot(&mut self, kind: Kind, rows: Rows, cols: usize, frac: i16) -> u32 {
         self.slots.push(Slot { kind, rows, frac, cols: cols as u32, heads: 0, head_dim: 0, offset: [0; 4] });
-        self.names.push(name);
         (self.slots.len() - 1) as u32
     }
 
     /// Adds a cache of keys and values.
     pub fn cache(&mut self, heads: usize, head_dim: usize) -> u32 {
-        let slot = self.slot("cache", Kind::Cache, Rows::Context, heads * head_dim, 0);
+        let slot = self.slot(Kind::Cache, Rows::Context, heads * head_dim, 0);
         self.slots[slot as usize].heads = heads as u32;
         self.slots[slot as usize].head_dim = head_dim as u32;
         slot
@@ -108,7 +98,6 @@ impl<S: PartialEq> Builder<S> {
     /// Adds a slot that is `slot`'s place with other fraction bits.
     pub fn alias(&mut self, slot: u32, frac: i16) -> u32 {
         self.slots.push(Slot { frac, ..self.slots[slot as usize] });
-        self.names.push(self.names[slot as usize]);
         self.aliases.push((self.slots.len() - 1, slot as usize));
         (self.slots.len() - 1) as u32
     }
@@ -173,7 +162,8 @@ impl<S: PartialEq> Builder<S> {
         let lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept);
         // What an MCU would use.
         let nominal = Limits { batch: 4, context: max_context.clamp(1, 256) as u32, threads: 1 };
-        let offsets = plan::pack(&plan::sizes(&self.slots), &lives, nominal);
+        let sizes: Vec<[u64; 4]> = self.slots.iter().map(Slot::size).collect();
+        let offsets = plan::pack(&sizes, &lives, nominal);
         for (slot, offset) in self.slots.iter_mut().zip(&offsets) {
             slot.offset = *offset;
         }
@@ -182,14 +172,7 @@ impl<S: PartialEq> Builder<S> {
         }
         let plan =
             Plan { slots: self.slots.len() as u32, max_context: max_context as u32, vocab: vocab as u32, logits };
-        Lowered {
-            entries: self.entries,
-            ops: self.ops,
-            slots: self.slots,
-            slot_names: self.names,
-            plan,
-            tensors: self.tensors,
-        }
+        Lowered { entries: self.entries, ops: self.ops, slots: self.slots, plan, tensors: self.tensors }
     }
 }
 
@@ -202,11 +185,6 @@ pub fn mantissa(value: f64) -> (u32, i32) {
     let exponent = 15 - value.log2().floor() as i32;
     let mantissa = (value * 2f64.powi(exponent)).round();
     if mantissa >= 65536.0 { ((mantissa / 2.0) as u32, exponent - 1) } else { (mantissa as u32, exponent) }
-}
-
-/// `Some(index)` or the program's word for none.
-pub(crate) fn or_none(tensor: Option<u32>) -> u32 {
-    tensor.unwrap_or(NONE)
 }
 
 #[cfg(test)]

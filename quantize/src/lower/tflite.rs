@@ -86,7 +86,7 @@ pub fn tflite<'a>(graph: &Graph<'a>) -> Result<Net<'a>, Vec<String>> {
     let mut missing = Vec::new();
     let mut c = Context { graph, builder: Builder::default(), slots: HashMap::new() };
     for index in &graph.inputs {
-        match c.new_slot(*index, "input") {
+        match c.new_slot(*index) {
             Ok(_) => {}
             Err(why) => {
                 missing.push(format!("input {index}: {why}"));
@@ -132,7 +132,7 @@ impl<'g, 'a> Context<'g, 'a> {
     }
 
     /// A slot for tensor `index`, which must be int8 with one scale.
-    fn new_slot(&mut self, index: i32, name: &'static str) -> Lowering<u32> {
+    fn new_slot(&mut self, index: i32) -> Lowering<u32> {
         let tensor = self.graph.tensor(index).ok_or("a tensor that is not there")?;
         tensor.int8().ok_or_else(|| format!("a tensor of {:?} with {} scales", tensor.dtype, tensor.scales().len()))?;
         let count = tensor.count().filter(|n| (1..1 << 28).contains(n));
@@ -140,14 +140,14 @@ impl<'g, 'a> Context<'g, 'a> {
         if !tensor.data.is_empty() || tensor.variable {
             return Err("a constant or a state where an activation is expected".into());
         }
-        let slot = self.builder.slot(name, Kind::I8, Rows::One, count, 0);
+        let slot = self.builder.slot(Kind::I8, Rows::One, count, 0);
         self.slots.insert(index, slot);
         Ok(slot)
     }
 
     /// A slot for a tensor that could not be lowered, so that what reads it is not blamed as well.
     fn stand_in(&mut self, index: i32) {
-        let slot = self.builder.slot("missing", Kind::I8, Rows::One, 1, 0);
+        let slot = self.builder.slot(Kind::I8, Rows::One, 1, 0);
         self.slots.insert(index, slot);
     }
 
@@ -162,7 +162,7 @@ impl<'g, 'a> Context<'g, 'a> {
         let [index] = o.outputs[..] else {
             return Err(format!("{} outputs", o.outputs.len()));
         };
-        self.new_slot(index, "activation")
+        self.new_slot(index)
     }
 
     /// Scale and zero point of input 0, and of the output.

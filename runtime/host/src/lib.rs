@@ -21,6 +21,7 @@
 //! Underneath, step by step: [`Model::session`] in an [`Arena`] on [`Threads`].
 
 mod generate;
+pub mod text;
 mod threads;
 
 pub use generate::{Ended, Generation, Options};
@@ -129,8 +130,7 @@ impl Model {
     /// # Errors
     /// [`HostError::NoTokenizer`], [`HostError::Text`].
     pub fn tokenizer(&self) -> Result<Tokenizer<'_>, HostError> {
-        let section = self.image.section(section::TEXT).map_err(|_| HostError::NoTokenizer)?;
-        Ok(Tokenizer::open(section)?)
+        Ok(Tokenizer::open(self.text()?)?)
     }
 
     /// The tokens of a text, BOS first if the tokenizer wants it. Special tokens spelled out are text like any other.
@@ -138,13 +138,11 @@ impl Model {
     /// # Errors
     /// [`HostError::NoTokenizer`], [`HostError::Text`].
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, HostError> {
-        let tokenizer = self.tokenizer()?;
-        // Every token but BOS and a space put before the text stands for at least a byte of it.
-        let mut ids = vec![0; text.len() + 2];
-        let mut scratch = vec![0; Tokenizer::scratch_words(text.len())];
-        let count = tokenizer.encode(text, false, &mut ids, &mut scratch)?;
-        ids.truncate(count);
-        Ok(ids)
+        Ok(text::encode(self.text()?, text, false)?)
+    }
+
+    fn text(&self) -> Result<&[u8], HostError> {
+        self.image.section(section::TEXT).map_err(|_| HostError::NoTokenizer)
     }
 
     /// Limits with the context cut to what the image allows.

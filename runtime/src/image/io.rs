@@ -75,6 +75,12 @@ impl Port {
         (rank_ok && zero && range && port.dtype == Dtype::I8).then_some(port)
     }
 
+    /// Dimensions, as many as there are.
+    #[must_use]
+    pub fn shape(&self) -> &[u32] {
+        self.dims.get(..self.rank.into()).unwrap_or(&self.dims)
+    }
+
     /// Elements; `None` if that overflows.
     #[must_use]
     pub fn elements(&self) -> Option<u32> {

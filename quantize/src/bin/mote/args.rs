@@ -1,6 +1,7 @@
 //! What several subcommands share: flags, opening files, printing.
 
 use anyhow::{Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
 use mote_host::{Model, Threads};
 use mote_quantize::quantize::Meta;
 use mote_runtime::image::{Limits, section};
@@ -132,6 +133,15 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
     serde_json::to_writer(&mut out, value).map_err(std::io::Error::from)?;
     writeln!(out)?;
     Ok(())
+}
+
+/// A progress bar over `total`, shown on terminals only. `counts` says them: indicatif's keys.
+pub fn progress(total: u64, counts: &str) -> ProgressBar {
+    let bar = ProgressBar::new(total);
+    if let Ok(style) = ProgressStyle::with_template(&format!("{{bar:30}} {counts} {{eta}} left  {{msg}}")) {
+        bar.set_style(style);
+    }
+    bar
 }
 
 /// A number of bytes for people, beside the exact one.

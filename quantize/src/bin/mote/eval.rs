@@ -5,7 +5,6 @@
 
 use crate::args::{self, Compute};
 use anyhow::{Context, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
 use mote_host::Arena;
 use mote_quantize::float::FloatModel;
 use mote_quantize::float::metrics::{Comparison, LockStep};
@@ -83,10 +82,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let mut session = model.session(&mut arena, &pool)?;
     let unit = 2f32.powi(-(session.logits_frac_bits() as i32));
     let mut steps = LockStep::default();
-    let bar = ProgressBar::new(windows.iter().map(Vec::len).sum::<usize>().min(most) as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} positions, {eta} left  {msg}") {
-        bar.set_style(style);
-    }
+    let total = windows.iter().map(Vec::len).sum::<usize>().min(most) as u64;
+    let bar = args::progress(total, "{pos}/{len} positions,");
     'text: for window in &windows {
         let expected = reference.session().forward(window)?;
         let decoded = floats.as_ref().map(|m| m.session().forward(window)).transpose()?;

@@ -39,10 +39,15 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let mut session = Session::new(image, arena.bytes(), limits)?;
     for ((path, port), index) in args.input.iter().zip(&inputs).zip(0..) {
         let values = read(path)?;
-        let shape = &port.dims[..usize::from(port.rank)];
         let to = session.input(index)?;
         if values.len() != to.len() {
-            bail!("{} has {} elements, input {index} is {shape:?}: {}", path.display(), values.len(), to.len());
+            bail!(
+                "{} has {} elements, input {index} is {:?}: {}",
+                path.display(),
+                values.len(),
+                port.shape(),
+                to.len()
+            );
         }
         to.copy_from_slice(&values);
     }
@@ -66,7 +71,7 @@ fn read(path: &Path) -> Result<Vec<i8>> {
 
 fn write(path: &Path, values: &[i8], port: &Port) -> Result<()> {
     let what = || format!("cannot write {}", path.display());
-    let shape: Vec<u64> = port.dims[..usize::from(port.rank)].iter().map(|d| u64::from(*d)).collect();
+    let shape: Vec<u64> = port.shape().iter().map(|d| u64::from(*d)).collect();
     let file = BufWriter::new(File::create(path).with_context(what)?);
     let mut npy =
         npyz::WriteOptions::<i8>::new().default_dtype().shape(&shape).writer(file).begin_nd().with_context(what)?;

@@ -165,7 +165,7 @@ fn outcome(image: &Image<'_>, meta: Option<Meta>, args: &Args) -> Result<Outcome
 fn ports(image: &Image<'_>) -> Vec<PortLine> {
     let line = |port: &'static str, p: Port| PortLine {
         port,
-        shape: p.dims[..usize::from(p.rank)].to_vec(),
+        shape: p.shape().to_vec(),
         dtype: format!("{:?}", p.dtype),
         scale: f64::from(p.mantissa) * 2f64.powi(-p.exponent),
         zero_point: p.zero_point,

@@ -1,8 +1,7 @@
 //! `mote quantize`.
 
-use crate::args::{print_json, size};
+use crate::args::{print_json, progress, size};
 use anyhow::{Context, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
 use mote_quantize::calibrate;
 use mote_quantize::codes::Coding;
 use mote_quantize::import::tflite::Tflite;
@@ -115,10 +114,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let settings = Settings { coding, head, context: args.context, name, license: args.license.clone(), calibration };
 
     let total = Role::all(config).into_iter().map(|r| r.shape(config)).filter(|s| s.len() == 2);
-    let bar = ProgressBar::new(total.map(|s| 4 * s.iter().product::<usize>() as u64).sum());
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {eta} left  {msg}") {
-        bar.set_style(style);
-    }
+    let total = total.map(|s| 4 * s.iter().product::<usize>() as u64).sum();
+    let bar = progress(total, "{bytes}/{total_bytes}");
     let done = quantize(&*model, text.as_deref(), &settings, &args.out, &mut |name, bytes| {
         bar.set_message(name.to_owned());
         bar.inc(bytes);

@@ -11,7 +11,6 @@
 
 mod byte_level;
 mod gguf;
-mod host;
 mod json;
 mod llama2c;
 mod scheme;
@@ -19,7 +18,7 @@ mod section;
 mod sentencepiece;
 mod sidecar;
 
-pub use host::{decode, encode, encode_after};
+pub use mote_host::text::{decode, encode, encode_after};
 
 use super::{ImportError, Result, map};
 use std::path::{Path, PathBuf};

@@ -56,6 +56,18 @@ pub struct Window {
     pub channels: usize,
 }
 
+impl Window {
+    /// Calls `pixel` for each output pixel in order, with its taps: vertical, then horizontal (see [`Axis::taps`]).
+    fn pixels(&self, mut pixel: impl FnMut((Range<usize>, usize), (Range<usize>, usize)) -> Option<()>) -> Option<()> {
+        for oy in 0..self.y.output {
+            for ox in 0..self.x.output {
+                pixel(self.y.taps(oy), self.x.taps(ox))?;
+            }
+        }
+        Some(())
+    }
+}
+
 /// How a sum becomes an int8.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
@@ -105,27 +117,23 @@ pub fn conv2d(
 ) -> Option<()> {
     let filter = NonZeroUsize::new(g.y.kernel * g.x.kernel * g.channels)?.get();
     let mut out = out.iter_mut();
-    for oy in 0..g.y.output {
-        let (rows, iy) = g.y.taps(oy);
-        for ox in 0..g.x.output {
-            let (cols, ix) = g.x.taps(ox);
-            // Taps side by side are side by side in memory, weights and image alike: one stretch a row.
-            let together = if g.x.dilation.get() == 1 { cols.len().max(1) } else { 1 };
-            for (c, w) in cs.iter().zip(w.chunks(filter)) {
-                let mut acc = 0i32;
-                for (n, ky) in rows.clone().enumerate() {
-                    let row = (iy + n * g.y.dilation.get()) * g.x.input;
-                    for (n, kx) in cols.clone().step_by(together).enumerate() {
-                        let at = (row + ix + n * g.x.dilation.get()) * g.channels;
-                        let x = x.get(at..)?.get(..together * g.channels)?;
-                        acc = acc.wrapping_add(dot(x, w.get((ky * g.x.kernel + kx) * g.channels..)?, zero_point));
-                    }
+    g.pixels(|(rows, iy), (cols, ix)| {
+        // Taps side by side are side by side in memory, weights and image alike: one stretch a row.
+        let together = if g.x.dilation.get() == 1 { cols.len().max(1) } else { 1 };
+        for (c, w) in cs.iter().zip(w.chunks(filter)) {
+            let mut acc = 0i32;
+            for (n, ky) in rows.clone().enumerate() {
+                let row = (iy + n * g.y.dilation.get()) * g.x.input;
+                for (n, kx) in cols.clone().step_by(together).enumerate() {
+                    let at = (row + ix + n * g.x.dilation.get()) * g.channels;
+                    let x = x.get(at..)?.get(..together * g.channels)?;
+                    acc = acc.wrapping_add(dot(x, w.get((ky * g.x.kernel + kx) * g.channels..)?, zero_point));
                 }
-                *out.next()? = o.of(acc, c);
             }
+            *out.next()? = o.of(acc, c);
         }
-    }
-    Some(())
+        Some(())
+    })
 }
 
 /// Depthwise convolution: `w` [1, y.kernel, x.kernel, out channels]; output channel c reads input channel
@@ -142,37 +150,33 @@ pub fn depthwise_conv2d(
     /// Output channels whose sums are computed side by side, so that weights are read in order.
     const TILE: usize = 16;
     let mut out = out.iter_mut();
-    for oy in 0..g.y.output {
-        let (rows, iy) = g.y.taps(oy);
-        for ox in 0..g.x.output {
-            let (cols, ix) = g.x.taps(ox);
-            for (tile, cs_tile) in cs.chunks(TILE).enumerate() {
-                let first = tile * TILE;
-                let mut acc = [0i32; TILE];
-                for (n, ky) in rows.clone().enumerate() {
-                    let row = (iy + n * g.y.dilation.get()) * g.x.input;
-                    for (n, kx) in cols.clone().enumerate() {
-                        let x = x.get((row + ix + n * g.x.dilation.get()) * g.channels..)?.get(..g.channels)?;
-                        let w = w.get((ky * g.x.kernel + kx) * cs.len() + first..)?.get(..cs_tile.len())?;
-                        if multiplier.get() == 1 {
-                            for ((acc, x), w) in acc.iter_mut().zip(x.get(first..)?).zip(w) {
-                                *acc = acc.wrapping_add((i32::from(*x) - zero_point) * i32::from(*w));
-                            }
-                        } else {
-                            for ((acc, w), c) in acc.iter_mut().zip(w).zip(first..) {
-                                let x = i32::from(*x.get(c / multiplier)?);
-                                *acc = acc.wrapping_add((x - zero_point) * i32::from(*w));
-                            }
+    g.pixels(|(rows, iy), (cols, ix)| {
+        for (tile, cs_tile) in cs.chunks(TILE).enumerate() {
+            let first = tile * TILE;
+            let mut acc = [0i32; TILE];
+            for (n, ky) in rows.clone().enumerate() {
+                let row = (iy + n * g.y.dilation.get()) * g.x.input;
+                for (n, kx) in cols.clone().enumerate() {
+                    let x = x.get((row + ix + n * g.x.dilation.get()) * g.channels..)?.get(..g.channels)?;
+                    let w = w.get((ky * g.x.kernel + kx) * cs.len() + first..)?.get(..cs_tile.len())?;
+                    if multiplier.get() == 1 {
+                        for ((acc, x), w) in acc.iter_mut().zip(x.get(first..)?).zip(w) {
+                            *acc = acc.wrapping_add((i32::from(*x) - zero_point) * i32::from(*w));
+                        }
+                    } else {
+                        for ((acc, w), c) in acc.iter_mut().zip(w).zip(first..) {
+                            let x = i32::from(*x.get(c / multiplier)?);
+                            *acc = acc.wrapping_add((x - zero_point) * i32::from(*w));
                         }
                     }
                 }
-                for (acc, c) in acc.into_iter().zip(cs_tile) {
-                    *out.next()? = o.of(acc, c);
-                }
+            }
+            for (acc, c) in acc.into_iter().zip(cs_tile) {
+                *out.next()? = o.of(acc, c);
             }
         }
-    }
-    Some(())
+        Some(())
+    })
 }
 
 /// Fully connected: `x` [rows, in features], `w` [out features, in features].
@@ -205,22 +209,18 @@ pub fn pool2d(
     out: &mut [i8],
 ) -> Option<()> {
     let mut out = out.iter_mut();
-    for oy in 0..g.y.output {
-        let (rows, iy) = g.y.taps(oy);
-        for ox in 0..g.x.output {
-            let (cols, ix) = g.x.taps(ox);
-            let count = (rows.len() * cols.len()) as i32;
-            for c in 0..g.channels {
-                let mut acc = start;
-                for row in (iy..).take(rows.len()) {
-                    let x = x.get((row * g.x.input + ix) * g.channels + c..)?;
-                    for x in x.iter().step_by(g.channels.max(1)).take(cols.len()) {
-                        acc = fold(acc, i32::from(*x));
-                    }
+    g.pixels(|(rows, iy), (cols, ix)| {
+        let count = (rows.len() * cols.len()) as i32;
+        for c in 0..g.channels {
+            let mut acc = start;
+            for row in (iy..).take(rows.len()) {
+                let x = x.get((row * g.x.input + ix) * g.channels + c..)?;
+                for x in x.iter().step_by(g.channels.max(1)).take(cols.len()) {
+                    acc = fold(acc, i32::from(*x));
                 }
-                *out.next()? = finish(acc, count)?;
             }
+            *out.next()? = finish(acc, count)?;
         }
-    }
-    Some(())
+        Some(())
+    })
 }

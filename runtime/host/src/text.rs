@@ -1,4 +1,4 @@
-//! Tokenizing on the host, for calibration: the runtime's own code over a written section, with memory from the heap.
+//! Text to tokens and back with memory from the heap, over the TEXT section of an image or of one that is being made.
 
 use mote_runtime::text::{Decoder, TextError, Tokenizer};
 
@@ -24,9 +24,8 @@ pub fn encode_after(
     parse_special: bool,
 ) -> Result<Vec<u32>, TextError> {
     let tokenizer = Tokenizer::open(section)?;
-    // Every token but BOS and the tokens of an added space stands for at least a byte.
-    let spaces = if parse_special { text.len() } else { 1 };
-    let mut ids = vec![0; text.len() + spaces + 1];
+    // Every token but `first` stands for at least a byte, or is a space put before some.
+    let mut ids = vec![0; 2 * text.len() + 1];
     let mut scratch = vec![0; Tokenizer::scratch_words(text.len())];
     let count = tokenizer.encode_after(first, text, parse_special, &mut ids, &mut scratch)?;
     ids.truncate(count);
