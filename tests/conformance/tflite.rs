@@ -41,9 +41,9 @@ fn digests(model: &Model, runs: u64) -> Vec<String> {
     (1..=runs)
         .map(|seed| {
             let mut lcg = Lcg(seed);
-            session.input(0).unwrap().fill_with(|| lcg.byte() as i8);
+            session.input::<i8>(0).unwrap().fill_with(|| lcg.byte() as i8);
             session.run().unwrap();
-            let bytes: Vec<u8> = session.output(0).unwrap().iter().map(|v| *v as u8).collect();
+            let bytes: Vec<u8> = session.output::<i8>(0).unwrap().iter().map(|v| *v as u8).collect();
             hex(&sha2::Sha256::digest(&bytes))
         })
         .collect()
