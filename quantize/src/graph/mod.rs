@@ -15,6 +15,8 @@
 //! Integers are real numbers here too: a value with a [`Quant`] stands for `(integer - zero point) * scale`, and every op
 //! is defined on what its operands stand for.
 
+use crate::codes::CodedMatrix;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Index of a value.
@@ -491,6 +493,10 @@ pub struct Graph {
     pub outputs: Vec<ValueId>,
     /// States.
     pub states: Vec<State>,
+    /// Weights that go into the image as codes, [out, all other dimensions], in steps of the reading node's output a step
+    /// of its input: decoded, they are the constant's floats times the input's scale over the output's. The constant's own
+    /// floats are what the codes stand for, and the node's bias stays a float.
+    pub coded: BTreeMap<ValueId, CodedMatrix>,
 }
 
 impl Graph {
