@@ -64,6 +64,8 @@ pub struct Builder<S = Source> {
     tensors: Vec<S>,
     /// Slots that the host fills before a program without tokens runs, and those it reads afterwards.
     ports: Option<(Vec<u32>, Vec<u32>)>,
+    /// Slots whose contents live from one run to the next, besides caches.
+    kept: Vec<usize>,
 }
 
 impl<S> Default for Builder<S> {
@@ -76,6 +78,7 @@ impl<S> Default for Builder<S> {
             aliases: vec![],
             tensors: vec![],
             ports: None,
+            kept: vec![],
         }
     }
 }
@@ -93,6 +96,11 @@ impl<S: PartialEq> Builder<S> {
         self.slots[slot as usize].heads = heads as u32;
         self.slots[slot as usize].head_dim = head_dim as u32;
         slot
+    }
+
+    /// Says that a slot's contents live from one run to the next.
+    pub fn keep(&mut self, slot: u32) {
+        self.kept.push(slot as usize);
     }
 
     /// Adds a slot that is `slot`'s place with other fraction bits.
@@ -158,7 +166,8 @@ impl<S: PartialEq> Builder<S> {
             self.access.push(Access { reads: places(outputs), writes: vec![] });
             stretches = vec![Stretch { first: 0, end: self.access.len() }];
         }
-        let kept: Vec<usize> = (0..self.slots.len()).filter(|s| self.slots[*s].kind == Kind::Cache).collect();
+        let mut kept = std::mem::take(&mut self.kept);
+        kept.extend((0..self.slots.len()).filter(|s| self.slots[*s].kind == Kind::Cache));
         let lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept);
         // What an MCU would use.
         let nominal = Limits { batch: 4, context: max_context.clamp(1, 256) as u32, threads: 1 };

@@ -28,6 +28,8 @@ pub mod softmax;
 mod tensor;
 mod window;
 
+pub use window::SINGLE_ROUNDING;
+
 use core::ops::Range;
 
 use crate::error::{Error, Result};
