@@ -3,7 +3,7 @@
 use crate::graph::Graph;
 use crate::import;
 use crate::import::tflite::{Tflite, is_tflite};
-use crate::lower;
+use crate::lower::{self, Dims};
 use crate::quantize::{Meta, QUANTIZER, QuantizeError, TensorReport, hex, write};
 use crate::write::Weights;
 use mote_runtime::fixed::tflite::Rounding;
@@ -49,8 +49,7 @@ pub fn quantize(path: &Path, settings: &Settings, out: &Path) -> Result<(Meta, u
     let mut tensors = Vec::new();
     for constant in &net.lowered.tensors {
         let span = weights.append(&constant.bytes)?;
-        let mut dims = [1; 4];
-        dims.iter_mut().zip(&constant.dims).for_each(|(to, from)| *to = *from as u32);
+        let dims = constant.dims();
         let rank = constant.dims.len() as u8;
         descs.push(TensorDesc { dtype: constant.dtype, rank, exponent: 0, dims, span, codebook: [0; 16] });
         tensors.push(TensorReport {

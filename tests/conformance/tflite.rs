@@ -79,11 +79,11 @@ fn digests(model: &Model, runs: usize) -> Vec<String> {
 /// Models, with the bytes of their arenas and what TFLM's allocator states for them on x86-64 (`make.py` prints it; it has
 /// no kernels for uint8).
 const MODELS: [(&str, u64, u64); 11] = [
-    ("mlperf-tiny/kws_int8.tflite", 16_000, 24_272),
-    ("mlperf-tiny/ic_resnet8_int8.tflite", 49_152, 55_984),
+    ("mlperf-tiny/kws_int8.tflite", 8_576, 24_272),
+    ("mlperf-tiny/ic_resnet8_int8.tflite", 33_360, 55_984),
     ("mlperf-tiny/ad_int8.tflite", 768, 3_984),
     ("tflite-micro/hello_world_int8.tflite", 32, 1_504),
-    ("tflite-micro/micro_speech_quantized.tflite", 5_968, 7_584),
+    ("tflite-micro/micro_speech_quantized.tflite", 4_192, 7_584),
     ("speech/mww_okay_nabu.tflite", 0, 23_424),
     ("speech/mww_vad.tflite", 0, 12_208),
     ("vision/mcunet_vww_int8.tflite", 0, 224_976),

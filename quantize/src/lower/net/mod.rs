@@ -17,7 +17,7 @@ use fixed::exact;
 use mote_runtime::fixed::tflite::Rounding;
 use mote_runtime::image::plan::{Kind, Rows};
 use mote_runtime::image::{Dtype, Port, program::entry};
-use mote_runtime::ops::{self, SINGLE_ROUNDING};
+use mote_runtime::ops::{self, window::SINGLE_ROUNDING};
 use std::collections::HashMap;
 
 /// A tensor of the image.
