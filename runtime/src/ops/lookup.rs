@@ -4,11 +4,12 @@
 //! Arguments: in slot (I8), out slot (I8, as many elements), table (I8 or U8, 256 values: of 0 to 127, then of -128 to -1).
 //! NUMERICS.md, "lookup".
 
-use super::{OpDef, Run, arg, ensure, i8_arg};
+use super::{OpDef, Overlap, Run, arg, ensure, i8_arg};
 use crate::image::{Dtype, Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 17, name: "lookup", args: 3, flags: 0, slots: &[0, 1], check, run };
+pub static OP: OpDef =
+    OpDef { code: 17, name: "lookup", args: 3, flags: 0, slots: &[0, 1], overlap: Overlap::Apart, check, run };
 
 fn table<'a>(image: &Image<'a>, op: &Op) -> Option<&'a [u8; 256]> {
     let index = arg(op, 2)?;
