@@ -4,14 +4,15 @@
 //! NUMERICS.md, "arg_max".
 
 use super::tensor::{Around, Elements, around, i32_arg, tensor_arg};
-use super::{OpDef, Run, ensure};
+use super::{OpDef, Overlap, Run, ensure};
 use crate::image::{Image, Op};
 
 /// Flag: the smallest element.
 pub const MINIMUM: u16 = 1;
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 25, name: "arg_max", args: 4, flags: MINIMUM, slots: &[0, 1], check, run };
+pub static OP: OpDef =
+    OpDef { code: 25, name: "arg_max", args: 4, flags: MINIMUM, slots: &[0, 1], overlap: Overlap::Apart, check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let (input, out) = (tensor_arg(image, op, 0)?, i32_arg(image, op, 1)?);
@@ -22,8 +23,7 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (input, out) = (tensor_arg(r.image, op, 0)?, i32_arg(r.image, op, 1)?);
     let Around { outer, count, inner } = around(op, 2, &input)?;
-    let [from, to] = r.slots([&input, &out])?;
-    let (from, mut to) = (Elements::new(&input, from)?, Elements::new(&out, to)?);
+    let [from, to] = Elements::of(r, [&input, &out])?;
     for (o, i) in (0..outer).flat_map(|o| (0..inner).map(move |i| (o, i))) {
         let (mut best, mut place) = (from.get(o * count * inner + i)?, 0);
         for n in 1..count {

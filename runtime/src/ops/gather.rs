@@ -6,15 +6,24 @@
 //! slot of the tensor (the out slot's type), count, inner. NUMERICS.md, "gather".
 
 use super::tensor::{Around, around, element_bytes, i32_arg, tensor_arg};
-use super::{OpDef, Run, arg, ensure, i8_arg};
+use super::{OpDef, Overlap, Run, arg, ensure, i8_arg};
 use crate::image::{Dtype, Image, Op};
 use crate::view;
 
 /// Of a constant table.
-pub static OP: OpDef = OpDef { code: 23, name: "gather", args: 3, flags: 0, slots: &[0, 1], check, run };
+pub static OP: OpDef =
+    OpDef { code: 23, name: "gather", args: 3, flags: 0, slots: &[0, 1], overlap: Overlap::Apart, check, run };
 /// Of a tensor in the arena.
-pub static SLOT: OpDef =
-    OpDef { code: 40, name: "gather_slot", args: 5, flags: 0, slots: &[0, 1, 2], check: check_slot, run: run_slot };
+pub static SLOT: OpDef = OpDef {
+    code: 40,
+    name: "gather_slot",
+    args: 5,
+    flags: 0,
+    slots: &[0, 1, 2],
+    overlap: Overlap::Apart,
+    check: check_slot,
+    run: run_slot,
+};
 
 /// The table's shape.
 fn table(image: &Image<'_>, op: &Op) -> Option<Around> {

@@ -7,12 +7,21 @@
 
 use super::tensor::{rounding, words};
 use super::window::SINGLE_ROUNDING;
-use super::{OpDef, Run, arg, ensure, i8_arg, i8_cols};
+use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols};
 use crate::fixed::tflite::{Rounding, divide_by_pot};
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 27, name: "resize", args: 5, flags: SINGLE_ROUNDING, slots: &[0, 1], check, run };
+pub static OP: OpDef = OpDef {
+    code: 27,
+    name: "resize",
+    args: 5,
+    flags: SINGLE_ROUNDING,
+    slots: &[0, 1],
+    overlap: Overlap::Apart,
+    check,
+    run,
+};
 
 /// Fraction bits of a place.
 const BITS: u32 = 10;
