@@ -23,8 +23,7 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (input, out) = (tensor_arg(r.image, op, 0)?, i32_arg(r.image, op, 1)?);
     let Around { outer, count, inner } = around(op, 2, &input)?;
-    let [from, to] = r.slots([&input, &out])?;
-    let (from, mut to) = (Elements::new(&input, from)?, Elements::new(&out, to)?);
+    let [from, to] = Elements::of(r, [&input, &out])?;
     for (o, i) in (0..outer).flat_map(|o| (0..inner).map(move |i| (o, i))) {
         let (mut best, mut place) = (from.get(o * count * inner + i)?, 0);
         for n in 1..count {

@@ -2,7 +2,7 @@
 //!
 //! Arguments: first slot (I8, `[batch, m, k]`), second slot (I8, `[batch, k, n]`, or one `[k, n]` for all), out slot (I8, `[batch,
 //! m, n]`), multiplier, shift and zero point of the output, zero points of first and second, m, k, n. Flag 1: single rounding;
-//! 2: the second is `[batch, n, k]`. NUMERICS.md, "batch_matmul".
+//! 4: the second is `[batch, n, k]`. NUMERICS.md, "batch_matmul".
 
 use super::tensor::{Rescale, element_arg};
 use super::window::SINGLE_ROUNDING;
@@ -10,7 +10,7 @@ use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols};
 use crate::image::{Image, Op};
 
 /// Flag: the second factor's matrices are transposed.
-pub const TRANSPOSED: u16 = 2;
+pub const TRANSPOSED: u16 = 4;
 
 /// The op.
 pub static OP: OpDef = OpDef {

@@ -5,7 +5,7 @@
 
 use super::tensor::{Elements, element_arg, element_bytes, tensor_arg};
 use super::{OpDef, Overlap, Run, arg, ensure, optional};
-use crate::image::plan::Slot;
+use crate::image::plan::{Kind, Slot};
 use crate::image::{Dtype, Image, Op};
 
 /// The op.
@@ -32,19 +32,18 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (slot, value) = (tensor_arg(r.image, op, 0)?, arg(op, 1)? as i32);
     let image = r.image;
-    let [bytes] = r.slots([&slot])?;
-    let mut out = Elements::new(&slot, bytes)?;
-    match (&mut out, optional(op, 2)) {
-        (Elements::I8(all), None) => all.fill(value as i8),
-        (_, None) => (0..slot.cols as usize).try_for_each(|at| out.put(at, value))?,
-        (_, Some(index)) => {
-            let size = element_bytes(&slot);
-            for (at, bytes) in constants(image, index, &slot)?.chunks(size).enumerate() {
-                // Little-endian, the lowest byte first.
-                let value = bytes.iter().rev().fold(0, |high: i32, low| high << 8 | i32::from(*low));
-                out.put(at, value)?;
-            }
-        }
+    if slot.kind == Kind::I8 && optional(op, 2).is_none() {
+        let [bytes] = r.slots([&slot])?;
+        bytes.fill(value as u8);
+        return Some(());
+    }
+    let [out] = Elements::of(r, [&slot])?;
+    let Some(index) = optional(op, 2) else {
+        return (0..slot.cols as usize).try_for_each(|at| out.put(at, value));
+    };
+    for (at, bytes) in constants(image, index, &slot)?.chunks(element_bytes(&slot)).enumerate() {
+        // Little-endian: the lowest byte first.
+        out.put(at, bytes.iter().rev().fold(0, |high: i32, low| high << 8 | i32::from(*low)))?;
     }
     Some(())
 }

@@ -1,9 +1,9 @@
 //! Maximum or minimum of two tensors of one shape, scale and zero point, TensorFlow Lite's `MAXIMUM` and `MINIMUM`.
 //!
-//! Arguments: first slot, second slot, out slot (plain tensors of one type). Flag 1: the minimum. NUMERICS.md, "maximum".
+//! Arguments: first slot, second slot, out slot (plain tensors of one type). Flag 1: the minimum; 2: backward. NUMERICS.md, "maximum".
 
 use super::tensor::{elementwise, tensor_arg};
-use super::{OpDef, Overlap, Run, ensure};
+use super::{BACKWARD, OpDef, Overlap, Run, ensure};
 use crate::image::{Image, Op};
 
 /// Flag: the minimum.
@@ -14,9 +14,9 @@ pub static OP: OpDef = OpDef {
     code: 21,
     name: "maximum",
     args: 3,
-    flags: MINIMUM,
+    flags: MINIMUM | BACKWARD,
     slots: &[0, 1, 2],
-    overlap: Overlap::Apart,
+    overlap: Overlap::Elements(&[(0, 1), (0, 2), (1, 2)]),
     check,
     run,
 };
@@ -30,5 +30,5 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let [a, b, out] = [tensor_arg(r.image, op, 0)?, tensor_arg(r.image, op, 1)?, tensor_arg(r.image, op, 2)?];
     let least = op.flags & MINIMUM != 0;
-    elementwise(r, [&a, &b, &out], &|x, y| if least { x.min(y) } else { x.max(y) })
+    elementwise(r, op, [&a, &b, &out], &|x, y| if least { x.min(y) } else { x.max(y) })
 }

@@ -1,11 +1,11 @@
 //! Product of two tensors of one shape, TensorFlow Lite's `MUL`, int8 or int16.
 //!
 //! Arguments: first slot, second slot, out slot (all I8 or all I16), multiplier, shift and zero point of the product, zero points
-//! of first and second, least and largest result. Flag 1: single rounding. NUMERICS.md, "mul".
+//! of first and second, least and largest result. Flag 1: single rounding; 2: backward. NUMERICS.md, "mul".
 
 use super::tensor::{Rescale, element_arg, elementwise, quantized_arg};
 use super::window::SINGLE_ROUNDING;
-use super::{OpDef, Overlap, Run, ensure};
+use super::{BACKWARD, OpDef, Overlap, Run, ensure};
 use crate::image::plan::Slot;
 use crate::image::{Image, Op};
 
@@ -14,9 +14,9 @@ pub static OP: OpDef = OpDef {
     code: 20,
     name: "mul",
     args: 10,
-    flags: SINGLE_ROUNDING,
+    flags: SINGLE_ROUNDING | BACKWARD,
     slots: &[0, 1, 2],
-    overlap: Overlap::Apart,
+    overlap: Overlap::Elements(&[(0, 1), (0, 2), (1, 2)]),
     check,
     run,
 };
@@ -38,5 +38,5 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let ([a, b, out], [za, zb], rescale) = parts(r.image, op)?;
     // Factors of int16 with zero points may have products beyond int32: those wrap.
-    elementwise(r, [&a, &b, &out], &|x, y| rescale.of((x - za).wrapping_mul(y - zb)))
+    elementwise(r, op, [&a, &b, &out], &|x, y| rescale.of((x - za).wrapping_mul(y - zb)))
 }

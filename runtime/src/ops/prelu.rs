@@ -6,7 +6,9 @@
 
 use super::tensor::{Rescale, element_arg};
 use super::window::SINGLE_ROUNDING;
-use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, i8_arg, turned};
+use core::cell::Cell;
+
 use crate::image::{Dtype, Image, Op};
 use crate::view::as_i8;
 
@@ -15,9 +17,9 @@ pub static OP: OpDef = OpDef {
     code: 39,
     name: "prelu",
     args: 10,
-    flags: SINGLE_ROUNDING,
+    flags: SINGLE_ROUNDING | BACKWARD,
     slots: &[0, 1],
-    overlap: Overlap::Apart,
+    overlap: Overlap::Elements(&[(0, 1)]),
     check,
     run,
 };
@@ -36,11 +38,14 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (zero, zero_slope, above) =
         (element_arg(op, 6, &input)?, element_arg(op, 7, &out)?, Rescale::new(op, 3, &out)?);
     let below = Rescale { multiplier: arg(op, 8)? as i32, shift: arg(op, 9)? as i32, ..above };
-    let [from, to] = r.slots([&input, &out])?;
-    let slopes = as_i8(slopes).iter().cycle();
-    for ((x, to), slope) in i8_cols(&input, from)?.iter().zip(i8_cols(&out, to)?).zip(slopes) {
-        let x = i32::from(*x) - zero;
-        *to = if x >= 0 { above.of(x) } else { below.of(x * (i32::from(*slope) - zero_slope)) } as i8;
-    }
+    let [from, to] = r.cells([&input, &out])?;
+    let pixels = from.chunks(slopes.len().max(1)).zip(to.chunks(slopes.len().max(1)));
+    turned(op, pixels, |(from, to)| {
+        turned(op, from.iter().zip(to).zip(as_i8(slopes)), |((x, to), slope): ((&Cell<i8>, &Cell<i8>), _)| {
+            let x = i32::from(x.get()) - zero;
+            let y = if x >= 0 { above.of(x) } else { below.of(x * (i32::from(*slope) - zero_slope)) };
+            to.set(y as i8);
+        });
+    });
     Some(())
 }

@@ -2,7 +2,7 @@
 //! `MEAN`, `REDUCE_MAX`, `REDUCE_MIN`. A mean is a sum whose multiplier has been divided by the count.
 //!
 //! Arguments: in slot, out slot (`[outer, inner]`, of the same type), count, inner, and for sums (I8, I16): multiplier, shift and
-//! zero point of the output, zero point of the input. Flag 1: single rounding; 2: the maximum; 4: the minimum (any plain type).
+//! zero point of the output, zero point of the input. Flag 1: single rounding; 4: the maximum; 8: the minimum (any plain type).
 //! NUMERICS.md, "reduce".
 
 use super::tensor::{Around, Elements, Rescale, around, element_arg, tensor_arg};
@@ -12,9 +12,9 @@ use crate::image::plan::Kind;
 use crate::image::{Image, Op};
 
 /// Flag: the maximum.
-pub const MAXIMUM: u16 = 2;
+pub const MAXIMUM: u16 = 4;
 /// Flag: the minimum.
-pub const MINIMUM: u16 = 4;
+pub const MINIMUM: u16 = 8;
 
 /// The op.
 pub static OP: OpDef = OpDef {
@@ -57,8 +57,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let is_sum = op.flags & !SINGLE_ROUNDING == 0;
     let rescale = Rescale::new(op, 4, &out)?;
     let zeros = (count as i32).wrapping_mul(element_arg(op, 7, &input)?);
-    let [from, to] = r.slots([&input, &out])?;
-    let (from, mut to) = (Elements::new(&input, from)?, Elements::new(&out, to)?);
+    let [from, to] = Elements::of(r, [&input, &out])?;
     for (o, i) in (0..outer).flat_map(|o| (0..inner).map(move |i| (o, i))) {
         let mut acc = start;
         for n in 0..count {

@@ -2,11 +2,11 @@
 //! `lookup` does the same.)
 //!
 //! Arguments: in slot, out slot (plain tensors of as many elements), multiplier, shift and zero point of the output, zero point
-//! of the input. Flag 1: single rounding. NUMERICS.md, "requantize".
+//! of the input. Flag 1: single rounding; 2: backward. NUMERICS.md, "requantize".
 
-use super::tensor::{Elements, Rescale, element_arg, tensor_arg};
+use super::tensor::{Rescale, element_arg, elementwise, tensor_arg};
 use super::window::SINGLE_ROUNDING;
-use super::{OpDef, Overlap, Run, ensure};
+use super::{BACKWARD, OpDef, Overlap, Run, ensure};
 use crate::image::{Image, Op};
 
 /// The op.
@@ -14,9 +14,9 @@ pub static OP: OpDef = OpDef {
     code: 24,
     name: "requantize",
     args: 6,
-    flags: SINGLE_ROUNDING,
+    flags: SINGLE_ROUNDING | BACKWARD,
     slots: &[0, 1],
-    overlap: Overlap::Apart,
+    overlap: Overlap::Elements(&[(0, 1)]),
     check,
     run,
 };
@@ -31,10 +31,5 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (input, out) = (tensor_arg(r.image, op, 0)?, tensor_arg(r.image, op, 1)?);
     let (zero, rescale) = (element_arg(op, 5, &input)?, Rescale::new(op, 2, &out)?);
-    let [from, to] = r.slots([&input, &out])?;
-    let (from, mut to) = (Elements::new(&input, from)?, Elements::new(&out, to)?);
-    for at in 0..out.cols as usize {
-        to.put(at, rescale.of(from.get(at)?.wrapping_sub(zero)))?;
-    }
-    Some(())
+    elementwise(r, op, [&input, &input, &out], &|x, _| rescale.of(x.wrapping_sub(zero)))
 }

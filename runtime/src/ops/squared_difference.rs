@@ -6,7 +6,7 @@
 
 use super::tensor::{Rescale, element_arg, elementwise, quantized_arg, rounding};
 use super::window::SINGLE_ROUNDING;
-use super::{OpDef, Overlap, Run, arg, bytes_arg, ensure};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, bytes_arg, ensure};
 use crate::fixed::tflite::requantize;
 use crate::image::plan::{Kind, Slot};
 use crate::image::{Image, Op};
@@ -16,9 +16,9 @@ pub static OP: OpDef = OpDef {
     code: 38,
     name: "squared_difference",
     args: 11,
-    flags: SINGLE_ROUNDING,
+    flags: SINGLE_ROUNDING | BACKWARD,
     slots: &[0, 1, 2],
-    overlap: Overlap::Apart,
+    overlap: Overlap::Elements(&[(0, 1), (0, 2), (1, 2)]),
     check,
     run,
 };
@@ -44,7 +44,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (ma, mb, rounding) = (arg(op, 8)? as i32, arg(op, 9)? as i32, rounding(op));
     let [sa, sb, ..] = bytes_arg(op, 10)?.map(|b| i32::from(b as i8));
     let up = if out.kind == Kind::I8 { HEAD_ROOM } else { 0 };
-    elementwise(r, [&a, &b, &out], &|x, y| {
+    elementwise(r, op, [&a, &b, &out], &|x, y| {
         let x = requantize((x - za) << up, ma, sa, rounding);
         let difference = x.wrapping_sub(requantize((y - zb) << up, mb, sb, rounding));
         rescale.of(difference.wrapping_mul(difference))

@@ -1,7 +1,9 @@
 //! What the ops on plain tensors share: one row of int8, int16 or int32, reached by one piece of code whatever the type.
 
+use core::cell::Cell;
+
 use super::window::SINGLE_ROUNDING;
-use super::{Run, arg, ensure};
+use super::{Run, arg, ensure, turned};
 use crate::fixed::tflite::{Rounding, requantize};
 use crate::image::plan::Slot;
 use crate::image::{Dtype, Image, Op};
@@ -48,40 +50,54 @@ pub(crate) fn element_arg(op: &Op, which: usize, slot: &Slot) -> Option<i32> {
     (least..=largest).contains(&value).then_some(value)
 }
 
-/// The elements of a plain tensor, in the arena.
-pub(crate) enum Elements<'a> {
-    I8(&'a mut [i8]),
-    I16(&'a mut [i16]),
-    I32(&'a mut [i32]),
+/// The elements of a plain tensor in the arena, read and written one by one: slots may overlap.
+pub(crate) struct Elements<'a> {
+    cells: &'a [Cell<u8>],
+    /// Bytes of an element.
+    size: usize,
 }
 
 impl<'a> Elements<'a> {
-    pub(crate) fn new(slot: &Slot, bytes: &'a mut [u8]) -> Option<Self> {
-        let cols = slot.cols as usize;
-        Some(match slot.plain()? {
-            Dtype::I16 => Self::I16(view::as_elements(bytes)?.get_mut(..cols)?),
-            Dtype::I32 => Self::I32(view::as_elements(bytes)?.get_mut(..cols)?),
-            _ => Self::I8(view::as_elements(bytes)?.get_mut(..cols)?),
-        })
+    /// Those of several slots.
+    pub(crate) fn of<const N: usize>(r: &'a mut Run<'_>, slots: [&Slot; N]) -> Option<[Self; N]> {
+        let limits = r.limits;
+        let all = view::as_cells(r.arena)?;
+        let mut elements = [const { Self { cells: &[], size: 1 } }; N];
+        for (to, slot) in elements.iter_mut().zip(slots) {
+            let size = element_bytes(slot);
+            let cells = all.get(usize::try_from(slot.range(limits)?.start).ok()?..)?;
+            *to = Self { cells: cells.get(..(slot.cols as usize).checked_mul(size)?)?, size };
+        }
+        Some(elements)
+    }
+
+    fn cells<const N: usize>(&self, at: usize) -> Option<&'a [Cell<u8>; N]> {
+        self.cells.get(at.checked_mul(N)?..)?.first_chunk()
     }
 
     /// Element `at`.
     pub(crate) fn get(&self, at: usize) -> Option<i32> {
-        Some(match self {
-            Self::I8(all) => i32::from(*all.get(at)?),
-            Self::I16(all) => i32::from(*all.get(at)?),
-            Self::I32(all) => *all.get(at)?,
+        Some(match self.size {
+            1 => i32::from(self.cells.get(at)?.get() as i8),
+            2 => i16::from_ne_bytes(self.cells(at)?.each_ref().map(Cell::get)).into(),
+            _ => i32::from_ne_bytes(self.cells(at)?.each_ref().map(Cell::get)),
         })
     }
 
     /// Writes element `at`, of which the low bits count.
-    pub(crate) fn put(&mut self, at: usize, value: i32) -> Option<()> {
-        match self {
-            Self::I8(all) => *all.get_mut(at)? = value as i8,
-            Self::I16(all) => *all.get_mut(at)? = value as i16,
-            Self::I32(all) => *all.get_mut(at)? = value,
+    pub(crate) fn put(&self, at: usize, value: i32) -> Option<()> {
+        match self.size {
+            1 => self.cells.get(at)?.set(value as u8),
+            2 => set(self.cells(at)?, (value as i16).to_ne_bytes()),
+            _ => set(self.cells(at)?, value.to_ne_bytes()),
         }
         Some(())
+    }
+}
+
+fn set<const N: usize>(cells: &[Cell<u8>; N], bytes: [u8; N]) {
+    for (cell, byte) in cells.iter().zip(bytes) {
+        cell.set(byte);
     }
 }
 
@@ -131,14 +147,21 @@ pub(crate) fn around(op: &Op, at: usize, slot: &Slot) -> Option<Around> {
     Some(Around { outer: outer as usize, count: count as usize, inner: inner as usize })
 }
 
-/// Writes `f` of the elements of the slots `a` and `b`, one by one, to the slot `out`.
-pub(crate) fn elementwise(r: &mut Run<'_>, [a, b, out]: [&Slot; 3], f: &dyn Fn(i32, i32) -> i32) -> Option<()> {
-    let [x, y, to] = r.slots([a, b, out])?;
-    let (x, y, mut to) = (Elements::new(a, x)?, Elements::new(b, y)?, Elements::new(out, to)?);
-    for at in 0..out.cols as usize {
-        to.put(at, f(x.get(at)?, y.get(at)?))?;
-    }
-    Some(())
+/// Writes `f` of the elements of the slots `a` and `b`, one by one, to the slot `out`, which may lie on them
+/// ([`super::Overlap::Elements`]). For functions of one tensor `a` and `b` are the same.
+pub(crate) fn elementwise(
+    r: &mut Run<'_>,
+    op: &Op,
+    [a, b, out]: [&Slot; 3],
+    f: &dyn Fn(i32, i32) -> i32,
+) -> Option<()> {
+    let [x, y, to] = Elements::of(r, [a, b, out])?;
+    let mut done = Some(());
+    turned(op, 0..out.cols as usize, |at| {
+        let value = x.get(at).zip(y.get(at)).map(|(x, y)| f(x, y));
+        done = done.and(value.and_then(|value| to.put(at, value)));
+    });
+    done
 }
 
 /// The words of the I32 tensor that argument `which` names.

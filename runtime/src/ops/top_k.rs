@@ -24,9 +24,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (input, values, indices) = (tensor_arg(r.image, op, 0)?, tensor_arg(r.image, op, 1)?, i32_arg(r.image, op, 2)?);
     let (n, k) = (arg(op, 3)? as usize, arg(op, 4)? as usize);
     let rows = (input.cols as usize).checked_div(n)?;
-    let [from, to, at] = r.slots([&input, &values, &indices])?;
-    let (from, mut to, mut at) =
-        (Elements::new(&input, from)?, Elements::new(&values, to)?, Elements::new(&indices, at)?);
+    let [from, to, at] = Elements::of(r, [&input, &values, &indices])?;
     for row in 0..rows {
         // The last one taken: the next is the first largest of those that are smaller, or as large and further on.
         let mut last: Option<(i32, usize)> = None;

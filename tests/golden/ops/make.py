@@ -262,7 +262,7 @@ def batch_matmul(batch, m, k, n, transposed, shared):
     real = float(f32(a.scale * b.scale)) / float(out.scale)
     slots = [("in", values[0]), ("in", values[1]), ("out", got[0])]
     args = ["s0", "s1", "s2", *multiplier(real), out.zero, a.zero, b.zero, m, k, n]
-    case("batch_matmul", 2 if transposed else 0, slots, [], args)
+    case("batch_matmul", 4 if transposed else 0, slots, [], args)
 
 
 def prelu(channels):
@@ -299,8 +299,8 @@ def main():
             reduce_sum(dtype, 40, shape, axes, keep)
             reduce_sum(dtype, 40, shape, axes, keep, same=True)
         reduce_sum(np.int8, 74, shape, axes, keep)
-        reduce_max(82, 2, shape, axes)
-        reduce_max(89, 4, shape, axes)
+        reduce_max(82, 4, shape, axes)
+        reduce_max(89, 8, shape, axes)
     gather([9, 5], 0, 7, True)
     gather([9, 5], 0, 7, False)
     gather([2, 6, 3], 1, 4, False)
