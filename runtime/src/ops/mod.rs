@@ -7,21 +7,36 @@
 //! `get`s cannot be proven away by the compiler, never in practice.
 
 pub mod add;
+pub mod arg_max;
 pub mod attention;
 pub mod average_pool2d;
+pub mod batch_matmul;
 pub mod cache;
 pub mod conv2d;
+pub mod copy;
 pub mod depthwise_conv2d;
 pub mod embed;
+pub mod fill;
 pub mod fully_connected;
+pub mod gather;
 pub mod glu;
+pub mod lookup;
 pub mod matmul;
 pub mod max_pool2d;
+pub mod maximum;
+pub mod mul;
+pub mod prelu;
 pub mod quantize;
+pub mod reduce;
+pub mod requantize;
+pub mod resize;
 pub mod rms_norm;
 pub mod rope;
 pub mod select_row;
 pub mod softmax;
+pub mod squared_difference;
+mod tensor;
+pub mod top_k;
 pub mod window;
 
 use core::cell::Cell;
@@ -100,8 +115,8 @@ pub static DECODER: [&OpDef; 9] = [
     &glu::OP,
 ];
 
-/// Ops of int8 convolutional nets, as TensorFlow Lite defines them.
-pub static CONVNET: [&OpDef; 7] = [
+/// Ops of nets of int8 and int16, as TensorFlow Lite defines them.
+pub static CONVNET: [&OpDef; 22] = [
     &conv2d::OP,
     &depthwise_conv2d::OP,
     &fully_connected::OP,
@@ -109,6 +124,21 @@ pub static CONVNET: [&OpDef; 7] = [
     &max_pool2d::OP,
     &add::OP,
     &softmax::OP,
+    &lookup::OP,
+    &copy::OP,
+    &fill::OP,
+    &mul::OP,
+    &maximum::OP,
+    &squared_difference::OP,
+    &reduce::OP,
+    &gather::OP,
+    &gather::SLOT,
+    &requantize::OP,
+    &arg_max::OP,
+    &top_k::OP,
+    &resize::OP,
+    &batch_matmul::OP,
+    &prelu::OP,
 ];
 
 /// The ops that this build knows. What no feature names here is not linked.
@@ -142,7 +172,7 @@ pub fn check_rows(image: &Image<'_>, op: &Op, id: u32) -> Option<()> {
     match id {
         entry::BODY => ensure(def.slots.iter().all(|s| one(s) == Some(false))),
         entry::HEAD if def.code == select_row::OP.code => Some(()),
-        entry::HEAD | entry::RUN => ensure(def.slots.iter().all(|s| one(s) == Some(true))),
+        entry::HEAD | entry::RUN | entry::RESET => ensure(def.slots.iter().all(|s| one(s) == Some(true))),
         _ => Some(()),
     }
 }
