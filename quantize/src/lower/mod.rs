@@ -2,10 +2,10 @@
 //! ops, written with [`Builder`].
 
 mod llama;
-mod tflite;
+mod net;
 
 pub use llama::{Ranges, hadamard, llama};
-pub use tflite::{Constant, Net, tflite};
+pub use net::{Constant, Net, net};
 
 use crate::import::Role;
 use crate::plan::{self, Access, Stretch};
@@ -39,7 +39,7 @@ impl Dims for Source {
     }
 }
 
-impl Dims for Constant<'_> {
+impl Dims for Constant {
     fn dims(&self) -> [u32; 4] {
         let mut dims = [1; 4];
         dims.iter_mut().zip(&self.dims).for_each(|(to, from)| *to = *from as u32);
@@ -85,6 +85,8 @@ pub struct Builder<S = Source> {
     tensors: Vec<S>,
     /// Slots that the host fills before a program without tokens runs, and those it reads afterwards.
     ports: Option<(Vec<u32>, Vec<u32>)>,
+    /// Slots whose contents live from one run to the next, besides caches.
+    kept: Vec<usize>,
 }
 
 impl<S> Default for Builder<S> {
@@ -97,6 +99,7 @@ impl<S> Default for Builder<S> {
             aliases: vec![],
             tensors: vec![],
             ports: None,
+            kept: vec![],
         }
     }
 }
@@ -114,6 +117,11 @@ impl<S: PartialEq + Dims> Builder<S> {
         self.slots[slot as usize].heads = heads as u32;
         self.slots[slot as usize].head_dim = head_dim as u32;
         slot
+    }
+
+    /// Says that a slot's contents live from one run to the next.
+    pub fn keep(&mut self, slot: u32) {
+        self.kept.push(slot as usize);
     }
 
     /// Adds a slot that is `slot`'s place with other fraction bits.
@@ -177,7 +185,8 @@ impl<S: PartialEq + Dims> Builder<S> {
             self.access.push(Access { reads: places(outputs), writes: vec![] });
             stretches = vec![Stretch { first: 0, end: self.access.len() }];
         }
-        let kept: Vec<usize> = (0..self.slots.len()).filter(|s| self.slots[*s].kind == Kind::Cache).collect();
+        let mut kept = std::mem::take(&mut self.kept);
+        kept.extend((0..self.slots.len()).filter(|s| self.slots[*s].kind == Kind::Cache));
         let lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept);
         let sizes: Vec<[u64; 4]> = self.slots.iter().map(Slot::size).collect();
         let offsets = if ports.is_some() {
