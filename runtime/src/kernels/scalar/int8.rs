@@ -35,7 +35,7 @@ pub struct Axis {
 
 impl Axis {
     /// The taps of output `at` that lie inside, and the input element of the first of them.
-    fn taps(&self, at: usize) -> (Range<usize>, usize) {
+    pub(crate) fn taps(&self, at: usize) -> (Range<usize>, usize) {
         let ceil = |n: usize| (n + self.dilation.get() - 1) / self.dilation;
         let start = at * self.stride;
         let before = self.pad.saturating_sub(start);
