@@ -1,7 +1,7 @@
 //! Nets that are quantized already: from a TensorFlow Lite file to an image, without a bit of change.
 
 use crate::import::tflite::Tflite;
-use crate::lower;
+use crate::lower::{self, Dims};
 use crate::quantize::{Meta, QUANTIZER, QuantizeError, TensorReport, hex, write};
 use crate::write::Weights;
 use mote_runtime::image::{Dtype, Ports, TensorDesc, section};
@@ -25,8 +25,7 @@ pub fn quantize(
     let mut tensors = Vec::new();
     for constant in &net.lowered.tensors {
         let span = weights.append(&constant.bytes)?;
-        let mut dims = [1; 4];
-        dims.iter_mut().zip(&constant.dims).for_each(|(to, from)| *to = *from as u32);
+        let dims = constant.dims();
         let rank = constant.dims.len() as u8;
         descs.push(TensorDesc { dtype: constant.dtype, rank, exponent: 0, dims, span, codebook: [0; 16] });
         tensors.push(TensorReport {

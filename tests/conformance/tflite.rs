@@ -41,9 +41,9 @@ fn digests(model: &Model, runs: u64) -> Vec<String> {
     (1..=runs)
         .map(|seed| {
             let mut lcg = Lcg(seed);
-            session.input(0).unwrap().fill_with(|| lcg.byte() as i8);
+            session.input::<i8>(0).unwrap().fill_with(|| lcg.byte() as i8);
             session.run().unwrap();
-            let bytes: Vec<u8> = session.output(0).unwrap().iter().map(|v| *v as u8).collect();
+            let bytes: Vec<u8> = session.output::<i8>(0).unwrap().iter().map(|v| *v as u8).collect();
             hex(&sha2::Sha256::digest(&bytes))
         })
         .collect()
@@ -51,11 +51,11 @@ fn digests(model: &Model, runs: u64) -> Vec<String> {
 
 /// Arena bytes of each model and what TFLM's allocator states for it on x86-64 (`make.py` prints it).
 const ARENAS: [(&str, u64, u64); 5] = [
-    ("mlperf-tiny/kws_int8.tflite", 16_000, 24_272),
-    ("mlperf-tiny/ic_resnet8_int8.tflite", 49_152, 55_984),
+    ("mlperf-tiny/kws_int8.tflite", 8_576, 24_272),
+    ("mlperf-tiny/ic_resnet8_int8.tflite", 33_360, 55_984),
     ("mlperf-tiny/ad_int8.tflite", 768, 3_984),
     ("tflite-micro/hello_world_int8.tflite", 32, 1_504),
-    ("tflite-micro/micro_speech_quantized.tflite", 5_968, 7_584),
+    ("tflite-micro/micro_speech_quantized.tflite", 4_192, 7_584),
 ];
 
 #[test]

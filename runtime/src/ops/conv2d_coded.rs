@@ -9,14 +9,23 @@
 //! fills its groups of 32, nothing is copied and the patch slot may be of any size.
 
 use super::coded::Linear;
-use super::{OpDef, Run, arg, ensure, i8_arg, i8_cols, window};
+use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols, window};
 use crate::fixed::{saturate, shift_round};
 use crate::image::tensors::BLOCK;
 use crate::image::{Image, Op};
 use crate::kernels::scalar::int8::{Axis, Window};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 29, name: "conv2d_coded", args: 11, flags: 0, slots: &[0, 1, 2], check, run };
+pub static OP: OpDef = OpDef {
+    code: 29,
+    name: "conv2d_coded",
+    args: 11,
+    flags: 0,
+    slots: &[0, 1, 2],
+    overlap: Overlap::Apart,
+    check,
+    run,
+};
 
 fn parts<'a>(image: &Image<'a>, op: &Op) -> Option<(Window, Linear<'a>)> {
     let kernel = arg(op, 9)?;

@@ -4,12 +4,21 @@
 //! least difference that counts (as int32). Flag 1: single rounding. NUMERICS.md, "softmax".
 
 use super::window::SINGLE_ROUNDING;
-use super::{OpDef, Run, arg, ensure, i8_arg, i8_cols};
+use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols};
 use crate::fixed::tflite::{Rounding, divide_by_pot, exp_on_negative, high_mul, one_over_one_plus, requantize};
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 16, name: "softmax", args: 6, flags: SINGLE_ROUNDING, slots: &[0, 1], check, run };
+pub static OP: OpDef = OpDef {
+    code: 16,
+    name: "softmax",
+    args: 6,
+    flags: SINGLE_ROUNDING,
+    slots: &[0, 1],
+    overlap: Overlap::Apart,
+    check,
+    run,
+};
 
 /// Integer bits of the sum: a row has fewer elements than 2^12.
 const SUM_BITS: u32 = 12;

@@ -146,6 +146,8 @@ pub struct Builder {
     pub head: Vec<Op>,
     /// Ops of a program without tokens; the entry point is there if this is not empty.
     pub run: Vec<Op>,
+    /// Ops that give state its first contents; the entry point is there if this is not empty.
+    pub reset: Vec<Op>,
     /// Inputs and outputs; the section is there if they are.
     pub ports: [Vec<Port>; 2],
     pub vocab: u32,
@@ -216,8 +218,23 @@ impl Builder {
     }
 
     pub fn i8_slot(&mut self, cols: usize) -> u32 {
+        self.plain_slot(Kind::I8, cols)
+    }
+
+    /// One tensor of I8, I16 or I32.
+    pub fn plain_slot(&mut self, kind: Kind, cols: usize) -> u32 {
         let cols = cols as u32;
-        self.slot(Slot { kind: Kind::I8, rows: Rows::One, frac: 0, cols, heads: 0, head_dim: 0, offset: [0; 4] })
+        self.slot(Slot { kind, rows: Rows::One, frac: 0, cols, heads: 0, head_dim: 0, offset: [0; 4] })
+    }
+
+    /// A constant of int8, int16 or int32, as a slot of that kind would hold it.
+    pub fn constant(&mut self, kind: Kind, values: &[i64], dims: &[usize]) -> u32 {
+        let (dtype, size) = match kind {
+            Kind::I8 => (Dtype::I8, 1),
+            Kind::I16 => (Dtype::I16, 2),
+            _ => (Dtype::I32, 4),
+        };
+        self.shaped(dtype, dims, values.iter().flat_map(|v| v.to_le_bytes()[..size].to_vec()).collect())
     }
 
     /// A plain tensor of bytes.
@@ -279,18 +296,22 @@ impl Builder {
             table.extend(TensorDesc { span, ..*desc }.to_bytes());
             weights.extend(bytes);
         }
-        let (body, head) = (self.body.len() as u32, self.head.len() as u32);
+        let parts = [&self.body, &self.head, &self.run, &self.reset];
+        let ids = [entry::BODY, entry::HEAD, entry::RUN, entry::RESET];
+        let (mut entries, mut first) = (Vec::new(), 0);
+        for (ops, id) in parts.into_iter().zip(ids) {
+            let count = ops.len() as u32;
+            if count > 0 || id == entry::BODY || id == entry::HEAD {
+                entries.push(Entry { id, first, count });
+            }
+            first += count;
+        }
         let mut program = Vec::new();
-        let run = self.run.len() as u32;
-        for word in [2 + u32::from(run > 0), body + head + run, 0, 0] {
+        for word in [entries.len() as u32, first, 0, 0] {
             program.extend(word.to_le_bytes());
         }
-        program.extend(Entry { id: entry::BODY, first: 0, count: body }.to_bytes());
-        program.extend(Entry { id: entry::HEAD, first: body, count: head }.to_bytes());
-        if run > 0 {
-            program.extend(Entry { id: entry::RUN, first: body + head, count: run }.to_bytes());
-        }
-        program.extend(self.body.iter().chain(&self.head).chain(&self.run).flat_map(Op::to_bytes));
+        program.extend(entries.iter().flat_map(Entry::to_bytes));
+        program.extend(parts.into_iter().flatten().flat_map(Op::to_bytes));
         let mut plan = self.plan().to_bytes().to_vec();
         plan.extend(self.slots.iter().flat_map(Slot::to_bytes));
         let mut sections = vec![
@@ -449,6 +470,28 @@ impl Bench {
         bytes[..2].copy_from_slice(&(scale.mant as u16).to_le_bytes());
         bytes[2..4].copy_from_slice(&(scale.exp as i16).to_le_bytes());
         bytes[16..16 + codes.len()].copy_from_slice(bytemuck::cast_slice(codes));
+    }
+
+    /// Writes the elements of a plain tensor's slot.
+    pub fn put(&mut self, slot: u32, values: &[i64]) {
+        let kind = self.builder.slots[slot as usize].kind;
+        let bytes = self.bytes(slot);
+        match kind {
+            Kind::I8 => bytes.iter_mut().zip(values).for_each(|(to, v)| *to = *v as u8),
+            Kind::I16 => bytemuck::cast_slice_mut(bytes).iter_mut().zip(values).for_each(|(to, v)| *to = *v as i16),
+            _ => bytemuck::cast_slice_mut(bytes).iter_mut().zip(values).for_each(|(to, v)| *to = *v as i32),
+        }
+    }
+
+    /// The elements of a plain tensor's slot.
+    pub fn got(&mut self, slot: u32) -> Vec<i64> {
+        let Slot { kind, cols, .. } = self.builder.slots[slot as usize];
+        let (bytes, cols) = (self.bytes(slot), cols as usize);
+        match kind {
+            Kind::I8 => bytes[..cols].iter().map(|b| i64::from(*b as i8)).collect(),
+            Kind::I16 => bytemuck::cast_slice::<u8, i16>(bytes)[..cols].iter().map(|v| i64::from(*v)).collect(),
+            _ => bytemuck::cast_slice::<u8, i32>(bytes)[..cols].iter().map(|v| i64::from(*v)).collect(),
+        }
     }
 
     /// Runs one op for `rows` rows from `position` on.
