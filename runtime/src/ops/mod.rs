@@ -6,6 +6,7 @@
 //! `check` and `run` return `None` for anything amiss; after `check` has passed, `run` only fails where its own
 //! `get`s cannot be proven away by the compiler, never in practice.
 
+pub mod activation;
 pub mod add;
 pub mod attention;
 pub mod average_pool2d;
@@ -15,6 +16,7 @@ pub mod depthwise_conv2d;
 pub mod embed;
 pub mod fully_connected;
 pub mod glu;
+pub mod layer_norm;
 pub mod matmul;
 pub mod max_pool2d;
 pub mod quantize;
@@ -54,7 +56,7 @@ pub struct OpDef {
 }
 
 /// Ops of language models.
-pub static DECODER: [&OpDef; 9] = [
+pub static DECODER: [&OpDef; 11] = [
     &embed::OP,
     &select_row::OP,
     &rms_norm::OP,
@@ -64,6 +66,8 @@ pub static DECODER: [&OpDef; 9] = [
     &cache::OP,
     &attention::OP,
     &glu::OP,
+    &layer_norm::OP,
+    &activation::OP,
 ];
 
 /// Ops of int8 convolutional nets, as TensorFlow Lite defines them.
