@@ -411,12 +411,11 @@ fn phi(x: f64) -> f64 {
 fn activations_against_f64() {
     let r = &mut Random::new(42);
     let tanh = |x: f64| 0.5 * x * (1.0 + (0.797_884_560_802_865_4 * (x + 0.044_715 * x.powi(3))).tanh());
-    let exact: [(&str, &dyn Fn(f64) -> f64, f64); 3] = [
-        ("relu", &|x| x.max(0.0), 1e-12),
-        ("gelu, tanh", &tanh, 2f64.powi(-17)),
-        ("gelu, erf", &|x| x * phi(x), 2f64.powi(-18)),
-    ];
-    for (function, (name, exact, bound)) in (0..).zip(exact) {
+    let relu = |x: f64| x.max(0.0);
+    let erf = |x: f64| x * phi(x);
+    let exact: [&dyn Fn(f64) -> f64; 3] = [&relu, &tanh, &erf];
+    let bounds = [("relu", 1e-12), ("gelu, tanh", 2f64.powi(-17)), ("gelu, erf", 2f64.powi(-18))];
+    for (function, (exact, (name, bound))) in (0..).zip(exact.into_iter().zip(bounds)) {
         let mut worst = 0f64;
         for fracs in [[20i16, 20], [16, 12], [12, 16], [24, 24], [28, 20], [0, 0], [0, 8]] {
             let mut b = builder();
