@@ -15,6 +15,9 @@
 //! Integers are real numbers here too: a value with a [`Quant`] stands for `(integer - zero point) * scale`, and every op
 //! is defined on what its operands stand for.
 
+pub mod eval;
+pub mod shape;
+
 use crate::codes::CodedMatrix;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,6 +41,39 @@ pub struct Tensor {
     pub shape: Vec<usize>,
     /// Elements.
     pub data: Data,
+}
+
+impl Tensor {
+    /// An array of floats; as many as the shape says.
+    #[must_use]
+    pub fn floats(shape: &[usize], data: Vec<f32>) -> Self {
+        debug_assert_eq!(shape.iter().product::<usize>(), data.len());
+        Self { shape: shape.to_vec(), data: Data::F32(data) }
+    }
+
+    /// An array of integers; as many as the shape says.
+    #[must_use]
+    pub fn ints(shape: &[usize], data: Vec<i64>) -> Self {
+        debug_assert_eq!(shape.iter().product::<usize>(), data.len());
+        Self { shape: shape.to_vec(), data: Data::Int(data) }
+    }
+
+    /// Elements.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.data.count()
+    }
+}
+
+impl Data {
+    /// Elements.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self {
+            Self::F32(v) => v.len(),
+            Self::Int(v) => v.len(),
+        }
+    }
 }
 
 /// How the elements of a value are stored, in the file it came from or in the image that it goes to.
@@ -70,6 +106,23 @@ pub struct Quant {
     pub zero_points: Vec<i32>,
     /// The dimension that channels are counted along.
     pub axis: usize,
+}
+
+impl DType {
+    /// Smallest and largest integer of a type; none of floats.
+    #[must_use]
+    pub fn range(self) -> Option<(i64, i64)> {
+        Some(match self {
+            Self::F32 => return None,
+            Self::I4 => (-8, 7),
+            Self::I8 => (-128, 127),
+            Self::U8 => (0, 255),
+            Self::I16 => (-32768, 32767),
+            Self::I32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
+            Self::I64 => (i64::MIN, i64::MAX),
+            Self::Bool => (0, 1),
+        })
+    }
 }
 
 impl Quant {
@@ -323,7 +376,7 @@ pub enum Op {
         groups: usize,
     },
     /// x [n, h, w, i], weights [o, kh, kw, i], (bias [o]) -> [n, h', w', o]: each input pixel adds its window to the
-    /// output at `stride * pixel - before`.
+    /// output at `stride * pixel - before`. How large the output is, its shape says.
     ConvTranspose2d {
         /// Stride, dilation, and what is cut off on each side.
         window: Window,
