@@ -5,6 +5,7 @@ mod llama;
 mod net;
 
 pub use llama::{Ranges, hadamard, llama};
+pub(crate) use net::quantize_multiplier;
 pub use net::{Constant, Net, net};
 
 use crate::import::Role;

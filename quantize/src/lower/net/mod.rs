@@ -13,6 +13,7 @@ mod movement;
 use super::{Builder, Lowered};
 use crate::graph::{DType, Data, Graph, Node, Op, Value, ValueId};
 use fixed::exact;
+pub(crate) use fixed::quantize_multiplier;
 use mote_runtime::image::plan::{Kind, Rows};
 use mote_runtime::image::{Dtype, Port, program::entry};
 use mote_runtime::ops;
