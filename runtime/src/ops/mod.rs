@@ -1,7 +1,7 @@
 //! Ops: what programs are made of, one file each.
 //!
 //! An op is three functions: which slots it touches, a check made once when the image is opened (indices, types,
-//! shapes), and the run. To add one: copy a neighbour's file, add a row to [`DECODER`] or [`CONVNET`], define it in NUMERICS.md.
+//! shapes), and the run. To add one: copy a neighbour's file, add a row to [`DECODER`], [`CONVNET`] or [`CODED`], define it in NUMERICS.md.
 //!
 //! `check` and `run` return `None` for anything amiss; after `check` has passed, `run` only fails where its own
 //! `get`s cannot be proven away by the compiler, never in practice.
@@ -12,7 +12,9 @@ pub mod attention;
 pub mod average_pool2d;
 pub mod batch_matmul;
 pub mod cache;
+mod coded;
 pub mod conv2d;
+pub mod conv2d_coded;
 pub mod copy;
 pub mod depthwise_conv2d;
 pub mod embed;
@@ -141,12 +143,17 @@ pub static CONVNET: [&OpDef; 22] = [
     &prelu::OP,
 ];
 
+/// Ops of nets that Mote has quantized from floats, beside those of [`CONVNET`].
+pub static CODED: [&OpDef; 1] = [&conv2d_coded::OP];
+
 /// The ops that this build knows. What no feature names here is not linked.
 pub static TABLE: &[&[&OpDef]] = &[
     #[cfg(feature = "decoder")]
     &DECODER,
     #[cfg(feature = "convnet")]
     &CONVNET,
+    #[cfg(feature = "coded")]
+    &CODED,
 ];
 
 /// The definition of an op's code.
