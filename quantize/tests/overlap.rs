@@ -128,7 +128,7 @@ fn gaps_are_exact() {
 /// A net under construction: tensors as (slot, height, width, channels).
 struct Layers<'r> {
     r: &'r mut Random,
-    b: Builder<Constant<'static>>,
+    b: Builder<Constant>,
     tensors: Vec<(u32, [usize; 3])>,
 }
 
@@ -212,7 +212,7 @@ impl Layers<'_> {
     }
 }
 
-fn image(lowered: &Lowered<Constant<'_>>, inputs: &[Port], outputs: &[Port]) -> Vec<u8> {
+fn image(lowered: &Lowered<Constant>, inputs: &[Port], outputs: &[Port]) -> Vec<u8> {
     let (mut weights, mut table, mut io) = (Vec::new(), Vec::new(), Vec::new());
     for c in &lowered.tensors {
         weights.resize(align_up(weights.len() as u64) as usize, 0);

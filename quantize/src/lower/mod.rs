@@ -7,6 +7,7 @@ mod llama;
 mod net;
 mod steps;
 
+pub(crate) use net::quantize_multiplier;
 pub use net::{Constant, Net, net};
 pub use steps::{LOGITS, Ranges, Steps};
 

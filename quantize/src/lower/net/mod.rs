@@ -15,6 +15,7 @@ mod tables;
 use super::{Builder, Lowered};
 use crate::graph::{DType, Data, Graph, Node, Op, State, Unary, Value, ValueId};
 use fixed::exact;
+pub(crate) use fixed::quantize_multiplier;
 use mote_runtime::fixed::tflite::Rounding;
 use mote_runtime::image::plan::{Kind, Rows};
 use mote_runtime::image::{Dtype, Port, program::entry};
