@@ -41,6 +41,7 @@ pub mod softmax;
 pub mod squared_difference;
 mod tensor;
 pub mod top_k;
+pub mod transpose_conv2d;
 pub mod window;
 
 use core::cell::Cell;
@@ -122,10 +123,11 @@ pub static DECODER: [&OpDef; 11] = [
 ];
 
 /// Ops of nets of int8 and int16, as TensorFlow Lite defines them.
-pub static CONVNET: [&OpDef; 22] = [
+pub static CONVNET: [&OpDef; 23] = [
     &conv2d::OP,
     &depthwise_conv2d::OP,
     &fully_connected::OP,
+    &transpose_conv2d::OP,
     &average_pool2d::OP,
     &max_pool2d::OP,
     &add::OP,

@@ -643,7 +643,7 @@ pub fn requantize(x: i64, m: i64, shift: i64, single: bool) -> i64 {
     let away = |n: i128, d: i128| (2 * n.abs() + d) / (2 * d) * n.signum();
     let up = |n: i128, d: i128| (2 * n + d).div_euclid(2 * d);
     if single {
-        return up(i128::from(x) * i128::from(m), 1 << (31 - shift)) as i64;
+        return up(i128::from(x) * i128::from(m), 1 << (31 - shift)) as i32 as i64;
     }
     let moved = (x << shift.max(0)) as i32;
     let high = up(i128::from(moved) * i128::from(m), 1 << 31);
