@@ -7,7 +7,7 @@
 use super::tensor::{Rescale, element_arg};
 use super::window::SINGLE_ROUNDING;
 use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, i8_arg, turned};
-use core::cell::Cell;
+use core::num::NonZeroUsize;
 
 use crate::image::{Dtype, Image, Op};
 use crate::view::as_i8;
@@ -38,14 +38,12 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (zero, zero_slope, above) =
         (element_arg(op, 6, &input)?, element_arg(op, 7, &out)?, Rescale::new(op, 3, &out)?);
     let below = Rescale { multiplier: arg(op, 8)? as i32, shift: arg(op, 9)? as i32, ..above };
-    let [from, to] = r.cells([&input, &out])?;
-    let pixels = from.chunks(slopes.len().max(1)).zip(to.chunks(slopes.len().max(1)));
-    turned(op, pixels, |(from, to)| {
-        turned(op, from.iter().zip(to).zip(as_i8(slopes)), |((x, to), slope): ((&Cell<i8>, &Cell<i8>), _)| {
-            let x = i32::from(x.get()) - zero;
-            let y = if x >= 0 { above.of(x) } else { below.of(x * (i32::from(*slope) - zero_slope)) };
-            to.set(y as i8);
-        });
+    let channels = NonZeroUsize::new(slopes.len())?;
+    let [from, to] = r.cells::<i8, 2>([&input, &out])?;
+    turned(op, from.iter().zip(to).enumerate(), |(at, (x, to))| {
+        let x = i32::from(x.get()) - zero;
+        let slope = as_i8(slopes).get(at % channels).map_or(0, |slope| i32::from(*slope) - zero_slope);
+        to.set(if x >= 0 { above.of(x) } else { below.of(x * slope) } as i8);
     });
     Some(())
 }
