@@ -33,7 +33,9 @@ pub mod resize;
 pub mod rms_norm;
 pub mod rope;
 pub mod select_row;
+pub mod sigmoid16;
 pub mod softmax;
+pub mod softmax16;
 pub mod squared_difference;
 mod tensor;
 pub mod top_k;
@@ -116,7 +118,7 @@ pub static DECODER: [&OpDef; 9] = [
 ];
 
 /// Ops of nets of int8 and int16, as TensorFlow Lite defines them.
-pub static CONVNET: [&OpDef; 22] = [
+pub static CONVNET: [&OpDef; 24] = [
     &conv2d::OP,
     &depthwise_conv2d::OP,
     &fully_connected::OP,
@@ -139,6 +141,8 @@ pub static CONVNET: [&OpDef; 22] = [
     &resize::OP,
     &batch_matmul::OP,
     &prelu::OP,
+    &sigmoid16::OP,
+    &softmax16::OP,
 ];
 
 /// The ops that this build knows. What no feature names here is not linked.

@@ -164,6 +164,23 @@ pub(crate) fn elementwise(
     done
 }
 
+/// A function of int16 in 512 steps of 128, straight between them, as TFLite's `LUTLookup` has it.
+pub(crate) struct Steps<'a>(&'a [[u8; 2]; 513]);
+
+impl<'a> Steps<'a> {
+    /// The I16 tensor that argument `which` names: values at -32768, -32640, ... 32768.
+    pub(crate) fn new(image: &Image<'a>, op: &Op, which: usize) -> Option<Self> {
+        image.raw(arg(op, which)?, Dtype::I16)?.as_chunks().0.try_into().ok().map(Self)
+    }
+
+    pub(crate) fn at(&self, x: i16) -> i16 {
+        let at = (256 + (i32::from(x) >> 7)) as usize;
+        let value = |at: usize| self.0.get(at).map_or(0, |bytes| i16::from_le_bytes(*bytes));
+        let (base, slope) = (value(at), value(at + 1).wrapping_sub(value(at)));
+        base.wrapping_add(((i32::from(slope) * i32::from(x & 127) + 64) >> 7) as i16)
+    }
+}
+
 /// The words of the I32 tensor that argument `which` names.
 pub(crate) fn words<'a>(image: &Image<'a>, op: &Op, which: usize) -> Option<&'a [[u8; 4]]> {
     Some(image.raw(arg(op, which)?, Dtype::I32)?.as_chunks().0)
