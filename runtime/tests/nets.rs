@@ -8,7 +8,7 @@ use mote_runtime::image::program::NONE;
 use mote_runtime::image::{Dtype, Element, Op, Port};
 use mote_runtime::ops::BACKWARD;
 use mote_runtime::{Error, Image, Limits, Session};
-use support::{Arena, Bench, Builder, Random, code, limits, op, requantize, word};
+use support::{Arena, Bench, Builder, Random, code, limits, op, requantize, requantize_wide, word};
 
 const KINDS: [Kind; 3] = [Kind::I8, Kind::I16, Kind::I32];
 
@@ -219,9 +219,14 @@ impl Rescale {
         [self.multiplier as u32, self.shift as u32, self.zero as u32]
     }
 
+    fn finish_wide(&self, sum: i64) -> i64 {
+        let value = requantize_wide(sum, self.multiplier, self.shift.min(7));
+        (value + self.zero).clamp(self.range.0, self.range.1)
+    }
+
     fn finish(&self, sum: i64) -> i64 {
         let value = requantize(i64::from(sum as i32), self.multiplier, self.shift, self.single);
-        (i64::from(value as i32) + self.zero).clamp(self.range.0, self.range.1)
+        (value + self.zero).clamp(self.range.0, self.range.1)
     }
 }
 
@@ -497,10 +502,11 @@ fn batch_matmul_is_the_page_s() {
         let mut size = |high| r.range(1, high) as usize;
         let (batch, m, k, n) = (size(3), size(4), size(20), size(40));
         let (transposed, shared) = (case % 2 == 1, case % 3 == 0);
-        let x = numbers(r, Kind::I8, batch * m * k);
-        let y = numbers(r, Kind::I8, if shared { k * n } else { batch * k * n });
+        let kind = KINDS[case / 6 % 2];
+        let x = numbers(r, kind, batch * m * k);
+        let y = numbers(r, kind, if shared { k * n } else { batch * k * n });
         let zeros = [r.range(-128, 127), r.range(-128, 127)];
-        let q = Rescale::random(r, Kind::I8, k as f64 * 8000.0);
+        let q = Rescale::random(r, kind, k as f64 * (range(kind).1 * range(kind).1 / 2) as f64);
         let mut expected = Vec::new();
         for (g, row, col) in (0..batch).flat_map(|g| (0..m).flat_map(move |i| (0..n).map(move |j| (g, i, j)))) {
             let product = |i: usize| {
@@ -508,10 +514,11 @@ fn batch_matmul_is_the_page_s() {
                 let y = y[if shared { at } else { g * k * n + at }];
                 (x[(g * m + row) * k + i] - zeros[0]) * (y - zeros[1])
             };
-            expected.push(q.finish((0..k).map(product).sum()));
+            let sum = (0..k).map(product).sum();
+            expected.push(if kind == Kind::I8 { q.finish(sum) } else { q.finish_wide(sum) });
         }
         let mut t = Try::new();
-        let (a, b, out) = (t.input(Kind::I8, &x), t.input(Kind::I8, &y), t.out(Kind::I8, batch * m * n));
+        let (a, b, out) = (t.input(kind, &x), t.input(kind, &y), t.out(kind, batch * m * n));
         let sizes = [zeros[0] as u32, zeros[1] as u32, m as u32, k as u32, n as u32];
         let args = [&[a, b, out][..], &q.args(), &sizes].concat();
         let flags = u16::from(q.single) | if transposed { 4 } else { 0 };

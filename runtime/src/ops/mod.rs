@@ -39,6 +39,7 @@ pub mod softmax16;
 pub mod squared_difference;
 mod tensor;
 pub mod top_k;
+pub mod transpose_conv2d;
 pub mod window;
 
 use core::cell::Cell;
@@ -118,10 +119,11 @@ pub static DECODER: [&OpDef; 9] = [
 ];
 
 /// Ops of nets of int8 and int16, as TensorFlow Lite defines them.
-pub static CONVNET: [&OpDef; 24] = [
+pub static CONVNET: [&OpDef; 25] = [
     &conv2d::OP,
     &depthwise_conv2d::OP,
     &fully_connected::OP,
+    &transpose_conv2d::OP,
     &average_pool2d::OP,
     &max_pool2d::OP,
     &add::OP,

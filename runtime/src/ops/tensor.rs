@@ -4,7 +4,7 @@ use core::cell::Cell;
 
 use super::window::SINGLE_ROUNDING;
 use super::{Run, arg, ensure, turned};
-use crate::fixed::tflite::{Rounding, requantize};
+use crate::fixed::tflite::{Rounding, requantize, requantize_wide};
 use crate::image::plan::Slot;
 use crate::image::{Dtype, Image, Op};
 use crate::view;
@@ -120,9 +120,17 @@ impl Rescale {
     }
 
     pub(crate) fn of(&self, sum: i32) -> i32 {
+        self.limit(requantize(sum, self.multiplier, self.shift, self.rounding))
+    }
+
+    /// The same of a sum of int16 products.
+    pub(crate) fn of_wide(&self, sum: i64) -> i32 {
+        self.limit(requantize_wide(sum, self.multiplier, self.shift))
+    }
+
+    fn limit(&self, v: i32) -> i32 {
         let [least, largest] = self.range;
-        let value = requantize(sum, self.multiplier, self.shift, self.rounding).saturating_add(self.zero_point);
-        value.max(least).min(largest)
+        v.saturating_add(self.zero_point).max(least).min(largest)
     }
 }
 

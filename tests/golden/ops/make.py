@@ -253,10 +253,11 @@ def resize(code, name, places, size, out_size, channels, align, half):
     case("resize", 0, slots, tensors, ["s0", "s1", size[0] | size[1] << 16, "t0", "t1"])
 
 
-def batch_matmul(batch, m, k, n, transposed, shared):
-    a = Tensor(np.int8, [batch, m, k], scale(), zero(np.int8))
-    b = Tensor(np.int8, [1 if shared else batch] + ([n, k] if transposed else [k, n]), scale(), zero(np.int8))
-    out = Tensor(np.int8, [batch, m, n], float(a.scale) * float(b.scale) * math.sqrt(k) * 90, zero(np.int8))
+def batch_matmul(dtype, batch, m, k, n, transposed, shared):
+    a = Tensor(dtype, [batch, m, k], scale(), zero(dtype))
+    b = Tensor(dtype, [1 if shared else batch] + ([n, k] if transposed else [k, n]), scale(), zero(dtype))
+    wide = 90 if dtype == np.int8 else 20000
+    out = Tensor(dtype, [batch, m, n], float(a.scale) * float(b.scale) * math.sqrt(k) * wide, zero(dtype))
     values = [a.random(), b.random()]
     got = invoke(126, ("BatchMatMulOptions", {"adjX": False, "adjY": transposed}), [a, b], [out], values)
     real = float(f32(a.scale * b.scale)) / float(out.scale)
@@ -387,7 +388,8 @@ def main():
         (2, 4, 6, 3, True, True),
         (2, 4, 6, 18, False, True),
     ):
-        batch_matmul(batch, m, k, n, transposed, shared)
+        for dtype in (np.int8, np.int16):
+            batch_matmul(dtype, batch, m, k, n, transposed, shared)
     for channels in (3, 5):
         prelu(channels)
     for code, flags in ((14, 0), (28, 4)):
