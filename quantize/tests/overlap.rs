@@ -143,14 +143,14 @@ impl Layers<'_> {
         let count = dims.iter().product();
         let bytes: Vec<u8> = (0..count).map(|_| self.r.range(0, 255) as u8).collect();
         let name = format!("{}", self.r.range(0, 1 << 30));
-        self.b.tensor(Constant { name, dtype: Dtype::I8, dims, bytes })
+        self.b.tensor(Constant::plain(&name, Dtype::I8, &dims, bytes))
     }
 
     fn channels(&mut self, count: usize) -> u32 {
         let channel = |r: &mut Random| [r.range(0, 999) as i32 - 500, (1 << 30) + r.range(0, 1 << 29) as i32, -8];
         let bytes: Vec<u8> = (0..count).flat_map(|_| channel(self.r)).flat_map(i32::to_le_bytes).collect();
         let name = format!("{}", self.r.range(0, 1 << 30));
-        self.b.tensor(Constant { name, dtype: Dtype::I32, dims: vec![count, 3], bytes })
+        self.b.tensor(Constant::plain(&name, Dtype::I32, &[count, 3], bytes))
     }
 
     fn op(&mut self, def: &ops::OpDef, args: &[u32], reads: &[u32], write: u32) {
@@ -262,9 +262,9 @@ fn run(file: &[u8], input: &[i8], outputs: u32) -> Vec<Vec<i8>> {
     let mut results = Vec::new();
     for _ in 0..2 {
         let mut session = Session::new(&image, &mut all[start..start + bytes], LIMITS).unwrap();
-        session.input::<i8>(0).unwrap().copy_from_slice(input);
+        session.input(0).unwrap().copy_from_slice(input);
         session.run().unwrap();
-        results = (0..outputs).map(|index| session.output::<i8>(index).unwrap().to_vec()).collect();
+        results = (0..outputs).map(|index| session.output(index).unwrap().to_vec()).collect();
     }
     assert!(all[..start].iter().chain(&all[start + bytes..]).all(|b| *b == 0xA7), "the guards hold");
     results
