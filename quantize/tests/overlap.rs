@@ -262,9 +262,9 @@ fn run(file: &[u8], input: &[i8], outputs: u32) -> Vec<Vec<i8>> {
     let mut results = Vec::new();
     for _ in 0..2 {
         let mut session = Session::new(&image, &mut all[start..start + bytes], LIMITS).unwrap();
-        session.input::<i8>(0).unwrap().copy_from_slice(input);
+        session.input(0).unwrap().copy_from_slice(input);
         session.run().unwrap();
-        results = (0..outputs).map(|index| session.output::<i8>(index).unwrap().to_vec()).collect();
+        results = (0..outputs).map(|index| session.output(index).unwrap().to_vec()).collect();
     }
     assert!(all[..start].iter().chain(&all[start + bytes..]).all(|b| *b == 0xA7), "the guards hold");
     results

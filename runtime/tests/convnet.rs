@@ -8,19 +8,12 @@ use core::ops::Range;
 use mote_runtime::image::plan::{Kind, Rows};
 use mote_runtime::image::{Dtype, Op, Port, section};
 use mote_runtime::{Error, Image, Limits, Session};
-use support::{Arena, Bench, Builder, Random, assemble, code, limits, op, requantize, word};
+use support::{Arena, Bench, Builder, Random, assemble, code, limits, op, requantize, requantize_wide, word};
 
 fn builder() -> Builder {
     let mut b = Builder::new();
     b.logits = b.i32_slot(Rows::One, 1, 0);
     b
-}
-
-/// The same of int64, the multiplier in 16 bits.
-fn requantize_wide(x: i64, m: i64, shift: i64) -> i64 {
-    let m = ((m as f64 / 65_536.0).round() as i128).min(32_767);
-    let (n, d) = (i128::from(x) * m, 1i128 << (15 - shift));
-    (2 * n + d).div_euclid(2 * d) as i32 as i64
 }
 
 struct Shape {

@@ -37,7 +37,9 @@ pub mod resize;
 pub mod rms_norm;
 pub mod rope;
 pub mod select_row;
+pub mod sigmoid16;
 pub mod softmax;
+pub mod softmax16;
 pub mod squared_difference;
 mod tensor;
 pub mod top_k;
@@ -123,7 +125,7 @@ pub static DECODER: [&OpDef; 11] = [
 ];
 
 /// Ops of nets of int8 and int16, as TensorFlow Lite defines them.
-pub static CONVNET: [&OpDef; 23] = [
+pub static CONVNET: [&OpDef; 25] = [
     &conv2d::OP,
     &depthwise_conv2d::OP,
     &fully_connected::OP,
@@ -147,6 +149,8 @@ pub static CONVNET: [&OpDef; 23] = [
     &resize::OP,
     &batch_matmul::OP,
     &prelu::OP,
+    &sigmoid16::OP,
+    &softmax16::OP,
 ];
 
 /// Ops of nets that Mote has quantized from floats, beside those of [`CONVNET`].
