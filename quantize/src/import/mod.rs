@@ -11,6 +11,7 @@ mod llama;
 mod llama2c;
 pub mod tflite;
 pub mod tokenizer;
+pub mod vectors;
 
 pub use image::ImageModel;
 

@@ -19,6 +19,7 @@ pub mod conv2d_coded;
 pub mod copy;
 pub mod depthwise_conv2d;
 pub mod embed;
+pub mod embedding_bag;
 pub mod fill;
 pub mod fully_connected;
 pub mod gather;
@@ -109,8 +110,8 @@ impl Overlap {
 /// Flag of ops whose slots may overlap: units, or elements, from the last to the first.
 pub const BACKWARD: u16 = 2;
 
-/// Ops of language models.
-pub static DECODER: [&OpDef; 11] = [
+/// Ops of language models and word vectors.
+pub static DECODER: [&OpDef; 12] = [
     &embed::OP,
     &select_row::OP,
     &rms_norm::OP,
@@ -122,6 +123,7 @@ pub static DECODER: [&OpDef; 11] = [
     &glu::OP,
     &layer_norm::OP,
     &activation::OP,
+    &embedding_bag::OP,
 ];
 
 /// Ops of nets of int8 and int16, as TensorFlow Lite defines them.
