@@ -240,3 +240,38 @@ fn recurrent_layers_against_f64() {
         }
     }
 }
+
+/// Group normalization of 30 pixels, 3 groups of 4 channels, against the model in f64.
+#[test]
+fn norm_against_f64() {
+    let r = &mut Random::new(4);
+    let (pixels, groups, width) = (30, 3, 4);
+    let mut random = |n: usize, size: f64| (0..n).map(|_| (size * r.normal()) as f32).collect::<Vec<f32>>();
+    let (gains, biases) = (random(12, 1.0), random(12, 0.5));
+    let (input, output) = (affine(-3.0, 5.0), affine(-4.0, 4.0));
+    let x: Vec<i8> = random(pixels * 12, 1.3).iter().map(|v| input.quantize(f64::from(*v) + 0.7)).collect();
+    let (count, eps) = (pixels * width, 1e-5);
+    let coded = layers::norm((&gains, &biases), (count, eps), (input, output));
+    let mut b = builder();
+    let (from, to) = (b.i8_slot(x.len()), b.i8_slot(x.len()));
+    let gain = b.vector16(&coded.gains, coded.gain_exponent);
+    let bias = b.vector32(&coded.bias.values, coded.bias.exponent);
+    let numbers = word([input.zero_point, output.zero_point, -128, 127]);
+    let shape = [pixels as u32, groups, width as u32, coded.eps as u32, (coded.eps >> 32) as u32, numbers];
+    b.run.push(op(code("norm"), &[&[from, to, gain, bias][..], &shape].concat()));
+    let mut bench = Bench::new(&b, limits(1, 1));
+    put(&mut bench, from, &x);
+    bench.run(&b.run[0], 1);
+    let mut worst = 0f64;
+    for (at, got) in bench.bytes(to).iter().take(x.len()).enumerate() {
+        let (channel, group) = (at % 12, at % 12 / width);
+        let members = || (0..x.len()).filter(|i| i % 12 / width == group).map(|i| input.real(x[i]));
+        let mean = members().sum::<f64>() / count as f64;
+        let variance = members().map(|v| (v - mean).powi(2)).sum::<f64>() / count as f64;
+        let normal = (input.real(x[at]) - mean) / (variance + eps).sqrt();
+        let exact = normal * f64::from(gains[channel]) + f64::from(biases[channel]);
+        let exact = exact.clamp(output.real(-128), output.real(127));
+        worst = worst.max((output.real(*got as i8) - exact).abs() / output.scale);
+    }
+    measured("norm of a model's constants, steps", worst, 0.51);
+}

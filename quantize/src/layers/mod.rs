@@ -5,9 +5,11 @@
 //! the constants, and the weights as the device computes with them: for evaluation, and to correct biases.
 
 mod conv;
+mod norm;
 mod recurrent;
 
 pub use conv::{CodedConv, conv};
+pub use norm::{CodedNorm, norm};
 pub use recurrent::{CodedRecurrent, Recurrent, cell_frac, gru, gru_order, lstm, lstm_order};
 
 use crate::codes::{CodedMatrix, Coding, code_matrix};

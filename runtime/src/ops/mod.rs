@@ -29,6 +29,7 @@ pub mod matmul;
 pub mod max_pool2d;
 pub mod maximum;
 pub mod mul;
+pub mod norm;
 pub mod prelu;
 pub mod quantize;
 pub mod recurrent;
@@ -147,7 +148,7 @@ pub static CONVNET: [&OpDef; 22] = [
 ];
 
 /// Ops of nets that Mote has quantized from floats, beside those of [`CONVNET`].
-pub static CODED: [&OpDef; 3] = [&conv2d_coded::OP, &lstm::OP, &gru::OP];
+pub static CODED: [&OpDef; 4] = [&conv2d_coded::OP, &lstm::OP, &gru::OP, &norm::OP];
 
 /// The ops that this build knows. What no feature names here is not linked.
 pub static TABLE: &[&[&OpDef]] = &[
