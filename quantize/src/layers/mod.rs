@@ -8,7 +8,7 @@ mod conv;
 mod norm;
 mod recurrent;
 
-pub use conv::{CodedConv, conv};
+pub use conv::{CodedConv, coded, conv};
 pub use norm::{CodedNorm, norm};
 pub use recurrent::{CodedRecurrent, Recurrent, cell_frac, gru, gru_order, lstm, lstm_order};
 

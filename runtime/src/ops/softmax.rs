@@ -41,7 +41,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         // e^(x - largest) in Q0.31; nothing if that is too little to count.
         let exp = |x: i8| {
             let difference = i32::from(x) - largest;
-            (difference >= least).then(|| exp_on_negative(requantize(difference, multiplier, shift, rounding)))
+            (difference >= least).then(|| exp_on_negative(requantize(difference, multiplier, shift, rounding), 5))
         };
         let sum =
             from.iter().filter_map(|x| exp(*x)).fold(0, |sum: i32, e| sum.wrapping_add(divide_by_pot(e, SUM_BITS)));

@@ -15,7 +15,7 @@ use crate::image::{Dtype, Image, Op, TensorDesc};
 use crate::kernels::scalar::int8::{self, Axis, Channel, Output, Window};
 
 /// Flag: the product is rounded once, not twice (`fixed::tflite::Rounding`).
-pub(crate) const SINGLE_ROUNDING: u16 = 1;
+pub const SINGLE_ROUNDING: u16 = 1;
 
 /// Sums of so many products of int8 by int8 less a zero point fit int32.
 const MOST_PRODUCTS: u64 = 1 << 16;
