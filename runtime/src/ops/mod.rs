@@ -24,14 +24,18 @@ pub mod fill;
 pub mod fully_connected;
 pub mod gather;
 pub mod glu;
+pub mod gru;
 pub mod layer_norm;
 pub mod lookup;
+pub mod lstm;
 pub mod matmul;
 pub mod max_pool2d;
 pub mod maximum;
 pub mod mul;
+pub mod norm;
 pub mod prelu;
 pub mod quantize;
+pub mod recurrent;
 pub mod reduce;
 pub mod requantize;
 pub mod resize;
@@ -156,7 +160,7 @@ pub static CONVNET: [&OpDef; 25] = [
 ];
 
 /// Ops of nets that Mote has quantized from floats, beside those of [`CONVNET`].
-pub static CODED: [&OpDef; 1] = [&conv2d_coded::OP];
+pub static CODED: [&OpDef; 4] = [&conv2d_coded::OP, &lstm::OP, &gru::OP, &norm::OP];
 
 /// The ops that this build knows. What no feature names here is not linked.
 pub static TABLE: &[&[&OpDef]] = &[
