@@ -6,6 +6,7 @@
 mod hf;
 mod image;
 mod llama2c;
+pub mod onnx;
 pub mod tflite;
 pub mod tokenizer;
 
