@@ -6,6 +6,7 @@
 //! `check` and `run` return `None` for anything amiss; after `check` has passed, `run` only fails where its own
 //! `get`s cannot be proven away by the compiler, never in practice.
 
+pub mod activation;
 pub mod add;
 pub mod arg_max;
 pub mod attention;
@@ -22,6 +23,7 @@ pub mod fill;
 pub mod fully_connected;
 pub mod gather;
 pub mod glu;
+pub mod layer_norm;
 pub mod lookup;
 pub mod matmul;
 pub mod max_pool2d;
@@ -105,7 +107,7 @@ impl Overlap {
 pub const BACKWARD: u16 = 2;
 
 /// Ops of language models.
-pub static DECODER: [&OpDef; 9] = [
+pub static DECODER: [&OpDef; 11] = [
     &embed::OP,
     &select_row::OP,
     &rms_norm::OP,
@@ -115,6 +117,8 @@ pub static DECODER: [&OpDef; 9] = [
     &cache::OP,
     &attention::OP,
     &glu::OP,
+    &layer_norm::OP,
+    &activation::OP,
 ];
 
 /// Ops of nets of int8 and int16, as TensorFlow Lite defines them.

@@ -9,6 +9,7 @@ mod conv;
 mod elementwise;
 mod fixed;
 mod movement;
+mod reduce;
 mod tables;
 
 use super::{Builder, Lowered};
@@ -60,6 +61,12 @@ fn find(op: &Op) -> Lower {
         Op::Binary(_) => elementwise::binary,
         Op::Softmax { .. } => elementwise::softmax,
         Op::Unary(_) | Op::Requantize => elementwise::unary,
+        Op::MatMul { .. } => reduce::matmul,
+        Op::Reduce { .. } => reduce::reduce,
+        Op::ArgMax { .. } => reduce::arg_max,
+        Op::TopK { .. } => reduce::top_k,
+        Op::Gather { .. } => movement::gather,
+        Op::Resize { .. } => movement::resize,
         Op::Reshape => movement::reshape,
         Op::Transpose { .. } => movement::transpose,
         Op::Slice { .. } => movement::slice,
@@ -73,6 +80,9 @@ fn find(op: &Op) -> Lower {
         _ => |_, _| Err("the operator".into()),
     }
 }
+
+/// Ops that round nothing: their flag 1 is another.
+const INTEGERS_ONLY: [u16; 3] = [ops::maximum::OP.code, ops::arg_max::OP.code, ops::top_k::OP.code];
 
 struct Context<'g> {
     graph: &'g Graph,
@@ -190,6 +200,27 @@ impl<'g> Context<'g> {
         };
         let fits = scale > 0.0 && (-128..=127).contains(&zero);
         if fits { Ok(Affine { scale, zero }) } else { Err(format!("scale {scale}, zero point {zero}")) }
+    }
+
+    /// As [`Self::affine`], of any integers that have a scale; those of more than 8 bits have no zero point.
+    fn scaled(&self, value: &Value) -> Lowering<Affine> {
+        match (value.dtype, value.quant.as_ref().and_then(|q| q.single())) {
+            (DType::I16 | DType::I32, Some((scale, 0))) if scale > 0.0 => Ok(Affine { scale, zero: 0 }),
+            (DType::I16 | DType::I32, _) => Err(format!("{:?} without one scale, or with a zero point", value.dtype)),
+            _ => self.affine(value),
+        }
+    }
+
+    /// Least and largest output of a node, int8 or int16: its fused activation.
+    fn limits(&self, node: &Node) -> Lowering<(i32, i32)> {
+        let y = self.made(node)?;
+        let out = self.scaled(y)?;
+        if y.dtype != DType::I16 {
+            return Ok(self.range(node, out));
+        }
+        let quantized = |real: f32| (real / out.scale).round().clamp(-32_768.0, 32_767.0) as i32;
+        let [min, max] = node.clamp.unwrap_or([f32::NEG_INFINITY, f32::INFINITY]).map(quantized);
+        Ok((min, max))
     }
 
     /// The kind of slot that a value's elements lie in.
@@ -376,8 +407,14 @@ impl<'g> Context<'g> {
 
     /// Adds an op that reads slots and fills one.
     fn op(&mut self, def: &ops::OpDef, args: &[u32], reads: &[u32], write: u32) {
-        let single = if self.rounding == Rounding::Single { def.flags & SINGLE_ROUNDING } else { 0 };
-        self.builder.op(def.code, single, args, reads, &[write]);
+        self.op_with(def, 0, args, reads, write);
+    }
+
+    /// As [`Self::op`], with flags of its own.
+    fn op_with(&mut self, def: &ops::OpDef, flags: u16, args: &[u32], reads: &[u32], write: u32) {
+        let rounds = self.rounding == Rounding::Single && !INTEGERS_ONLY.contains(&def.code);
+        let single = if rounds { def.flags & SINGLE_ROUNDING } else { 0 };
+        self.builder.op(def.code, flags | single, args, reads, &[write]);
     }
 
     /// Adds a constant of int8.
