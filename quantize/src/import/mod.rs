@@ -9,6 +9,7 @@ mod hf;
 mod image;
 mod llama;
 mod llama2c;
+pub mod onnx;
 pub mod tflite;
 pub mod tokenizer;
 
