@@ -143,14 +143,14 @@ impl Layers<'_> {
         let count = dims.iter().product();
         let bytes: Vec<u8> = (0..count).map(|_| self.r.range(0, 255) as u8).collect();
         let name = format!("{}", self.r.range(0, 1 << 30));
-        self.b.tensor(Constant { name, dtype: Dtype::I8, dims, bytes: bytes.into() })
+        self.b.tensor(Constant::plain(&name, Dtype::I8, &dims, bytes))
     }
 
     fn channels(&mut self, count: usize) -> u32 {
         let channel = |r: &mut Random| [r.range(0, 999) as i32 - 500, (1 << 30) + r.range(0, 1 << 29) as i32, -8];
         let bytes: Vec<u8> = (0..count).flat_map(|_| channel(self.r)).flat_map(i32::to_le_bytes).collect();
         let name = format!("{}", self.r.range(0, 1 << 30));
-        self.b.tensor(Constant { name, dtype: Dtype::I32, dims: vec![count, 3], bytes: bytes.into() })
+        self.b.tensor(Constant::plain(&name, Dtype::I32, &[count, 3], bytes))
     }
 
     fn op(&mut self, def: &ops::OpDef, args: &[u32], reads: &[u32], write: u32) {

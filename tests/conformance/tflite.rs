@@ -86,7 +86,7 @@ const MODELS: [(&str, u64, u64); 8] = [
     ("tflite-micro/micro_speech_quantized.tflite", 4_192, 7_584),
     ("speech/mww_okay_nabu.tflite", 8_160, 23_424),
     ("speech/mww_vad.tflite", 2_912, 12_208),
-    ("vision/mcunet_vww_int8.tflite", 161_472, 224_976),
+    ("vision/mcunet_vww_int8.tflite", 75_392, 224_976),
 ];
 
 #[test]

@@ -1,7 +1,7 @@
 //! Convolutions and fully connected layers for `conv2d_coded`.
 
 use super::{Affine, Bias, Linear, bias, code};
-use crate::codes::Coding;
+use crate::codes::{CodedMatrix, Coding};
 
 /// The constants of a `conv2d_coded`, and what they stand for.
 #[derive(Clone, Debug)]
@@ -38,6 +38,14 @@ pub fn conv(
     let mut conv = CodedConv { linear, weights: decoded, input, output };
     conv.set_bias(biases);
     conv
+}
+
+/// The constants of a convolution whose weights are in codes already, in steps of the output a step of the input.
+#[must_use]
+pub fn coded(weights: CodedMatrix, biases: &[f32], (input, output): (Affine, Affine)) -> Linear {
+    let steps = biases.iter().map(|b| f64::from(*b) / output.scale);
+    let bias = bias(&weights, steps, |_| input.zero_point);
+    Linear { weights, bias }
 }
 
 impl CodedConv {

@@ -6,7 +6,7 @@
 
 mod conv;
 
-pub use conv::{CodedConv, conv};
+pub use conv::{CodedConv, coded, conv};
 
 use crate::codes::{CodedMatrix, Coding, code_matrix};
 use mote_runtime::image::{Coded, tensors::BLOCK};

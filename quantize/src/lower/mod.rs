@@ -176,7 +176,7 @@ impl<S: PartialEq + Dims> Builder<S> {
         at as u32
     }
 
-    /// Adds an op. `reads` and `writes` are slots; an op that adds to a slot does both.
+    /// Adds an op. `reads` and `writes` are slots; an op that adds to a slot does both, scratch is written.
     pub fn op(&mut self, code: u16, flags: u16, args: &[u32], reads: &[u32], writes: &[u32]) {
         let mut all = [0; ARGS];
         all[..args.len()].copy_from_slice(args);
@@ -223,7 +223,7 @@ impl<S: PartialEq + Dims> Builder<S> {
         }
         let mut kept = std::mem::take(&mut self.kept);
         kept.extend((0..self.slots.len()).filter(|s| self.slots[*s].kind == Kind::Cache));
-        let lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept);
+        let lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept, ports.is_some());
         let sizes: Vec<[u64; 4]> = self.slots.iter().map(Slot::size).collect();
         let offsets = if ports.is_some() {
             self.pack_net(&sizes, &lives)

@@ -31,8 +31,23 @@ pub struct Constant {
     pub dtype: Dtype,
     /// Dimensions, 1 to 4 of them.
     pub dims: Vec<usize>,
+    /// `value = integer * 2^-exponent`; 0 where ops have scales of their own.
+    pub exponent: i32,
+    /// What 4-bit codes stand for.
+    pub codebook: [i8; 16],
     /// Its bytes.
     pub bytes: Vec<u8>,
+    /// What was lost, for codes.
+    pub relative_error: f64,
+}
+
+impl Constant {
+    /// A tensor of integers.
+    #[must_use]
+    pub fn plain(name: &str, dtype: Dtype, dims: &[usize], bytes: Vec<u8>) -> Self {
+        let (name, dims) = (name.to_owned(), dims.to_vec());
+        Self { name, dtype, dims, exponent: 0, codebook: [0; 16], bytes, relative_error: 0.0 }
+    }
 }
 
 /// A lowered net.
@@ -309,7 +324,7 @@ impl<'g> Context<'g> {
 
     /// Adds a tensor to the image.
     fn constant(&mut self, name: &str, dtype: Dtype, dims: &[usize], bytes: Vec<u8>) -> u32 {
-        self.builder.tensor(Constant { name: name.to_owned(), dtype, dims: dims.to_vec(), bytes })
+        self.builder.tensor(Constant::plain(name, dtype, dims, bytes))
     }
 
     /// The entry point that gives states what they begin with; none where there are no states.
