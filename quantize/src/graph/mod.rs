@@ -17,6 +17,7 @@
 
 pub mod eval;
 pub mod passes;
+pub mod quantize;
 pub mod shape;
 
 use crate::codes::CodedMatrix;

@@ -61,8 +61,7 @@ const MOST_EXPONENT: i32 = 50;
 /// Bits by which a bias may be lifted to the weights' exponent.
 const MOST_LIFT: i32 = 31;
 
-/// Codes `weights` `[rows, cols]`, in units of the result a step of the input, for an op over coded rows. A matrix of tiny
-/// weights gets multipliers of fewer bits, so that its exponent leaves room for the bias.
+/// Codes `weights` `[rows, cols]`, in units of the result a step of the input, for an op over coded rows.
 pub(crate) fn code(
     weights: &[f32],
     rows: usize,
@@ -70,10 +69,14 @@ pub(crate) fn code(
     coding: Coding,
     importance: Option<&[f32]>,
 ) -> CodedMatrix {
-    let mut coded = code_matrix(weights, rows, cols, coding, importance);
+    with_room_for_bias(code_matrix(weights, rows, cols, coding, importance))
+}
+
+/// Gives a matrix of tiny weights multipliers of fewer bits, so that its exponent leaves room for the bias.
+pub(crate) fn with_room_for_bias(mut coded: CodedMatrix) -> CodedMatrix {
     let over = coded.exponent - MOST_EXPONENT;
     if over > 0 {
-        let mults = coded.bytes.len() - 2 * rows.next_multiple_of(BLOCK);
+        let mults = coded.bytes.len() - 2 * coded.rows.next_multiple_of(BLOCK);
         for mult in coded.bytes[mults..].as_chunks_mut::<2>().0 {
             let value = f64::from(u16::from_le_bytes(*mult)) * 2f64.powi(-over);
             *mult = (value.round() as u16).to_le_bytes();

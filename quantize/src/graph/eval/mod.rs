@@ -183,6 +183,14 @@ fn for_each_scale(value: &Value, count: usize, mut f: impl FnMut(usize, f32, i32
     }
 }
 
+/// A tensor as `value` holds it: real numbers on its grid, if it has one.
+#[must_use]
+pub fn held(value: &Value, tensor: &Tensor) -> Tensor {
+    let mut tensor = tensor.clone();
+    settle(value, &mut tensor);
+    tensor
+}
+
 /// The integers that a tensor of real numbers is stored as; integers are given back.
 #[must_use]
 pub fn stored(value: &Value, tensor: &Tensor) -> Vec<i64> {
