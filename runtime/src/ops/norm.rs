@@ -11,6 +11,7 @@
 use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols, window};
 use crate::fixed::rsqrt::rsqrt;
 use crate::fixed::{saturate, shift_round};
+use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op, Vector16};
 
 /// The op.
@@ -52,13 +53,13 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let cols = i8_arg(image, op, 0)?.cols;
     let each = p.depth.checked_mul(p.inner)?.checked_mul(p.width)?;
     ensure((cols as usize).checked_rem(each)? == 0 && i8_arg(image, op, 1)?.cols == cols)?;
-    window::numbers(op, 9).map(|_| ())
+    window::numbers(op, 9, Kind::I8).map(|_| ())
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let p = parts(r.image, op)?;
     let (input, output) = (i8_arg(r.image, op, 0)?, i8_arg(r.image, op, 1)?);
-    let (zero_point, o) = window::numbers(op, 9)?;
+    let (zero_point, o) = window::numbers(op, 9, Kind::I8)?;
     let eps = u64::from(arg(op, 7)?) | u64::from(arg(op, 8)?) << 32;
     let (count, channels) = ((p.depth * p.width) as i64, p.inner * p.width);
     let each = (p.depth * channels).max(1);
