@@ -52,7 +52,21 @@ fn bits(dtype: Dtype) -> u8 {
 /// # Errors
 /// [`QuantizeError`]; `out` is then as it was before.
 pub fn quantize(path: &Path, settings: &Settings, out: &Path) -> Result<(Meta, u64), QuantizeError> {
-    let (mut graph, hash) = graph(path)?;
+    let (graph, hash) = graph(path)?;
+    write_integers(graph, hash, path, settings, out)
+}
+
+/// As [`quantize`], of a graph of integers that came from `path`, a file with this SHA-256.
+///
+/// # Errors
+/// [`QuantizeError`]; `out` is then as it was before.
+pub fn write_integers(
+    mut graph: Graph,
+    hash: [u8; 32],
+    path: &Path,
+    settings: &Settings,
+    out: &Path,
+) -> Result<(Meta, u64), QuantizeError> {
     passes::run(&mut graph);
     let missing = |missing| QuantizeError::Unsupported { path: path.to_owned(), missing };
     let net = lower::net(&graph, settings.rounding).map_err(missing)?;
