@@ -306,6 +306,25 @@ fn mul_is_the_page_s() {
 }
 
 #[test]
+fn arithmetic_is_the_page_s() {
+    let r = &mut Random::new(20);
+    let wrap = |v: i64| i64::from(v as i32);
+    for _ in 0..50 {
+        binary(r, Kind::I32, "arithmetic", 0, &[0], &|x, y| wrap(x + y));
+        binary(r, Kind::I32, "arithmetic", 0, &[1], &|x, y| wrap(x - y));
+        binary(r, Kind::I32, "arithmetic", 0, &[2], &|x, y| wrap((i128::from(x) * i128::from(y)) as i64));
+        // Mostly small divisors, 0 and -1 among them.
+        let quotient = |x: i64, y: i64| if y == 0 { 0 } else { wrap(x / y) };
+        binary(r, Kind::I32, "arithmetic", 0, &[3], &quotient);
+        let (x, y) = (numbers(r, Kind::I32, 20), (-10..10).collect::<Vec<i64>>());
+        let expected: Vec<i64> = x.iter().zip(&y).map(|(x, y)| quotient(*x, *y)).collect();
+        let mut t = Try::new();
+        let (a, b, out) = (t.input(Kind::I32, &x), t.input(Kind::I32, &y), t.out(Kind::I32, 20));
+        assert_eq!(t.run("arithmetic", 0, &[a, b, out, 3], out), expected);
+    }
+}
+
+#[test]
 fn maximum_is_the_page_s() {
     let r = &mut Random::new(5);
     for case in 0..60 {
@@ -656,7 +675,7 @@ fn any_arguments_at_all() {
     let places = b.constant(Kind::I32, &[0, 700, 1024, 3072], &[4]);
     let slopes = b.constant(Kind::I8, &[5, -5, 127, -128], &[4]);
     let (steps, sigmoids) = (b.constant(Kind::I16, &[9; 513], &[513]), b.constant(Kind::I16, &[-9; 256], &[256]));
-    let more = b.plain_slot(Kind::I16, 16);
+    let (more, counts) = (b.plain_slot(Kind::I16, 16), b.plain_slot(Kind::I32, 4));
     let m = 1 << 30;
     let good = [
         op(code("lookup"), &[x, y, table]),
@@ -664,6 +683,7 @@ fn any_arguments_at_all() {
         op(code("fill"), &[x, 5, NONE]),
         op(code("mul"), &[x, y, z, m, 0, 1, 2, 3, 0u32.wrapping_sub(9), 9]),
         op(code("maximum"), &[x, y, z]),
+        op(code("arithmetic"), &[words, words, counts, 3]),
         op(code("squared_difference"), &[x, y, z, m, 0, 1, 2, 3, m, m, 0]),
         op(code("reduce"), &[x, y, 1, 4, m, 0, 1, 2]),
         op(code("gather"), &[words, x, small]),
