@@ -20,7 +20,7 @@ use crate::kernels::scalar::int8::{self, Axis, Output, Quantized, Window};
 /// Flag: the product is rounded once, not twice (`fixed::tflite::Rounding`).
 pub const SINGLE_ROUNDING: u16 = 1;
 
-/// Flag of ops on int16 with weights: sums are int32, as TFLite's are where the bias is int32 or left out.
+/// Flag of ops on int16 with weights: sums are int32, as TFLite's are where the bias is int32.
 pub const NARROW: u16 = 4;
 
 /// Sums of so many products of int8 by int8 less a zero point fit int32; of half as many where both have zero points.

@@ -37,6 +37,7 @@ class Tensor:
 
     def __init__(self, dtype, shape, scale=0.0, zero=0, data=None):
         self.dtype, self.shape, self.scale, self.zero, self.data = np.dtype(dtype), list(shape), f32(scale), zero, data
+        self.scales, self.axis = None, 0  # of each slice along a dimension
 
     def random(self):
         low, high = np.iinfo(self.dtype).min, np.iinfo(self.dtype).max
@@ -56,7 +57,9 @@ def invoke(code, options, inputs, outputs, values, version_=1):
         tensor.type, tensor.shape, tensor.name = TYPES[t.dtype][0], t.shape, f"t{len(graph.tensors)}"
         tensor.quantization = schema.QuantizationParametersT()
         if t.scale:
-            tensor.quantization.scale, tensor.quantization.zeroPoint = [t.scale], [t.zero]
+            scales = t.scales or [t.scale]
+            tensor.quantization.scale, tensor.quantization.zeroPoint = scales, [t.zero] * len(scales)
+            tensor.quantization.quantizedDimension = t.axis
         if t.data is not None:
             buffer = schema.BufferT()
             buffer.data = np.frombuffer(t.data.tobytes(), dtype=np.uint8)
