@@ -9,6 +9,7 @@
 pub mod activation;
 pub mod add;
 pub mod arg_max;
+pub mod arithmetic;
 pub mod attention;
 pub mod average_pool2d;
 pub mod batch_matmul;
@@ -131,7 +132,7 @@ pub static DECODER: [&OpDef; 12] = [
 ];
 
 /// Ops of nets of int8 and int16, as TensorFlow Lite defines them.
-pub static CONVNET: [&OpDef; 25] = [
+pub static CONVNET: [&OpDef; 26] = [
     &conv2d::OP,
     &depthwise_conv2d::OP,
     &fully_connected::OP,
@@ -157,6 +158,7 @@ pub static CONVNET: [&OpDef; 25] = [
     &prelu::OP,
     &sigmoid16::OP,
     &softmax16::OP,
+    &arithmetic::OP,
 ];
 
 /// Ops of nets that Mote has quantized from floats, beside those of [`CONVNET`].
