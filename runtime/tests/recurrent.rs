@@ -87,7 +87,7 @@ struct Net {
 #[derive(Clone, Debug, PartialEq)]
 struct State {
     h: Vec<i16>,
-    c: Vec<i16>,
+    c: Vec<i32>,
 }
 
 impl Net {
@@ -138,7 +138,7 @@ impl Net {
             bias_exponent,
             inverse: (mant, exp as i32),
             zero_point: r.range(-20, 20) as i8,
-            cell_frac: r.range(8, 15) as i32,
+            cell_frac: r.range(0, 24) as i32,
         }
     }
 
@@ -158,7 +158,7 @@ impl Net {
         [half(&self.w, 0, &|c| x[c].into()), half(&self.r, 1, &|c| h[c])]
     }
 
-    fn page_step(&self, x: &[i8], h: &mut [i16], c: &mut [i16]) -> Vec<i8> {
+    fn page_step(&self, x: &[i8], h: &mut [i16], c: &mut [i32]) -> Vec<i8> {
         let units = self.units();
         if self.cell == Cell::Lstm {
             let before: Vec<i128> = h.iter().map(|h| i128::from(*h)).collect();
@@ -166,9 +166,10 @@ impl Net {
                 let gate = |g| sat(self.sums(unit, g, x, &before).iter().sum(), 32);
                 let [i, f, o] = [0, 1, 3].map(|g| sigmoid(gate(g)));
                 let new = round(i * tanh(gate(2)), 31 - self.cell_frac);
-                let cell = sat(round(f * i128::from(c[unit]) + new, 31), 16);
-                c[unit] = cell as i16;
-                h[unit] = self.quantize(round(o * tanh(cell << (16 - self.cell_frac)), 31), 31) as i16;
+                let cell = sat(round(f * i128::from(c[unit]) + new, 31), 32);
+                c[unit] = cell as i32;
+                let squashed = tanh(sat(round(cell, self.cell_frac - 16), 32));
+                h[unit] = self.quantize(round(o * squashed, 31), 31) as i16;
             }
             return h.iter().map(|h| *h as i8).collect();
         }
@@ -223,7 +224,7 @@ impl Net {
         let state = if lstm { b.i8_slot(count) } else { i16_slot(&mut b, count) };
         let rows = cols.next_multiple_of(32) + units.next_multiple_of(32);
         let scratch = b.i8_slot(rows + if lstm { 0 } else { 8 * units });
-        let cell = i16_slot(&mut b, count);
+        let cell = b.i32_slot(Rows::One, count, self.cell_frac as i16);
         let [w, r] = [&self.w, &self.r].map(|m| b.matrix(m));
         let bias = [0, 1].map(|i| b.vector32(&self.bias[i], self.bias_exponent[i]));
         let hidden = u32::from_le_bytes([
@@ -232,7 +233,7 @@ impl Net {
             self.inverse.1 as u8,
             self.zero_point as u8,
         ]);
-        let all = [x, out, state, scratch, w, bias[0], r, bias[1], hidden, cell, self.cell_frac as u32];
+        let all = [x, out, state, scratch, w, bias[0], r, bias[1], hidden, cell];
         let (name, args) = if lstm { ("lstm", &all[..]) } else { ("gru", &all[..9]) };
         let mut the_op = op(code(name), args);
         the_op.flags = if self.reverse { REVERSE } else { 0 };
@@ -249,7 +250,7 @@ impl Net {
         let wide = |v: &[i16]| v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
         put(x_slot, x.iter().map(|v| *v as u8).collect());
         put(h, if lstm { state.h.iter().map(|v| *v as u8).collect() } else { wide(&state.h) });
-        put(c, wide(&state.c));
+        put(c, state.c.iter().flat_map(|v| v.to_le_bytes()).collect());
         bench.run(&b.run[0], 1);
         let mut bytes = |slot: u32, n: usize| bench.bytes(slot)[..n].to_vec();
         let n = state.h.len();
@@ -258,7 +259,8 @@ impl Net {
         let out = bytes(out, results).iter().map(|b| *b as i8).collect();
         let hidden =
             if lstm { bytes(h, n).iter().map(|b| i16::from(*b as i8)).collect() } else { wide(bytes(h, 2 * n)) };
-        (out, State { h: hidden, c: wide(bytes(c, 2 * n)) })
+        let c = bytes(c, 4 * n).as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
+        (out, State { h: hidden, c })
     }
 
     fn inputs(&self, r: &mut Random) -> (Vec<i8>, State) {
@@ -266,7 +268,8 @@ impl Net {
         let n = self.batch * self.units();
         let most = if self.cell == Cell::Lstm { 127 } else { 32_767 };
         let h = (0..n).map(|_| r.range(-most - 1, most) as i16).collect();
-        (x, State { h, c: (0..n).map(|_| (6000.0 * r.normal()).clamp(-32768.0, 32767.0) as i16).collect() })
+        let size = 2f64.powi(self.cell_frac + r.range(0, 6) as i32);
+        (x, State { h, c: (0..n).map(|_| (size * r.normal()) as i32).collect() })
     }
 }
 
@@ -363,7 +366,7 @@ fn like_a_model(r: &mut Random, cell: Cell, bits: u8, cols: usize, units: usize,
         bias_exponent,
         inverse: (mant, exp as i32),
         zero_point: 0,
-        cell_frac: 12,
+        cell_frac: 20,
     }
 }
 
@@ -387,13 +390,13 @@ fn a_step_against_f64() {
         let float = Float { net: &net, x_zero: 0.0, hidden_scale: 1.0 / 127.0 };
         let real_h = |h: i16| if cell == Cell::Lstm { f64::from(h) / 127.0 } else { f64::from(h) * 2f64.powi(-15) };
         let mut h: Vec<f64> = state.h.iter().map(|h| real_h(*h)).collect();
-        let mut c: Vec<f64> = state.c.iter().map(|c| f64::from(*c) * 2f64.powi(-12)).collect();
+        let mut c: Vec<f64> = state.c.iter().map(|c| f64::from(*c) * 2f64.powi(-20)).collect();
         float.step(&x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>(), &mut h, &mut c);
         for unit in 0..33 {
             output[kind] = output[kind].max((f64::from(out[unit]) - h[unit] * 127.0).abs());
             if cell == Cell::Lstm {
-                let steps = (f64::from(after.c[unit]) - c[unit] * 4096.0).abs();
-                cell_state = cell_state.max((steps - 0.5) / (c[unit].abs() + 2.0) / 4096.0);
+                let error = (f64::from(after.c[unit]) * 2f64.powi(-20) - c[unit]).abs();
+                cell_state = cell_state.max((error - 2f64.powi(-21)) / (c[unit].abs() + 2.0));
             } else {
                 let units = (f64::from(after.h[unit]) - h[unit] * 32768.0).abs();
                 state_units[kind] = state_units[kind].max(units);
@@ -401,7 +404,7 @@ fn a_step_against_f64() {
         }
     }
     measured("lstm, a step's output, steps of 1/127", output[0], 0.55);
-    measured("lstm, cell state beyond half a unit, over |c| + 2", cell_state, 2f64.powi(-15));
+    measured("lstm, cell state beyond half a unit, over |c| + 2", cell_state, 2f64.powi(-16));
     measured("gru, reset after, a step's output, steps of 1/127", output[1], 0.51);
     measured("gru, reset after, state, units of Q15", state_units[1], 2.0);
     // The product of reset gate and state is rounded to int8 before it goes into the matrix.
