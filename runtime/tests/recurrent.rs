@@ -72,6 +72,8 @@ struct Net {
     batch: usize,
     /// The last step's output alone.
     last: bool,
+    /// The input is int16.
+    wide: bool,
     w: Matrix,
     r: Matrix,
     /// Of the two matrices, with these exponents.
@@ -119,7 +121,11 @@ impl Net {
             }
             m
         };
-        let (w, rec) = (matrix(r, cols), matrix(r, units));
+        let (mut w, rec) = (matrix(r, cols), matrix(r, units));
+        let wide = r.range(0, 2) == 0;
+        if wide {
+            w.exponent += 8;
+        }
         let bias_exponent = [w.exponent, rec.exponent].map(|e| e - r.range(0, 12) as i32);
         let bias = bias_exponent.map(|e| {
             let one = 2f64.powi(e);
@@ -132,6 +138,7 @@ impl Net {
             steps: r.range(1, 5) as usize,
             batch: r.range(1, 3) as usize,
             last: r.range(0, 1) == 1,
+            wide,
             w,
             r: rec,
             bias,
@@ -148,17 +155,17 @@ impl Net {
     }
 
     /// The two halves of a gate, Q16.
-    fn sums(&self, unit: usize, gate: usize, x: &[i8], h: &[i128]) -> [i128; 2] {
+    fn sums(&self, unit: usize, gate: usize, x: &[i16], h: &[i128]) -> [i128; 2] {
         let row = self.row(unit, gate);
         let half = |m: &Matrix, which: usize, x: &dyn Fn(usize) -> i128| {
             let acc: i128 = (0..m.cols).map(|c| i128::from(m.level(row, c) * m.scale(row, c)) * x(c)).sum();
             let bias = i128::from(self.bias[which][row]) << (m.exponent - self.bias_exponent[which]);
             sat(round(acc * i128::from(m.mults[row]) + bias, m.exponent - 16), 32)
         };
-        [half(&self.w, 0, &|c| x[c].into()), half(&self.r, 1, &|c| h[c])]
+        [half(&self.w, 0, &|c| i128::from(x[c]).min(32_639)), half(&self.r, 1, &|c| h[c])]
     }
 
-    fn page_step(&self, x: &[i8], h: &mut [i16], c: &mut [i32]) -> Vec<i8> {
+    fn page_step(&self, x: &[i16], h: &mut [i16], c: &mut [i32]) -> Vec<i8> {
         let units = self.units();
         if self.cell == Cell::Lstm {
             let before: Vec<i128> = h.iter().map(|h| i128::from(*h)).collect();
@@ -192,7 +199,7 @@ impl Net {
     }
 
     /// NUMERICS.md: outputs, and the state afterwards.
-    fn page(&self, x: &[i8], state: &State) -> (Vec<i8>, State) {
+    fn page(&self, x: &[i16], state: &State) -> (Vec<i8>, State) {
         let (units, cols) = (self.units(), self.w.cols);
         let mut state = state.clone();
         let mut out = vec![0; if self.last { 1 } else { self.steps } * self.batch * units];
@@ -218,11 +225,12 @@ impl Net {
             let cols = cols as u32;
             b.slot(Slot { kind: Kind::I16, rows: Rows::One, frac: 0, cols, heads: 0, head_dim: 0, offset: [0; 4] })
         };
-        let x = b.i8_slot(self.steps * self.batch * cols);
+        let count = self.steps * self.batch * cols;
+        let x = if self.wide { i16_slot(&mut b, count) } else { b.i8_slot(count) };
         let out = b.i8_slot(if self.last { 1 } else { self.steps } * self.batch * units);
         let count = self.batch * units;
         let state = if lstm { b.i8_slot(count) } else { i16_slot(&mut b, count) };
-        let rows = cols.next_multiple_of(32) + units.next_multiple_of(32);
+        let rows = cols.next_multiple_of(32) * if self.wide { 2 } else { 1 } + units.next_multiple_of(32);
         let scratch = b.i8_slot(rows + if lstm { 0 } else { 8 * units });
         let cell = b.i32_slot(Rows::One, count, self.cell_frac as i16);
         let [w, r] = [&self.w, &self.r].map(|m| b.matrix(m));
@@ -242,13 +250,13 @@ impl Net {
         (b, [x, out, state, scratch, cell])
     }
 
-    fn run(&self, x: &[i8], state: &State) -> (Vec<i8>, State) {
+    fn run(&self, x: &[i16], state: &State) -> (Vec<i8>, State) {
         let (b, [x_slot, out, h, _, c]) = self.builder();
         let lstm = self.cell == Cell::Lstm;
         let mut bench = Bench::new(&b, limits(1, 1));
         let mut put = |slot: u32, bytes: Vec<u8>| bench.bytes(slot)[..bytes.len()].copy_from_slice(&bytes);
         let wide = |v: &[i16]| v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-        put(x_slot, x.iter().map(|v| *v as u8).collect());
+        put(x_slot, if self.wide { wide(x) } else { x.iter().map(|v| *v as u8).collect() });
         put(h, if lstm { state.h.iter().map(|v| *v as u8).collect() } else { wide(&state.h) });
         put(c, state.c.iter().flat_map(|v| v.to_le_bytes()).collect());
         bench.run(&b.run[0], 1);
@@ -263,8 +271,9 @@ impl Net {
         (out, State { h: hidden, c })
     }
 
-    fn inputs(&self, r: &mut Random) -> (Vec<i8>, State) {
-        let x = (0..self.steps * self.batch * self.w.cols).map(|_| r.range(-128, 127) as i8).collect();
+    fn inputs(&self, r: &mut Random) -> (Vec<i16>, State) {
+        let most = if self.wide { 32_767 } else { 127 };
+        let x = (0..self.steps * self.batch * self.w.cols).map(|_| r.range(-most - 1, most) as i16).collect();
         let n = self.batch * self.units();
         let most = if self.cell == Cell::Lstm { 127 } else { 32_767 };
         let h = (0..n).map(|_| r.range(-most - 1, most) as i16).collect();
@@ -360,6 +369,7 @@ fn like_a_model(r: &mut Random, cell: Cell, bits: u8, cols: usize, units: usize,
         steps,
         batch: 1,
         last: false,
+        wide: false,
         w,
         r: rec,
         bias,
@@ -380,7 +390,7 @@ fn a_step_against_f64() {
         let kind = case % 3;
         let cell = [Cell::Lstm, Cell::Gru { after: true }, Cell::Gru { after: false }][kind];
         let net = like_a_model(r, cell, if case % 2 == 0 { 4 } else { 8 }, 40, 33, 1);
-        let x: Vec<i8> = (0..40).map(|_| (50.0 * r.normal()).clamp(-128.0, 127.0) as i8).collect();
+        let x: Vec<i16> = (0..40).map(|_| (50.0 * r.normal()).clamp(-128.0, 127.0) as i16).collect();
         let (_, mut state) = net.inputs(r);
         // Hidden states that int8 holds exactly.
         if cell != Cell::Lstm {
@@ -424,7 +434,7 @@ fn sequences_against_f64() {
         let (mut square, mut most, mut count) = (0f64, 0f64, 0f64);
         for bits in [4, 8] {
             let net = like_a_model(r, cell, bits, 128, 128, 100);
-            let x: Vec<i8> = (0..12_800).map(|_| (50.0 * r.normal()).clamp(-128.0, 127.0) as i8).collect();
+            let x: Vec<i16> = (0..12_800).map(|_| (50.0 * r.normal()).clamp(-128.0, 127.0) as i16).collect();
             let state = State { h: vec![0; 128], c: vec![0; 128] };
             let (out, _) = net.run(&x, &state);
             let float = Float { net: &net, x_zero: 0.0, hidden_scale: 1.0 / 127.0 };

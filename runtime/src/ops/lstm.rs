@@ -5,7 +5,9 @@
 //! less than a 2^-15th of that. A unit's four rows of weights lie together: gates i, f, g, o. So a block of 16 rows is four units,
 //! and no gate is stored. NUMERICS.md, "lstm".
 
+use super::coded::Input;
 use super::recurrent::{GATE_FRAC, Layer, REVERSE};
+use super::tensor::quantized_arg;
 use super::{OpDef, Overlap, Run, ensure, i8_arg, i8_cols, slot_arg};
 use crate::fixed::sigmoid::{sigmoid, tanh};
 use crate::fixed::{saturate, shift_round};
@@ -41,15 +43,15 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (layer, cell_slot, frac) = parts(r.image, op)?;
     let slot = |which| i8_arg(r.image, op, which);
-    let (input, output, state, scratch) = (slot(0)?, slot(1)?, slot(2)?, slot(3)?);
+    let (input, output, state, scratch) = (quantized_arg(r.image, op, 0)?, slot(1)?, slot(2)?, slot(3)?);
     let (kernels, units) = (layer.kernels(r), layer.units);
     let [x, out, h, rows, c] = r.slots([&input, &output, &state, &scratch, &cell_slot])?;
-    let (x, out, h) = (&*i8_cols(&input, x)?, i8_cols(&output, out)?, i8_cols(&state, h)?);
+    let (x, out, h) = (Input::new(&input, x)?, i8_cols(&output, out)?, i8_cols(&state, h)?);
     let c = view::as_i32(c)?;
-    let (x_row, rest) = i8_cols(&scratch, rows)?.split_at_mut_checked(layer.input.padded())?;
+    let (x_row, rest) = i8_cols(&scratch, rows)?.split_at_mut_checked(layer.x_row)?;
     let h_row = rest.get_mut(..layer.recurrent.padded())?;
     h_row.fill(0);
-    layer.run(op, (x, x_row, out), |x, element, out| {
+    layer.run(op, (&x, x_row, out), |x, element, out| {
         let (h, c) = (h.get_mut(element * units..)?.get_mut(..units)?, c.get_mut(element * units..)?);
         h_row.iter_mut().zip(h.iter()).for_each(|(to, h)| *to = *h);
         for (block, (h, c)) in h.chunks_mut(4).zip(c.chunks_mut(4)).enumerate() {
