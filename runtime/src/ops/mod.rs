@@ -77,8 +77,11 @@ pub static CONVNET: [&OpDef; 7] = [
     &softmax::OP,
 ];
 
+/// Ops that an image may use, in groups.
+pub type Table = &'static [&'static [&'static OpDef]];
+
 /// The ops that this build knows. What no feature names here is not linked.
-pub static TABLE: &[&[&OpDef]] = &[
+pub static TABLE: Table = &[
     #[cfg(feature = "decoder")]
     &DECODER,
     #[cfg(feature = "convnet")]
@@ -88,13 +91,58 @@ pub static TABLE: &[&[&OpDef]] = &[
 /// The definition of an op's code.
 #[must_use]
 pub fn find(code: u16) -> Option<&'static OpDef> {
-    TABLE.iter().copied().flatten().copied().find(|def| def.code == code)
+    find_in(TABLE, code)
+}
+
+/// The definition of an op's code in `table`.
+pub(crate) fn find_in(table: Table, code: u16) -> Option<&'static OpDef> {
+    table.iter().copied().flatten().copied().find(|def| def.code == code)
+}
+
+/// The rows of [`TABLE`] with these codes. Firmware that opens its image with a table of the ops which that image uses
+/// ([`Image::open_with`]) links no others:
+///
+/// ```
+/// use mote_runtime::ops;
+/// static OPS: ops::Table = &[&ops::select([5, 9])]; // matmul, glu
+/// # assert_eq!(OPS[0].iter().map(|op| op.name).collect::<Vec<_>>(), ["matmul", "glu"]);
+/// ```
+///
+/// # Panics
+/// This build does not know a code. In a `static`, where it belongs, that is an error of compilation.
+#[must_use]
+#[allow(clippy::panic)]
+pub const fn select<const N: usize>(codes: [u16; N]) -> [&'static OpDef; N] {
+    let mut rows = [TABLE[0][0]; N];
+    let mut at = 0;
+    while at < N {
+        rows[at] = row(codes[at]);
+        at += 1;
+    }
+    rows
+}
+
+/// [`find`] for constants, which have no iterators.
+#[allow(clippy::panic)]
+const fn row(code: u16) -> &'static OpDef {
+    let mut group = 0;
+    while group < TABLE.len() {
+        let mut at = 0;
+        while at < TABLE[group].len() {
+            if TABLE[group][at].code == code {
+                return TABLE[group][at];
+            }
+            at += 1;
+        }
+        group += 1;
+    }
+    panic!("no op of this build has this code")
 }
 
 /// Checks one op of an image.
 #[must_use]
 pub fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let def = find(op.code)?;
+    let def = image.op(op.code)?;
     ensure(op.flags & !def.flags == 0 && op.args.iter().skip(def.args).all(|arg| *arg == 0))?;
     (def.check)(image, op)
 }
@@ -103,7 +151,7 @@ pub fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 /// one row, to which [`select_row`] leads, and programs without tokens on one row. So no result depends on how tokens are cut into steps.
 #[must_use]
 pub fn check_rows(image: &Image<'_>, op: &Op, id: u32) -> Option<()> {
-    let def = find(op.code)?;
+    let def = image.op(op.code)?;
     let one = |which: &usize| Some(image.slot(arg(op, *which)?).ok()?.rows == Rows::One);
     match id {
         entry::BODY => ensure(def.slots.iter().all(|s| one(s) == Some(false))),
@@ -121,7 +169,7 @@ pub fn check_rows(image: &Image<'_>, op: &Op, id: u32) -> Option<()> {
 pub fn check_arena(image: &Image<'_>, op: &Op, index: u32, limits: Limits) -> Result<()> {
     let bad = Error::Op { index, code: op.code };
     let range = |which: &usize| image.slot(arg(op, *which).ok_or(bad)?)?.range(limits).ok_or(bad);
-    let slots = find(op.code).ok_or(bad)?.slots;
+    let slots = image.op(op.code).ok_or(bad)?.slots;
     for (i, a) in slots.iter().enumerate() {
         let a = range(a)?;
         for b in slots.iter().skip(i + 1) {

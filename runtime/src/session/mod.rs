@@ -179,7 +179,7 @@ impl<'a> Session<'a> {
     fn run_entry(&mut self, id: u32, tokens: &[u32], row: u32) -> Result<()> {
         for (index, op) in self.image.program().entry(id)? {
             let bad = Error::Op { index, code: op.code };
-            let def = ops::find(op.code).ok_or(bad)?;
+            let def = self.image.op(op.code).ok_or(bad)?;
             (def.run)(&mut self.step(tokens, row), &op).ok_or(bad)?;
         }
         Ok(())
