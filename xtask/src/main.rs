@@ -10,6 +10,7 @@ mod board;
 mod ci;
 mod demo;
 mod digest;
+mod nets;
 mod python;
 mod setup;
 mod shell;

@@ -1,7 +1,8 @@
 //! What a token costs on every board. Emulated instructions, not cycles: the same figures on every machine.
 
+use crate::board::lines;
 use crate::{digest, symbols, table};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use table::Firmware;
 
 /// A prompt of sixteen tokens, none generated: the cost of a position, and of its logits once.
@@ -23,14 +24,10 @@ pub fn main() -> Result<()> {
     for (model, image) in digest::images()? {
         for board in table::table(&root)? {
             // A context of sixteen, all of which is used, so that the arena's high-water mark is the arena.
-            let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(16) };
-            let elf = table::build(&root, &board, firmware)?;
-            let sizes = symbols::check(&board, &elf)?;
-            let mut lines = Vec::new();
-            let code = table::run(&board, &elf, LINE, &mut |line| lines.push(line.to_owned()))?;
-            if code != 0 {
-                bail!("{} exited with code {code}:\n{}", board.name, lines.join("\n"));
-            }
+            let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(16), ..Firmware::default() };
+            let built = table::build(&root, &board, firmware)?;
+            let sizes = symbols::check(&board, &built)?;
+            let lines = lines(&board, &built, LINE)?;
             let mut row =
                 format!("| {model} | {} | {} | {} |", board.name, sizes.text + sizes.rodata + sizes.data, sizes.image);
             for (key, _) in COLUMNS {
