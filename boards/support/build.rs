@@ -71,7 +71,7 @@ fn generate() -> Result<(), String> {
         "/// Tokens a step may have.\npub const BATCH: u32 = {batch};\n\
          /// Positions the cache may hold.\npub const CONTEXT: u32 = {context};\n\
          /// Bytes of the arena.\npub const ARENA_BYTES: usize = {arena_bytes};\n\
-         /// The ops that are linked: {count}.\npub static OPS: Table = &[&ops::select([{ops}])];\n\
+         /// The ops that are linked: {count}.\npub static OPS: Table = &ops::select([{ops}]);\n\
          const FILE: &[u8; {image_bytes}] = include_bytes!({path:?});\n"
     );
     fs::write(out.join("image.rs"), text).map_err(|e| e.to_string())

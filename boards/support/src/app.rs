@@ -9,27 +9,30 @@ use crate::{Board, marks, print};
 use embedded_hal::digital::OutputPin;
 use embedded_io::Write;
 use mote_runtime::image::program::entry;
+#[cfg(feature = "decoder")]
 use mote_runtime::text::TextError;
 use mote_runtime::{Error, Image};
 
 /// Why a run ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-// A firmware for one kind of model does not fail in the other's ways.
-#[cfg_attr(not(all(feature = "decoder", feature = "convnet")), allow(dead_code))]
 pub(crate) enum Failure<'a> {
     /// A word of the command line.
     Word(&'a str),
+    #[cfg(feature = "decoder")]
     /// A batch larger than the firmware was built for.
     Batch {
         /// The largest.
         expected: u32,
     },
+    #[cfg(feature = "decoder")]
     /// No tokens given, and no tokenizer that would begin a text.
     NoTokens,
     /// The image, the arena or a request.
     Runtime(Error),
+    #[cfg(feature = "decoder")]
     /// The prompt.
     Text(TextError),
+    #[cfg(feature = "convnet")]
     /// Too few or too many files of inputs.
     Inputs {
         /// Given.
@@ -37,8 +40,10 @@ pub(crate) enum Failure<'a> {
         /// The net's.
         expected: usize,
     },
+    #[cfg(feature = "convnet")]
     /// A file that cannot be opened, read or written.
     File(&'a str),
+    #[cfg(feature = "convnet")]
     /// A file of inputs of another length.
     InputBytes {
         /// The file's.
@@ -123,14 +128,20 @@ fn report(console: &mut impl Write, failure: Failure<'_>) {
             print::field(console, "error", "command_line");
             return print::field(console, "found", word);
         }
+        #[cfg(feature = "convnet")]
         Failure::File(name) => {
             print::field(console, "error", "file");
             return print::field(console, "found", name);
         }
+        #[cfg(feature = "decoder")]
         Failure::Batch { expected } => ("batch_too_large", None, Some(expected.into())),
+        #[cfg(feature = "convnet")]
         Failure::Inputs { found, expected } => ("inputs", Some(found as u64), Some(expected as u64)),
+        #[cfg(feature = "convnet")]
         Failure::InputBytes { found, expected } => ("input_bytes", Some(found as u64), Some(expected as u64)),
+        #[cfg(feature = "decoder")]
         Failure::NoTokens => ("no_tokens", None, None),
+        #[cfg(feature = "decoder")]
         Failure::Text(why) => match why {
             TextError::Room { found } => ("prompt_too_long", None, Some(found as u64)),
             TextError::Scratch { found, needed } => ("scratch_too_small", Some(found as u64), Some(needed as u64)),

@@ -77,16 +77,42 @@ pub static CONVNET: [&OpDef; 7] = [
     &softmax::OP,
 ];
 
-/// Ops that an image may use, in groups.
-pub type Table = &'static [&'static [&'static OpDef]];
+/// Ops that an image may use.
+pub type Table = &'static [&'static OpDef];
 
-/// The ops that this build knows. What no feature names here is not linked.
-pub static TABLE: Table = &[
+/// The sets of ops that this build knows.
+const SETS: &[Table] = &[
     #[cfg(feature = "decoder")]
     &DECODER,
     #[cfg(feature = "convnet")]
     &CONVNET,
 ];
+
+/// The ops that this build knows. What no feature names is not linked.
+pub static TABLE: Table = &flatten::<{ count() }>();
+
+const fn count() -> usize {
+    let (mut count, mut set) = (0, 0);
+    while set < SETS.len() {
+        count += SETS[set].len();
+        set += 1;
+    }
+    count
+}
+
+const fn flatten<const N: usize>() -> [&'static OpDef; N] {
+    let mut rows: [&'static OpDef; N] = [&embed::OP; N];
+    let (mut set, mut at, mut row) = (0, 0, 0);
+    while row < N {
+        if at < SETS[set].len() {
+            rows[row] = SETS[set][at];
+            (at, row) = (at + 1, row + 1);
+        } else {
+            (set, at) = (set + 1, 0);
+        }
+    }
+    rows
+}
 
 /// The definition of an op's code.
 #[must_use]
@@ -96,7 +122,7 @@ pub fn find(code: u16) -> Option<&'static OpDef> {
 
 /// The definition of an op's code in `table`.
 pub(crate) fn find_in(table: Table, code: u16) -> Option<&'static OpDef> {
-    table.iter().copied().flatten().copied().find(|def| def.code == code)
+    table.iter().copied().find(|def| def.code == code)
 }
 
 /// The rows of [`TABLE`] with these codes. Firmware that opens its image with a table of the ops which that image uses
@@ -104,39 +130,26 @@ pub(crate) fn find_in(table: Table, code: u16) -> Option<&'static OpDef> {
 ///
 /// ```
 /// use mote_runtime::ops;
-/// static OPS: ops::Table = &[&ops::select([5, 9])]; // matmul, glu
-/// # assert_eq!(OPS[0].iter().map(|op| op.name).collect::<Vec<_>>(), ["matmul", "glu"]);
+/// static OPS: ops::Table = &ops::select([5, 9]); // matmul, glu
+/// # assert_eq!(OPS.iter().map(|op| op.name).collect::<Vec<_>>(), ["matmul", "glu"]);
 /// ```
 ///
 /// # Panics
 /// This build does not know a code. In a `static`, where it belongs, that is an error of compilation.
 #[must_use]
-#[allow(clippy::panic)]
 pub const fn select<const N: usize>(codes: [u16; N]) -> [&'static OpDef; N] {
-    let mut rows = [TABLE[0][0]; N];
-    let mut at = 0;
-    while at < N {
-        rows[at] = row(codes[at]);
-        at += 1;
-    }
-    rows
-}
-
-/// [`find`] for constants, which have no iterators.
-#[allow(clippy::panic)]
-const fn row(code: u16) -> &'static OpDef {
-    let mut group = 0;
-    while group < TABLE.len() {
+    let mut rows: [&'static OpDef; N] = [&embed::OP; N];
+    let mut row = 0;
+    while row < N {
         let mut at = 0;
-        while at < TABLE[group].len() {
-            if TABLE[group][at].code == code {
-                return TABLE[group][at];
-            }
+        while at < TABLE.len() && TABLE[at].code != codes[row] {
             at += 1;
         }
-        group += 1;
+        assert!(at < TABLE.len(), "this build knows no op of this code");
+        rows[row] = TABLE[at];
+        row += 1;
     }
-    panic!("no op of this build has this code")
+    rows
 }
 
 /// Checks one op of an image.
