@@ -62,14 +62,16 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(path: &Path) -> Result<Vec<i8>> {
+/// The elements of an array of int8.
+pub fn read(path: &Path) -> Result<Vec<i8>> {
     let what = || format!("cannot read {} as an array of int8", path.display());
     let npy = npyz::NpyFile::new(BufReader::new(File::open(path).with_context(what)?)).with_context(what)?;
     ensure!(npy.order() == npyz::Order::C, "{} is in Fortran order: save it in C order", path.display());
     npy.into_vec::<i8>().with_context(what)
 }
 
-fn write(path: &Path, values: &[i8], port: &Port) -> Result<()> {
+/// Writes the elements of a port.
+pub fn write(path: &Path, values: &[i8], port: &Port) -> Result<()> {
     let what = || format!("cannot write {}", path.display());
     let shape: Vec<u64> = port.shape().iter().map(|d| u64::from(*d)).collect();
     let file = BufWriter::new(File::create(path).with_context(what)?);
