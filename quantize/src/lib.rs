@@ -9,6 +9,7 @@ pub mod board;
 pub mod calibrate;
 pub mod codes;
 pub mod float;
+pub mod graph;
 pub mod import;
 pub mod lower;
 pub mod net;

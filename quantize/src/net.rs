@@ -19,7 +19,7 @@ pub fn quantize(
 ) -> Result<(Meta, u64), QuantizeError> {
     let graph = model.graph()?;
     let missing = |missing| QuantizeError::Unsupported { path: model.path().to_owned(), missing };
-    let net = lower::tflite(&graph).map_err(missing)?;
+    let net = lower::net(&graph).map_err(missing)?;
     let mut weights = Weights::begin(out)?;
     let mut descs = Vec::new();
     let mut tensors = Vec::new();

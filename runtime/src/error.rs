@@ -4,6 +4,8 @@
 
 use core::fmt;
 
+use crate::image::Dtype;
+
 /// The runtime's result.
 pub type Result<T> = core::result::Result<T, Error>;
 
@@ -97,6 +99,15 @@ pub enum Error {
         /// The index asked for.
         index: u32,
     },
+    /// The input or output has elements of another type.
+    PortType {
+        /// The index asked for.
+        index: u32,
+        /// The type of the image's elements.
+        found: Dtype,
+        /// The type asked for.
+        expected: Dtype,
+    },
     /// A row outside the last step's was asked for.
     Row {
         /// The row.
@@ -144,7 +155,10 @@ impl fmt::Display for Error {
             Error::ContextFull { used, context } => {
                 write!(f, "the context is full: {used} of {context} positions are in use")
             }
-            Error::Port { index } => write!(f, "the program has no input or output {index} of int8"),
+            Error::Port { index } => write!(f, "the program has no input or output {index}"),
+            Error::PortType { index, found, expected } => {
+                write!(f, "input or output {index} has elements of type {found:?}, {expected:?} was asked for")
+            }
             Error::Row { row, rows } => {
                 write!(f, "row {row} was asked for, the last step had {rows}")
             }

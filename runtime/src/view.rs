@@ -8,6 +8,8 @@ use core::marker::PhantomData;
 use core::num::NonZeroUsize;
 use core::ops::Range;
 
+use crate::image::Element;
+
 /// Runs `parts` independent jobs, in any order, on any threads, and returns when all are done.
 ///
 /// # Safety
@@ -39,6 +41,12 @@ unsafe impl Pool for Single {
 /// The bytes as int32; `None` if address or length do not fit.
 #[must_use]
 pub fn as_i32(bytes: &mut [u8]) -> Option<&mut [i32]> {
+    as_elements(bytes)
+}
+
+/// The bytes as elements of a plain type; `None` if address or length do not fit.
+#[must_use]
+pub fn as_elements<T: Element>(bytes: &mut [u8]) -> Option<&mut [T]> {
     bytemuck::try_cast_slice_mut(bytes).ok()
 }
 

@@ -318,11 +318,11 @@ fn a_program_without_tokens() {
     let limits = Limits { batch: 1, context: 1, threads: 1 };
     let mut arena = Arena::new(image.arena_bytes(limits).unwrap() as usize, || 0x5A);
     let mut session = Session::new(&image, arena.get(), limits).unwrap();
-    session.input(0).unwrap().copy_from_slice(&[-128, 3, 8, 127]);
+    session.input::<i8>(0).unwrap().copy_from_slice(&[-128, 3, 8, 127]);
     session.run().unwrap();
-    assert_eq!(session.output(0).unwrap(), [-9, 3, 8, 9]);
-    assert_eq!(session.input(1).err(), Some(Error::Port { index: 1 }));
-    assert_eq!(session.output(1).err(), Some(Error::Port { index: 1 }));
+    assert_eq!(session.output::<i8>(0).unwrap(), [-9, 3, 8, 9]);
+    assert_eq!(session.input::<i8>(1).err(), Some(Error::Port { index: 1 }));
+    assert_eq!(session.output::<i8>(1).err(), Some(Error::Port { index: 1 }));
     assert!(session.prefill(&[0]).is_err() && session.logits(0).is_err());
     let port = image.ports().inputs().next().unwrap();
     assert_eq!((port, port.elements()), (program().ports[0][0], Some(4)));
@@ -331,7 +331,7 @@ fn a_program_without_tokens() {
 #[test]
 fn wrong_ports_are_refused() {
     let good = program();
-    let logits_slot = |b: &mut Builder| b.i32_slot(Rows::One, 4, 0);
+    let int32_slot = |b: &mut Builder| b.i32_slot(Rows::One, 4, 0);
     let wrong: [fn(&mut Port); 7] = [
         |p| p.slot = 9,
         |p| p.dims[0] = 3,
@@ -347,7 +347,7 @@ fn wrong_ports_are_refused() {
         assert!(Image::open(&without_head(&b)).is_err());
     }
     let mut b = good.clone();
-    b.ports[0][0].slot = logits_slot(&mut b);
+    b.ports[0][0].slot = int32_slot(&mut b);
     assert!(Image::open(&without_head(&b)).is_err(), "an int32 slot");
     let mut sections = good.sections();
     sections.iter_mut().filter(|s| s.0 == section::IO).for_each(|s| s.1[0] = 2);

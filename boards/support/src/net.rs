@@ -10,6 +10,7 @@ use crate::semihosting::File;
 use crate::{marks, print};
 use embedded_hal::digital::OutputPin;
 use embedded_io::Write;
+use mote_runtime::image::Dtype;
 use mote_runtime::{Error, Image, Limits, Session};
 use sha2::{Digest, Sha256};
 
@@ -32,7 +33,8 @@ const SHADES: &[u8; 10] = b" .:-=+*#%@";
 /// | `top` | the largest values of output 0 of the last run, each `index:integer` |
 /// | `output_sha256` | with `--sha256`: SHA-256 of all outputs of all runs in order |
 ///
-/// Integers are hashed, read and written little-endian.
+/// Integers are hashed, read and written little-endian. What a net keeps from one run to the next it keeps through all of
+/// them: they are a stream.
 pub(crate) fn run<'l, W: Write, C: Counter, P: OutputPin>(
     meter: &mut Meter<'_, W, C, P>,
     line: &'l str,
@@ -51,7 +53,7 @@ pub(crate) fn run<'l, W: Write, C: Counter, P: OutputPin>(
     let mut sources = Files::new();
     for (name, index) in from.iter().zip(0..) {
         let file = File::read(name).ok_or(Failure::File(name))?;
-        let expected = input(&mut session, index)?.len().saturating_mul(command.runs as usize);
+        let expected = session.input_bytes(index)?.len().saturating_mul(command.runs as usize);
         let found = file.len();
         if found != expected {
             return Err(Failure::InputBytes { found, expected });
@@ -67,7 +69,7 @@ pub(crate) fn run<'l, W: Write, C: Counter, P: OutputPin>(
     for run in 0..command.runs {
         let mut random = Lcg(command.seed.wrapping_add(run).into());
         for index in 0..inputs {
-            let values = input(&mut session, index as u32)?;
+            let values = session.input_bytes(index as u32)?;
             match (sources.get_mut(index), from.get(index)) {
                 (Some(file), Some(name)) => file.fill(values).ok_or(Failure::File(name))?,
                 _ => values.fill_with(|| random.byte()),
@@ -76,7 +78,7 @@ pub(crate) fn run<'l, W: Write, C: Counter, P: OutputPin>(
         meter.measure(|| session.run())?;
         let mut one = Sha256::new();
         for index in 0..outputs {
-            let values = output(&mut session, index as u32)?;
+            let values = session.output_bytes(index as u32)?;
             if command.sha256 {
                 all.update(values);
             }
@@ -93,13 +95,15 @@ pub(crate) fn run<'l, W: Write, C: Counter, P: OutputPin>(
     }
 
     let console = &mut meter.board.console;
+    let dtype = image.ports().outputs().next().ok_or(Error::Port { index: 0 })?.dtype;
+    let last = session.output_bytes(0)?;
     if command.text > 0 {
-        text(console, output(&mut session, 0)?, command.text as usize);
+        text(console, last, dtype, command.text as usize);
     }
     print::number(console, "runs", command.runs.into());
     let instructions = meter.instructions.checked_div(command.runs.into()).unwrap_or(0);
     print::number(console, "instructions_per_inference", instructions);
-    top(console, output(&mut session, 0)?, command.top);
+    top(console, last, dtype, command.top);
     app::memory(console, arena_bytes, arena);
     if command.sha256 {
         app::digest(console, "output_sha256", &all.finalize());
@@ -120,31 +124,30 @@ impl Lcg {
     }
 }
 
-/// The bytes of an input.
-fn input<'s>(session: &'s mut Session<'_>, index: u32) -> Result<&'s mut [u8], Error> {
-    let values = session.input(index)?;
-    bytemuck::try_cast_slice_mut(values).map_err(|_| Error::Port { index })
-}
-
-/// The bytes of an output.
-fn output<'s>(session: &'s mut Session<'_>, index: u32) -> Result<&'s [u8], Error> {
-    let values = session.output(index)?;
-    bytemuck::try_cast_slice(values).map_err(|_| Error::Port { index })
-}
-
-/// What the bytes of an output stand for.
-fn integers(bytes: &[u8]) -> impl Iterator<Item = i32> {
-    bytes.iter().map(|b| i32::from(*b as i8))
+/// What the bytes of a port stand for.
+fn integers(bytes: &[u8], dtype: Dtype) -> impl Iterator<Item = i32> {
+    let width = match dtype {
+        Dtype::I32 => 4,
+        Dtype::I16 => 2,
+        _ => 1,
+    };
+    bytes.chunks(width).map(move |b| match *b {
+        [low] if dtype == Dtype::U8 => low.into(),
+        [low] => (low as i8).into(),
+        [low, high] => i16::from_le_bytes([low, high]).into(),
+        [a, b, c, d] => i32::from_le_bytes([a, b, c, d]),
+        _ => 0,
+    })
 }
 
 /// Prints the `count` largest values, the first of equal ones first. One pass for each: there is no room to sort in.
-fn top(console: &mut impl Write, bytes: &[u8], count: u32) {
+fn top(console: &mut impl Write, bytes: &[u8], dtype: Dtype, count: u32) {
     print::text(console, "top");
     let mut before = "=";
     let mut last = None;
     for _ in 0..count {
         // By falling value and rising index; what has been printed comes before `last`.
-        let rest = (0u32..).zip(integers(bytes)).map(|(at, value)| (core::cmp::Reverse(value), at));
+        let rest = (0u32..).zip(integers(bytes, dtype)).map(|(at, value)| (core::cmp::Reverse(value), at));
         let Some(next) = rest.filter(|key| last.is_none_or(|last| *key > last)).min() else { break };
         last = Some(next);
         let (core::cmp::Reverse(value), at) = next;
@@ -157,13 +160,19 @@ fn top(console: &mut impl Write, bytes: &[u8], count: u32) {
     print::text(console, "\n");
 }
 
-/// Prints values as characters, the least light and the largest dark, `width` in a line. Each twice: characters are about
-/// twice as high as wide.
-fn text(console: &mut impl Write, bytes: &[u8], width: usize) {
+/// Prints values as characters, the least that the type has light and the largest dark, `width` in a line. Each twice:
+/// characters are about twice as high as wide.
+fn text(console: &mut impl Write, bytes: &[u8], dtype: Dtype, width: usize) {
     let mut column = 0;
-    for value in integers(bytes) {
-        let shade = usize::try_from((value + 128) * SHADES.len() as i32 / 256).unwrap_or(0);
-        let shade = SHADES.get(shade).copied().unwrap_or(b'?');
+    for value in integers(bytes, dtype) {
+        let byte = match dtype {
+            Dtype::U8 => value,
+            Dtype::I16 => (value >> 8) + 128,
+            Dtype::I32 => (value >> 24) + 128,
+            _ => value + 128,
+        };
+        let shade = (byte as u32).wrapping_mul(SHADES.len() as u32) >> 8;
+        let shade = SHADES.get(shade as usize).copied().unwrap_or(b'?');
         print::bytes(console, &[shade, shade]);
         column += 1;
         if column == width {
@@ -189,15 +198,24 @@ mod tests {
     #[test]
     fn the_largest_values_come_first() {
         let values = [3i8, -128, 127, 3, 127].map(|v| v as u8);
-        assert_eq!(printed(|out| top(out, &values, 4)), "top=2:127,4:127,0:3,3:3\n");
-        assert_eq!(printed(|out| top(out, &values, 9)), "top=2:127,4:127,0:3,3:3,1:-128\n");
-        assert_eq!(printed(|out| top(out, &[], 3)), "top\n");
+        assert_eq!(printed(|out| top(out, &values, Dtype::I8, 4)), "top=2:127,4:127,0:3,3:3\n");
+        assert_eq!(printed(|out| top(out, &values, Dtype::I8, 9)), "top=2:127,4:127,0:3,3:3,1:-128\n");
+        assert_eq!(printed(|out| top(out, &[], Dtype::I8, 3)), "top\n");
+    }
+
+    #[test]
+    fn types() {
+        let read = |bytes: &[u8], dtype| integers(bytes, dtype).collect::<Vec<_>>();
+        assert_eq!(read(&[0xFF, 1], Dtype::I8), [-1, 1]);
+        assert_eq!(read(&[0xFF, 1], Dtype::U8), [255, 1]);
+        assert_eq!(read(&[0xFE, 0xFF, 0, 1], Dtype::I16), [-2, 256]);
+        assert_eq!(read(&[0xFE, 0xFF, 0xFF, 0xFF], Dtype::I32), [-2]);
     }
 
     #[test]
     fn shades() {
         let values = [-128i8, 127, 0, -1, 12].map(|v| v as u8);
-        assert_eq!(printed(|out| text(out, &values, 2)), "  @@\n++==\n++\n");
+        assert_eq!(printed(|out| text(out, &values, Dtype::I8, 2)), "  @@\n++==\n++\n");
     }
 
     #[test]

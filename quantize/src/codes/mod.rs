@@ -37,7 +37,7 @@ impl Coding {
 }
 
 /// A coded matrix, in the streams of the image.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CodedMatrix {
     /// 4 or 8.
     pub bits: u8,
@@ -56,7 +56,7 @@ pub struct CodedMatrix {
 }
 
 /// What coding a matrix lost, and the proof that its sums fit.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Stats {
     /// ||W - W'|| / ||W||.
     pub relative_error: f64,

@@ -2,10 +2,10 @@
 //! ops, written with [`Builder`].
 
 mod llama;
-mod tflite;
+mod net;
 
 pub use llama::{Ranges, hadamard, llama};
-pub use tflite::{Constant, Net, tflite};
+pub use net::{Constant, Net, net};
 
 use crate::import::Role;
 use crate::plan::{self, Access, Stretch};

@@ -14,7 +14,7 @@ pub mod program;
 pub mod tensors;
 
 pub use header::{MAGIC, VERSION, section};
-pub use io::{Port, Ports};
+pub use io::{Element, Port, Ports};
 pub use plan::{Limits, Plan, Slot};
 pub use program::{Entry, Op, Program};
 pub use tensors::{Coded, Dtype, TensorDesc, Vector16};
@@ -97,7 +97,7 @@ impl<'a> Image<'a> {
         if HAS_PORTS {
             self.ports.check(self)?;
         }
-        for id in [entry::BODY, entry::HEAD, entry::RUN] {
+        for id in [entry::BODY, entry::HEAD, entry::RUN, entry::RESET] {
             for (index, op) in self.program.entry(id).into_iter().flatten() {
                 ops::check_rows(self, &op, id).ok_or(Error::Op { index, code: op.code })?;
             }

@@ -25,7 +25,7 @@ pub const ARGS: usize = 11;
 /// An argument that names no tensor or slot.
 pub const NONE: u32 = u32::MAX;
 
-/// Entry points: two of language models, one of everything else.
+/// Entry points: two of language models, two of everything else.
 pub mod entry {
     /// Runs the tokens of a step through all layers: embeddings to the last residual, caches filled.
     pub const BODY: u32 = 1;
@@ -33,6 +33,9 @@ pub mod entry {
     pub const HEAD: u32 = 2;
     /// Computes the outputs from the inputs (`image::io`).
     pub const RUN: u32 = 3;
+    /// Gives the slots that live from one run to the next their first contents: runs once before the first run, and at
+    /// `Session::reset`. A program whose runs keep nothing has none.
+    pub const RESET: u32 = 4;
 }
 
 /// A named stretch of ops.

@@ -54,11 +54,13 @@ pub enum Dtype {
     N4 = 5,
     /// 8-bit codes with group scales.
     N8 = 6,
+    /// Unsigned bytes.
+    U8 = 7,
 }
 
 impl Dtype {
     pub(super) fn of(code: u8) -> Option<Self> {
-        [Self::I8, Self::I16, Self::I32, Self::U64, Self::N4, Self::N8].into_iter().find(|d| *d as u8 == code)
+        [Self::I8, Self::I16, Self::I32, Self::U64, Self::N4, Self::N8, Self::U8].into_iter().find(|d| *d as u8 == code)
     }
 }
 
@@ -85,7 +87,7 @@ impl TensorDesc {
     pub fn data_bytes(dtype: Dtype, dims: [u32; 4]) -> Option<u64> {
         let count = dims.iter().try_fold(1u64, |n, d| n.checked_mul(u64::from(*d)))?;
         let code_bits = match dtype {
-            Dtype::I8 => return Some(count),
+            Dtype::I8 | Dtype::U8 => return Some(count),
             Dtype::I16 => return count.checked_mul(2),
             Dtype::I32 => return count.checked_mul(4),
             Dtype::U64 => return count.checked_mul(8),

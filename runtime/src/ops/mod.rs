@@ -11,10 +11,13 @@ pub mod attention;
 pub mod average_pool2d;
 pub mod cache;
 pub mod conv2d;
+pub mod copy;
 pub mod depthwise_conv2d;
 pub mod embed;
+pub mod fill;
 pub mod fully_connected;
 pub mod glu;
+pub mod lookup;
 pub mod matmul;
 pub mod max_pool2d;
 pub mod quantize;
@@ -22,6 +25,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod select_row;
 pub mod softmax;
+mod tensor;
 mod window;
 
 use core::ops::Range;
@@ -66,8 +70,8 @@ pub static DECODER: [&OpDef; 9] = [
     &glu::OP,
 ];
 
-/// Ops of int8 convolutional nets, as TensorFlow Lite defines them.
-pub static CONVNET: [&OpDef; 7] = [
+/// Ops of nets of int8 and int16, as TensorFlow Lite defines them.
+pub static CONVNET: [&OpDef; 10] = [
     &conv2d::OP,
     &depthwise_conv2d::OP,
     &fully_connected::OP,
@@ -75,6 +79,9 @@ pub static CONVNET: [&OpDef; 7] = [
     &max_pool2d::OP,
     &add::OP,
     &softmax::OP,
+    &lookup::OP,
+    &copy::OP,
+    &fill::OP,
 ];
 
 /// Ops that an image may use.
@@ -169,7 +176,7 @@ pub fn check_rows(image: &Image<'_>, op: &Op, id: u32) -> Option<()> {
     match id {
         entry::BODY => ensure(def.slots.iter().all(|s| one(s) == Some(false))),
         entry::HEAD if def.code == select_row::OP.code => Some(()),
-        entry::HEAD | entry::RUN => ensure(def.slots.iter().all(|s| one(s) == Some(true))),
+        entry::HEAD | entry::RUN | entry::RESET => ensure(def.slots.iter().all(|s| one(s) == Some(true))),
         _ => Some(()),
     }
 }

@@ -146,6 +146,8 @@ pub struct Builder {
     pub head: Vec<Op>,
     /// Ops of a program without tokens; the entry point is there if this is not empty.
     pub run: Vec<Op>,
+    /// Ops that give state its first contents; the entry point is there if this is not empty.
+    pub reset: Vec<Op>,
     /// Inputs and outputs; the section is there if they are.
     pub ports: [Vec<Port>; 2],
     pub vocab: u32,
@@ -216,8 +218,13 @@ impl Builder {
     }
 
     pub fn i8_slot(&mut self, cols: usize) -> u32 {
+        self.plain_slot(Kind::I8, cols)
+    }
+
+    /// One tensor of I8, I16 or I32.
+    pub fn plain_slot(&mut self, kind: Kind, cols: usize) -> u32 {
         let cols = cols as u32;
-        self.slot(Slot { kind: Kind::I8, rows: Rows::One, frac: 0, cols, heads: 0, head_dim: 0, offset: [0; 4] })
+        self.slot(Slot { kind, rows: Rows::One, frac: 0, cols, heads: 0, head_dim: 0, offset: [0; 4] })
     }
 
     /// A plain tensor of bytes.
@@ -279,18 +286,22 @@ impl Builder {
             table.extend(TensorDesc { span, ..*desc }.to_bytes());
             weights.extend(bytes);
         }
-        let (body, head) = (self.body.len() as u32, self.head.len() as u32);
+        let parts = [&self.body, &self.head, &self.run, &self.reset];
+        let ids = [entry::BODY, entry::HEAD, entry::RUN, entry::RESET];
+        let (mut entries, mut first) = (Vec::new(), 0);
+        for (ops, id) in parts.into_iter().zip(ids) {
+            let count = ops.len() as u32;
+            if count > 0 || id == entry::BODY || id == entry::HEAD {
+                entries.push(Entry { id, first, count });
+            }
+            first += count;
+        }
         let mut program = Vec::new();
-        let run = self.run.len() as u32;
-        for word in [2 + u32::from(run > 0), body + head + run, 0, 0] {
+        for word in [entries.len() as u32, first, 0, 0] {
             program.extend(word.to_le_bytes());
         }
-        program.extend(Entry { id: entry::BODY, first: 0, count: body }.to_bytes());
-        program.extend(Entry { id: entry::HEAD, first: body, count: head }.to_bytes());
-        if run > 0 {
-            program.extend(Entry { id: entry::RUN, first: body + head, count: run }.to_bytes());
-        }
-        program.extend(self.body.iter().chain(&self.head).chain(&self.run).flat_map(Op::to_bytes));
+        program.extend(entries.iter().flat_map(Entry::to_bytes));
+        program.extend(parts.into_iter().flatten().flat_map(Op::to_bytes));
         let mut plan = self.plan().to_bytes().to_vec();
         plan.extend(self.slots.iter().flat_map(Slot::to_bytes));
         let mut sections = vec![

@@ -1,4 +1,5 @@
-//! A net on random inputs, and digests of its outputs: `infer X.mote [--runs N] [--seed N] [--each]`.
+//! A net on random inputs, and digests of its outputs: `infer X.mote [--runs N] [--seed N] [--each]`. What a net keeps from one
+//! run to the next it keeps through all of them.
 //!
 //! The boards' firmware prints the same, from the same generator; `cargo xtask test` compares them. `mote infer` runs a net on
 //! inputs of yours; this program needs neither the quantizer nor a tensor library, so it is built for other machines in seconds.
@@ -32,17 +33,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Knuth's MMIX generator: one stream a run, its highest byte.
         let mut state = u64::from(seed.wrapping_add(run));
         for index in 0..inputs {
-            session.input(index as u32)?.fill_with(|| {
+            session.input_bytes(index as u32)?.fill_with(|| {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                (state >> 56) as i8
+                (state >> 56) as u8
             });
         }
         session.run()?;
         let mut one = Sha256::new();
         for index in 0..outputs {
-            let bytes: Vec<u8> = session.output(index as u32)?.iter().map(|value| *value as u8).collect();
-            one.update(&bytes);
-            all.update(&bytes);
+            let bytes = session.output_bytes(index as u32)?;
+            one.update(bytes);
+            all.update(bytes);
         }
         if each {
             println!("run_sha256={}", hex(&one.finalize()));

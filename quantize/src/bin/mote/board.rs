@@ -184,19 +184,12 @@ fn net(args: &Run, image: &Image<'_>, folder: &Path) -> Result<Job> {
     }
     let mut line = String::new();
     for ((path, port), index) in args.input.iter().zip(&ports).zip(0..) {
-        let values = infer::read(path)?;
-        let elements = port.elements().unwrap_or(0) as usize;
-        let count = values.len() / elements.max(1);
-        let shape = port.shape();
-        if count == 0 || values.len() % elements != 0 {
-            bail!("{} has {} elements, input {index} is {shape:?}: {elements}", path.display(), values.len());
-        }
-        if index > 0 && count != runs as usize {
+        let (bytes, count) = infer::read_bytes(path, port, index)?;
+        if index > 0 && count != runs {
             bail!("{} is for {count} runs, the first input for {runs}", path.display());
         }
-        runs = u32::try_from(count)?;
+        runs = count;
         let name = format!("input{index}");
-        let bytes: Vec<u8> = values.iter().map(|value| *value as u8).collect();
         std::fs::write(folder.join(&name), bytes)?;
         line.push_str(&format!("--input {name} "));
     }
@@ -267,9 +260,8 @@ fn run(args: &Run) -> Result<ExitCode> {
 fn write_output(path: &Path, from: &Path, model: &Model, runs: u32) -> Result<()> {
     let mut port = model.image().ports().outputs().next().context("the net has no output")?;
     let bytes = std::fs::read(from).context("the board has written no output")?;
-    let values: Vec<i8> = bytes.iter().map(|byte| *byte as i8).collect();
     port.dims[0] *= runs;
-    infer::write(path, &values, &port)
+    infer::write_bytes(path, &bytes, &port)
 }
 
 /// Lines `key=value` as fields, what came before them as `text`; digests of single runs as a list.
