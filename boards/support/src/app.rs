@@ -166,7 +166,6 @@ fn report(console: &mut impl Write, failure: Failure<'_>) {
             Error::ContextFull { used, context } => ("context_full", Some(used.into()), Some(context.into())),
             Error::Port { index } => ("port", Some(index.into()), None),
             Error::PortType { found, expected, .. } => ("port_type", Some(found as u64), Some(expected as u64)),
-            Error::PortType { index, .. } => ("port_type", Some(index.into()), None),
             Error::Row { row, rows } => ("row", Some(row.into()), Some(rows.into())),
             _ => ("unknown", None, None),
         },
