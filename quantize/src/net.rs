@@ -1,32 +1,55 @@
-//! Nets that are quantized already: from a TensorFlow Lite file to an image, without a bit of change.
+//! Nets: from a file of another runtime to an image.
 
-use crate::import::tflite::Tflite;
-use crate::lower;
+use crate::graph::Graph;
+use crate::import;
+use crate::import::tflite::{Tflite, is_tflite};
+use crate::lower::{self, Dims};
 use crate::quantize::{Meta, QUANTIZER, QuantizeError, TensorReport, hex, write};
 use crate::write::Weights;
+use mote_runtime::fixed::tflite::Rounding;
 use mote_runtime::image::{Dtype, Ports, TensorDesc, section};
 use std::path::Path;
 
-/// Writes the image of `model` at `out`. Returns what the image says of itself and its bytes.
+/// What a net is quantized with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name of the model.
+    pub name: String,
+    /// Its licence.
+    pub license: Option<String>,
+    /// The rounding of TensorFlow Lite that a model of integers was made for.
+    pub rounding: Rounding,
+}
+
+/// Whether a file is a net of a kind that [`quantize`] takes.
+#[must_use]
+pub fn is_net(path: &Path) -> bool {
+    is_tflite(path)
+}
+
+/// The graph of a file, and its SHA-256.
+///
+/// # Errors
+/// [`import::ImportError`].
+pub fn graph(path: &Path) -> import::Result<(Graph, [u8; 32])> {
+    let model = Tflite::open(path)?;
+    Ok((model.graph()?, model.source_hash()?))
+}
+
+/// Writes the image of the net at `path`. Returns what the image says of itself and its bytes.
 ///
 /// # Errors
 /// [`QuantizeError`]; `out` is then as it was before.
-pub fn quantize(
-    model: &Tflite,
-    name: String,
-    license: Option<String>,
-    out: &Path,
-) -> Result<(Meta, u64), QuantizeError> {
-    let graph = model.graph()?;
-    let missing = |missing| QuantizeError::Unsupported { path: model.path().to_owned(), missing };
-    let net = lower::net(&graph).map_err(missing)?;
+pub fn quantize(path: &Path, settings: &Settings, out: &Path) -> Result<(Meta, u64), QuantizeError> {
+    let (graph, hash) = graph(path)?;
+    let missing = |missing| QuantizeError::Unsupported { path: path.to_owned(), missing };
+    let net = lower::net(&graph, settings.rounding).map_err(missing)?;
     let mut weights = Weights::begin(out)?;
     let mut descs = Vec::new();
     let mut tensors = Vec::new();
     for constant in &net.lowered.tensors {
         let span = weights.append(&constant.bytes)?;
-        let mut dims = [1; 4];
-        dims.iter_mut().zip(&constant.dims).for_each(|(to, from)| *to = *from as u32);
+        let dims = constant.dims();
         let rank = constant.dims.len() as u8;
         descs.push(TensorDesc { dtype: constant.dtype, rank, exponent: 0, dims, span, codebook: [0; 16] });
         tensors.push(TensorReport {
@@ -45,9 +68,9 @@ pub fn quantize(
     let parameters: usize = tensors.iter().map(parameters).sum();
     let bytes: u64 = tensors.iter().map(|t| t.bytes).sum();
     let meta = Meta {
-        name,
-        license,
-        source_sha256: hex(&model.source_hash()?),
+        name: settings.name.clone(),
+        license: settings.license.clone(),
+        source_sha256: hex(&hash),
         quantizer: QUANTIZER.to_owned(),
         config: None,
         bits: 8,

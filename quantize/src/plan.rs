@@ -8,6 +8,10 @@
 //!
 //! Sizes and offsets are vectors over `[1, batch, context, context * threads]` (`mote_runtime::image::plan`), so one slot
 //! lies below another only if it does in *every* coefficient: then it does for all limits, and one plan serves all.
+//! Programs without tokens have plain numbers, and slots that may overlap: [`net`].
+
+pub mod net;
+pub mod units;
 
 use mote_runtime::image::{Limits, plan::affine};
 
@@ -30,7 +34,7 @@ pub struct Stretch {
 }
 
 /// A slot's stretches of ops, first and last inclusive.
-type Lifetime = Vec<(usize, usize)>;
+pub type Lifetime = Vec<(usize, usize)>;
 
 /// When each slot's contents matter.
 ///

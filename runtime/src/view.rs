@@ -4,6 +4,7 @@
 //! the same rows, which slices cannot express.
 #![allow(unsafe_code)]
 
+use core::cell::Cell;
 use core::marker::PhantomData;
 use core::num::NonZeroUsize;
 use core::ops::Range;
@@ -60,6 +61,12 @@ pub fn as_i8(bytes: &[u8]) -> &[i8] {
 #[must_use]
 pub fn as_i8_mut(bytes: &mut [u8]) -> &mut [i8] {
     bytemuck::must_cast_slice_mut(bytes)
+}
+
+/// The bytes as elements that several views may read and write; `None` if address or length do not fit.
+#[must_use]
+pub fn as_cells<T: bytemuck::Pod>(bytes: &mut [u8]) -> Option<&[Cell<T>]> {
+    Some(Cell::from_mut(bytemuck::try_cast_slice_mut(bytes).ok()?).as_slice_of_cells())
 }
 
 /// Some columns of a row-major matrix, writable.

@@ -2,15 +2,24 @@
 //!
 //! Arguments: first slot (I8), second slot (I8), out slot (I8), multipliers of first, second and sum, their shifts (a byte
 //! each), zero points of first and second (a byte each), numbers without an input's zero point (`ops/window.rs`). Flag 1:
-//! single rounding. NUMERICS.md, "add".
+//! single rounding; 2: backward. NUMERICS.md, "add".
 
 use super::window::{self, SINGLE_ROUNDING};
-use super::{OpDef, Run, arg, bytes_arg, ensure, i8_arg, i8_cols};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, bytes_arg, ensure, i8_arg, turned};
 use crate::fixed::tflite::requantize;
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 15, name: "add", args: 9, flags: SINGLE_ROUNDING, slots: &[0, 1, 2], check, run };
+pub static OP: OpDef = OpDef {
+    code: 15,
+    name: "add",
+    args: 9,
+    flags: SINGLE_ROUNDING | BACKWARD,
+    slots: &[0, 1, 2],
+    overlap: Overlap::Elements(&[(0, 1), (0, 2), (1, 2)]),
+    check,
+    run,
+};
 
 /// Bits that both terms are moved up by before they are brought to one scale.
 const HEAD_ROOM: u32 = 20;
@@ -29,11 +38,11 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let [sa, sb, so, _] = bytes_arg(op, 6)?.map(|b| i32::from(b as i8));
     let [za, zb, ..] = bytes_arg(op, 7)?.map(|b| i32::from(b as i8));
     let (_, o) = window::numbers(op, 8)?;
-    let [x, y, to] = r.slots([&a, &b, &out])?;
-    for ((x, y), to) in i8_cols(&a, x)?.iter().zip(i8_cols(&b, y)?.iter()).zip(i8_cols(&out, to)?) {
-        let x = requantize((i32::from(*x) - za) << HEAD_ROOM, ma, sa, o.rounding);
-        let y = requantize((i32::from(*y) - zb) << HEAD_ROOM, mb, sb, o.rounding);
-        *to = o.clamp(requantize(x.wrapping_add(y), mo, so, o.rounding));
-    }
+    let [x, y, to] = r.cells([&a, &b, &out])?;
+    turned(op, x.iter().zip(y).zip(to), |((x, y), to)| {
+        let x = requantize((i32::from(x.get()) - za) << HEAD_ROOM, ma, sa, o.rounding);
+        let y = requantize((i32::from(y.get()) - zb) << HEAD_ROOM, mb, sb, o.rounding);
+        to.set(o.clamp(requantize(x.wrapping_add(y), mo, so, o.rounding)));
+    });
     Some(())
 }

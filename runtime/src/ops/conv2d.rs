@@ -2,16 +2,25 @@
 //!
 //! Arguments: in slot (I8), out slot (I8), weights (I8 `[out channels, kernel height, kernel width, in channels]`), channels
 //! (I32 `[out channels, 3]`: bias, multiplier, shift), input size, output size, steps, padding above | left << 16, numbers
-//! (`ops/window.rs`). Flag 1: single rounding. NUMERICS.md, "conv2d".
+//! (`ops/window.rs`). Flag 1: single rounding; 2: backward. NUMERICS.md, "conv2d".
 
 use super::window::{self, SINGLE_ROUNDING};
-use super::{OpDef, Run, arg, ensure, i8_arg, i8_cols};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, i8_arg};
 use crate::image::{Dtype, Image, Op};
 use crate::kernels::scalar::int8;
 use crate::view::as_i8;
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 10, name: "conv2d", args: 9, flags: SINGLE_ROUNDING, slots: &[0, 1], check, run };
+pub static OP: OpDef = OpDef {
+    code: 10,
+    name: "conv2d",
+    args: 9,
+    flags: SINGLE_ROUNDING | BACKWARD,
+    slots: &[0, 1],
+    overlap: Overlap::Units(&[(0, 1)]),
+    check,
+    run,
+};
 
 fn parts(image: &Image<'_>, op: &Op) -> Option<(int8::Window, u32)> {
     let [out_channels, kh, kw, in_channels] = window::weights(image, op, 2)?.dims;
@@ -33,6 +42,6 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (input, output) = (i8_arg(r.image, op, 0)?, i8_arg(r.image, op, 1)?);
     let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op, 3)?);
     let (zero_point, o) = window::numbers(op, 8)?;
-    let [from, to] = r.slots([&input, &output])?;
-    int8::conv2d(&g, (i8_cols(&input, from)?, zero_point), weights, channels, &o, i8_cols(&output, to)?)
+    let [from, to] = r.cells([&input, &output])?;
+    int8::conv2d(&g, (from, zero_point), weights, channels, &o, to)
 }

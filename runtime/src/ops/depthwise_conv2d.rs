@@ -1,19 +1,27 @@
 //! Depthwise 2D convolution of int8, TensorFlow Lite's `DEPTHWISE_CONV_2D`.
 //!
 //! Arguments as `conv2d`'s, the weights being I8 `[1, kernel height, kernel width, out channels]`; output channel c reads
-//! input channel `c / (out channels / in channels)`. Flag 1: single rounding. NUMERICS.md, "depthwise_conv2d".
+//! input channel `c / (out channels / in channels)`. Flag 1: single rounding; 2: backward. NUMERICS.md, "depthwise_conv2d".
 
 use core::num::NonZeroUsize;
 
 use super::window::{self, SINGLE_ROUNDING};
-use super::{OpDef, Run, arg, ensure, i8_arg, i8_cols};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, i8_arg};
 use crate::image::{Dtype, Image, Op};
 use crate::kernels::scalar::int8;
 use crate::view::as_i8;
 
 /// The op.
-pub static OP: OpDef =
-    OpDef { code: 11, name: "depthwise_conv2d", args: 9, flags: SINGLE_ROUNDING, slots: &[0, 1], check, run };
+pub static OP: OpDef = OpDef {
+    code: 11,
+    name: "depthwise_conv2d",
+    args: 9,
+    flags: SINGLE_ROUNDING | BACKWARD,
+    slots: &[0, 1],
+    overlap: Overlap::Units(&[(0, 1)]),
+    check,
+    run,
+};
 
 fn parts(image: &Image<'_>, op: &Op) -> Option<(int8::Window, u32, NonZeroUsize)> {
     let [one, kh, kw, out_channels] = window::weights(image, op, 2)?.dims;
@@ -35,7 +43,6 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (input, output) = (i8_arg(r.image, op, 0)?, i8_arg(r.image, op, 1)?);
     let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op, 3)?);
     let (zero_point, o) = window::numbers(op, 8)?;
-    let [from, to] = r.slots([&input, &output])?;
-    let x = (&*i8_cols(&input, from)?, zero_point);
-    int8::depthwise_conv2d(&g, multiplier, x, weights, channels, &o, i8_cols(&output, to)?)
+    let [from, to] = r.cells([&input, &output])?;
+    int8::depthwise_conv2d(&g, multiplier, (from, zero_point), weights, channels, &o, to)
 }

@@ -2,13 +2,14 @@
 //!
 //! Arguments: out slot (I32, a row a token), table (coded, [vocab, cols]).
 
-use super::{I32Rows, OpDef, Run, arg, ensure, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg};
 use crate::fixed::{saturate, shift_round};
 use crate::image::plan::{Kind, Rows};
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 1, name: "embed", args: 2, flags: 0, slots: &[0], check, run };
+pub static OP: OpDef =
+    OpDef { code: 1, name: "embed", args: 2, flags: 0, slots: &[0], overlap: Overlap::Apart, check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let out = slot_arg(image, op, 0, Kind::I32)?;

@@ -3,7 +3,7 @@
 //! Arguments: gate slot (I32), up slot (I32, the same shape), out slot: the gate slot's place with the result's
 //! fraction bits. NUMERICS.md, "glu".
 
-use super::{I32Rows, OpDef, Run, ensure, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, ensure, slot_arg};
 use crate::fixed::exp::exp2_neg_q16;
 use crate::fixed::rsqrt::recip;
 use crate::fixed::{saturate, shift_round};
@@ -11,7 +11,8 @@ use crate::image::plan::{Kind, Slot};
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 9, name: "glu", args: 3, flags: 0, slots: &[0, 1], check, run };
+pub static OP: OpDef =
+    OpDef { code: 9, name: "glu", args: 3, flags: 0, slots: &[0, 1], overlap: Overlap::Apart, check, run };
 
 /// log2(e) in Q30.
 const LOG2_E: u64 = 1_549_082_005;

@@ -4,12 +4,20 @@
 //! size, numbers with zero points 0 (`ops/window.rs`). NUMERICS.md, "pools".
 
 use super::window::{check_pool, run_pool};
-use super::{OpDef, Run};
+use super::{BACKWARD, OpDef, Overlap, Run};
 use crate::image::Op;
 
 /// The op.
-pub static OP: OpDef =
-    OpDef { code: 14, name: "max_pool2d", args: 8, flags: 0, slots: &[0, 1], check: check_pool, run };
+pub static OP: OpDef = OpDef {
+    code: 14,
+    name: "max_pool2d",
+    args: 8,
+    flags: BACKWARD,
+    slots: &[0, 1],
+    overlap: Overlap::Units(&[(0, 1)]),
+    check: check_pool,
+    run,
+};
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     run_pool(r, op, (i32::from(i8::MIN), i32::max), |largest, _| Some(largest))

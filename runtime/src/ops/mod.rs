@@ -26,8 +26,9 @@ pub mod rope;
 pub mod select_row;
 pub mod softmax;
 mod tensor;
-mod window;
+pub mod window;
 
+use core::cell::Cell;
 use core::ops::Range;
 
 use crate::error::{Error, Result};
@@ -49,13 +50,46 @@ pub struct OpDef {
     pub args: usize,
     /// Flags it knows. An image that uses another was made for a later runtime, and is refused.
     pub flags: u16,
-    /// Arguments that are slots, each of which must be apart from the others in the arena.
+    /// Arguments that are slots.
     pub slots: &'static [usize],
+    /// Which of them may overlap in the arena; all others lie apart.
+    pub overlap: Overlap,
     /// Checks an op of an image.
     pub check: fn(&Image<'_>, &Op) -> Option<()>,
     /// Runs it.
     pub run: fn(&mut Run<'_>, &Op) -> Option<()>,
 }
+
+/// Which slots of an op may overlap in the arena: pairs of arguments, an input before the output that may lie on it.
+///
+/// Such an op reads and writes single elements of the arena in a fixed order ([`Run::cells`]), so it cannot fault however its
+/// slots lie. Its numbers are right if what it writes is read by no later part of it; the quantizer plans the arena so
+/// (`quantize/src/plan/units.rs`), and may turn the order around ([`BACKWARD`]).
+#[derive(Clone, Copy, Debug)]
+pub enum Overlap {
+    /// None.
+    Apart,
+    /// Element `i` of the output follows from elements `i` of the inputs, and is written when those have been read. (Two
+    /// inputs may be a pair, too.)
+    Elements(&'static [(usize, usize)]),
+    /// The output is computed in *units* of at most four pixels side by side in a row, all channels; a unit may be written
+    /// in any order and while it is read.
+    Units(&'static [(usize, usize)]),
+}
+
+impl Overlap {
+    /// The pairs.
+    #[must_use]
+    pub fn pairs(self) -> &'static [(usize, usize)] {
+        match self {
+            Self::Apart => &[],
+            Self::Elements(pairs) | Self::Units(pairs) => pairs,
+        }
+    }
+}
+
+/// Flag of ops whose slots may overlap: units, or elements, from the last to the first.
+pub const BACKWARD: u16 = 2;
 
 /// Ops of language models.
 pub static DECODER: [&OpDef; 9] = [
@@ -181,20 +215,21 @@ pub fn check_rows(image: &Image<'_>, op: &Op, id: u32) -> Option<()> {
     }
 }
 
-/// Checks that the slots of an op lie apart from each other at these limits. In the arena they all do: it ends where the
-/// highest one does.
+/// Checks that the slots of an op lie apart from each other at these limits, but for those that may overlap. In the arena they
+/// all do: it ends where the highest one does.
 ///
 /// # Errors
 /// [`Error::Op`], [`Error::Slot`].
 pub fn check_arena(image: &Image<'_>, op: &Op, index: u32, limits: Limits) -> Result<()> {
     let bad = Error::Op { index, code: op.code };
     let range = |which: &usize| image.slot(arg(op, *which).ok_or(bad)?)?.range(limits).ok_or(bad);
-    let slots = image.op(op.code).ok_or(bad)?.slots;
-    for (i, a) in slots.iter().enumerate() {
-        let a = range(a)?;
-        for b in slots.iter().skip(i + 1) {
-            let b = range(b)?;
-            if a.start < b.end && b.start < a.end {
+    let def = image.op(op.code).ok_or(bad)?;
+    for (i, first) in def.slots.iter().enumerate() {
+        let a = range(first)?;
+        for second in def.slots.iter().skip(i + 1) {
+            let b = range(second)?;
+            let apart = a.end <= b.start || b.end <= a.start;
+            if !apart && !def.overlap.pairs().contains(&(*first, *second)) {
                 return Err(bad);
             }
         }
@@ -230,6 +265,18 @@ impl Run<'_> {
         split_slots(self.arena, self.limits, slots)
     }
 
+    /// The elements of several slots at once, wherever they lie: what one slot's cells are set to is what another's there
+    /// are.
+    pub(crate) fn cells<T: bytemuck::Pod, const N: usize>(&mut self, slots: [&Slot; N]) -> Option<[&[Cell<T>]; N]> {
+        let all = view::as_cells::<T>(self.arena)?;
+        let mut cells: [&[Cell<T>]; N] = [&[]; N];
+        for (to, slot) in cells.iter_mut().zip(slots) {
+            let start = usize::try_from(slot.range(self.limits)?.start).ok()? / size_of::<T>();
+            *to = all.get(start..)?.get(..slot.cols as usize)?;
+        }
+        Some(cells)
+    }
+
     /// Rows of a slot that this step uses.
     pub(crate) fn rows_of(&self, slot: &Slot) -> usize {
         if slot.rows == Rows::Batch { self.rows as usize } else { 1 }
@@ -248,6 +295,11 @@ pub(crate) fn split_slots<'a, const N: usize>(
         *range = usize::try_from(start).ok()?..usize::try_from(end).ok()?;
     }
     arena.get_disjoint_mut(ranges).ok()
+}
+
+/// Calls `each` for all items in an op's order: the last first if its flag [`BACKWARD`] says so.
+pub(crate) fn turned<T>(op: &Op, items: impl DoubleEndedIterator<Item = T>, each: impl FnMut(T)) {
+    if op.flags & BACKWARD == 0 { items.for_each(each) } else { items.rev().for_each(each) }
 }
 
 /// Argument `which` of an op.

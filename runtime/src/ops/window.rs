@@ -8,14 +8,14 @@
 
 use core::num::NonZeroUsize;
 
-use super::{Run, arg, bytes_arg, ensure, i8_arg, i8_cols};
+use super::{BACKWARD, Run, arg, bytes_arg, ensure, i8_arg};
 use crate::fixed::tflite::Rounding;
 use crate::image::plan::Slot;
 use crate::image::{Dtype, Image, Op, TensorDesc};
 use crate::kernels::scalar::int8::{self, Axis, Channel, Output, Window};
 
 /// Flag: the product is rounded once, not twice (`fixed::tflite::Rounding`).
-pub(crate) const SINGLE_ROUNDING: u16 = 1;
+pub const SINGLE_ROUNDING: u16 = 1;
 
 /// Sums of so many products of int8 by int8 less a zero point fit int32.
 const MOST_PRODUCTS: u64 = 1 << 16;
@@ -27,8 +27,9 @@ fn pair(op: &Op, which: usize) -> Option<[usize; 2]> {
 }
 
 /// The window whose sizes begin at argument `at`: input size, output size, steps, padding above and left.
-/// With `kernel` taps down and across; `channels` of the input follow from its slot.
-pub(crate) fn window(op: &Op, at: usize, kernel: [usize; 2], input: &Slot) -> Option<Window> {
+/// With `kernel` taps down and across; `channels` of the input follow from its slot. `None` for what is no window of it.
+#[must_use]
+pub fn window(op: &Op, at: usize, kernel: [usize; 2], input: &Slot) -> Option<Window> {
     let ([ih, iw], [oh, ow], [ph, pw]) = (pair(op, at)?, pair(op, at + 1)?, pair(op, at + 3)?);
     let [sh, sw, dh, dw] = bytes_arg(op, at + 2)?.map(usize::from);
     let axis = |input, output, kernel, stride, dilation, pad| {
@@ -44,7 +45,22 @@ pub(crate) fn window(op: &Op, at: usize, kernel: [usize; 2], input: &Slot) -> Op
     let x = axis(iw, ow, kernel[1], sw, dw, pw)?;
     let pixels = ih.checked_mul(iw)?;
     let channels = (input.cols as usize).checked_div(pixels)?;
-    (channels != 0 && channels.checked_mul(pixels)? == input.cols as usize).then_some(Window { y, x, channels })
+    let backward = op.flags & BACKWARD != 0;
+    (channels != 0 && channels.checked_mul(pixels)? == input.cols as usize).then_some(Window {
+        y,
+        x,
+        channels,
+        backward,
+    })
+}
+
+/// The window of a fully connected layer: one tap on each row of `features` elements of `input`.
+#[must_use]
+pub fn rows(op: &Op, features: u32, input: &Slot) -> Option<Window> {
+    let rows = input.cols.checked_div(features)?;
+    let whole = rows != 0 && rows.checked_mul(features)? == input.cols;
+    let (y, x) = (Axis::each(1), Axis::each(rows as usize));
+    whole.then_some(Window { y, x, channels: features as usize, backward: op.flags & BACKWARD != 0 })
 }
 
 /// Checks that `out` holds `channels` of the window's output.
@@ -77,14 +93,15 @@ pub(crate) fn channels<'a>(image: &Image<'a>, op: &Op, which: usize) -> Option<&
     Some(image.raw(arg(op, which)?, Dtype::I32)?.as_chunks::<4>().0.as_chunks::<3>().0)
 }
 
-/// A pool's window: sizes from argument 2 on, the kernel's at 6.
-fn pool(image: &Image<'_>, op: &Op) -> Option<Window> {
-    window(op, 2, pair(op, 6)?, &i8_arg(image, op, 0)?)
+/// A pool's window over `input`: sizes from argument 2 on, the kernel's at 6.
+#[must_use]
+pub fn pool(op: &Op, input: &Slot) -> Option<Window> {
+    window(op, 2, pair(op, 6)?, input)
 }
 
 /// Checks a pool: input and output have one scale and zero point, so it works on their integers.
 pub(crate) fn check_pool(image: &Image<'_>, op: &Op) -> Option<()> {
-    let g = pool(image, op)?;
+    let g = pool(op, &i8_arg(image, op, 0)?)?;
     ensure_output(&g, g.channels, &i8_arg(image, op, 1)?)?;
     let [_, _, down, across] = bytes_arg(op, 4)?;
     let (zero_in, o) = numbers(op, 7)?;
@@ -98,10 +115,10 @@ pub(crate) fn run_pool(
     fold: (i32, fn(i32, i32) -> i32),
     result: impl Fn(i32, i32) -> Option<i32>,
 ) -> Option<()> {
-    let g = pool(r.image, op)?;
     let (input, output) = (i8_arg(r.image, op, 0)?, i8_arg(r.image, op, 1)?);
+    let g = pool(op, &input)?;
     let (_, o) = numbers(op, 7)?;
-    let [from, to] = r.slots([&input, &output])?;
+    let [from, to] = r.cells([&input, &output])?;
     let clamped = |folded: i32, count: i32| Some(o.clamp(result(folded, count)?));
-    int8::pool2d(&g, i8_cols(&input, from)?, fold, clamped, i8_cols(&output, to)?)
+    int8::pool2d(&g, from, fold, clamped, to)
 }

@@ -4,10 +4,10 @@ use crate::args::{print_json, progress, size};
 use anyhow::{Context, Result, bail};
 use mote_quantize::calibrate;
 use mote_quantize::codes::Coding;
-use mote_quantize::import::tflite::Tflite;
 use mote_quantize::import::{self, Role, tokenizer};
 use mote_quantize::net;
 use mote_quantize::quantize::{Meta, Settings, quantize};
+use mote_runtime::fixed::tflite::Rounding;
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,24 @@ enum Codebook {
     Learned,
     /// -8 to 7: the fastest on cores without table look-ups
     Uniform,
+}
+
+/// How TensorFlow Lite was built that a model of integers was made for.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum TfliteRounding {
+    /// Products are rounded twice: TensorFlow Lite's default
+    Double,
+    /// Once (TFLITE_SINGLE_ROUNDING)
+    Single,
+}
+
+impl From<TfliteRounding> for Rounding {
+    fn from(rounding: TfliteRounding) -> Self {
+        match rounding {
+            TfliteRounding::Double => Self::Double,
+            TfliteRounding::Single => Self::Single,
+        }
+    }
 }
 
 /// The arguments.
@@ -56,6 +74,9 @@ pub struct Args {
     /// Tokenizer: tokenizer.json, tokenizer.model, llama2.c's tokenizer.bin, or GGUF [default: beside the model]
     #[arg(long)]
     tokenizer: Option<PathBuf>,
+    /// Rounding that a TensorFlow Lite model of integers was made for
+    #[arg(long, value_enum, default_value_t = TfliteRounding::Double)]
+    rounding: TfliteRounding,
     /// Name of the model [default: the file's]
     #[arg(long)]
     name: Option<String>,
@@ -95,8 +116,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
     let stem = args.model.file_stem().or(args.model.file_name()).map(|n| n.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "model".into());
-    if import::tflite::is_tflite(&args.model) {
-        let (meta, bytes) = net::quantize(&Tflite::open(&args.model)?, name, args.license.clone(), &args.out)?;
+    if net::is_net(&args.model) {
+        let settings = net::Settings { name, license: args.license.clone(), rounding: args.rounding.into() };
+        let (meta, bytes) = net::quantize(&args.model, &settings, &args.out)?;
         return report(args, &meta, bytes, start);
     }
     let model = import::open_model(&args.model)?;

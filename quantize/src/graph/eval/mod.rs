@@ -15,6 +15,8 @@ mod recurrent;
 mod reduce;
 mod resize;
 
+pub(crate) use elementwise::function;
+
 use super::{DType, Data, Graph, Node, Op, Tensor, Value, ValueId, shape};
 use std::borrow::Cow;
 use std::sync::Arc;

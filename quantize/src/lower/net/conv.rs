@@ -1,7 +1,7 @@
 //! Convolutions, fully connected layers, pools.
 
 use super::fixed::quantize_multiplier;
-use super::{Affine, Constant, Context, Lowering, ints, pair, word};
+use super::{Affine, Context, Lowering, ints, pair, word};
 use crate::graph::{DType, Node, Op, PoolKind, Value, Window};
 use mote_runtime::image::Dtype;
 use mote_runtime::ops;
@@ -45,7 +45,7 @@ impl Context<'_> {
             bytes.extend(shift.to_le_bytes());
         }
         let name = format!("{} (bias, multiplier, shift)", w.name);
-        Ok(self.builder.tensor(Constant { name, dtype: Dtype::I32, dims: vec![count, 3], bytes }))
+        Ok(self.constant(&name, Dtype::I32, &[count, 3], bytes))
     }
 }
 

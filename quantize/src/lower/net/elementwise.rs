@@ -1,9 +1,31 @@
 //! Ops that work element by element, or row by row.
 
 use super::fixed::quantize_multiplier;
+use super::tables::table;
 use super::{Affine, Context, Lowering, word};
-use crate::graph::{Binary, Node, Op};
+use crate::graph::{Binary, Node, Op, Unary};
 use mote_runtime::ops;
+
+/// Functions of one number, and changes of scale.
+pub(super) fn unary(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
+    let f = match node.op {
+        Op::Unary(f) => f,
+        _ => Unary::Identity,
+    };
+    let (x, y) = (c.value(node, 0)?, c.made(node)?);
+    let from = c.input(node, 0)?;
+    if f == Unary::Identity && x.dtype == y.dtype && x.quant == y.quant {
+        c.slots.insert(node.outputs[0], from);
+        return Ok(());
+    }
+    let out = c.affine(y)?;
+    let mut table = table(f, c.affine(x)?, out, c.rounding)?;
+    let (min, max) = c.range(node, out);
+    table.iter_mut().for_each(|v| *v = (*v).clamp(min as i8, max as i8));
+    let to = c.output(node)?;
+    c.lookup(from, to, &node.kind, table);
+    Ok(())
+}
 
 pub(super) fn binary(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     match node.op {
@@ -14,10 +36,10 @@ pub(super) fn binary(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
 }
 
 fn add(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
-    let (x, y) = (c.input(node, 0)?, c.input(node, 1)?);
     let (a, b, made) = (c.value(node, 0)?, c.value(node, 1)?, c.made(node)?);
-    if x == y || a.shape != b.shape || a.shape != made.shape {
-        return Err(format!("adding {:?} to {:?} (other shapes, or a tensor to itself)", b.shape, a.shape));
+    let (x, y) = (c.broadcast(node, 0)?, c.broadcast(node, 1)?);
+    if x == y {
+        return Err("adding a tensor to itself".into());
     }
     let (a, b, out) = (c.affine(a)?, c.affine(b)?, c.affine(made)?);
     let twice = 2.0 * f64::from(a.scale.max(b.scale));

@@ -9,13 +9,15 @@ mod conv;
 mod elementwise;
 mod fixed;
 mod movement;
+mod tables;
 
 use super::{Builder, Lowered};
-use crate::graph::{DType, Data, Graph, Node, Op, Value, ValueId};
+use crate::graph::{DType, Data, Graph, Node, Op, State, Unary, Value, ValueId};
 use fixed::exact;
+use mote_runtime::fixed::tflite::Rounding;
 use mote_runtime::image::plan::{Kind, Rows};
 use mote_runtime::image::{Dtype, Port, program::entry};
-use mote_runtime::ops;
+use mote_runtime::ops::{self, window::SINGLE_ROUNDING};
 use std::collections::HashMap;
 
 /// A tensor of the image.
@@ -56,7 +58,13 @@ fn find(op: &Op) -> Lower {
         Op::Pool2d { .. } => conv::pool2d,
         Op::Binary(_) => elementwise::binary,
         Op::Softmax { .. } => elementwise::softmax,
+        Op::Unary(_) | Op::Requantize => elementwise::unary,
         Op::Reshape => movement::reshape,
+        Op::Transpose { .. } => movement::transpose,
+        Op::Slice { .. } => movement::slice,
+        Op::Concat { .. } => movement::concat,
+        Op::Expand => movement::expand,
+        Op::Pad { .. } => movement::pad,
         Op::Unsupported(_) => |_, node| match &node.op {
             Op::Unsupported(why) => Err(why.clone()),
             _ => Ok(()),
@@ -70,6 +78,7 @@ struct Context<'g> {
     builder: Builder<Constant>,
     /// Slots of the values that have been computed.
     slots: HashMap<ValueId, u32>,
+    rounding: Rounding,
 }
 
 /// An activation's one scale and zero point. Bytes of 0 to 255 lie in the arena as int8, less 128.
@@ -79,27 +88,37 @@ struct Affine {
     zero: i32,
 }
 
-/// Lowers a graph.
+/// Lowers a graph; `rounding` is that of TFLite which the model was made for.
 ///
 /// # Errors
 /// Everything that is not supported, one entry each.
-pub fn net(graph: &Graph) -> Result<Net, Vec<String>> {
+pub fn net(graph: &Graph, rounding: Rounding) -> Result<Net, Vec<String>> {
+    let graph = &integer_ends(graph);
     let mut missing = Vec::new();
-    let mut c = Context { graph, builder: Builder::default(), slots: HashMap::new() };
+    let mut c = Context { graph, builder: Builder::default(), slots: HashMap::new(), rounding };
     for input in &graph.inputs {
         if let Err(why) = c.new_slot(*input) {
             missing.push(format!("input \"{}\": {why}", graph.values[*input].name));
             c.stand_in(*input);
         }
     }
+    c.reset(&mut missing);
     c.builder.entry(entry::RUN);
+    let arrived = c.unsigned(&graph.inputs);
     for node in &graph.nodes {
         if let Err(why) = find(&node.op)(&mut c, node) {
             missing.push(format!("{} ({}): {why}", node.kind, node.name));
             node.outputs.iter().for_each(|output| c.stand_in(*output));
         }
     }
-    let (inputs, outputs) = (c.ports(&graph.inputs), c.ports(&graph.outputs));
+    for state in &graph.states {
+        if let Err(why) = c.leave(state) {
+            missing.push(format!("state \"{}\": {why}", state.name));
+        }
+    }
+    c.unsigned(&graph.outputs);
+    let inputs = c.ports(&graph.inputs, &arrived);
+    let outputs = c.ports(&graph.outputs, &[]);
     match (inputs, outputs) {
         (Ok(inputs), Ok(outputs)) if missing.is_empty() && !inputs.is_empty() && !outputs.is_empty() => {
             let slots = |ports: &[Port]| ports.iter().map(|p| p.slot).collect();
@@ -118,6 +137,30 @@ pub fn net(graph: &Graph) -> Result<Net, Vec<String>> {
     }
 }
 
+/// A graph whose first and last nodes change floats to integers and back, without them: the caller does that.
+fn integer_ends(graph: &Graph) -> Graph {
+    let mut graph = graph.clone();
+    let uses = graph.uses();
+    let mut left_out = vec![];
+    for (at, node) in graph.nodes.iter().enumerate() {
+        let (Op::Requantize, [Some(from)], [to]) = (&node.op, &node.inputs[..], &node.outputs[..]) else {
+            continue;
+        };
+        let float = |id: ValueId| graph.values[id].dtype == DType::F32 && graph.values[id].quant.is_none();
+        let (inputs, outputs) = (&mut graph.inputs, &mut graph.outputs);
+        if let Some(input) = inputs.iter_mut().find(|i| *i == from && float(*from) && uses[*from] == 1) {
+            *input = *to;
+            left_out.push(at);
+        } else if let Some(output) = outputs.iter_mut().find(|o| *o == to && float(*to) && uses[*to] == 1) {
+            *output = *from;
+            left_out.push(at);
+        }
+    }
+    let mut at = 0..;
+    graph.nodes.retain(|_| at.next().is_none_or(|at: usize| !left_out.contains(&at)));
+    graph
+}
+
 impl<'g> Context<'g> {
     /// The value of a node's input `which`.
     fn value(&self, node: &Node, which: usize) -> Lowering<&'g Value> {
@@ -132,30 +175,59 @@ impl<'g> Context<'g> {
         }
     }
 
-    /// Scale and zero point of an int8 activation.
+    /// Scale and zero point of an int8 activation, as its bytes lie in the arena.
     fn affine(&self, value: &Value) -> Lowering<Affine> {
         let quant = value.quant.as_ref().and_then(|q| q.single());
-        match (value.dtype, quant) {
-            (DType::I8, Some((scale, zero))) if scale > 0.0 && (-128..=127).contains(&zero) => {
-                Ok(Affine { scale, zero })
-            }
-            (DType::I8, _) => Err("an int8 tensor without one scale".into()),
-            (other, _) => Err(format!("a tensor of {other:?}")),
-        }
+        let (scale, zero) = quant.ok_or_else(|| match value.dtype {
+            DType::F32 => "a tensor of floats (a model of floats is quantized with --calibrate)".to_owned(),
+            other => format!("a tensor of {other:?} without one scale"),
+        })?;
+        let zero = match value.dtype {
+            DType::I8 => zero,
+            DType::U8 => zero.saturating_sub(128),
+            other => return Err(format!("a tensor of {other:?}")),
+        };
+        let fits = scale > 0.0 && (-128..=127).contains(&zero);
+        if fits { Ok(Affine { scale, zero }) } else { Err(format!("scale {scale}, zero point {zero}")) }
     }
 
-    /// A slot for a value, which must be integers with one scale.
+    /// The kind of slot that a value's elements lie in.
+    fn kind(&self, value: &Value) -> Lowering<Kind> {
+        if value.dtype == DType::U8 || value.dtype == DType::I8 {
+            self.affine(value)?;
+        }
+        movement::kind(value.dtype).ok_or_else(|| match value.dtype {
+            DType::F32 => "a tensor of floats (a model of floats is quantized with --calibrate)".to_owned(),
+            other => format!("a tensor of {other:?}"),
+        })
+    }
+
+    /// A slot of its own.
+    fn builder_slot(&mut self, kind: Kind, count: usize) -> u32 {
+        self.builder.slot(kind, Rows::One, count, 0)
+    }
+
+    /// A slot for a value.
     fn new_slot(&mut self, id: ValueId) -> Lowering<u32> {
         let value = &self.graph.values[id];
-        self.affine(value)?;
+        let kind = self.kind(value)?;
         let count = Some(value.count()).filter(|n| (1..1 << 28).contains(n));
         let count = count.ok_or_else(|| format!("a tensor of shape {:?}", value.shape))?;
-        if value.data.is_some() {
-            return Err("a constant where an activation is expected".into());
-        }
-        let slot = self.builder.slot(Kind::I8, Rows::One, count, 0);
+        let slot = self.builder_slot(kind, count);
         self.slots.insert(id, slot);
         Ok(slot)
+    }
+
+    /// The integer that stands for `real` in a value, as it lies in the arena.
+    fn quantized(&self, value: &Value, real: f32) -> Lowering<i32> {
+        match value.dtype {
+            DType::I8 | DType::U8 => Ok(self.affine(value)?.quantized(real)),
+            DType::I16 => {
+                let (scale, zero) = value.quant.as_ref().and_then(|q| q.single()).ok_or("int16 without a scale")?;
+                Ok((zero.saturating_add((real / scale).round() as i32)).clamp(-32_768, 32_767))
+            }
+            _ => Ok(real as i32),
+        }
     }
 
     /// A slot for a value that could not be lowered, so that what reads it is not blamed as well.
@@ -164,11 +236,110 @@ impl<'g> Context<'g> {
         self.slots.insert(id, slot);
     }
 
-    /// The slot of a node's input `which`.
-    fn input(&self, node: &Node, which: usize) -> Lowering<u32> {
-        let id = node.inputs.get(which).copied().flatten();
-        let slot = id.and_then(|id| self.slots.get(&id).copied());
-        slot.ok_or_else(|| format!("an input {which} that is a constant or left out"))
+    /// The slot of a node's input `which`; a constant is put into one.
+    fn input(&mut self, node: &Node, which: usize) -> Lowering<u32> {
+        let id = node.inputs.get(which).copied().flatten().ok_or_else(|| format!("input {which} left out"))?;
+        if let Some(slot) = self.slots.get(&id) {
+            return Ok(*slot);
+        }
+        let value = &self.graph.values[id];
+        let data = value.data.as_ref().ok_or_else(|| format!("an input {which} that nothing computes"))?;
+        let slot = self.new_slot(id)?;
+        // Another op that reads it fills a slot of its own: the bytes are in the arena no longer than they are needed.
+        self.slots.remove(&id);
+        self.fill_with(slot, value, data)?;
+        Ok(slot)
+    }
+
+    /// Fills a slot with a constant in the integers of `value`.
+    fn fill_with(&mut self, slot: u32, value: &Value, data: &Data) -> Lowering<()> {
+        let ints = match data {
+            Data::Int(ints) => ints,
+            Data::F32(_) => return Err("a constant of floats".into()),
+        };
+        if ints.len() != value.count() {
+            return Err(format!("{} numbers for {:?}", ints.len(), value.shape));
+        }
+        let in_arena = |v: &i64| if value.dtype == DType::U8 { v - 128 } else { *v };
+        if ints.iter().all(|v| *v == ints[0]) {
+            self.fill(slot, in_arena(&ints[0]) as i32);
+            return Ok(());
+        }
+        let (dtype, bytes): (Dtype, Vec<u8>) = match self.kind(value)? {
+            Kind::I8 => (Dtype::I8, ints.iter().map(|v| in_arena(v) as u8).collect()),
+            Kind::I16 => (Dtype::I16, ints.iter().flat_map(|v| (*v as i16).to_le_bytes()).collect()),
+            _ => (Dtype::I32, ints.iter().flat_map(|v| (*v as i32).to_le_bytes()).collect()),
+        };
+        let tensor = self.constant(&value.name, dtype, &[value.count()], bytes);
+        self.op(&ops::fill::OP, &[slot, 0, tensor], &[], slot);
+        Ok(())
+    }
+
+    /// Adds a tensor to the image.
+    fn constant(&mut self, name: &str, dtype: Dtype, dims: &[usize], bytes: Vec<u8>) -> u32 {
+        self.builder.tensor(Constant { name: name.to_owned(), dtype, dims: dims.to_vec(), bytes })
+    }
+
+    /// The entry point that gives states what they begin with; none where there are no states.
+    fn reset(&mut self, missing: &mut Vec<String>) {
+        if self.graph.states.is_empty() {
+            return;
+        }
+        self.builder.entry(entry::RESET);
+        for state in &self.graph.states {
+            let value = &self.graph.values[state.read];
+            let done = self.new_slot(state.read).and_then(|slot| {
+                self.builder.keep(slot);
+                self.fill_with(slot, value, &state.initial)
+            });
+            if let Err(why) = done {
+                missing.push(format!("state \"{}\": {why}", state.name));
+                self.stand_in(state.read);
+            }
+        }
+    }
+
+    /// Copies what a run leaves to the next to where that one begins.
+    fn leave(&mut self, state: &State) -> Lowering<()> {
+        let place = |id| self.slots.get(&id).copied().ok_or("a value that nothing computes");
+        let (from, to) = (place(state.write)?, place(state.read)?);
+        let (a, b) = (&self.graph.values[state.write], &self.graph.values[state.read]);
+        if a.count() != b.count() || a.quant != b.quant || a.dtype != b.dtype {
+            return Err(format!("a state of {:?} that becomes {:?}", b.shape, a.shape));
+        }
+        if from == to {
+            return Ok(());
+        }
+        self.copy(from, to, &movement::Box::all(a.count()), false)
+    }
+
+    /// Bytes of 0 to 255 become int8 as they arrive, and again as they leave. Returns the slots that they were in before.
+    fn unsigned(&mut self, ids: &[ValueId]) -> Vec<(ValueId, u32)> {
+        let mut before = vec![];
+        for id in ids {
+            let value = &self.graph.values[*id];
+            let Some(from) = self.slots.get(id).copied().filter(|_| value.dtype == DType::U8) else {
+                continue;
+            };
+            let to = self.builder_slot(Kind::I8, value.count());
+            self.lookup(from, to, "uint8 and int8", std::array::from_fn(|byte| (byte as u8 ^ 128) as i8));
+            before.push((*id, from));
+            self.slots.insert(*id, to);
+        }
+        before
+    }
+
+    /// Adds a function of int8 by its table.
+    fn lookup(&mut self, from: u32, to: u32, name: &str, table: [i8; 256]) {
+        let table = self.constant(name, Dtype::I8, &[256], table.map(|v| v as u8).to_vec());
+        self.op(&ops::lookup::OP, &[from, to, table], &[from], to);
+    }
+
+    /// Adds what brings the integers of one value to those of another.
+    fn rescale(&mut self, from: u32, x: &Value, to: u32, y: &Value) -> Lowering<()> {
+        let table = tables::table(Unary::Identity, self.affine(x)?, self.affine(y)?, self.rounding)?;
+        self.lookup(from, to, "change of scale", table);
+        Ok(())
     }
 
     /// A new slot for a node's one output.
@@ -177,11 +348,19 @@ impl<'g> Context<'g> {
         self.new_slot(node.outputs[0])
     }
 
-    fn ports(&self, ids: &[ValueId]) -> Lowering<Vec<Port>> {
+    /// Inputs or outputs; `elsewhere`: those that are not in their value's slot.
+    fn ports(&self, ids: &[ValueId], elsewhere: &[(ValueId, u32)]) -> Lowering<Vec<Port>> {
         let port = |id: &ValueId| {
-            let slot = self.slots.get(id).copied().ok_or("an input or output that nothing computes")?;
+            let moved = elsewhere.iter().find(|(of, _)| of == id).map(|(_, slot)| *slot);
+            let slot = moved.or(self.slots.get(id).copied()).ok_or("an input or output that nothing computes")?;
             let value = &self.graph.values[*id];
-            let Affine { scale, zero } = self.affine(value)?;
+            let dtype = match (value.dtype, self.kind(value)?) {
+                (DType::U8, _) => Dtype::U8,
+                (_, Kind::I8) => Dtype::I8,
+                (_, Kind::I16) => Dtype::I16,
+                _ => Dtype::I32,
+            };
+            let (scale, zero_point) = value.quant.as_ref().and_then(|q| q.single()).unwrap_or_default();
             let (mantissa, exponent) = exact(scale);
             // What has more dimensions is told as one.
             let count = [value.count()];
@@ -189,33 +368,38 @@ impl<'g> Context<'g> {
             let mut dims = [1; 4];
             dims.iter_mut().zip(shape).for_each(|(to, from)| *to = *from as u32);
             let rank = shape.len() as u8;
-            Ok(Port { slot, dtype: Dtype::I8, rank, zero_point: zero, mantissa, exponent, dims })
+            Ok(Port { slot, dtype, rank, zero_point, mantissa, exponent, dims })
         };
         ids.iter().map(port).collect()
     }
 
     /// Adds an op that reads slots and fills one.
     fn op(&mut self, def: &ops::OpDef, args: &[u32], reads: &[u32], write: u32) {
-        self.builder.op(def.code, 0, args, reads, &[write]);
+        let single = if self.rounding == Rounding::Single { def.flags & SINGLE_ROUNDING } else { 0 };
+        self.builder.op(def.code, single, args, reads, &[write]);
     }
 
     /// Adds a constant of int8.
     fn bytes(&mut self, name: &str, dims: &[usize], ints: impl Iterator<Item = i64>) -> u32 {
-        let bytes = ints.map(|v| v as u8).collect();
-        let (name, dims) = (name.to_owned(), dims.to_vec());
-        self.builder.tensor(Constant { name, dtype: Dtype::I8, dims, bytes })
+        self.constant(name, Dtype::I8, dims, ints.map(|v| v as u8).collect())
     }
 
     /// Least and largest output of a node: its fused activation in the integers of its output
     /// (TFLite's `CalculateActivationRangeQuantized`).
     fn range(&self, node: &Node, out: Affine) -> (i32, i32) {
-        let quantized = |real: f32| match real {
+        let [min, max] = node.clamp.unwrap_or([f32::NEG_INFINITY, f32::INFINITY]);
+        (out.quantized(min), out.quantized(max))
+    }
+}
+
+impl Affine {
+    /// The integer that stands for `real`, cut to int8.
+    fn quantized(&self, real: f32) -> i32 {
+        match real {
             f32::INFINITY => 127,
             f32::NEG_INFINITY => -128,
-            real => out.zero.saturating_add((real / out.scale).round() as i32),
-        };
-        let [min, max] = node.clamp.unwrap_or([f32::NEG_INFINITY, f32::INFINITY]).map(quantized);
-        (min.clamp(-128, 127), max.clamp(-128, 127))
+            real => self.zero.saturating_add((real / self.scale).round() as i32).clamp(-128, 127),
+        }
     }
 }
 

@@ -9,8 +9,11 @@
 //! ```
 //!
 //! A tap outside the image contributes nothing: padding is with the zero point. Images are [height, width, channels].
+//! Input and output are cells, since one may lie on the other: which overlaps leave the numbers right is the planner's
+//! business (`ops::Overlap`), and no overlap is a fault.
 //! These are not in the [`Kernels`](crate::kernels::Kernels) table: a firmware for language models would link them.
 
+use core::cell::Cell;
 use core::num::NonZeroUsize;
 use core::ops::Range;
 
@@ -34,8 +37,15 @@ pub struct Axis {
 }
 
 impl Axis {
+    /// One tap on each of `count` elements.
+    #[must_use]
+    pub fn each(count: usize) -> Self {
+        Self { input: count, output: count, kernel: 1, stride: 1, dilation: NonZeroUsize::MIN, pad: 0 }
+    }
+
     /// The taps of output `at` that lie inside, and the input element of the first of them.
-    fn taps(&self, at: usize) -> (Range<usize>, usize) {
+    #[must_use]
+    pub fn taps(&self, at: usize) -> (Range<usize>, usize) {
         let ceil = |n: usize| (n + self.dilation.get() - 1) / self.dilation;
         let start = at * self.stride;
         let before = self.pad.saturating_sub(start);
@@ -54,14 +64,26 @@ pub struct Window {
     pub x: Axis,
     /// Channels of the input.
     pub channels: usize,
+    /// From the last output pixel to the first.
+    pub backward: bool,
 }
 
 impl Window {
-    /// Calls `pixel` for each output pixel in order, with its taps: vertical, then horizontal (see [`Axis::taps`]).
-    fn pixels(&self, mut pixel: impl FnMut((Range<usize>, usize), (Range<usize>, usize)) -> Option<()>) -> Option<()> {
+    /// Calls `pixel` for each output pixel in order, with its taps, vertical, then horizontal (see [`Axis::taps`]), and its
+    /// `channels` cells of `out`.
+    fn pixels<T>(
+        &self,
+        out: &[Cell<T>],
+        channels: usize,
+        mut pixel: impl FnMut((Range<usize>, usize), (Range<usize>, usize), &[Cell<T>]) -> Option<()>,
+    ) -> Option<()> {
+        let turned = |at: usize, count: usize| if self.backward { count - 1 - at } else { at };
         for oy in 0..self.y.output {
+            let oy = turned(oy, self.y.output);
             for ox in 0..self.x.output {
-                pixel(self.y.taps(oy), self.x.taps(ox))?;
+                let ox = turned(ox, self.x.output);
+                let out = out.get((oy * self.x.output + ox) * channels..)?.get(..channels)?;
+                pixel(self.y.taps(oy), self.x.taps(ox), out)?;
             }
         }
         Some(())
@@ -101,26 +123,25 @@ impl Output {
 pub type Channel = [[u8; 4]; 3];
 
 /// `sum of w * (x - zero_point)` over the shorter of both. 65 536 products fit int32.
-fn dot(x: &[i8], w: &[i8], zero_point: i32) -> i32 {
-    x.iter().zip(w).fold(0, |acc: i32, (x, w)| acc.wrapping_add((i32::from(*x) - zero_point) * i32::from(*w)))
+fn dot(x: &[Cell<i8>], w: &[i8], zero_point: i32) -> i32 {
+    x.iter().zip(w).fold(0, |acc: i32, (x, w)| acc.wrapping_add((i32::from(x.get()) - zero_point) * i32::from(*w)))
 }
 
 /// 2D convolution: `x` [y.input, x.input, channels], `w` [out channels, y.kernel, x.kernel, channels].
 /// `None`: a shape does not fit its slice.
 pub fn conv2d(
     g: &Window,
-    (x, zero_point): (&[i8], i32),
+    (x, zero_point): (&[Cell<i8>], i32),
     w: &[i8],
     cs: &[Channel],
     o: &Output,
-    out: &mut [i8],
+    out: &[Cell<i8>],
 ) -> Option<()> {
     let filter = NonZeroUsize::new(g.y.kernel * g.x.kernel * g.channels)?.get();
-    let mut out = out.iter_mut();
-    g.pixels(|(rows, iy), (cols, ix)| {
+    g.pixels(out, cs.len(), |(rows, iy), (cols, ix), out| {
         // Taps side by side are side by side in memory, weights and image alike: one stretch a row.
         let together = if g.x.dilation.get() == 1 { cols.len().max(1) } else { 1 };
-        for (c, w) in cs.iter().zip(w.chunks(filter)) {
+        for ((c, w), out) in cs.iter().zip(w.chunks(filter)).zip(out) {
             let mut acc = 0i32;
             for (n, ky) in rows.clone().enumerate() {
                 let row = (iy + n * g.y.dilation.get()) * g.x.input;
@@ -130,7 +151,7 @@ pub fn conv2d(
                     acc = acc.wrapping_add(dot(x, w.get((ky * g.x.kernel + kx) * g.channels..)?, zero_point));
                 }
             }
-            *out.next()? = o.of(acc, c);
+            out.set(o.of(acc, c));
         }
         Some(())
     })
@@ -141,17 +162,16 @@ pub fn conv2d(
 pub fn depthwise_conv2d(
     g: &Window,
     multiplier: NonZeroUsize,
-    (x, zero_point): (&[i8], i32),
+    (x, zero_point): (&[Cell<i8>], i32),
     w: &[i8],
     cs: &[Channel],
     o: &Output,
-    out: &mut [i8],
+    out: &[Cell<i8>],
 ) -> Option<()> {
     /// Output channels whose sums are computed side by side, so that weights are read in order.
     const TILE: usize = 16;
-    let mut out = out.iter_mut();
-    g.pixels(|(rows, iy), (cols, ix)| {
-        for (tile, cs_tile) in cs.chunks(TILE).enumerate() {
+    g.pixels(out, cs.len(), |(rows, iy), (cols, ix), out| {
+        for (tile, (cs_tile, out)) in cs.chunks(TILE).zip(out.chunks(TILE)).enumerate() {
             let first = tile * TILE;
             let mut acc = [0i32; TILE];
             for (n, ky) in rows.clone().enumerate() {
@@ -161,65 +181,44 @@ pub fn depthwise_conv2d(
                     let w = w.get((ky * g.x.kernel + kx) * cs.len() + first..)?.get(..cs_tile.len())?;
                     if multiplier.get() == 1 {
                         for ((acc, x), w) in acc.iter_mut().zip(x.get(first..)?).zip(w) {
-                            *acc = acc.wrapping_add((i32::from(*x) - zero_point) * i32::from(*w));
+                            *acc = acc.wrapping_add((i32::from(x.get()) - zero_point) * i32::from(*w));
                         }
                     } else {
                         for ((acc, w), c) in acc.iter_mut().zip(w).zip(first..) {
-                            let x = i32::from(*x.get(c / multiplier)?);
+                            let x = i32::from(x.get(c / multiplier)?.get());
                             *acc = acc.wrapping_add((x - zero_point) * i32::from(*w));
                         }
                     }
                 }
             }
-            for (acc, c) in acc.into_iter().zip(cs_tile) {
-                *out.next()? = o.of(acc, c);
+            for ((acc, c), out) in acc.into_iter().zip(cs_tile).zip(out) {
+                out.set(o.of(acc, c));
             }
         }
         Some(())
     })
 }
 
-/// Fully connected: `x` [rows, in features], `w` [out features, in features].
-/// `None`: a shape does not fit its slice.
-pub fn fully_connected(
-    features: usize,
-    (x, zero_point): (&[i8], i32),
-    w: &[i8],
-    cs: &[Channel],
-    o: &Output,
-    out: &mut [i8],
-) -> Option<()> {
-    let features = NonZeroUsize::new(features)?.get();
-    let mut out = out.iter_mut();
-    for x in x.chunks(features) {
-        for (c, w) in cs.iter().zip(w.chunks(features)) {
-            *out.next()? = o.of(dot(x, w, zero_point), c);
-        }
-    }
-    Some(())
-}
-
 /// A pool: each channel's values inside the window are folded from `start` by `fold`; `finish` gets the result and how
 /// many there were. `None`: a shape does not fit its slice.
 pub fn pool2d(
     g: &Window,
-    x: &[i8],
+    x: &[Cell<i8>],
     (start, fold): (i32, fn(i32, i32) -> i32),
     finish: impl Fn(i32, i32) -> Option<i8>,
-    out: &mut [i8],
+    out: &[Cell<i8>],
 ) -> Option<()> {
-    let mut out = out.iter_mut();
-    g.pixels(|(rows, iy), (cols, ix)| {
+    g.pixels(out, g.channels, |(rows, iy), (cols, ix), out| {
         let count = (rows.len() * cols.len()) as i32;
-        for c in 0..g.channels {
+        for (c, out) in out.iter().enumerate() {
             let mut acc = start;
             for row in (iy..).take(rows.len()) {
                 let x = x.get((row * g.x.input + ix) * g.channels + c..)?;
                 for x in x.iter().step_by(g.channels.max(1)).take(cols.len()) {
-                    acc = fold(acc, i32::from(*x));
+                    acc = fold(acc, i32::from(x.get()));
                 }
             }
-            *out.next()? = finish(acc, count)?;
+            out.set(finish(acc, count)?);
         }
         Some(())
     })
