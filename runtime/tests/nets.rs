@@ -32,34 +32,14 @@ fn numbers(r: &mut Random, kind: Kind, n: usize) -> Vec<i64> {
     (0..n).map(|_| if edge { [least, largest][r.range(0, 1) as usize] } else { r.range(least, largest) }).collect()
 }
 
-fn put(bench: &mut Bench, slot: u32, values: &[i64]) {
-    let kind = bench.builder.slots[slot as usize].kind;
-    let bytes = bench.bytes(slot);
-    match kind {
-        Kind::I8 => bytes.iter_mut().zip(values).for_each(|(to, v)| *to = *v as u8),
-        Kind::I16 => bytemuck::cast_slice_mut(bytes).iter_mut().zip(values).for_each(|(to, v)| *to = *v as i16),
-        _ => bytemuck::cast_slice_mut(bytes).iter_mut().zip(values).for_each(|(to, v)| *to = *v as i32),
-    }
-}
-
-fn got(bench: &mut Bench, slot: u32) -> Vec<i64> {
-    let (kind, cols) = (bench.builder.slots[slot as usize].kind, bench.builder.slots[slot as usize].cols as usize);
-    let bytes = bench.bytes(slot);
-    match kind {
-        Kind::I8 => bytes[..cols].iter().map(|b| i64::from(*b as i8)).collect(),
-        Kind::I16 => bytemuck::cast_slice::<u8, i16>(bytes)[..cols].iter().map(|v| i64::from(*v)).collect(),
-        _ => bytemuck::cast_slice::<u8, i32>(bytes)[..cols].iter().map(|v| i64::from(*v)).collect(),
-    }
-}
-
 /// Runs the one op of `b`, its slots filled with `inputs`, and returns the slot `out`.
 fn run(b: &Builder, inputs: &[(u32, &[i64])], out: u32) -> Vec<i64> {
     let mut bench = Bench::new(b, limits(1, 1));
     for (slot, values) in inputs {
-        put(&mut bench, *slot, values);
+        bench.put(*slot, values);
     }
     bench.run(&b.run[0], 1);
-    got(&mut bench, out)
+    bench.got(out)
 }
 
 fn opens(b: &Builder) -> bool {
@@ -176,11 +156,7 @@ fn fill_is_the_page_s() {
             expected = vec![expected[0]; len];
             b.run.push(op(code("fill"), &[out, expected[0] as u32, NONE]));
         } else {
-            let tensor = match kind {
-                Kind::I8 => b.tensor8(&expected.iter().map(|v| *v as i8).collect::<Vec<_>>(), &[len]),
-                Kind::I16 => b.vector16(&expected.iter().map(|v| *v as i16).collect::<Vec<_>>(), 0),
-                _ => b.tensor32(&expected.iter().map(|v| *v as i32).collect::<Vec<_>>(), &[1, len]),
-            };
+            let tensor = b.constant(kind, &expected, &[len]);
             b.run.push(op(code("fill"), &[out, 0, tensor]));
         }
         assert_eq!(run(&b, &[], out), expected, "case {case}");

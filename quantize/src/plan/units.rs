@@ -15,8 +15,7 @@
 //!
 //! An element's own reads are over before it is written, so there `u` itself is left out of the reads.
 
-use mote_runtime::image::plan::Kind;
-use mote_runtime::image::{Op, Slot};
+use mote_runtime::image::{Dtype, Op, Slot};
 use mote_runtime::kernels::scalar::int8::{Axis, Window};
 use mote_runtime::ops::{self, Overlap, window};
 use std::ops::Range;
@@ -81,9 +80,10 @@ fn walk(units: &[Unit], after: usize) -> (i64, i64) {
 
 /// Bytes of an element; `None` for slots that are no plain tensors.
 fn element(slot: &Slot) -> Option<i64> {
-    match slot.kind {
-        Kind::I8 => Some(1),
-        _ => None,
+    match slot.plain()? {
+        Dtype::I16 => Some(2),
+        Dtype::I32 => Some(4),
+        _ => Some(1),
     }
 }
 

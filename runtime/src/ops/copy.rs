@@ -6,12 +6,13 @@
 //! stride may be 0 or negative. The output's other elements stay as they are. NUMERICS.md, "copy".
 
 use super::tensor::{element_bytes, tensor_arg, words};
-use super::{OpDef, Run, arg, ensure};
+use super::{OpDef, Overlap, Run, arg, ensure};
 use crate::image::plan::Slot;
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 18, name: "copy", args: 5, flags: 0, slots: &[0, 1], check, run };
+pub static OP: OpDef =
+    OpDef { code: 18, name: "copy", args: 5, flags: 0, slots: &[0, 1], overlap: Overlap::Apart, check, run };
 
 /// Most dimensions of a box.
 const RANK: usize = 6;

@@ -2,13 +2,22 @@
 //! from uint8 and back.
 //!
 //! Arguments: in slot (I8), out slot (I8, as many elements), table (I8 or U8, 256 values: of 0 to 127, then of -128 to -1).
-//! NUMERICS.md, "lookup".
+//! Flag 2: backward. NUMERICS.md, "lookup".
 
-use super::{OpDef, Run, arg, ensure, i8_arg};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, i8_arg, turned};
 use crate::image::{Dtype, Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 17, name: "lookup", args: 3, flags: 0, slots: &[0, 1], check, run };
+pub static OP: OpDef = OpDef {
+    code: 17,
+    name: "lookup",
+    args: 3,
+    flags: BACKWARD,
+    slots: &[0, 1],
+    overlap: Overlap::Elements(&[(0, 1)]),
+    check,
+    run,
+};
 
 fn table<'a>(image: &Image<'a>, op: &Op) -> Option<&'a [u8; 256]> {
     let index = arg(op, 2)?;
@@ -23,9 +32,7 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (input, output, table) = (i8_arg(r.image, op, 0)?, i8_arg(r.image, op, 1)?, table(r.image, op)?);
-    let [from, to] = r.slots([&input, &output])?;
-    for (to, from) in to.iter_mut().zip(from).take(output.cols as usize) {
-        *to = table[usize::from(*from)];
-    }
+    let [from, to] = r.cells::<u8, 2>([&input, &output])?;
+    turned(op, from.iter().zip(to), |(from, to)| to.set(table[usize::from(from.get())]));
     Some(())
 }

@@ -7,8 +7,10 @@
 //! `get`s cannot be proven away by the compiler, never in practice.
 
 pub mod add;
+pub mod arg_max;
 pub mod attention;
 pub mod average_pool2d;
+pub mod batch_matmul;
 pub mod cache;
 pub mod conv2d;
 pub mod copy;
@@ -16,16 +18,25 @@ pub mod depthwise_conv2d;
 pub mod embed;
 pub mod fill;
 pub mod fully_connected;
+pub mod gather;
 pub mod glu;
 pub mod lookup;
 pub mod matmul;
 pub mod max_pool2d;
+pub mod maximum;
+pub mod mul;
+pub mod prelu;
 pub mod quantize;
+pub mod reduce;
+pub mod requantize;
+pub mod resize;
 pub mod rms_norm;
 pub mod rope;
 pub mod select_row;
 pub mod softmax;
+pub mod squared_difference;
 mod tensor;
+pub mod top_k;
 pub mod window;
 
 use core::cell::Cell;
@@ -105,7 +116,7 @@ pub static DECODER: [&OpDef; 9] = [
 ];
 
 /// Ops of nets of int8 and int16, as TensorFlow Lite defines them.
-pub static CONVNET: [&OpDef; 10] = [
+pub static CONVNET: [&OpDef; 22] = [
     &conv2d::OP,
     &depthwise_conv2d::OP,
     &fully_connected::OP,
@@ -116,6 +127,18 @@ pub static CONVNET: [&OpDef; 10] = [
     &lookup::OP,
     &copy::OP,
     &fill::OP,
+    &mul::OP,
+    &maximum::OP,
+    &squared_difference::OP,
+    &reduce::OP,
+    &gather::OP,
+    &gather::SLOT,
+    &requantize::OP,
+    &arg_max::OP,
+    &top_k::OP,
+    &resize::OP,
+    &batch_matmul::OP,
+    &prelu::OP,
 ];
 
 /// Ops that an image may use.

@@ -227,6 +227,16 @@ impl Builder {
         self.slot(Slot { kind, rows: Rows::One, frac: 0, cols, heads: 0, head_dim: 0, offset: [0; 4] })
     }
 
+    /// A constant of int8, int16 or int32, as a slot of that kind would hold it.
+    pub fn constant(&mut self, kind: Kind, values: &[i64], dims: &[usize]) -> u32 {
+        let (dtype, size) = match kind {
+            Kind::I8 => (Dtype::I8, 1),
+            Kind::I16 => (Dtype::I16, 2),
+            _ => (Dtype::I32, 4),
+        };
+        self.shaped(dtype, dims, values.iter().flat_map(|v| v.to_le_bytes()[..size].to_vec()).collect())
+    }
+
     /// A plain tensor of bytes.
     pub fn tensor8(&mut self, values: &[i8], dims: &[usize]) -> u32 {
         let bytes = values.iter().map(|v| *v as u8).collect();
@@ -460,6 +470,28 @@ impl Bench {
         bytes[..2].copy_from_slice(&(scale.mant as u16).to_le_bytes());
         bytes[2..4].copy_from_slice(&(scale.exp as i16).to_le_bytes());
         bytes[16..16 + codes.len()].copy_from_slice(bytemuck::cast_slice(codes));
+    }
+
+    /// Writes the elements of a plain tensor's slot.
+    pub fn put(&mut self, slot: u32, values: &[i64]) {
+        let kind = self.builder.slots[slot as usize].kind;
+        let bytes = self.bytes(slot);
+        match kind {
+            Kind::I8 => bytes.iter_mut().zip(values).for_each(|(to, v)| *to = *v as u8),
+            Kind::I16 => bytemuck::cast_slice_mut(bytes).iter_mut().zip(values).for_each(|(to, v)| *to = *v as i16),
+            _ => bytemuck::cast_slice_mut(bytes).iter_mut().zip(values).for_each(|(to, v)| *to = *v as i32),
+        }
+    }
+
+    /// The elements of a plain tensor's slot.
+    pub fn got(&mut self, slot: u32) -> Vec<i64> {
+        let Slot { kind, cols, .. } = self.builder.slots[slot as usize];
+        let (bytes, cols) = (self.bytes(slot), cols as usize);
+        match kind {
+            Kind::I8 => bytes[..cols].iter().map(|b| i64::from(*b as i8)).collect(),
+            Kind::I16 => bytemuck::cast_slice::<u8, i16>(bytes)[..cols].iter().map(|v| i64::from(*v)).collect(),
+            _ => bytemuck::cast_slice::<u8, i32>(bytes)[..cols].iter().map(|v| i64::from(*v)).collect(),
+        }
     }
 
     /// Runs one op for `rows` rows from `position` on.
