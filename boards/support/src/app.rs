@@ -159,13 +159,19 @@ fn report(console: &mut impl Write, failure: Failure<'_>) {
             Error::Op { index, code: _ } => ("op", Some(index.into()), None),
             Error::Entry { id } => ("entry", Some(id.into()), None),
             Error::Absent { section } => ("absent_section", Some(section.into()), None),
+            #[cfg(feature = "decoder")]
             Error::Limits { max_context } => ("limits", None, Some(max_context.into())),
             Error::ArenaSize { found, needed } => ("arena_size", Some(found as u64), Some(needed)),
             Error::ArenaAlignment => ("arena_alignment", None, Some(16)),
+            #[cfg(feature = "decoder")]
             Error::Token { id, vocab } => ("token", Some(id.into()), Some(vocab.into())),
+            #[cfg(feature = "decoder")]
             Error::ContextFull { used, context } => ("context_full", Some(used.into()), Some(context.into())),
+            #[cfg(feature = "convnet")]
             Error::Port { index } => ("port", Some(index.into()), None),
+            #[cfg(feature = "convnet")]
             Error::PortType { found, expected, .. } => ("port_type", Some(found as u64), Some(expected as u64)),
+            #[cfg(feature = "decoder")]
             Error::Row { row, rows } => ("row", Some(row.into()), Some(rows.into())),
             _ => ("unknown", None, None),
         },

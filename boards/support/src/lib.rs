@@ -16,7 +16,7 @@ pub mod command;
 pub mod counter;
 pub mod marks;
 pub mod memory;
-#[cfg(target_arch = "arm")]
+#[cfg(feature = "mps2")]
 pub mod mps2;
 #[cfg(feature = "convnet")]
 pub mod net;

@@ -185,6 +185,7 @@ pub fn find(code: u16) -> Option<&'static OpDef> {
 }
 
 /// The definition of an op's code in `table`.
+#[inline(never)] // called from a few places, all of them cold; smaller firmware
 pub(crate) fn find_in(table: Table, code: u16) -> Option<&'static OpDef> {
     table.iter().copied().find(|def| def.code == code)
 }
