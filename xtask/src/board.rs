@@ -9,7 +9,6 @@ use table::{Board, Built, Firmware};
 pub fn main(args: &[String]) -> Result<()> {
     let root = table::root()?;
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    let firmware = |image| Firmware { image: Some(Path::new(image)), ..Firmware::default() };
     let build = |name: &str, firmware| {
         let board = table::find(&root, name)?;
         let built = table::build(&root, &board, firmware)?;
@@ -23,7 +22,7 @@ pub fn main(args: &[String]) -> Result<()> {
             Ok(())
         }
         ["build", name, ref image @ ..] => {
-            let image = image.first().map_or(Firmware::default(), |image| firmware(*image));
+            let image = image.first().map_or(Firmware::default(), |image| firmware(image));
             println!("{}", build(name, image)?.1.elf.display());
             Ok(())
         }
@@ -35,13 +34,21 @@ pub fn main(args: &[String]) -> Result<()> {
             }
         }
         ["symbols", name, ref image @ ..] => {
-            let image = image.first().map_or(Firmware::default(), |image| firmware(*image));
+            let image = image.first().map_or(Firmware::default(), |image| firmware(image));
             let (board, built) = build(name, image)?;
             shell::say(&format!("{}, for {}", built.elf.display(), built.features.join(" and ")));
             println!("{}", symbols::check(&board, &built)?);
             Ok(())
         }
-        _ => bail!("board list | build NAME [IMAGE] | run NAME IMAGE [ARGS] | symbols NAME [IMAGE]"),
+        _ => bail!("board list | build NAME [IMAGE|FEATURE] | run NAME IMAGE [ARGS] | symbols NAME [IMAGE|FEATURE]"),
+    }
+}
+
+/// What to build for an image, or for the name of a feature, all of whose ops are linked then.
+fn firmware(what: &str) -> Firmware<'_> {
+    match table::FEATURES.iter().find(|(name, _)| *name == what) {
+        Some((name, _)) => Firmware { feature: Some(name), ..Firmware::default() },
+        None => Firmware { image: Some(Path::new(what)), ..Firmware::default() },
     }
 }
 

@@ -6,13 +6,40 @@ use crate::{digest, nets, setup, symbols, table};
 use anyhow::{Result, bail};
 use table::Firmware;
 
-/// Runs the verb.
-pub fn main(_: &[String]) -> Result<()> {
+/// A step returns how much it checked.
+type Step = fn() -> Result<usize>;
+
+/// Name and function.
+const STEPS: [(&str, Step); 5] = [
+    ("cargo", cargo_tests),
+    ("digest", digest::check),
+    ("nets", nets::check),
+    ("refusals", refusals),
+    ("generations", generations),
+];
+
+/// Runs the verb: the steps named, or all.
+pub fn main(args: &[String]) -> Result<()> {
     setup::ensure()?;
-    let root = table::root()?;
     if table::shared("MANIFEST.md")?.is_none() {
         say("skipped: what needs ../shared/data (tokenizers and models of others), which is not there");
     }
+    if let Some(name) = args.iter().find(|arg| !STEPS.iter().any(|(name, _)| name == arg)) {
+        bail!("no step \"{name}\"; there are {}", STEPS.map(|(name, _)| name).join(", "));
+    }
+    let mut checks = 0;
+    for (_, step) in STEPS.iter().filter(|(name, _)| args.is_empty() || args.iter().any(|arg| arg == name)) {
+        checks += step()?;
+    }
+    // What ran outside of cargo's tests, in the words of test runners. A failure has ended this before.
+    println!("{checks} passed, 0 failed");
+    say("all tests pass");
+    Ok(())
+}
+
+/// The tests of both workspaces, which count themselves.
+fn cargo_tests() -> Result<usize> {
+    let root = table::root()?;
     run(cargo().current_dir(&root).args(["test", "--quiet", "--workspace"]))?;
     let mut support = cargo();
     support.current_dir(root.join("boards")).args([
@@ -23,18 +50,14 @@ pub fn main(_: &[String]) -> Result<()> {
         "--target-dir",
     ]);
     run(support.arg(table::target_dir(&root)))?;
-    let checks = digest::check()? + nets::check()? + refusals()? + generations()?;
-    // What ran outside of cargo's tests, in the words of test runners. A failure has ended this before.
-    println!("{checks} passed, 0 failed");
-    say("all tests pass");
-    Ok(())
+    Ok(0)
 }
 
 /// A board must say what is wrong and exit with 1, not hang. And with every op of a feature its firmware must keep within
 /// the bounds of the table, so that no image's can exceed them.
 fn refusals() -> Result<usize> {
     let root = table::root()?;
-    let image = digest::folder()?.join("llm.mote");
+    let image = digest::image("llm")?;
     let mut checks = 0;
     for board in table::table(&root)? {
         let all = table::FEATURES.map(|(name, _)| Firmware { feature: Some(name), ..Firmware::default() });
@@ -58,7 +81,7 @@ fn refusals() -> Result<usize> {
 /// A seed gives the same text on every board as on this host.
 fn generations() -> Result<usize> {
     let root = table::root()?;
-    let image = digest::folder()?.join("llm.mote");
+    let image = digest::image("llm")?;
     let flags = "-n 24 --seed 7 --temperature 0.8 --top-k 40 --top-p 0.95 --min-p 0.02 --repeat-penalty 1.1";
     let prompt = "Once upon a time, Lily";
     let mut host = digest::mote();
