@@ -6,28 +6,12 @@ mod support;
 use mote_runtime::image::plan::Rows;
 use mote_runtime::image::{Dtype, Port, section};
 use mote_runtime::{Error, Image, Limits, Session};
-use support::{Arena, Bench, Builder, Random, assemble, code, limits, op};
+use support::{Arena, Bench, Builder, Random, assemble, code, limits, op, requantize, word};
 
 fn builder() -> Builder {
     let mut b = Builder::new();
     b.logits = b.i32_slot(Rows::One, 1, 0);
     b
-}
-
-fn word(bytes: [i64; 4]) -> u32 {
-    u32::from_le_bytes(bytes.map(|b| b as u8))
-}
-
-/// Section 13.1, by exact division, not by shifts.
-fn requantize(x: i64, m: i64, shift: i64, single: bool) -> i64 {
-    let away = |n: i128, d: i128| (2 * n.abs() + d) / (2 * d) * n.signum();
-    let up = |n: i128, d: i128| (2 * n + d).div_euclid(2 * d);
-    if single {
-        return up(i128::from(x) * i128::from(m), 1 << (31 - shift)) as i64;
-    }
-    let moved = (x << shift.max(0)) as i32;
-    let high = up(i128::from(moved) * i128::from(m), 1 << 31);
-    away(high, 1 << (-shift).max(0)) as i64
 }
 
 struct Shape {

@@ -6,8 +6,9 @@ mod support;
 use mote_runtime::image::plan::{Kind, Rows};
 use mote_runtime::image::program::NONE;
 use mote_runtime::image::{Dtype, Element, Op, Port};
+use mote_runtime::ops::BACKWARD;
 use mote_runtime::{Error, Image, Limits, Session};
-use support::{Arena, Bench, Builder, Random, code, limits, op};
+use support::{Arena, Bench, Builder, Random, code, limits, op, requantize, word};
 
 const KINDS: [Kind; 3] = [Kind::I8, Kind::I16, Kind::I32];
 
@@ -180,6 +181,406 @@ fn fill_is_the_page_s() {
         b.run = vec![op(code("fill"), &args)];
         assert_eq!(opens(&b), fits, "{args:?}");
     }
+}
+
+/// Multiplier, shift and zero point that bring sums as large as `reach` to a type; `finish` is the page's clamp(Q + zero).
+struct Rescale {
+    multiplier: i64,
+    shift: i64,
+    zero: i64,
+    range: (i64, i64),
+    single: bool,
+}
+
+impl Rescale {
+    fn random(r: &mut Random, kind: Kind, reach: f64) -> Self {
+        let (least, largest) = range(kind);
+        let shift = ((largest as f64) / reach).log2().floor() as i64 + r.range(-1, 2);
+        let (multiplier, zero) = (r.range(1 << 30, (1 << 31) - 1), r.range(least, largest));
+        Self { multiplier, shift: shift.clamp(-31, 30), zero, range: (least, largest), single: r.range(0, 1) == 1 }
+    }
+
+    fn args(&self) -> [u32; 3] {
+        [self.multiplier as u32, self.shift as u32, self.zero as u32]
+    }
+
+    fn finish(&self, sum: i64) -> i64 {
+        let value = requantize(i64::from(sum as i32), self.multiplier, self.shift, self.single);
+        (i64::from(value as i32) + self.zero).clamp(self.range.0, self.range.1)
+    }
+}
+
+/// Adds the op, with its flags, and slots for its output; runs it, and compares.
+struct Try {
+    b: Builder,
+    inputs: Vec<(u32, Vec<i64>)>,
+}
+
+impl Try {
+    fn new() -> Self {
+        Self { b: builder(), inputs: Vec::new() }
+    }
+
+    fn input(&mut self, kind: Kind, values: &[i64]) -> u32 {
+        let slot = self.b.plain_slot(kind, values.len());
+        self.inputs.push((slot, values.to_vec()));
+        slot
+    }
+
+    fn out(&mut self, kind: Kind, len: usize) -> u32 {
+        self.b.plain_slot(kind, len)
+    }
+
+    fn run(&mut self, name: &str, flags: u16, args: &[u32], out: u32) -> Vec<i64> {
+        self.b.run = vec![Op { flags, ..op(code(name), args) }];
+        let inputs: Vec<(u32, &[i64])> = self.inputs.iter().map(|(slot, values)| (*slot, &values[..])).collect();
+        run(&self.b, &inputs, out)
+    }
+
+    /// The same again, the output lying on the input `from`, forward and backward.
+    fn in_place(&mut self, out: u32, from: u32, expected: &[i64]) {
+        let the_op = self.b.run[0];
+        let at = self.b.slots[from as usize].offset;
+        let width = |slot: u32| KINDS.iter().position(|kind| *kind == self.b.slots[slot as usize].kind);
+        let (small, large) = (width(from), width(out));
+        self.b.slots[out as usize].offset = at;
+        for backward in [0, BACKWARD] {
+            // Wider elements than the input's are written in front of it, unless the last is first.
+            if (small < large && backward == 0) || (small > large && backward != 0) {
+                continue;
+            }
+            self.b.run[0] = Op { flags: the_op.flags | backward, ..the_op };
+            let inputs: Vec<(u32, &[i64])> = self.inputs.iter().map(|(slot, values)| (*slot, &values[..])).collect();
+            assert_eq!(run(&self.b, &inputs, out), expected, "in place, {:?}", self.b.run[0]);
+        }
+    }
+}
+
+/// Two tensors of a type, an op on them, and the op's result in places apart and on either.
+fn binary(r: &mut Random, kind: Kind, name: &str, flags: u16, args: &[u32], f: &dyn Fn(i64, i64) -> i64) {
+    let len = r.range(1, 60) as usize;
+    let (x, y) = (numbers(r, kind, len), numbers(r, kind, len));
+    let expected: Vec<i64> = x.iter().zip(&y).map(|(x, y)| f(*x, *y)).collect();
+    let mut t = Try::new();
+    let (a, b, out) = (t.input(kind, &x), t.input(kind, &y), t.out(kind, len));
+    let args: Vec<u32> = [a, b, out].iter().chain(args).copied().collect();
+    assert_eq!(t.run(name, flags, &args, out), expected, "{name} {kind:?}");
+    let place = [a, b][r.range(0, 1) as usize];
+    t.in_place(out, place, &expected);
+}
+
+#[test]
+fn mul_is_the_page_s() {
+    let r = &mut Random::new(4);
+    for case in 0..200 {
+        let kind = KINDS[case % 2];
+        let (least, largest) = range(kind);
+        let mut q = Rescale::random(r, kind, (largest * largest) as f64);
+        let zeros = [r.range(least, largest), r.range(least, largest)];
+        let low = r.range(least, largest);
+        q.range = (low, r.range(low, largest));
+        let args =
+            [q.args()[0], q.args()[1], q.args()[2], zeros[0] as u32, zeros[1] as u32, low as u32, q.range.1 as u32];
+        binary(r, kind, "mul", q.single.into(), &args, &|x, y| q.finish((x - zeros[0]) * (y - zeros[1])));
+    }
+}
+
+#[test]
+fn maximum_is_the_page_s() {
+    let r = &mut Random::new(5);
+    for case in 0..60 {
+        binary(r, KINDS[case % 3], "maximum", 0, &[], &|x, y| x.max(y));
+        binary(r, KINDS[case % 3], "maximum", 1, &[], &|x, y| x.min(y));
+    }
+}
+
+#[test]
+fn squared_difference_is_the_page_s() {
+    let r = &mut Random::new(6);
+    for case in 0..200 {
+        let kind = KINDS[case % 2];
+        let (least, largest) = range(kind);
+        let up = if kind == Kind::I8 { 7 } else { 0 };
+        let zeros = if kind == Kind::I8 { [r.range(least, largest), r.range(least, largest)] } else { [0; 2] };
+        let m = [r.range(1 << 30, (1 << 31) - 1), r.range(1 << 30, (1 << 31) - 1)];
+        let s = [r.range(-4, 0), r.range(-4, 0)];
+        let q = Rescale::random(r, kind, f64::from(1 << 30));
+        let q_args = q.args();
+        let shifts = word([s[0], s[1], 0, 0]);
+        let args =
+            [q_args[0], q_args[1], q_args[2], zeros[0] as u32, zeros[1] as u32, m[0] as u32, m[1] as u32, shifts];
+        let term = |v: i64, i: usize| requantize((v - zeros[i]) << up, m[i], s[i], q.single);
+        let square = |x: i64, y: i64| (term(x, 0) - term(y, 1)).pow(2);
+        binary(r, kind, "squared_difference", q.single.into(), &args, &|x, y| q.finish(square(x, y)));
+    }
+}
+
+/// Random sizes before, along and behind a dimension.
+fn around(r: &mut Random) -> [usize; 3] {
+    [r.range(1, 4) as usize, r.range(1, 9) as usize, r.range(1, 5) as usize]
+}
+
+/// For each outer and inner, the elements along the dimension.
+fn lines(x: &[i64], [outer, count, inner]: [usize; 3]) -> Vec<Vec<i64>> {
+    let line = |o: usize, i: usize| (0..count).map(|n| x[(o * count + n) * inner + i]).collect();
+    (0..outer * inner).map(|at| line(at / inner, at % inner)).collect()
+}
+
+#[test]
+fn reduce_is_the_page_s() {
+    let r = &mut Random::new(7);
+    for case in 0..300 {
+        let (kind, shape) = (KINDS[case % 3], around(r));
+        let x = numbers(r, kind, shape.iter().product());
+        let mut t = Try::new();
+        let (a, out) = (t.input(kind, &x), t.out(kind, shape[0] * shape[2]));
+        let sizes = [a, out, shape[1] as u32, shape[2] as u32];
+        for (flags, pick) in [(4, i64::max as fn(i64, i64) -> i64), (8, i64::min)] {
+            let expected: Vec<i64> =
+                lines(&x, shape).into_iter().map(|l| l.into_iter().reduce(pick).unwrap()).collect();
+            assert_eq!(t.run("reduce", flags, &sizes, out), expected, "case {case}");
+        }
+        if kind == Kind::I32 {
+            continue;
+        }
+        let zero = r.range(range(kind).0, range(kind).1);
+        let q = Rescale::random(r, kind, (shape[1] as i64 * range(kind).1) as f64);
+        let args: Vec<u32> = sizes.into_iter().chain(q.args()).chain([zero as u32]).collect();
+        let sum = |l: Vec<i64>| q.finish(l.into_iter().map(|v| v - zero).sum());
+        let expected: Vec<i64> = lines(&x, shape).into_iter().map(sum).collect();
+        assert_eq!(t.run("reduce", q.single.into(), &args, out), expected, "case {case}");
+    }
+}
+
+#[test]
+fn gather_is_the_page_s() {
+    let r = &mut Random::new(8);
+    for case in 0..200 {
+        let (kind, shape) = (KINDS[case % 3], around(r));
+        let [outer, count, inner] = shape;
+        let data = numbers(r, kind, shape.iter().product());
+        let edge = [i32::MIN, i32::MAX, -1, 0];
+        let index = |r: &mut Random| {
+            if r.range(0, 4) == 0 { edge[r.range(0, 3) as usize].into() } else { r.range(-12, 12) }
+        };
+        let indices: Vec<i64> = (0..r.range(1, 9)).map(|_| index(r)).collect();
+        let row = |i: i64| (if i < 0 { i + count as i64 } else { i }).clamp(0, count as i64 - 1) as usize;
+        let gathered = |outer: usize| {
+            let rows = (0..outer).flat_map(|o| indices.iter().map(move |i| o * count + row(*i)));
+            rows.flat_map(|at| data[at * inner..][..inner].to_vec()).collect::<Vec<i64>>()
+        };
+        let mut t = Try::new();
+        let at = t.input(Kind::I32, &indices);
+        let (out, from) = (t.out(kind, outer * indices.len() * inner), t.input(kind, &data));
+        let args = [at, out, from, count as u32, inner as u32];
+        assert_eq!(t.run("gather_slot", 0, &args, out), gathered(outer), "case {case}");
+        if kind == Kind::I8 {
+            let table = t.b.constant(kind, &data[..count * inner], &[count, inner]);
+            let out = t.out(kind, indices.len() * inner);
+            assert_eq!(t.run("gather", 0, &[at, out, table], out), gathered(1), "case {case}");
+        }
+    }
+}
+
+#[test]
+fn requantize_is_the_page_s() {
+    let r = &mut Random::new(9);
+    for case in 0..270 {
+        let (from, to) = (KINDS[case % 3], KINDS[case / 3 % 3]);
+        let len = r.range(1, 60) as usize;
+        let (x, zero) = (numbers(r, from, len), r.range(range(from).0, range(from).1));
+        let q = Rescale::random(r, to, range(from).1 as f64);
+        let expected: Vec<i64> = x.iter().map(|x| q.finish(x - zero)).collect();
+        let mut t = Try::new();
+        let (a, out) = (t.input(from, &x), t.out(to, len));
+        // The larger slot first, so that the output can lie on the input.
+        t.b.slots[out as usize].offset[0] += 1024;
+        let args = [&[a, out][..], &q.args(), &[zero as u32]].concat();
+        assert_eq!(t.run("requantize", q.single.into(), &args, out), expected, "case {case}");
+        t.in_place(out, a, &expected);
+    }
+}
+
+#[test]
+fn arg_max_is_the_page_s() {
+    let r = &mut Random::new(10);
+    for case in 0..200 {
+        let (kind, shape) = (KINDS[case % 3], around(r));
+        let x: Vec<i64> = (0..shape.iter().product()).map(|_| r.range(-3, 3)).collect();
+        let mut t = Try::new();
+        let (a, out) = (t.input(kind, &x), t.out(Kind::I32, shape[0] * shape[2]));
+        for (flags, sign) in [(0, -1), (1, 1)] {
+            let first = |l: Vec<i64>| (0..l.len()).min_by_key(|i| sign * l[*i]).unwrap() as i64;
+            let expected: Vec<i64> = lines(&x, shape).into_iter().map(first).collect();
+            let args = [a, out, shape[1] as u32, shape[2] as u32];
+            assert_eq!(t.run("arg_max", flags, &args, out), expected, "case {case}");
+        }
+    }
+}
+
+#[test]
+fn top_k_is_the_page_s() {
+    let r = &mut Random::new(11);
+    for case in 0..200 {
+        let (kind, rows, n) = (KINDS[case % 3], r.range(1, 4) as usize, r.range(1, 12) as usize);
+        let k = r.range(1, n as i64) as usize;
+        let x: Vec<i64> =
+            if case % 2 == 0 { numbers(r, kind, rows * n) } else { (0..rows * n).map(|_| r.range(-3, 3)).collect() };
+        let sorted = x.chunks(n).flat_map(|row| {
+            let mut all: Vec<(i64, i64)> = row.iter().copied().zip(0..).collect();
+            all.sort_by_key(|(v, i)| (-v, *i));
+            all.into_iter().take(k)
+        });
+        let (values, places): (Vec<i64>, Vec<i64>) = sorted.unzip();
+        let mut t = Try::new();
+        let (a, out, at) = (t.input(kind, &x), t.out(kind, rows * k), t.out(Kind::I32, rows * k));
+        let args = [a, out, at, n as u32, k as u32];
+        assert_eq!(t.run("top_k", 0, &args, out), values, "case {case}");
+        assert_eq!(t.run("top_k", 0, &args, at), places, "case {case}");
+    }
+}
+
+#[test]
+fn resize_is_the_page_s() {
+    let r = &mut Random::new(12);
+    for case in 0..200 {
+        let size: [usize; 2] = std::array::from_fn(|_| r.range(1, 6) as usize);
+        let channels = r.range(1, 4) as usize;
+        let x = numbers(r, Kind::I8, size[0] * size[1] * channels);
+        let places: [Vec<i64>; 2] = std::array::from_fn(|axis| {
+            let last = 1024 * (size[axis] as i64 - 1);
+            (0..r.range(1, 9))
+                .map(|_| if r.range(0, 3) == 0 { r.range(0, last) & !1023 } else { r.range(0, last) })
+                .collect()
+        });
+        let mut expected = Vec::new();
+        for (y, x0) in places[0].iter().flat_map(|y| places[1].iter().map(move |x| (*y, *x))) {
+            for c in 0..channels {
+                // Every pixel weighs by how near it is.
+                let weight = |at: i64, i: usize| (1024 - (at - 1024 * i as i64).abs()).max(0);
+                let sum: i64 = (0..size[0] * size[1])
+                    .map(|p| weight(y, p / size[1]) * weight(x0, p % size[1]) * x[p * channels + c])
+                    .sum();
+                let (half, unit) = (1 << 19, 1 << 20);
+                let single = (sum + half).div_euclid(unit);
+                let away = (sum.abs() + half) / unit * sum.signum();
+                expected.push(if case % 2 == 1 { single } else { away });
+            }
+        }
+        let mut t = Try::new();
+        let (a, out) = (t.input(Kind::I8, &x), t.out(Kind::I8, expected.len()));
+        let tables: Vec<u32> = places.iter().map(|p| t.b.constant(Kind::I32, p, &[p.len()])).collect();
+        let args = [a, out, (size[0] | size[1] << 16) as u32, tables[0], tables[1]];
+        assert_eq!(t.run("resize", (case % 2) as u16, &args, out), expected, "case {case}");
+    }
+}
+
+#[test]
+fn batch_matmul_is_the_page_s() {
+    let r = &mut Random::new(13);
+    for case in 0..200 {
+        let mut size = |high| r.range(1, high) as usize;
+        let (batch, m, k, n) = (size(3), size(4), size(20), size(40));
+        let (transposed, shared) = (case % 2 == 1, case % 3 == 0);
+        let x = numbers(r, Kind::I8, batch * m * k);
+        let y = numbers(r, Kind::I8, if shared { k * n } else { batch * k * n });
+        let zeros = [r.range(-128, 127), r.range(-128, 127)];
+        let q = Rescale::random(r, Kind::I8, k as f64 * 8000.0);
+        let mut expected = Vec::new();
+        for (g, row, col) in (0..batch).flat_map(|g| (0..m).flat_map(move |i| (0..n).map(move |j| (g, i, j)))) {
+            let product = |i: usize| {
+                let at = if transposed { col * k + i } else { i * n + col };
+                let y = y[if shared { at } else { g * k * n + at }];
+                (x[(g * m + row) * k + i] - zeros[0]) * (y - zeros[1])
+            };
+            expected.push(q.finish((0..k).map(product).sum()));
+        }
+        let mut t = Try::new();
+        let (a, b, out) = (t.input(Kind::I8, &x), t.input(Kind::I8, &y), t.out(Kind::I8, batch * m * n));
+        let sizes = [zeros[0] as u32, zeros[1] as u32, m as u32, k as u32, n as u32];
+        let args = [&[a, b, out][..], &q.args(), &sizes].concat();
+        let flags = u16::from(q.single) | if transposed { 4 } else { 0 };
+        assert_eq!(t.run("batch_matmul", flags, &args, out), expected, "case {case}");
+    }
+}
+
+#[test]
+fn prelu_is_the_page_s() {
+    let r = &mut Random::new(14);
+    for case in 0..100 {
+        let (rows, channels) = (r.range(1, 6) as usize, r.range(1, 7) as usize);
+        let (x, slopes) = (numbers(r, Kind::I8, rows * channels), numbers(r, Kind::I8, channels));
+        let (zero, zero_slope) = (r.range(-128, 127), r.range(-128, 127));
+        let (above, mut below) = (Rescale::random(r, Kind::I8, 200.0), Rescale::random(r, Kind::I8, 20_000.0));
+        (below.zero, below.single) = (above.zero, above.single);
+        let value = |(i, x): (usize, &i64)| {
+            let x = x - zero;
+            if x >= 0 { above.finish(x) } else { below.finish(x * (slopes[i % channels] - zero_slope)) }
+        };
+        let expected: Vec<i64> = x.iter().enumerate().map(value).collect();
+        let mut t = Try::new();
+        let (a, out) = (t.input(Kind::I8, &x), t.out(Kind::I8, x.len()));
+        let table = t.b.constant(Kind::I8, &slopes, &[channels]);
+        let [m, s, _] = below.args();
+        let args = [&[a, out, table][..], &above.args(), &[zero as u32, zero_slope as u32, m, s]].concat();
+        assert_eq!(t.run("prelu", above.single.into(), &args, out), expected, "case {case}");
+        t.in_place(out, a, &expected);
+    }
+}
+
+/// Every argument of every op, with numbers that do not fit: refused or run, never a panic.
+#[test]
+fn any_arguments_at_all() {
+    let r = &mut Random::new(15);
+    let mut b = builder();
+    let bytes = [b.i8_slot(16), b.i8_slot(16), b.i8_slot(16)];
+    let (halves, words, few) = (b.plain_slot(Kind::I16, 16), b.plain_slot(Kind::I32, 4), b.i8_slot(4));
+    let [x, y, z] = bytes;
+    let table = b.constant(Kind::I8, &[1; 256], &[256]);
+    let small = b.constant(Kind::I8, &[-3; 16], &[4, 4]);
+    let layout = b.constant(Kind::I32, &[4, 4, 1, 4, 4, 1], &[3, 2]);
+    let places = b.constant(Kind::I32, &[0, 700, 1024, 3072], &[4]);
+    let slopes = b.constant(Kind::I8, &[5, -5, 127, -128], &[4]);
+    let m = 1 << 30;
+    let good = [
+        op(code("lookup"), &[x, y, table]),
+        op(code("copy"), &[x, y, layout, 0, 0]),
+        op(code("fill"), &[x, 5, NONE]),
+        op(code("mul"), &[x, y, z, m, 0, 1, 2, 3, 0u32.wrapping_sub(9), 9]),
+        op(code("maximum"), &[x, y, z]),
+        op(code("squared_difference"), &[x, y, z, m, 0, 1, 2, 3, m, m, 0]),
+        op(code("reduce"), &[x, y, 1, 4, m, 0, 1, 2]),
+        op(code("gather"), &[words, x, small]),
+        op(code("gather_slot"), &[words, x, y, 4, 4]),
+        op(code("requantize"), &[x, halves, m, 8, 1, 2]),
+        op(code("arg_max"), &[x, words, 4, 1]),
+        op(code("top_k"), &[x, few, words, 4, 1]),
+        op(code("resize"), &[x, y, 4 | 4 << 16, places, places]),
+        op(code("batch_matmul"), &[x, y, z, m, 0, 1, 2, 3, 4, 4, 4]),
+        op(code("prelu"), &[x, y, slopes, m, 0, 1, 2, 3, m, 0]),
+    ];
+    let limits = limits(1, 1);
+    let mut opened = vec![0; good.len()];
+    for _ in 0..20_000 {
+        let which = r.range(0, good.len() as i64 - 1) as usize;
+        let mut the_op = good[which];
+        for _ in 0..r.range(1, 2) {
+            let edges = [0, 1, 2, 3, 4, 16, 0xFFFF, 0x1_0001, u32::MAX, 1 << 31, (1 << 31) - 1, r.next() as u32];
+            the_op.args[r.range(0, 10) as usize] = edges[r.range(0, edges.len() as i64 - 1) as usize];
+        }
+        the_op.flags = [0, 1, 2, 4, 8, 3][r.range(0, 5) as usize];
+        let file = Builder { run: vec![the_op], ..b.clone() }.image();
+        let Ok(image) = Image::open(&file) else {
+            continue;
+        };
+        let mut arena = Arena::new(image.arena_bytes(limits).unwrap() as usize, || r.next() as u8);
+        if let Ok(mut session) = Session::new(&image, arena.get(), limits) {
+            session.run().unwrap();
+            opened[which] += 1;
+        }
+        assert!(arena.guards_hold());
+    }
+    assert!(opened.iter().all(|n| *n > 3), "{opened:?}");
 }
 
 const ONE: Limits = Limits { batch: 1, context: 1, threads: 1 };

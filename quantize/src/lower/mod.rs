@@ -39,7 +39,7 @@ impl Dims for Source {
     }
 }
 
-impl Dims for Constant<'_> {
+impl Dims for Constant {
     fn dims(&self) -> [u32; 4] {
         let mut dims = [1; 4];
         dims.iter_mut().zip(&self.dims).for_each(|(to, from)| *to = *from as u32);

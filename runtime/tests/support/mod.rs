@@ -626,6 +626,23 @@ pub fn small_model(seed: u64) -> Builder {
     b
 }
 
+/// Four numbers in one word, the first lowest.
+pub fn word(bytes: [i64; 4]) -> u32 {
+    u32::from_le_bytes(bytes.map(|b| b as u8))
+}
+
+/// NUMERICS.md, section 13.1, by exact division, not by shifts.
+pub fn requantize(x: i64, m: i64, shift: i64, single: bool) -> i64 {
+    let away = |n: i128, d: i128| (2 * n.abs() + d) / (2 * d) * n.signum();
+    let up = |n: i128, d: i128| (2 * n + d).div_euclid(2 * d);
+    if single {
+        return up(i128::from(x) * i128::from(m), 1 << (31 - shift)) as i64;
+    }
+    let moved = (x << shift.max(0)) as i32;
+    let high = up(i128::from(moved) * i128::from(m), 1 << 31);
+    away(high, 1 << (-shift).max(0)) as i64
+}
+
 /// Asserts that a measured error is below the bound stated in NUMERICS.md, and prints it (`--nocapture`).
 pub fn measured(what: &str, worst: f64, bound: f64) {
     println!("{what}: measured {worst:.4e} (2^{:.2}), bound {bound:.4e}", worst.log2());
