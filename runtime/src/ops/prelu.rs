@@ -39,8 +39,11 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         (element_arg(op, 6, &input)?, element_arg(op, 7, &out)?, Rescale::new(op, 3, &out)?);
     let below = Rescale { multiplier: arg(op, 8)? as i32, shift: arg(op, 9)? as i32, ..above };
     let [from, to] = r.cells([&input, &out])?;
-    let pixels = from.chunks(slopes.len().max(1)).zip(to.chunks(slopes.len().max(1)));
-    turned(op, pixels, |(from, to)| {
+    // Not `chunks`: the compiler must see that nothing is divided by zero.
+    let channels = slopes.len();
+    turned(op, 0..from.len().checked_div(channels)?, |pixel| {
+        let at = pixel * channels..pixel * channels + channels;
+        let (Some(from), Some(to)) = (from.get(at.clone()), to.get(at)) else { return };
         turned(op, from.iter().zip(to).zip(as_i8(slopes)), |((x, to), slope): ((&Cell<i8>, &Cell<i8>), _)| {
             let x = i32::from(x.get()) - zero;
             let y = if x >= 0 { above.of(x) } else { below.of(x * (i32::from(*slope) - zero_slope)) };
