@@ -25,11 +25,11 @@ pub struct Net {
 
 /// The nets.
 const NETS: [Net; 5] = [
-    Net { name: "kws", source: "mlperf-tiny/kws_int8.tflite", args: &[], runs: 5 },
-    Net { name: "ic_resnet8", source: "mlperf-tiny/ic_resnet8_int8.tflite", args: &[], runs: 2 },
-    Net { name: "ad", source: "mlperf-tiny/ad_int8.tflite", args: &[], runs: 20 },
+    Net { name: "kws", source: "mlperf-tiny/kws_int8.tflite", args: &[], runs: 10 },
+    Net { name: "ic_resnet8", source: "mlperf-tiny/ic_resnet8_int8.tflite", args: &[], runs: 5 },
+    Net { name: "ad", source: "mlperf-tiny/ad_int8.tflite", args: &[], runs: 100 },
     Net { name: "hello_world", source: "tflite-micro/hello_world_int8.tflite", args: &[], runs: 100 },
-    Net { name: "micro_speech", source: "tflite-micro/micro_speech_quantized.tflite", args: &[], runs: 20 },
+    Net { name: "micro_speech", source: "tflite-micro/micro_speech_quantized.tflite", args: &[], runs: 100 },
 ];
 
 /// The package of the program `infer IMAGE --runs N --each --sha256`, and the program.
