@@ -6,7 +6,7 @@
 //! Without an image the firmware still builds, with every op, so that it can be linted; it then says `error=not_an_image`.
 
 use mote_runtime::image::program::entry;
-use mote_runtime::ops::{self, OpDef};
+use mote_runtime::ops::{self, Table};
 use mote_runtime::{Image, Limits};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -33,10 +33,9 @@ fn number(name: &str, default: u32) -> Result<u32, String> {
 
 /// The codes of every op that the enabled features bring.
 fn known() -> BTreeSet<u16> {
-    let codes = |ops: &[&OpDef]| ops.iter().map(|op| op.code).collect();
-    let decoder: Vec<u16> = if cfg!(feature = "decoder") { codes(&ops::DECODER) } else { Vec::new() };
-    let convnet: Vec<u16> = if cfg!(feature = "convnet") { codes(&ops::CONVNET) } else { Vec::new() };
-    decoder.into_iter().chain(convnet).collect()
+    let decoder: &[Table] = if cfg!(feature = "decoder") { &[&ops::DECODER] } else { &[] };
+    let convnet: &[Table] = if cfg!(feature = "convnet") { &[&ops::CONVNET, &ops::CODED] } else { &[] };
+    decoder.iter().chain(convnet).copied().flatten().map(|op| op.code).collect()
 }
 
 /// What of an image is compiled in: arena, limits, ops.

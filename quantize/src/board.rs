@@ -11,7 +11,7 @@
 
 use anyhow::{Context, Result, bail};
 use mote_runtime::Image;
-use mote_runtime::ops::{self, OpDef};
+use mote_runtime::ops::{self, Table};
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -71,15 +71,18 @@ pub struct Footprint {
     pub ram: u64,
 }
 
-/// What firmware can be built to run: features of the boards' packages, and the ops that each brings. Of these only the
-/// image's are linked.
-pub const FEATURES: [(&str, &[&OpDef]); 2] = [("decoder", &ops::DECODER), ("convnet", &ops::CONVNET)];
+/// What firmware can be built to run: features of the boards' packages, and the sets of ops that each brings. Of these only
+/// the image's are linked.
+pub const FEATURES: [(&str, &[Table]); 2] = [("decoder", &[&ops::DECODER]), ("convnet", &[&ops::CONVNET, &ops::CODED])];
 
 /// The features, by name, that firmware for this image has.
 #[must_use]
 pub fn features(image: &Image<'_>) -> Vec<&'static str> {
-    let used = |ops: &[&OpDef]| image.program().ops().any(|op| ops.iter().any(|def| def.code == op.code));
-    FEATURES.iter().filter(|(_, ops)| used(ops)).map(|(name, _)| *name).collect()
+    let used = |sets: &[Table]| {
+        let known = |code| sets.iter().copied().flatten().any(|def| def.code == code);
+        image.program().ops().any(|op| known(op.code))
+    };
+    FEATURES.iter().filter(|(_, sets)| used(sets)).map(|(name, _)| *name).collect()
 }
 
 impl Board {

@@ -1,6 +1,6 @@
 //! Nets: from a file of another runtime to an image.
 
-use crate::graph::Graph;
+use crate::graph::{Graph, passes};
 use crate::import;
 use crate::import::tflite::{Tflite, is_tflite};
 use crate::lower::{self, Dims};
@@ -36,12 +36,24 @@ pub fn graph(path: &Path) -> import::Result<(Graph, [u8; 32])> {
     Ok((model.graph()?, model.source_hash()?))
 }
 
+/// Bits of an element.
+fn bits(dtype: Dtype) -> u8 {
+    match dtype {
+        Dtype::N4 => 4,
+        Dtype::I8 | Dtype::U8 | Dtype::N8 => 8,
+        Dtype::I16 => 16,
+        Dtype::I32 => 32,
+        Dtype::U64 => 64,
+    }
+}
+
 /// Writes the image of the net at `path`. Returns what the image says of itself and its bytes.
 ///
 /// # Errors
 /// [`QuantizeError`]; `out` is then as it was before.
 pub fn quantize(path: &Path, settings: &Settings, out: &Path) -> Result<(Meta, u64), QuantizeError> {
-    let (graph, hash) = graph(path)?;
+    let (mut graph, hash) = graph(path)?;
+    passes::run(&mut graph);
     let missing = |missing| QuantizeError::Unsupported { path: path.to_owned(), missing };
     let net = lower::net(&graph, settings.rounding).map_err(missing)?;
     let mut weights = Weights::begin(out)?;
@@ -51,13 +63,14 @@ pub fn quantize(path: &Path, settings: &Settings, out: &Path) -> Result<(Meta, u
         let span = weights.append(&constant.bytes)?;
         let dims = constant.dims();
         let rank = constant.dims.len() as u8;
-        descs.push(TensorDesc { dtype: constant.dtype, rank, exponent: 0, dims, span, codebook: [0; 16] });
+        let (dtype, exponent, codebook) = (constant.dtype, constant.exponent, constant.codebook);
+        descs.push(TensorDesc { dtype, rank, exponent, dims, span, codebook });
         tensors.push(TensorReport {
             name: constant.name.clone(),
             shape: constant.dims.clone(),
-            bits: if constant.dtype == Dtype::I8 { 8 } else { 32 },
+            bits: bits(dtype),
             hadamard: 0,
-            relative_error: 0.0,
+            relative_error: constant.relative_error,
             fits_i32: true,
             row_bound: 0,
             bytes: span.bytes,

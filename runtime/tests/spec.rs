@@ -10,7 +10,7 @@ use mote_runtime::image::Dtype;
 use mote_runtime::image::plan::{Kind, Rows, Slot};
 use mote_runtime::image::program::{NONE, Op};
 use mote_runtime::{Image, Limits, Session, ops};
-use support::{Arena, Builder, Matrix, Random, code, small_model};
+use support::{Arena, Builder, Matrix, Random, code, small_gpt, small_model};
 
 type Row = Vec<i128>;
 
@@ -80,9 +80,10 @@ fn matmul(m: &Matrix, x: &Q8, frac: i128, row: usize, bias: i128, old: i128) -> 
     sat(sat(r(acc * unit, i128::from(m.exponent) + x.exp - frac - excess)) + bias + old)
 }
 
-fn embed(m: &Matrix, token: usize, frac: i128) -> Row {
-    let value = |c: usize| i128::from(m.level(token, c) * m.scale(token, c) * i64::from(m.mults[token]));
-    (0..m.cols).map(|c| sat(r(value(c), i128::from(m.exponent) - frac))).collect()
+fn embed(m: &Matrix, row: usize, (mant, exp): (i128, i128), frac: i128) -> Row {
+    let (mant, exp) = if mant == 0 { (1, 0) } else { (mant, exp) };
+    let value = |c: usize| i128::from(m.level(row, c) * m.scale(row, c) * i64::from(m.mults[row])) * mant;
+    (0..m.cols).map(|c| sat(r(value(c), i128::from(m.exponent) + exp - frac))).collect()
 }
 
 // 7. RMS norm.
@@ -110,6 +111,26 @@ fn rms_norm(x: &[i128], norm: &Norm, out_frac: i128) -> Row {
             x.iter().zip(gamma).map(|(v, g)| sat(r(sat(n(v)) * g, 22 + exponent - out_frac))).collect()
         }
     }
+}
+
+// 7.1 Layer norm.
+
+fn layer_norm(x: &[i128], gamma: (&[i128], i128), beta: &[i128], eps: i128, root: (i128, i128), frac: i128) -> Row {
+    let (n, sum) = (x.len() as i128, x.iter().sum::<i128>());
+    let lost = (bits(x.iter().map(|v| (n * v - sum).abs()).max().unwrap()) - 31).max(0);
+    let e: Row = x.iter().map(|v| sat(r(n * v - sum, lost))).collect();
+    let drop = (bits(peak(&e)) - 23).max(0);
+    let squares: i128 = e.iter().map(|v| r(*v, drop).pow(2)).sum();
+    let s = (squares + (eps >> (2 * lost) >> (2 * drop))).min((1 << 64) - 1);
+    let (unit, shift) = match s {
+        0 => (0, 0),
+        _ => {
+            let (reciprocal, h) = rsqrt(s);
+            (r(reciprocal * root.0, 16), h + drop + root.1 - 8)
+        }
+    };
+    let scaled = |i: usize| r(sat(r(e[i] * unit, shift)) * gamma.0[i], 22 + gamma.1 - frac);
+    (0..x.len()).map(|i| sat(scaled(i) + beta[i])).collect()
 }
 
 // 8. RoPE.
@@ -160,6 +181,32 @@ fn glu(g: i128, u: i128, gate_frac: i128, up_frac: i128, out_frac: i128) -> i128
     let inverse = recip((1 << 30) + e);
     let sigmoid = if g >= 0 { inverse } else { (e * inverse) >> 30 };
     sat(r(sat(r(g * sigmoid, 31)) * u, gate_frac + up_frac - out_frac))
+}
+
+// 10.1 Activation.
+
+fn activation(x: i128, frac: i128, function: u32, out_frac: i128) -> i128 {
+    let a = r(x.abs(), frac - 26).min(8 << 26);
+    let square = (a * a) >> 26;
+    let tail = match function {
+        1 => {
+            let cubic = (1 << 30) + ((square * 48_012_366) >> 26);
+            let e = exp2(r(((a * cubic) >> 30) * 2_471_977_230, 40));
+            (e * recip((1 << 30) + e)) >> 30
+        }
+        _ => {
+            let d = (1 << 30) + ((a * 248_723_596) >> 26);
+            let t = if d > 1 << 31 { recip(d >> 1) >> 1 } else { recip(d) };
+            let b = [569_837_700, -780_155_054, 763_115_692, -152_738_022, 136_810_595];
+            let p = b.iter().fold(0, |p, b| ((p * t) >> 31) + b);
+            (((p * t) >> 31).max(0) * exp2(r(square * 774_541_002, 40))) >> 29
+        }
+    };
+    let y = match function {
+        0 => x.max(0),
+        _ => sat(r(x * if x < 0 { tail } else { (1 << 31) - tail }, 31)),
+    };
+    sat(r(y, frac - out_frac))
 }
 
 // 12. Functions.
@@ -244,7 +291,14 @@ impl Interpreter {
         let name = ops::find(op.code).unwrap().name;
         match name {
             "embed" => {
-                self.rows.insert(slot(0).offset, embed(&matrix(1), token, frac(0)));
+                let factor = (i128::from(a[2]), i128::from(a[3] as i32));
+                let by_position = op.flags & ops::embed::POSITIONS != 0;
+                let index = if by_position { position as usize } else { token };
+                let mut out = embed(&matrix(1), index, factor, frac(0));
+                if by_position {
+                    out.iter_mut().zip(row(0)).for_each(|(new, old)| *new = sat(*new + old));
+                }
+                self.rows.insert(slot(0).offset, out);
             }
             "select_row" => {
                 self.rows.insert(slot(1).offset, row(0));
@@ -259,6 +313,20 @@ impl Interpreter {
                 let norm = Norm { eps, rmant: i128::from(a[5]), rexp: i128::from(a[6]), gamma };
                 let parts = row(0);
                 let out = parts.chunks(a[7] as usize).flat_map(|x| rms_norm(x, &norm, frac(1))).collect();
+                self.rows.insert(slot(1).offset, out);
+            }
+            "layer_norm" => {
+                let (desc, bytes) = &b.tensors[a[2] as usize];
+                let gamma: Row = bytes.as_chunks::<2>().0.iter().map(|v| i16::from_le_bytes(*v).into()).collect();
+                let bytes = &b.tensors[a[3] as usize].1;
+                let beta: Row = bytes.as_chunks::<4>().0.iter().map(|v| i32::from_le_bytes(*v).into()).collect();
+                let eps = i128::from(a[4]) + (i128::from(a[5]) << 32);
+                let root = (i128::from(a[6]), i128::from(a[7]));
+                let out = layer_norm(&row(0), (&gamma, desc.exponent.into()), &beta, eps, root, frac(1));
+                self.rows.insert(slot(1).offset, out);
+            }
+            "activation" => {
+                let out = row(0).iter().map(|x| activation(*x, frac(0), a[2], frac(1))).collect();
                 self.rows.insert(slot(1).offset, out);
             }
             "quantize" => {
@@ -346,6 +414,7 @@ fn tokens(seed: u64, n: usize) -> Vec<u32> {
 fn a_model_has_the_logits_of_the_page() {
     for seed in 1..=6 {
         assert!(compare(&small_model(seed), &tokens(seed, 24), "") > 30);
+        assert!(compare(&small_gpt(seed), &tokens(seed, 24), "GPT") > 30);
     }
 }
 

@@ -11,7 +11,16 @@ use mote_tests::{golden, shared};
 use std::path::{Path, PathBuf};
 
 /// The models in `golden/transformers`, each an architecture or a detail of one; `make.py` there says which.
-const MODELS: [&str; 6] = ["mha-untied", "gqa-tied", "llama3-rope", "mistral-window", "qwen2-bias", "qwen3-qk-norm"];
+const MODELS: [&str; 8] = [
+    "mha-untied",
+    "gqa-tied",
+    "llama3-rope",
+    "mistral-window",
+    "qwen2-bias",
+    "qwen3-qk-norm",
+    "gpt2-tied",
+    "gpt2-untied",
+];
 
 /// A model's folder, its tokens, and the logits that transformers computed for them, a row a token.
 fn expected(name: &str) -> (PathBuf, Vec<u32>, Vec<Vec<f32>>) {

@@ -78,24 +78,22 @@ fn digests(model: &Model, runs: usize) -> Vec<String> {
 
 /// Models, with the bytes of their arenas and what TFLM's allocator states for them on x86-64 (`make.py` prints it; it has
 /// no kernels for uint8).
-const MODELS: [(&str, u64, u64); 11] = [
+const MODELS: [(&str, u64, u64); 8] = [
     ("mlperf-tiny/kws_int8.tflite", 8_576, 24_272),
     ("mlperf-tiny/ic_resnet8_int8.tflite", 33_360, 55_984),
     ("mlperf-tiny/ad_int8.tflite", 768, 3_984),
     ("tflite-micro/hello_world_int8.tflite", 32, 1_504),
     ("tflite-micro/micro_speech_quantized.tflite", 4_192, 7_584),
-    ("speech/mww_okay_nabu.tflite", 0, 23_424),
-    ("speech/mww_vad.tflite", 0, 12_208),
-    ("vision/mcunet_vww_int8.tflite", 0, 224_976),
-    ("vision/mobilenet_v1_0.25_128_quant.tflite", 0, u64::MAX),
-    ("vision/mobilenet_v1_0.25_224_quant.tflite", 0, u64::MAX),
-    ("vision/mobilenet_v2_1.0_224_quant.tflite", 0, u64::MAX),
+    ("speech/mww_okay_nabu.tflite", 8_160, 23_424),
+    ("speech/mww_vad.tflite", 2_912, 12_208),
+    ("vision/mcunet_vww_int8.tflite", 75_392, 224_976),
 ];
 
 #[test]
 fn models_give_tflite_micro_s_bytes() {
     let table = std::fs::read_to_string(golden().join("tflite/outputs.txt")).unwrap();
     let folder = tempfile::tempdir().unwrap();
+    let mut wrong = vec![];
     for (name, arena, theirs) in MODELS {
         let Some(path) = shared(name) else {
             return;
@@ -103,13 +101,21 @@ fn models_give_tflite_micro_s_bytes() {
         let lines = table.lines().filter_map(|l| l.strip_prefix(name)).map(|l| l.rsplit(' ').next().unwrap());
         let expected: Vec<&str> = lines.collect();
         assert!(!expected.is_empty(), "{name}");
-        let model = image(&path, folder.path()).unwrap();
+        let model = match image(&path, folder.path()) {
+            Ok(model) => model,
+            Err(why) => {
+                wrong.push(why.to_string());
+                continue;
+            }
+        };
         let found = digests(&model, expected.len());
         let same = found.iter().zip(&expected).filter(|(a, b)| a == b).count();
-        assert_eq!(same, expected.len(), "{name}: runs with the same bytes");
-        assert_eq!(model.image().arena_bytes(LIMITS).unwrap(), arena, "{name}");
-        assert!(arena < theirs);
+        let found = model.image().arena_bytes(LIMITS).unwrap();
+        if same != expected.len() || found != arena || arena >= theirs {
+            wrong.push(format!("{name}: {same} of {} runs the same, arena {found}", expected.len()));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -119,7 +125,8 @@ fn everything_that_is_missing_is_named_at_once() {
         return;
     };
     let why = image(&path, folder.path()).err().unwrap().to_string();
-    for word in ["custom operator SignalWindow (operator 0", "SignalRfft (operator 3", "SignalPCAN", "input \""] {
+    for word in ["custom operator SignalWindow (operator 0", "SignalRfft (operator 3", "SignalPCAN", "DIV (operator 17"]
+    {
         assert!(why.contains(word), "{word}: {why}");
     }
     assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "nothing is written");

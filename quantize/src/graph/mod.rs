@@ -16,6 +16,7 @@
 //! is defined on what its operands stand for.
 
 pub mod eval;
+pub mod passes;
 pub mod shape;
 
 use crate::codes::CodedMatrix;

@@ -1,13 +1,17 @@
 //! Lowering: from an architecture to a program, its slots and its tensors. One file a family; each is a straight list of
-//! ops, written with [`Builder`].
+//! ops, written with [`Builder`] (language models: with [`Steps`] over it). To add a family of language models: a file, and
+//! a row in [`language_model`].
 
+mod gpt2;
 mod llama;
 mod net;
+mod steps;
 
-pub use llama::{Ranges, hadamard, llama};
+pub(crate) use net::quantize_multiplier;
 pub use net::{Constant, Net, net};
+pub use steps::{LOGITS, Ranges, Steps};
 
-use crate::import::Role;
+use crate::import::{Family, LlmConfig, Weight};
 use crate::plan::{self, Access, Stretch};
 use mote_runtime::image::plan::{Kind, Rows};
 use mote_runtime::image::program::ARGS;
@@ -15,14 +19,16 @@ use mote_runtime::image::{Entry, Limits, Op, Plan, Slot};
 use mote_runtime::ops::BACKWARD;
 
 /// Where a tensor's data comes from.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    /// A matrix in codes, its columns transformed first where [`hadamard`] says so.
-    Coded(Role),
+    /// A matrix in codes, its columns transformed first by Walsh-Hadamard in blocks of 2^n.
+    Coded(Weight, u32),
+    /// A table by position, in 8-bit codes: it is small, and all that tells positions apart.
+    Positions(Weight),
     /// The gain of a norm, int16.
-    Gain(Role),
+    Gain(Weight),
     /// A bias, int32 with this many fraction bits.
-    Bias(Role, i16),
+    Bias(Weight, i16),
     /// Turns a position of each rotary pair, u64.
     RopeSteps,
 }
@@ -45,6 +51,36 @@ impl Dims for Constant {
         dims.iter_mut().zip(&self.dims).for_each(|(to, from)| *to = *from as u32);
         dims
     }
+}
+
+impl Source {
+    /// The weight, if it is one of the model's.
+    #[must_use]
+    pub fn weight(&self) -> Option<&Weight> {
+        match self {
+            Self::Coded(weight, _) | Self::Positions(weight) | Self::Gain(weight) | Self::Bias(weight, _) => {
+                Some(weight)
+            }
+            Self::RopeSteps => None,
+        }
+    }
+}
+
+/// Lowers a language model, with the ranges that calibration found (or none yet: then all slots have the same fraction
+/// bits, and only the ops say something).
+#[must_use]
+pub fn language_model(c: &LlmConfig, ranges: &Ranges) -> Steps {
+    match c.family {
+        Family::Llama => llama::lower(c, ranges),
+        Family::Gpt2 => gpt2::lower(c, ranges),
+    }
+}
+
+/// The weights that a model must have.
+#[must_use]
+pub fn weights(c: &LlmConfig) -> Vec<Weight> {
+    let steps = language_model(c, &Ranges::default());
+    steps.tensors().iter().filter_map(|source| source.weight().cloned()).collect()
 }
 
 /// Range that a fixed-point slot must hold, and how its fraction bits follow from it.
@@ -140,7 +176,7 @@ impl<S: PartialEq + Dims> Builder<S> {
         at as u32
     }
 
-    /// Adds an op. `reads` and `writes` are slots; an op that adds to a slot does both.
+    /// Adds an op. `reads` and `writes` are slots; an op that adds to a slot does both, scratch is written.
     pub fn op(&mut self, code: u16, flags: u16, args: &[u32], reads: &[u32], writes: &[u32]) {
         let mut all = [0; ARGS];
         all[..args.len()].copy_from_slice(args);
@@ -187,7 +223,7 @@ impl<S: PartialEq + Dims> Builder<S> {
         }
         let mut kept = std::mem::take(&mut self.kept);
         kept.extend((0..self.slots.len()).filter(|s| self.slots[*s].kind == Kind::Cache));
-        let lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept);
+        let lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept, ports.is_some());
         let sizes: Vec<[u64; 4]> = self.slots.iter().map(Slot::size).collect();
         let offsets = if ports.is_some() {
             self.pack_net(&sizes, &lives)

@@ -50,9 +50,11 @@ pub fn gaps(op: &Op, slots: &[Slot], dims: &dyn Fn(u32) -> [u32; 4]) -> Vec<Gap>
             Overlap::Elements(_) => walk(&elements(from, to), 1),
             Overlap::Units(_) => walk(&units(op, from, to, dims)?, 0),
         };
-        Some(Gap { input, output, forward, backward })
+        (input != output).then_some(Gap { input, output, forward, backward })
     };
-    overlap.pairs().iter().filter_map(gap).collect()
+    let mut gaps: Vec<Gap> = overlap.pairs().iter().filter_map(gap).collect();
+    gaps.dedup(); // x + x
+    gaps
 }
 
 /// The two gaps. A unit's writes keep off the reads of the units from `after` behind it on.

@@ -205,7 +205,7 @@ impl<'a> Coded<'a> {
             Dtype::N4 => desc.codebook.iter().map(|c| c.unsigned_abs()).fold(1, u8::max),
             _ => 128,
         };
-        // Activations are in -127..=127; 128 also covers whatever bytes a wrong program may read as activations.
+        // Activations may be any int8.
         let group_bound = GROUP as u64 * 128 * 255 * u64::from(top);
         let row_bound = group_bound.saturating_mul(groups as u64);
         Some(Self {

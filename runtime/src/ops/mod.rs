@@ -1,18 +1,21 @@
 //! Ops: what programs are made of, one file each.
 //!
 //! An op is three functions: which slots it touches, a check made once when the image is opened (indices, types,
-//! shapes), and the run. To add one: copy a neighbour's file, add a row to [`DECODER`] or [`CONVNET`], define it in NUMERICS.md.
+//! shapes), and the run. To add one: copy a neighbour's file, add a row to [`DECODER`], [`CONVNET`] or [`CODED`], define it in NUMERICS.md.
 //!
 //! `check` and `run` return `None` for anything amiss; after `check` has passed, `run` only fails where its own
 //! `get`s cannot be proven away by the compiler, never in practice.
 
+pub mod activation;
 pub mod add;
 pub mod arg_max;
 pub mod attention;
 pub mod average_pool2d;
 pub mod batch_matmul;
 pub mod cache;
+mod coded;
 pub mod conv2d;
+pub mod conv2d_coded;
 pub mod copy;
 pub mod depthwise_conv2d;
 pub mod embed;
@@ -20,6 +23,7 @@ pub mod fill;
 pub mod fully_connected;
 pub mod gather;
 pub mod glu;
+pub mod layer_norm;
 pub mod lookup;
 pub mod matmul;
 pub mod max_pool2d;
@@ -103,7 +107,7 @@ impl Overlap {
 pub const BACKWARD: u16 = 2;
 
 /// Ops of language models.
-pub static DECODER: [&OpDef; 9] = [
+pub static DECODER: [&OpDef; 11] = [
     &embed::OP,
     &select_row::OP,
     &rms_norm::OP,
@@ -113,6 +117,8 @@ pub static DECODER: [&OpDef; 9] = [
     &cache::OP,
     &attention::OP,
     &glu::OP,
+    &layer_norm::OP,
+    &activation::OP,
 ];
 
 /// Ops of nets of int8 and int16, as TensorFlow Lite defines them.
@@ -141,6 +147,9 @@ pub static CONVNET: [&OpDef; 22] = [
     &prelu::OP,
 ];
 
+/// Ops of nets that Mote has quantized from floats, beside those of [`CONVNET`].
+pub static CODED: [&OpDef; 1] = [&conv2d_coded::OP];
+
 /// Ops that an image may use.
 pub type Table = &'static [&'static OpDef];
 
@@ -150,6 +159,8 @@ const SETS: &[Table] = &[
     &DECODER,
     #[cfg(feature = "convnet")]
     &CONVNET,
+    #[cfg(feature = "coded")]
+    &CODED,
 ];
 
 /// The ops that this build knows. What no feature names is not linked.

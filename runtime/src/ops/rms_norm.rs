@@ -17,7 +17,7 @@ pub static OP: OpDef =
 /// Bits of |x| that enter the sum of squares: 2^17 squares of 23 bits fit u64.
 const SQUARE_BITS: u32 = 23;
 /// Fraction bits of the normalised value before gamma.
-const NORM_FRAC: i32 = 22;
+pub(super) const NORM_FRAC: i32 = 22;
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let input = slot_arg(image, op, 0, Kind::I32)?;
@@ -69,7 +69,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
 }
 
 /// `(unit, shift)`: `x / rms` in Q22 is `shift_round(x * unit, shift)`. `unit` is at most 2^31, so the product fits.
-fn normaliser(x: &[i32], eps: u64, (root_mant, root_exp): (u64, i32)) -> (i64, i32) {
+pub(super) fn normaliser(x: &[i32], eps: u64, (root_mant, root_exp): (u64, i32)) -> (i64, i32) {
     let bits = 32 - requantize::amax(x).leading_zeros();
     let drop = bits.saturating_sub(SQUARE_BITS);
     let sum = x.iter().fold(0u64, |sum, x| {

@@ -379,6 +379,13 @@ pub fn rms_norm(input: u32, out: u32, gamma: Option<u32>, eps: f64, width: usize
     op(code("rms_norm"), &[input, out, gamma, stored as u32, (stored >> 32) as u32, mant, exp, width as u32])
 }
 
+/// `layer_norm`, its constants from `eps` as the quantizer computes them; `frac` of the input.
+pub fn layer_norm(input: u32, out: u32, (gamma, beta): (u32, u32), eps: f64, width: usize, frac: i16) -> Op {
+    let stored = (eps * (width as f64).powi(3) * 2f64.powi(2 * i32::from(frac))).round() as u64;
+    let (mant, exp) = mant_exp((width as f64).sqrt());
+    op(code("layer_norm"), &[input, out, gamma, beta, stored as u32, (stored >> 32) as u32, mant, exp])
+}
+
 pub fn attention(q: u32, cache: u32, scratch: u32, out: u32, heads: usize, head_dim: usize, window: u32) -> Op {
     let (mant, exp) = mant_exp(core::f64::consts::LOG2_E / (head_dim as f64).sqrt());
     op(code("attention"), &[q, cache, scratch, out, heads as u32, mant, exp, window])
@@ -641,6 +648,76 @@ pub fn requantize(x: i64, m: i64, shift: i64, single: bool) -> i64 {
     let moved = (x << shift.max(0)) as i32;
     let high = up(i128::from(moved) * i128::from(m), 1 << 31);
     away(high, 1 << (-shift).max(0)) as i64
+}
+
+/// A small GPT-2 with random weights: learned positions, layer norms, biases, GELU in its three forms a layer each.
+pub fn small_gpt(seed: u64) -> Builder {
+    let r = &mut Random::new(seed);
+    let (vocab, dim, heads, head_dim, hidden) = (37usize, 24usize, 3usize, 8usize, 40usize);
+    let (res, act) = (16i16, 20i16);
+    let mut b = Builder { vocab: vocab as u32, max_context: 64, ..Builder::new() };
+    let table = b.matrix(&Matrix::like_a_model(r, vocab, dim, 8, 0.3));
+    let positions = b.matrix(&Matrix::like_a_model(r, 64, dim, 8, 0.5));
+    let batch = Rows::Batch;
+    let (x, normed) = (b.i32_slot(batch, dim, res), b.i32_slot(batch, dim, act));
+    let (q, k, v) = (b.i32_slot(batch, dim, act), b.i32_slot(batch, dim, act), b.i32_slot(batch, dim, act));
+    let (out, inner) = (b.i32_slot(batch, dim, act), b.i32_slot(batch, hidden, act));
+    let active = b.again(inner, 18);
+    let (normed8, out8, active8) = (b.q8_slot(batch, dim), b.q8_slot(batch, dim), b.q8_slot(batch, hidden));
+    let scratch = b.scratch_slot();
+    let (mant, exp) = mant_exp(3.7);
+    b.body.push(op(code("embed"), &[x, table, mant, exp]));
+    b.body.push(Op { flags: ops::embed::POSITIONS, ..op(code("embed"), &[x, positions]) });
+    let gains = |b: &mut Builder, r: &mut Random, frac: i16| {
+        let gamma: Vec<i16> = (0..dim).map(|_| r.range(8_000, 24_000) as i16).collect();
+        let beta: Vec<i32> = (0..dim).map(|_| r.range(-1 << frac, 1 << frac) as i32).collect();
+        (b.vector16(&gamma, 14), b.vector32(&beta, i32::from(frac)))
+    };
+    for function in 0..3 {
+        let cache = b.cache_slot(heads, head_dim);
+        let (g1, g2) = (gains(&mut b, r, act), gains(&mut b, r, act));
+        let mut linear = |b: &mut Builder, from: u32, (rows, cols): (usize, usize), to: u32| {
+            let weight = b.matrix(&Matrix::like_a_model(r, rows, cols, 4, 1.5 / (cols as f64).sqrt()));
+            let frac = b.slots[to as usize].frac;
+            let bias: Vec<i32> = (0..rows).map(|_| r.range(-1 << frac, 1 << frac) as i32).collect();
+            let bias = b.vector32(&bias, i32::from(frac));
+            let flags = if to == x { ops::matmul::ACCUMULATE } else { 0 };
+            Op { flags, ..op(code("matmul"), &[from, weight, bias, to]) }
+        };
+        let square = (dim, dim);
+        let [mq, mk, mv] = [q, k, v].map(|to| linear(&mut b, normed8, square, to));
+        let mo = linear(&mut b, out8, square, x);
+        let (m1, m2) = (linear(&mut b, normed8, (hidden, dim), inner), linear(&mut b, active8, (dim, hidden), x));
+        b.body.extend([
+            layer_norm(x, normed, g1, 1e-5, dim, res),
+            op(code("quantize"), &[normed, normed8, 0]),
+            mq,
+            mk,
+            mv,
+            op(code("cache"), &[k, v, cache]),
+            attention(q, cache, scratch, out, heads, head_dim, 0),
+            op(code("quantize"), &[out, out8, 3]),
+            mo,
+            layer_norm(x, normed, g2, 1e-5, dim, res),
+            op(code("quantize"), &[normed, normed8, 0]),
+            m1,
+            op(code("activation"), &[inner, active, function]),
+            op(code("quantize"), &[active, active8, 3]),
+            m2,
+        ]);
+    }
+    let one = Rows::One;
+    let (last, last_normed) = (b.i32_slot(one, dim, res), b.i32_slot(one, dim, act));
+    let last8 = b.q8_slot(one, dim);
+    let end = gains(&mut b, r, act);
+    b.logits = b.i32_slot(one, vocab, 16);
+    b.head.extend([
+        op(code("select_row"), &[x, last]),
+        layer_norm(last, last_normed, end, 1e-5, dim, res),
+        op(code("quantize"), &[last_normed, last8, 0]),
+        op(code("matmul"), &[last8, table, NONE, b.logits]),
+    ]);
+    b
 }
 
 /// Asserts that a measured error is below the bound stated in NUMERICS.md, and prints it (`--nocapture`).

@@ -62,15 +62,27 @@ MODELS = [
          "rope_theta": 10000.0, "sliding_window": 12},
         True,
     ),
+    (
+        "gpt2-tied", "GPT2", 40, torch.bfloat16, "5GB",
+        {"vocab_size": 151, "n_embd": 40, "n_head": 4, "n_positions": 64},
+        False,
+    ),
+    (
+        # GELU by erf, a feed-forward width that is not four times the other, heads of odd width.
+        "gpt2-untied", "GPT2", 40, torch.float16, "5GB",
+        {"vocab_size": 131, "n_embd": 36, "n_head": 4, "n_inner": 80, "n_positions": 48, "activation_function": "gelu",
+         "layer_norm_epsilon": 0.01, "tie_word_embeddings": False},
+        False,
+    ),
 ]
 
 
 def randomise(model, generator):
     for name, p in model.named_parameters():
-        if name.endswith("norm.weight"):  # also q_norm and k_norm
+        if name.endswith(("norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")):  # also q_norm and k_norm
             p.uniform_(0.5, 1.5, generator=generator)
         else:
-            std = 0.5 if name.endswith(("embed_tokens.weight", "bias")) else 0.2
+            std = 0.5 if name.endswith(("embed_tokens.weight", "wte.weight", "wpe.weight", "bias")) else 0.2
             p.normal_(0, std, generator=generator)
 
 
@@ -92,9 +104,9 @@ def older_config(path, keys):
 @torch.no_grad()
 def make(folder, seed, kind, count, dtype, shard, keys, older):
     generator = torch.Generator().manual_seed(seed)
-    common = {"num_hidden_layers": 2, "max_position_embeddings": 128, "bos_token_id": None, "eos_token_id": None}
+    common = {"num_hidden_layers": 2, "max_position_embeddings": keys.get("n_positions", 128), "bos_token_id": None, "eos_token_id": None}
     config = getattr(transformers, f"{kind}Config")(**common, **keys)
-    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    model = AutoModelForCausalLM.from_config(config)
     randomise(model, generator)
     tokens = torch.randint(0, config.vocab_size, (1, count), generator=generator)
     folder.mkdir(parents=True, exist_ok=True)

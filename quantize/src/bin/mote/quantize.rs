@@ -4,7 +4,8 @@ use crate::args::{print_json, progress, size};
 use anyhow::{Context, Result, bail};
 use mote_quantize::calibrate;
 use mote_quantize::codes::Coding;
-use mote_quantize::import::{self, Role, tokenizer};
+use mote_quantize::import::{self, tokenizer};
+use mote_quantize::lower;
 use mote_quantize::net;
 use mote_quantize::quantize::{Meta, Settings, quantize};
 use mote_runtime::fixed::tflite::Rounding;
@@ -135,8 +136,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let calibration = calibration_tokens(args, text.as_deref(), config.vocab)?;
     let settings = Settings { coding, head, context: args.context, name, license: args.license.clone(), calibration };
 
-    let total = Role::all(config).into_iter().map(|r| r.shape(config)).filter(|s| s.len() == 2);
-    let total = total.map(|s| 4 * s.iter().product::<usize>() as u64).sum();
+    let matrices = lower::weights(config).into_iter().map(|w| w.shape).filter(|shape| shape.len() == 2);
+    let total = matrices.map(|shape| 4 * shape.iter().product::<usize>() as u64).sum();
     let bar = progress(total, "{bytes}/{total_bytes}");
     let done = quantize(&*model, text.as_deref(), &settings, &args.out, &mut |name, bytes| {
         bar.set_message(name.to_owned());

@@ -1,9 +1,13 @@
 //! Convolutions, fully connected layers, pools.
 
 use super::fixed::quantize_multiplier;
-use super::{Affine, Context, Lowering, ints, pair, word};
-use crate::graph::{DType, Node, Op, PoolKind, Value, Window};
+use super::{Affine, Constant, Context, Lowering, ints, pair, word};
+use crate::codes::CodedMatrix;
+use crate::graph::{DType, Data, Node, Op, PoolKind, Value, Window};
+use crate::layers;
 use mote_runtime::image::Dtype;
+use mote_runtime::image::plan::Kind;
+use mote_runtime::image::tensors::GROUP;
 use mote_runtime::ops;
 
 /// Sums of more products do not fit int32.
@@ -62,6 +66,58 @@ fn window(x: &Value, y: &Value, w: &Window) -> Lowering<[u32; 4]> {
     Ok([pair([ih, iw]), pair([oh, ow]), steps, pair(w.before)])
 }
 
+impl Context<'_> {
+    /// The weights of a node in codes, if they go into the image so.
+    fn codes(&self, node: &Node) -> Option<&CodedMatrix> {
+        self.graph.coded.get(&node.inputs.get(1).copied().flatten()?)
+    }
+
+    /// Adds a convolution with coded weights: `window` are its words, `columns` of the matrix are [`kernel`, channels].
+    fn coded(&mut self, node: &Node, window: [u32; 4], kernel: [usize; 2]) -> Lowering<()> {
+        /// Patches that are gathered before the weights are read: reading weights from flash is what costs.
+        const PATCHES: usize = 4;
+        let (x, y) = (self.value(node, 0)?, self.made(node)?);
+        let (input, out) = (self.affine(x)?, self.affine(y)?);
+        let matrix = self.codes(node).ok_or("weights without codes")?.clone();
+        let bias = match self.graph.input(node, 2).and_then(|b| b.data.as_ref()) {
+            None => vec![0.0; matrix.rows],
+            Some(Data::F32(floats)) => floats.clone(),
+            Some(Data::Int(_)) => return Err("a bias of integers with coded weights".into()),
+        };
+        if bias.len() != matrix.rows {
+            return Err(format!("{} biases for {} channels", bias.len(), matrix.rows));
+        }
+        let layer = |a: Affine| layers::Affine { scale: a.scale.into(), zero_point: a.zero as i8 };
+        let layers::Linear { weights, bias } = layers::coded(matrix, &bias, (layer(input), layer(out)));
+        let from = self.input(node, 0)?;
+        let desc = weights.desc();
+        let name = self.value(node, 1)?.name.clone();
+        let padded = weights.cols.next_multiple_of(GROUP);
+        let pixels = y.count() / weights.rows;
+        let relative_error = weights.stats.relative_error;
+        let weights = self.builder.tensor(Constant {
+            name: name.clone(),
+            dtype: desc.dtype,
+            dims: vec![weights.rows, weights.cols],
+            exponent: desc.exponent,
+            codebook: desc.codebook,
+            bytes: weights.bytes,
+            relative_error,
+        });
+        let bytes = bias.values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let values = Constant::plain(&format!("{name} (bias)"), Dtype::I32, &[bias.values.len()], bytes);
+        let bias = self.builder.tensor(Constant { exponent: bias.exponent, ..values });
+        let patches = self.builder_slot(Kind::I8, padded * pixels.min(PATCHES));
+        let (min, max) = self.range(node, out);
+        let numbers = word([input.zero, out.zero, min, max]);
+        let to = self.output(node)?;
+        let [size, out_size, steps, pads] = window;
+        let args = [from, to, patches, weights, bias, size, out_size, steps, pads, pair(kernel), numbers];
+        self.builder.op(ops::conv2d_coded::OP.code, 0, &args, &[from], &[to, patches]);
+        Ok(())
+    }
+}
+
 pub(super) fn conv2d(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     let Op::Conv2d { window: steps, groups } = &node.op else {
         return Err("another op".into());
@@ -76,6 +132,9 @@ pub(super) fn conv2d(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     let channels = x.shape[3];
     if per_group * groups != channels || y.shape[3] != count || count % groups != 0 {
         return Err(format!("weights of shape {:?} for {channels} to {} channels", w.shape, y.shape[3]));
+    }
+    if c.codes(node).is_some() && *groups == 1 {
+        return c.coded(node, [size, out_size, steps, pads], [kh, kw]);
     }
     if kh * kw * per_group > MOST_PRODUCTS {
         return Err(format!("more than {MOST_PRODUCTS} products to a sum"));
@@ -109,6 +168,13 @@ pub(super) fn fully_connected(c: &mut Context<'_>, node: &Node) -> Lowering<()> 
     let rows = x.count().checked_div(features).unwrap_or(0);
     if rows * features != x.count() || rows * count != y.count() || features > MOST_PRODUCTS {
         return Err(format!("weights of shape {:?} for {:?} to {:?}", w.shape, x.shape, y.shape));
+    }
+    if c.codes(node).is_some() {
+        if rows >= 1 << 16 {
+            return Err("65536 rows or more".into());
+        }
+        let line = pair([rows, 1]);
+        return c.coded(node, [line, line, word([1; 4]), 0], [1, 1]);
     }
     let weights = c.bytes(&w.name, &w.shape, weights(w)?.iter().copied());
     let table = c.channels(node, input, out)?;

@@ -2,8 +2,9 @@
 
 use super::fixed::quantize_multiplier;
 use super::tables::table;
-use super::{Affine, Context, Lowering, word};
-use crate::graph::{Binary, Node, Op, Unary};
+use super::{Affine, Context, Lowering, ints, word};
+use crate::graph::{Binary, DType, Node, Op, Unary};
+use mote_runtime::image::plan::Kind;
 use mote_runtime::ops;
 
 /// Functions of one number, and changes of scale.
@@ -18,6 +19,15 @@ pub(super) fn unary(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
         c.slots.insert(node.outputs[0], from);
         return Ok(());
     }
+    if f == Unary::Identity && (c.kind(x)?, c.kind(y)?) != (Kind::I8, Kind::I8) {
+        let (a, b) = (c.scaled(x)?, c.scaled(y)?);
+        let real = f64::from(a.scale) / f64::from(b.scale);
+        let (m, s) = quantize_multiplier(real).ok_or("scales out of range")?;
+        let to = c.output(node)?;
+        let numbers = [m, s, b.zero, a.zero].map(|v| v as u32);
+        c.op(&ops::requantize::OP, &[&[from, to], &numbers[..]].concat(), &[from], to);
+        return Ok(());
+    }
     let out = c.affine(y)?;
     let mut table = table(f, c.affine(x)?, out, c.rounding)?;
     let (min, max) = c.range(node, out);
@@ -28,20 +38,100 @@ pub(super) fn unary(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
 }
 
 pub(super) fn binary(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
-    match node.op {
-        Op::Binary(Binary::Add) => add(c, node),
-        Op::Binary(other) => Err(format!("{other:?} of two activations")),
-        _ => Err("another op".into()),
+    let Op::Binary(f) = node.op else {
+        return Err("another op".into());
+    };
+    match f {
+        Binary::Add => add(c, node),
+        Binary::Mul => mul(c, node),
+        Binary::Max | Binary::Min => maximum(c, node, f == Binary::Min),
+        Binary::SquaredDifference => squared_difference(c, node),
+        Binary::Prelu => prelu(c, node),
+        other => Err(format!("{other:?} of two activations")),
     }
 }
 
-fn add(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
-    let (a, b, made) = (c.value(node, 0)?, c.value(node, 1)?, c.made(node)?);
-    let (x, y) = (c.broadcast(node, 0)?, c.broadcast(node, 1)?);
-    if x == y {
-        return Err("adding a tensor to itself".into());
+/// A binary op's operands: slots in the shape of the output, and what their integers stand for.
+struct Operands {
+    slots: [u32; 2],
+    a: Affine,
+    b: Affine,
+    out: Affine,
+}
+
+fn operands(c: &mut Context<'_>, node: &Node) -> Lowering<Operands> {
+    let (x, y, made) = (c.value(node, 0)?, c.value(node, 1)?, c.made(node)?);
+    let kind = c.kind(made)?;
+    if c.kind(x)? != kind || c.kind(y)? != kind {
+        return Err(format!("{:?} and {:?} to {:?}", x.dtype, y.dtype, made.dtype));
     }
-    let (a, b, out) = (c.affine(a)?, c.affine(b)?, c.affine(made)?);
+    let (a, b, out) = (c.scaled(x)?, c.scaled(y)?, c.scaled(made)?);
+    let slots = [c.broadcast(node, 0)?, c.broadcast(node, 1)?];
+    if slots[0] == slots[1] {
+        return Err("a tensor and itself".into());
+    }
+    Ok(Operands { slots, a, b, out })
+}
+
+fn mul(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
+    let Operands { slots: [x, y], a, b, out } = operands(c, node)?;
+    let real = f64::from(a.scale) * f64::from(b.scale) / f64::from(out.scale);
+    let (m, s) = quantize_multiplier(real).ok_or("scales out of range")?;
+    let (min, max) = c.limits(node)?;
+    let to = c.output(node)?;
+    let args = [x, y, to].into_iter().chain([m, s, out.zero, a.zero, b.zero, min, max].map(|v| v as u32));
+    c.op(&ops::mul::OP, &args.collect::<Vec<_>>(), &[x, y], to);
+    Ok(())
+}
+
+fn maximum(c: &mut Context<'_>, node: &Node, least: bool) -> Lowering<()> {
+    let Operands { slots: [x, y], a, b, out } = operands(c, node)?;
+    if a != b || a != out || node.clamp.is_some() {
+        return Err("operands of other scales than the result".into());
+    }
+    let to = c.output(node)?;
+    c.op_with(&ops::maximum::OP, u16::from(least), &[x, y, to], &[x, y], to);
+    Ok(())
+}
+
+fn squared_difference(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
+    let Operands { slots: [x, y], a, b, out } = operands(c, node)?;
+    let twice = 2.0 * f64::from(a.scale.max(b.scale));
+    let up = if c.kind(c.made(node)?)? == Kind::I8 { 7 } else { 0 };
+    // TFLite Micro computes the denominator in float32.
+    let last = twice * twice / f64::from((1 << (2 * up)) as f32 * out.scale);
+    let multiplier = |real| quantize_multiplier(real).ok_or("scales out of range");
+    let (ma, sa) = multiplier(f64::from(a.scale) / twice)?;
+    let (mb, sb) = multiplier(f64::from(b.scale) / twice)?;
+    let (m, s) = multiplier(last)?;
+    let to = c.output(node)?;
+    let numbers = [m, s, out.zero, a.zero, b.zero, ma, mb].map(|v| v as u32);
+    let args = [x, y, to].into_iter().chain(numbers).chain([word([sa, sb, 0, 0])]).collect::<Vec<_>>();
+    c.op(&ops::squared_difference::OP, &args, &[x, y], to);
+    Ok(())
+}
+
+/// One slope for each channel, the last dimension; they are constant.
+fn prelu(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
+    let (x, slopes, y) = (c.value(node, 0)?, c.value(node, 1)?, c.made(node)?);
+    let (input, alpha, out) = (c.affine(x)?, c.affine(slopes)?, c.affine(y)?);
+    if slopes.count() != x.shape.last().copied().unwrap_or(0) || slopes.dtype != DType::I8 {
+        return Err(format!("slopes of shape {:?} for {:?}", slopes.shape, x.shape));
+    }
+    let table = c.bytes(&slopes.name, &[slopes.count()], ints(slopes)?.iter().copied());
+    let multiplier = |real| quantize_multiplier(real).ok_or("scales out of range");
+    let (m, s) = multiplier(f64::from(input.scale) / f64::from(out.scale))?;
+    let (mb, sb) = multiplier(f64::from(input.scale) * f64::from(alpha.scale) / f64::from(out.scale))?;
+    let from = c.input(node, 0)?;
+    let to = c.output(node)?;
+    let numbers = [m, s, out.zero, input.zero, alpha.zero, mb, sb].map(|v| v as u32);
+    let args = [from, to, table].into_iter().chain(numbers).collect::<Vec<_>>();
+    c.op(&ops::prelu::OP, &args, &[from], to);
+    Ok(())
+}
+
+fn add(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
+    let Operands { slots: [x, y], a, b, out } = operands(c, node)?;
     let twice = 2.0 * f64::from(a.scale.max(b.scale));
     let last = twice / (f64::from(1 << 20) * f64::from(out.scale));
     let reals = [f64::from(a.scale) / twice, f64::from(b.scale) / twice, last];

@@ -9,7 +9,7 @@ pub(super) fn exact(value: f32) -> (u32, i32) {
 
 /// TFLite's `QuantizeMultiplier`: `real = multiplier * 2^(shift - 31)`, the multiplier in [2^30, 2^31). `None` for what no
 /// ratio of scales is.
-pub(super) fn quantize_multiplier(real: f64) -> Option<(i32, i32)> {
+pub(crate) fn quantize_multiplier(real: f64) -> Option<(i32, i32)> {
     if !real.is_finite() || real < 0.0 {
         return None;
     }

@@ -9,11 +9,13 @@ mod conv;
 mod elementwise;
 mod fixed;
 mod movement;
+mod reduce;
 mod tables;
 
 use super::{Builder, Lowered};
 use crate::graph::{DType, Data, Graph, Node, Op, State, Unary, Value, ValueId};
 use fixed::exact;
+pub(crate) use fixed::quantize_multiplier;
 use mote_runtime::fixed::tflite::Rounding;
 use mote_runtime::image::plan::{Kind, Rows};
 use mote_runtime::image::{Dtype, Port, program::entry};
@@ -29,8 +31,23 @@ pub struct Constant {
     pub dtype: Dtype,
     /// Dimensions, 1 to 4 of them.
     pub dims: Vec<usize>,
+    /// `value = integer * 2^-exponent`; 0 where ops have scales of their own.
+    pub exponent: i32,
+    /// What 4-bit codes stand for.
+    pub codebook: [i8; 16],
     /// Its bytes.
     pub bytes: Vec<u8>,
+    /// What was lost, for codes.
+    pub relative_error: f64,
+}
+
+impl Constant {
+    /// A tensor of integers.
+    #[must_use]
+    pub fn plain(name: &str, dtype: Dtype, dims: &[usize], bytes: Vec<u8>) -> Self {
+        let (name, dims) = (name.to_owned(), dims.to_vec());
+        Self { name, dtype, dims, exponent: 0, codebook: [0; 16], bytes, relative_error: 0.0 }
+    }
 }
 
 /// A lowered net.
@@ -59,6 +76,12 @@ fn find(op: &Op) -> Lower {
         Op::Binary(_) => elementwise::binary,
         Op::Softmax { .. } => elementwise::softmax,
         Op::Unary(_) | Op::Requantize => elementwise::unary,
+        Op::MatMul { .. } => reduce::matmul,
+        Op::Reduce { .. } => reduce::reduce,
+        Op::ArgMax { .. } => reduce::arg_max,
+        Op::TopK { .. } => reduce::top_k,
+        Op::Gather { .. } => movement::gather,
+        Op::Resize { .. } => movement::resize,
         Op::Reshape => movement::reshape,
         Op::Transpose { .. } => movement::transpose,
         Op::Slice { .. } => movement::slice,
@@ -72,6 +95,9 @@ fn find(op: &Op) -> Lower {
         _ => |_, _| Err("the operator".into()),
     }
 }
+
+/// Ops that round nothing: their flag 1 is another.
+const INTEGERS_ONLY: [u16; 3] = [ops::maximum::OP.code, ops::arg_max::OP.code, ops::top_k::OP.code];
 
 struct Context<'g> {
     graph: &'g Graph,
@@ -191,6 +217,27 @@ impl<'g> Context<'g> {
         if fits { Ok(Affine { scale, zero }) } else { Err(format!("scale {scale}, zero point {zero}")) }
     }
 
+    /// As [`Self::affine`], of any integers that have a scale; those of more than 8 bits have no zero point.
+    fn scaled(&self, value: &Value) -> Lowering<Affine> {
+        match (value.dtype, value.quant.as_ref().and_then(|q| q.single())) {
+            (DType::I16 | DType::I32, Some((scale, 0))) if scale > 0.0 => Ok(Affine { scale, zero: 0 }),
+            (DType::I16 | DType::I32, _) => Err(format!("{:?} without one scale, or with a zero point", value.dtype)),
+            _ => self.affine(value),
+        }
+    }
+
+    /// Least and largest output of a node, int8 or int16: its fused activation.
+    fn limits(&self, node: &Node) -> Lowering<(i32, i32)> {
+        let y = self.made(node)?;
+        let out = self.scaled(y)?;
+        if y.dtype != DType::I16 {
+            return Ok(self.range(node, out));
+        }
+        let quantized = |real: f32| (real / out.scale).round().clamp(-32_768.0, 32_767.0) as i32;
+        let [min, max] = node.clamp.unwrap_or([f32::NEG_INFINITY, f32::INFINITY]).map(quantized);
+        Ok((min, max))
+    }
+
     /// The kind of slot that a value's elements lie in.
     fn kind(&self, value: &Value) -> Lowering<Kind> {
         if value.dtype == DType::U8 || value.dtype == DType::I8 {
@@ -277,7 +324,7 @@ impl<'g> Context<'g> {
 
     /// Adds a tensor to the image.
     fn constant(&mut self, name: &str, dtype: Dtype, dims: &[usize], bytes: Vec<u8>) -> u32 {
-        self.builder.tensor(Constant { name: name.to_owned(), dtype, dims: dims.to_vec(), bytes })
+        self.builder.tensor(Constant::plain(name, dtype, dims, bytes))
     }
 
     /// The entry point that gives states what they begin with; none where there are no states.
@@ -375,8 +422,14 @@ impl<'g> Context<'g> {
 
     /// Adds an op that reads slots and fills one.
     fn op(&mut self, def: &ops::OpDef, args: &[u32], reads: &[u32], write: u32) {
-        let single = if self.rounding == Rounding::Single { def.flags & SINGLE_ROUNDING } else { 0 };
-        self.builder.op(def.code, single, args, reads, &[write]);
+        self.op_with(def, 0, args, reads, write);
+    }
+
+    /// As [`Self::op`], with flags of its own.
+    fn op_with(&mut self, def: &ops::OpDef, flags: u16, args: &[u32], reads: &[u32], write: u32) {
+        let rounds = self.rounding == Rounding::Single && !INTEGERS_ONLY.contains(&def.code);
+        let single = if rounds { def.flags & SINGLE_ROUNDING } else { 0 };
+        self.builder.op(def.code, flags | single, args, reads, &[write]);
     }
 
     /// Adds a constant of int8.

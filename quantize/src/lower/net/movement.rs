@@ -1,14 +1,14 @@
 //! Ops that move elements and change none: all are copies of boxes (`ops/copy.rs`).
 
-use super::{Context, Lowering};
-use crate::graph::{Node, Op, PadMode};
+use super::{Context, Lowering, ints};
+use crate::graph::{Coordinates, DType, Interpolation, Nearest, Node, Op, PadMode};
 use mote_runtime::image::Dtype;
 use mote_runtime::image::plan::Kind;
 use mote_runtime::image::program::NONE;
 use mote_runtime::ops;
 
 /// Elements from one index to the next, for each dimension of a row-major array.
-fn strides(shape: &[usize]) -> Vec<i64> {
+pub(super) fn strides(shape: &[usize]) -> Vec<i64> {
     let mut strides = vec![1; shape.len()];
     for i in (1..shape.len()).rev() {
         strides[i - 1] = strides[i] * shape[i] as i64;
@@ -19,9 +19,9 @@ fn strides(shape: &[usize]) -> Vec<i64> {
 /// A box that is copied: for each dimension its size and both strides; and its first element on both sides.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Box {
-    dims: Vec<(usize, i64, i64)>,
-    from: i64,
-    to: i64,
+    pub(super) dims: Vec<(usize, i64, i64)>,
+    pub(super) from: i64,
+    pub(super) to: i64,
 }
 
 impl Box {
@@ -249,4 +249,85 @@ pub(super) fn kind(dtype: crate::graph::DType) -> Option<Kind> {
         DType::I32 | DType::I64 => Some(Kind::I32),
         DType::F32 | DType::I4 | DType::Bool => None,
     }
+}
+
+/// Rows of a constant table, or of an activation.
+pub(super) fn gather(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
+    let Op::Gather { axis } = node.op else {
+        return Err("another op".into());
+    };
+    let (table, indices, y) = (c.value(node, 0)?, c.value(node, 1)?, c.made(node)?);
+    if table.quant != y.quant || table.dtype != y.dtype || c.kind(indices)? != Kind::I32 {
+        return Err(format!("{:?} by {:?} to {:?}", table.dtype, indices.dtype, y.dtype));
+    }
+    let at = c.input(node, 1)?;
+    let inner: usize = table.shape[axis + 1..].iter().product();
+    if axis == 0 && table.data.is_some() && table.dtype == DType::I8 {
+        let rows = c.bytes(&table.name, &[table.shape[0], inner], ints(table)?.iter().copied());
+        let to = c.output(node)?;
+        c.op(&ops::gather::OP, &[at, to, rows], &[at], to);
+        return Ok(());
+    }
+    let from = c.input(node, 0)?;
+    let to = c.output(node)?;
+    let args = [at, to, from, table.shape[axis] as u32, inner as u32];
+    c.op(&ops::gather::SLOT, &args, &[at, from], to);
+    Ok(())
+}
+
+/// Where each output row (or column) reads, in 1/1024 of an input pixel.
+fn places(from: usize, to: usize, coordinates: Coordinates, interpolation: Interpolation) -> Lowering<Vec<i32>> {
+    let aligned = coordinates == Coordinates::AlignCorners && to > 1;
+    let half = match coordinates {
+        Coordinates::HalfPixel => true,
+        Coordinates::PytorchHalfPixel => to > 1,
+        Coordinates::AlignCorners | Coordinates::Asymmetric => false,
+    };
+    let last = from as i64 - 1;
+    let place = |i: usize| match interpolation {
+        // TFLite's `ComputeInterpolationValuesInteger`.
+        Interpolation::Linear => {
+            let divided = |a: usize, b: usize| ((1024 * a + b / 2) / b) as i64;
+            let step = if aligned { divided(from - 1, to - 1) } else { divided(from, to) };
+            let place = i as i64 * step + if half { step / 2 - 512 } else { 0 };
+            Ok(place.clamp(0, 1024 * last) as i32)
+        }
+        // TFLite's `GetNearestNeighbor`, in float32 as there.
+        Interpolation::Nearest(how) => {
+            let scale = if aligned { last as f32 / (to - 1) as f32 } else { from as f32 / to as f32 };
+            let at = (i as f32 + if half { 0.5 } else { 0.0 }) * scale;
+            let whole = match (how, half) {
+                (Nearest::Floor, false) | (Nearest::RoundPreferCeil, true) => at.floor(),
+                (Nearest::RoundPreferCeil, false) => (at + 0.5).floor(),
+                (Nearest::RoundPreferFloor, half) => (at - if half { 0.5 } else { 0.0 } - 0.5).ceil(),
+                (Nearest::Ceil, half) => (at - if half { 0.5 } else { 0.0 }).ceil(),
+                (Nearest::Floor, true) => (at - 0.5).floor(),
+            };
+            Ok(1024 * (whole as i64).clamp(0, last) as i32)
+        }
+    };
+    (0..to).map(place).collect()
+}
+
+pub(super) fn resize(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
+    let Op::Resize { coordinates, interpolation } = node.op else {
+        return Err("another op".into());
+    };
+    let (x, y) = (c.value(node, 0)?, c.made(node)?);
+    let (&[1, ih, iw, channels], &[1, oh, ow, made]) = (&x.shape[..], &y.shape[..]) else {
+        return Err(format!("shapes {:?} to {:?} (one image)", x.shape, y.shape));
+    };
+    if channels != made || ih.max(iw) >= 1 << 16 {
+        return Err(format!("shapes {:?} to {:?}", x.shape, y.shape));
+    }
+    let mut tables = [0; 2];
+    for (table, (from, to)) in tables.iter_mut().zip([(ih, oh), (iw, ow)]) {
+        let places = places(from, to, coordinates, interpolation)?;
+        let bytes = places.iter().flat_map(|p| p.to_le_bytes()).collect();
+        *table = c.constant("places of a resize", Dtype::I32, &[to], bytes);
+    }
+    let from = c.moved(node, 0)?;
+    let to = c.output(node)?;
+    c.op(&ops::resize::OP, &[from, to, super::pair([ih, iw]), tables[0], tables[1]], &[from], to);
+    Ok(())
 }
