@@ -18,4 +18,5 @@ pub mod macs;
 pub mod net;
 pub mod plan;
 pub mod quantize;
+pub mod vectors;
 pub mod write;

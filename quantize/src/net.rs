@@ -3,7 +3,7 @@
 use crate::graph::{Graph, passes};
 use crate::import;
 use crate::import::tflite::{Tflite, is_tflite};
-use crate::lower::{self, Dims};
+use crate::lower::{self, Dims, Net};
 use crate::quantize::{Meta, QUANTIZER, QuantizeError, TensorReport, hex, write};
 use crate::write::Weights;
 use mote_runtime::fixed::tflite::Rounding;
@@ -56,15 +56,34 @@ pub fn quantize(path: &Path, settings: &Settings, out: &Path) -> Result<(Meta, u
     passes::run(&mut graph);
     let missing = |missing| QuantizeError::Unsupported { path: path.to_owned(), missing };
     let net = lower::net(&graph, settings.rounding).map_err(missing)?;
+    let described = Described { name: &settings.name, license: settings.license.as_deref(), hash, bits: 8 };
+    save(&net, &described, None, out)
+}
+
+/// What an image says of the model it came from.
+pub(crate) struct Described<'d> {
+    pub name: &'d str,
+    pub license: Option<&'d str>,
+    pub hash: [u8; 32],
+    /// Bits of the weights' codes.
+    pub bits: u8,
+}
+
+/// Writes a lowered net at `out`, with `text` as its TEXT section.
+pub(crate) fn save(
+    net: &Net,
+    described: &Described<'_>,
+    text: Option<&[u8]>,
+    out: &Path,
+) -> Result<(Meta, u64), QuantizeError> {
     let mut weights = Weights::begin(out)?;
     let mut descs = Vec::new();
     let mut tensors = Vec::new();
     for constant in &net.lowered.tensors {
         let span = weights.append(&constant.bytes)?;
-        let dims = constant.dims();
         let rank = constant.dims.len() as u8;
         let (dtype, exponent, codebook) = (constant.dtype, constant.exponent, constant.codebook);
-        descs.push(TensorDesc { dtype, rank, exponent, dims, span, codebook });
+        descs.push(TensorDesc { dtype, rank, exponent, dims: constant.dims(), span, codebook });
         tensors.push(TensorReport {
             name: constant.name.clone(),
             shape: constant.dims.clone(),
@@ -76,17 +95,15 @@ pub fn quantize(path: &Path, settings: &Settings, out: &Path) -> Result<(Meta, u
             bytes: span.bytes,
         });
     }
-    // Of a channel's three numbers only the bias is the model's.
-    let parameters = |t: &TensorReport| t.shape.iter().product::<usize>() / if t.bits == 32 { 3 } else { 1 };
-    let parameters: usize = tensors.iter().map(parameters).sum();
+    let parameters: usize = net.lowered.tensors.iter().map(|t| t.parameters).sum();
     let bytes: u64 = tensors.iter().map(|t| t.bytes).sum();
     let meta = Meta {
-        name: settings.name.clone(),
-        license: settings.license.clone(),
-        source_sha256: hex(&hash),
+        name: described.name.to_owned(),
+        license: described.license.map(str::to_owned),
+        source_sha256: hex(&described.hash),
         quantizer: QUANTIZER.to_owned(),
         config: None,
-        bits: 8,
+        bits: described.bits,
         calibration_tokens: 0,
         tensors,
         parameters: parameters as u64,
@@ -94,6 +111,8 @@ pub fn quantize(path: &Path, settings: &Settings, out: &Path) -> Result<(Meta, u
     };
     let mut io = Vec::new();
     Ports::write(&net.inputs, &net.outputs, &mut |bytes| io.extend_from_slice(bytes));
-    let bytes = write(weights, &net.lowered, &descs, &meta, Some((section::IO, &io)))?;
+    let sections: Vec<(u32, &[u8])> =
+        text.map(|text| (section::TEXT, text)).into_iter().chain([(section::IO, &io[..])]).collect();
+    let bytes = write(weights, &net.lowered, &descs, &meta, &sections)?;
     Ok((meta, bytes))
 }

@@ -17,6 +17,7 @@
 
 pub mod eval;
 pub mod passes;
+pub mod quantize;
 pub mod shape;
 
 use crate::codes::CodedMatrix;
@@ -613,6 +614,29 @@ impl Graph {
             }
         }
         self.nodes.retain(|node| node.outputs.iter().any(|o| live[*o]));
+    }
+}
+
+impl Graph {
+    /// Takes away values that no node, input, output or state names, and counts the others anew.
+    pub fn compact(&mut self) {
+        let mut named = vec![false; self.values.len()];
+        self.each_id(|id| named[*id] = true);
+        let counted = |count: &mut usize, named: &bool| {
+            *count += usize::from(*named);
+            Some(*count - usize::from(*named))
+        };
+        let new: Vec<ValueId> = named.iter().scan(0, counted).collect();
+        let mut keep = named.iter();
+        self.values.retain(|_| keep.next() == Some(&true));
+        self.each_id(|id| *id = new[*id]);
+    }
+
+    /// Calls with every index of a value.
+    fn each_id(&mut self, mut f: impl FnMut(&mut ValueId)) {
+        let nodes = self.nodes.iter_mut().flat_map(|n| n.inputs.iter_mut().flatten().chain(&mut n.outputs));
+        nodes.chain(&mut self.inputs).chain(&mut self.outputs).for_each(&mut f);
+        self.states.iter_mut().flat_map(|s| [&mut s.read, &mut s.write]).for_each(f);
     }
 }
 

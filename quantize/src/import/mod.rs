@@ -9,8 +9,10 @@ mod hf;
 mod image;
 mod llama;
 mod llama2c;
+pub mod onnx;
 pub mod tflite;
 pub mod tokenizer;
+pub mod vectors;
 
 pub use image::ImageModel;
 

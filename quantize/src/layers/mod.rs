@@ -5,8 +5,12 @@
 //! the constants, and the weights as the device computes with them: for evaluation, and to correct biases.
 
 mod conv;
+mod norm;
+mod recurrent;
 
 pub use conv::{CodedConv, coded, conv};
+pub use norm::{CodedNorm, norm};
+pub use recurrent::{CodedRecurrent, Recurrent, cell_frac, gru, gru_order, lstm, lstm_order};
 
 use crate::codes::{CodedMatrix, Coding, code_matrix};
 use mote_runtime::image::{Coded, tensors::BLOCK};
@@ -57,8 +61,7 @@ const MOST_EXPONENT: i32 = 50;
 /// Bits by which a bias may be lifted to the weights' exponent.
 const MOST_LIFT: i32 = 31;
 
-/// Codes `weights` `[rows, cols]`, in units of the result a step of the input, for an op over coded rows. A matrix of tiny
-/// weights gets multipliers of fewer bits, so that its exponent leaves room for the bias.
+/// Codes `weights` `[rows, cols]`, in units of the result a step of the input, for an op over coded rows.
 pub(crate) fn code(
     weights: &[f32],
     rows: usize,
@@ -66,10 +69,14 @@ pub(crate) fn code(
     coding: Coding,
     importance: Option<&[f32]>,
 ) -> CodedMatrix {
-    let mut coded = code_matrix(weights, rows, cols, coding, importance);
+    with_room_for_bias(code_matrix(weights, rows, cols, coding, importance))
+}
+
+/// Gives a matrix of tiny weights multipliers of fewer bits, so that its exponent leaves room for the bias.
+pub(crate) fn with_room_for_bias(mut coded: CodedMatrix) -> CodedMatrix {
     let over = coded.exponent - MOST_EXPONENT;
     if over > 0 {
-        let mults = coded.bytes.len() - 2 * rows.next_multiple_of(BLOCK);
+        let mults = coded.bytes.len() - 2 * coded.rows.next_multiple_of(BLOCK);
         for mult in coded.bytes[mults..].as_chunks_mut::<2>().0 {
             let value = f64::from(u16::from_le_bytes(*mult)) * 2f64.powi(-over);
             *mult = (value.round() as u16).to_le_bytes();
@@ -79,15 +86,15 @@ pub(crate) fn code(
     coded
 }
 
-/// Integers for `real`, which is in units of the result, less what the zero points of the input add: of row r,
-/// `sum of weights[r, c] * zero_point(c)`. What is beyond int32 there is beyond any sum of the row, and saturates.
-pub(crate) fn bias(weights: &CodedMatrix, real: impl Iterator<Item = f64>, zero_point: impl Fn(usize) -> i8) -> Bias {
+/// Integers for `real`, which is in units of the result, less what the zero point of the input adds: of row r,
+/// `zero_point * sum of weights[r, c]`. What is beyond int32 there is beyond any sum of the row, and saturates.
+pub(crate) fn bias(weights: &CodedMatrix, real: impl Iterator<Item = f64>, zero_point: i8) -> Bias {
     let added = Coded::new(&weights.desc(), &weights.bytes).map_or_else(Vec::new, |view| {
         let mut levels = vec![0i32; view.cols];
         let row = |row| {
             view.row_levels(row, &mut levels, |to, level| *to = level);
-            let sum: i64 = levels.iter().enumerate().map(|(c, l)| i64::from(*l) * i64::from(zero_point(c))).sum();
-            sum as f64 * f64::from(view.mult(row)) * 2f64.powi(-view.exponent)
+            let sum: i64 = levels.iter().map(|l| i64::from(*l)).sum();
+            (sum * i64::from(zero_point)) as f64 * f64::from(view.mult(row)) * 2f64.powi(-view.exponent)
         };
         (0..view.rows).map(row).collect()
     });

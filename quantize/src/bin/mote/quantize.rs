@@ -8,6 +8,7 @@ use mote_quantize::import::{self, tokenizer};
 use mote_quantize::lower;
 use mote_quantize::net;
 use mote_quantize::quantize::{Meta, Settings, quantize};
+use mote_quantize::vectors;
 use mote_runtime::fixed::tflite::Rounding;
 use serde::Serialize;
 use std::io::Write;
@@ -45,8 +46,8 @@ impl From<TfliteRounding> for Rounding {
 /// The arguments.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Hugging Face folder (config.json, *.safetensors), llama2.c checkpoint (.bin), or int8 TensorFlow Lite file (.tflite),
-    /// whose weights are taken as they are
+    /// Hugging Face folder (config.json, *.safetensors), llama2.c checkpoint (.bin), TensorFlow Lite file (.tflite; integers are
+    /// taken as they are), or word vectors (word2vec, fastText, GloVe)
     model: PathBuf,
     /// The image to write
     #[arg(short, long)]
@@ -120,6 +121,11 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if net::is_net(&args.model) {
         let settings = net::Settings { name, license: args.license.clone(), rounding: args.rounding.into() };
         let (meta, bytes) = net::quantize(&args.model, &settings, &args.out)?;
+        return report(args, &meta, bytes, start);
+    }
+    if import::vectors::is_vectors(&args.model) {
+        let settings = net::Settings { name, license: args.license.clone(), rounding: args.rounding.into() };
+        let (meta, bytes) = vectors::quantize(&args.model, coding, &settings, &args.out)?;
         return report(args, &meta, bytes, start);
     }
     let model = import::open_model(&args.model)?;

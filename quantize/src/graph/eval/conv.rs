@@ -4,24 +4,34 @@ use super::matmul::{add_bias, product};
 use super::{Args, Data, Outcome, Tensor};
 use crate::graph::{PoolKind, Window};
 use rayon::prelude::*;
+use std::ops::Range;
 
-/// Input rows and columns under a window's taps at one place of the output; none outside the image.
-struct Taps {
-    /// For each output row, for each of the kernel's: the input's.
-    rows: Vec<Vec<Option<usize>>>,
-    /// As `rows`, of columns.
-    cols: Vec<Vec<Option<usize>>>,
+/// A window over an image.
+struct Sliding<'w> {
+    image: [usize; 2],
+    kernel: [usize; 2],
+    window: &'w Window,
+    /// Places of it.
+    out: [usize; 2],
 }
 
-impl Taps {
-    fn new(image: [usize; 2], kernel: [usize; 2], window: &Window, out: [usize; 2]) -> Self {
-        let taps = |d: usize| {
-            let tap = |o: usize, k: usize| {
-                (o * window.stride[d] + k * window.dilation[d]).checked_sub(window.before[d]).filter(|i| *i < image[d])
-            };
-            (0..out[d]).map(|o| (0..kernel[d]).map(|k| tap(o, k)).collect()).collect()
-        };
-        Self { rows: taps(0), cols: taps(1) }
+impl Sliding<'_> {
+    /// Input rows (`d` 0) or columns (1) under the window at place `o`: which tap, and which row. Only taps inside the image
+    /// are counted through, however far the padding reaches.
+    fn taps(&self, d: usize, o: usize) -> impl Iterator<Item = (usize, usize)> + Clone + use<> {
+        let (first, dilation, before) =
+            (o * self.window.stride[d], self.window.dilation[d].max(1), self.window.before[d]);
+        let low = before.saturating_sub(first).div_ceil(dilation);
+        let high = (self.image[d] + before).saturating_sub(first).div_ceil(dilation).min(self.kernel[d]);
+        (low..high).map(move |k| (k, first + k * dilation - before))
+    }
+
+    /// Taps and pixels (counted from the image's first) under the window at place `p`.
+    fn pixels(&self, p: usize) -> impl Iterator<Item = (usize, usize)> + use<'_> {
+        let (row, col) = (p / self.out[1], p % self.out[1]);
+        let ([_, kw], [_, w]) = (self.kernel, self.image);
+        let cols = self.taps(1, col);
+        self.taps(0, row).flat_map(move |(i, y)| cols.clone().map(move |(j, x)| (i * kw + j, y * w + x)))
     }
 }
 
@@ -30,6 +40,9 @@ fn four(shape: &[usize]) -> [usize; 4] {
     [shape[0], shape[1], shape[2], shape[3]]
 }
 
+/// Floats of one matrix of windows.
+const BLOCK: usize = 1 << 20;
+
 pub(super) fn conv(args: &Args, window: &Window, groups: usize) -> Outcome {
     if let Data::Int(_) = args.x(0)?.data {
         return integers(args, window, groups);
@@ -37,43 +50,46 @@ pub(super) fn conv(args: &Args, window: &Window, groups: usize) -> Outcome {
     let ([n, h, w, c], [o, kh, kw, ci]) = (four(args.shape(0)), four(args.shape(1)));
     let [_, oh, ow, _] = four(args.out());
     let (x, weights) = (args.floats(0)?, args.floats(1)?);
-    let og = o / groups;
-    let taps = Taps::new([h, w], [kh, kw], window, [oh, ow]);
-    let mut y = vec![0.0; n * oh * ow * o];
+    let (og, k, pixels) = (o / groups, kh * kw * ci, oh * ow);
+    let sliding = Sliding { image: [h, w], kernel: [kh, kw], window, out: [oh, ow] };
+    let mut y = vec![0.0; n * pixels * o];
+    if y.is_empty() {
+        return args.floats_out(y);
+    }
     if ci == 1 && groups > 1 {
-        // Depthwise: each output channel reads one channel; taps outermost, so that channels lie side by side.
+        // Depthwise: each output channel reads one channel, and channels lie side by side.
         let by_tap: Vec<f32> = (0..kh * kw).flat_map(|t| (0..o).map(move |o| weights[o * kh * kw + t])).collect();
-        let row = |(r, y): (usize, &mut [f32])| {
-            let image = &x[r / oh * h * w * c..];
-            for (i, row) in taps.rows[r % oh].iter().enumerate().filter_map(|(i, row)| Some((i, (*row)?))) {
-                for (y, cols) in y.chunks_exact_mut(o).zip(&taps.cols) {
-                    for (j, col) in cols.iter().enumerate().filter_map(|(j, col)| Some((j, (*col)?))) {
-                        let (x, w) = (&image[(row * w + col) * c..][..c], &by_tap[(i * kw + j) * o..][..o]);
-                        if og == 1 {
-                            y.iter_mut().zip(x.iter().zip(w)).for_each(|(y, (x, w))| *y += x * w);
-                        } else {
-                            y.iter_mut().zip(w).enumerate().for_each(|(o, (y, w))| *y += x[o / og] * w);
-                        }
-                    }
+        y.par_chunks_exact_mut(o).enumerate().for_each(|(p, y)| {
+            let image = &x[p / pixels * h * w * c..];
+            for (tap, pixel) in sliding.pixels(p % pixels) {
+                let (x, w) = (&image[pixel * c..][..c], &by_tap[tap * o..][..o]);
+                if og == 1 {
+                    y.iter_mut().zip(x.iter().zip(w)).for_each(|(y, (x, w))| *y += x * w);
+                } else {
+                    y.iter_mut().zip(w).enumerate().for_each(|(o, (y, w))| *y += x[o / og] * w);
                 }
             }
-        };
-        if ow * o > 0 {
-            y.par_chunks_exact_mut(ow * o).enumerate().for_each(row);
-        }
+        });
     } else {
-        let (k, plain) = (kh * kw * ci, [kh, kw] == [1, 1] && window.stride == [1, 1] && [oh, ow] == [h, w]);
-        for (b, y) in y.chunks_exact_mut((oh * ow * o).max(1)).enumerate() {
+        let plain = [kh, kw, groups] == [1; 3] && window.stride == [1, 1] && [oh, ow] == [h, w];
+        let rows = if plain { pixels } else { (BLOCK / k.max(1)).max(1) };
+        for (b, y) in y.chunks_exact_mut(pixels * o).enumerate() {
             let image = &x[b * h * w * c..(b + 1) * h * w * c];
-            for g in 0..groups {
-                let weights = &weights[g * og * k..(g + 1) * og * k];
-                let part = if plain && groups == 1 {
-                    product(image, weights, (oh * ow, k, og), true)?
-                } else {
-                    product(&columns(image, [w, c], &taps, g * ci..(g + 1) * ci), weights, (oh * ow, k, og), true)?
-                };
-                for (y, part) in y.chunks_exact_mut(o).zip(part.chunks_exact(og)) {
-                    y[g * og..(g + 1) * og].copy_from_slice(part);
+            for (block, y) in y.chunks_mut(rows * o).enumerate() {
+                let m = y.len() / o;
+                for g in 0..groups {
+                    let weights = &weights[g * og * k..(g + 1) * og * k];
+                    let windows;
+                    let x = if plain {
+                        image
+                    } else {
+                        windows = columns(&sliding, image, c, block * rows..block * rows + m, g * ci..(g + 1) * ci);
+                        &windows
+                    };
+                    let part = product(x, weights, (m, k, og), true)?;
+                    for (y, part) in y.chunks_exact_mut(o).zip(part.chunks_exact(og)) {
+                        y[g * og..(g + 1) * og].copy_from_slice(part);
+                    }
                 }
             }
         }
@@ -82,16 +98,15 @@ pub(super) fn conv(args: &Args, window: &Window, groups: usize) -> Outcome {
     args.floats_out(y)
 }
 
-/// The image's windows as rows [output pixels, kh * kw * channels].
-fn columns(image: &[f32], [w, c]: [usize; 2], taps: &Taps, channels: std::ops::Range<usize>) -> Vec<f32> {
-    let (rows, cols) = (&taps.rows, &taps.cols);
-    let each = |r: &[Vec<Option<usize>>]| r.first().map_or(0, Vec::len);
-    let mut all = Vec::with_capacity(rows.len() * cols.len() * each(rows) * each(cols) * channels.len());
-    for (rows, cols) in rows.iter().flat_map(|r| cols.iter().map(move |c| (r, c))) {
-        for (row, col) in rows.iter().flat_map(|r| cols.iter().map(move |c| (r, c))) {
-            match (row, col) {
-                (Some(row), Some(col)) => all.extend_from_slice(&image[(row * w + col) * c..][channels.clone()]),
-                _ => all.resize(all.len() + channels.len(), 0.0),
+/// An image's windows at some places, of some channels, as rows [places, kh * kw * channels].
+fn columns(sliding: &Sliding, image: &[f32], c: usize, places: Range<usize>, channels: Range<usize>) -> Vec<f32> {
+    let n = channels.len();
+    let row = sliding.kernel[0] * sliding.kernel[1] * n;
+    let mut all = vec![0.0; places.len() * row];
+    if row > 0 {
+        for (p, row) in places.zip(all.chunks_exact_mut(row)) {
+            for (tap, pixel) in sliding.pixels(p) {
+                row[tap * n..(tap + 1) * n].copy_from_slice(&image[pixel * c..][channels.clone()]);
             }
         }
     }
@@ -103,20 +118,16 @@ fn integers(args: &Args, window: &Window, groups: usize) -> Outcome {
     let ([n, h, w, c], [o, kh, kw, ci]) = (four(args.shape(0)), four(args.shape(1)));
     let [_, oh, ow, _] = four(args.out());
     let (x, weights) = (args.ints(0)?, args.ints(1)?);
-    let taps = Taps::new([h, w], [kh, kw], window, [oh, ow]);
+    let sliding = Sliding { image: [h, w], kernel: [kh, kw], window, out: [oh, ow] };
     let mut y = Vec::with_capacity(n * oh * ow * o);
-    for (b, rows, cols) in (0..n).flat_map(|b| {
-        let taps = &taps;
-        taps.rows.iter().flat_map(move |r| taps.cols.iter().map(move |c| (b, r, c)))
-    }) {
+    for p in 0..n * oh * ow {
+        let image = &x[p / (oh * ow) * h * w * c..];
         for oc in 0..o {
             let mut sum = 0i64;
-            for (i, row) in rows.iter().enumerate().filter_map(|(i, row)| Some((i, (*row)?))) {
-                for (j, col) in cols.iter().enumerate().filter_map(|(j, col)| Some((j, (*col)?))) {
-                    let x = &x[((b * h + row) * w + col) * c + oc / (o / groups) * ci..][..ci];
-                    let weights = &weights[((oc * kh + i) * kw + j) * ci..][..ci];
-                    sum = x.iter().zip(weights).fold(sum, |s, (x, w)| s.wrapping_add(x.wrapping_mul(*w)));
-                }
+            for (tap, pixel) in sliding.pixels(p % (oh * ow)) {
+                let x = &image[pixel * c + oc / (o / groups) * ci..][..ci];
+                let weights = &weights[(oc * kh * kw + tap) * ci..][..ci];
+                sum = x.iter().zip(weights).fold(sum, |s, (x, w)| s.wrapping_add(x.wrapping_mul(*w)));
             }
             y.push(sum);
         }
@@ -154,41 +165,38 @@ fn weights_by_channel(weights: &[f32], c: usize) -> Vec<f32> {
 
 pub(super) fn pool(args: &Args, kind: PoolKind, kernel: [usize; 2], window: &Window) -> Outcome {
     let ([n, h, w, c], [_, oh, ow, _]) = (four(args.shape(0)), four(args.out()));
-    let taps = Taps::new([h, w], kernel, window, [oh, ow]);
-    let windows = (0..n).flat_map(|b| {
-        let taps = &taps;
-        taps.rows.iter().flat_map(move |r| taps.cols.iter().map(move |c| (b, r, c)))
-    });
-    let pixels = |b: usize, rows: &[Option<usize>], cols: &[Option<usize>]| -> Vec<usize> {
-        let row = |r: &usize| cols.iter().flatten().map(move |col| ((b * h + r) * w + col) * c).collect::<Vec<_>>();
-        rows.iter().flatten().flat_map(row).collect()
-    };
+    let sliding = Sliding { image: [h, w], kernel, window, out: [oh, ow] };
+    let pixels = oh * ow;
     if let (Data::Int(x), PoolKind::Max) = (&args.x(0)?.data, kind) {
-        let mut y = Vec::with_capacity(n * oh * ow * c);
-        for (b, rows, cols) in windows {
-            let under = pixels(b, rows, cols);
-            y.extend((0..c).map(|c| under.iter().map(|p| x[p + c]).max().unwrap_or(i64::MIN)));
+        let mut y = Vec::with_capacity(n * pixels * c);
+        for p in 0..n * pixels {
+            let image = &x[p / pixels * h * w * c..];
+            let largest = |c_: usize| sliding.pixels(p % pixels).map(|(_, at)| image[at * c + c_]).max();
+            y.extend((0..c).map(|c| largest(c).unwrap_or(i64::MIN)));
         }
         return Ok(vec![Tensor::ints(args.out(), y)]);
     }
     let x = args.floats(0)?;
-    let mut y = vec![0.0; n * oh * ow * c];
-    for ((b, rows, cols), y) in windows.zip(y.chunks_exact_mut(c.max(1))) {
-        let under = pixels(b, rows, cols);
-        match kind {
-            PoolKind::Max => {
-                y.fill(f32::NEG_INFINITY);
-                for p in under {
-                    y.iter_mut().zip(&x[p..p + c]).for_each(|(y, x)| *y = if x.is_nan() { *x } else { y.max(*x) });
-                }
+    let mut y = vec![0.0; n * pixels * c];
+    for (p, y) in y.chunks_exact_mut(c.max(1)).enumerate() {
+        let image = &x[p / pixels * h * w * c..];
+        let mut under = 0;
+        if kind == PoolKind::Max {
+            y.fill(f32::NEG_INFINITY);
+        }
+        for (_, at) in sliding.pixels(p % pixels) {
+            under += 1;
+            for (y, x) in y.iter_mut().zip(&image[at * c..][..c]) {
+                *y = match kind {
+                    PoolKind::Max if x.is_nan() => *x,
+                    PoolKind::Max => y.max(*x),
+                    PoolKind::Average { .. } => *y + x,
+                };
             }
-            PoolKind::Average { count_padding } => {
-                let divisor = if count_padding { kernel[0] * kernel[1] } else { under.len() };
-                for p in under {
-                    y.iter_mut().zip(&x[p..p + c]).for_each(|(y, x)| *y += x);
-                }
-                y.iter_mut().for_each(|y| *y /= divisor as f32);
-            }
+        }
+        if let PoolKind::Average { count_padding } = kind {
+            let divisor = if count_padding { kernel[0] * kernel[1] } else { under };
+            y.iter_mut().for_each(|y| *y /= divisor as f32);
         }
     }
     args.floats_out(y)

@@ -150,7 +150,7 @@ fn settle(value: &Value, tensor: &mut Tensor) {
         (Some(_), Data::F32(v)) => {
             let (low, high) = range.unwrap_or((i64::MIN, i64::MAX));
             for_each_scale(value, v.len(), |i, scale, zero| {
-                let q = (f64::from(v[i]) / f64::from(scale)).round_ties_even() + f64::from(zero);
+                let q = f64::from((v[i] / scale).round_ties_even()) + f64::from(zero);
                 v[i] = ((q.clamp(low as f64, high as f64) - f64::from(zero)) * f64::from(scale)) as f32;
             });
         }
@@ -183,6 +183,14 @@ fn for_each_scale(value: &Value, count: usize, mut f: impl FnMut(usize, f32, i32
     }
 }
 
+/// A tensor as `value` holds it: real numbers on its grid, if it has one.
+#[must_use]
+pub fn held(value: &Value, tensor: &Tensor) -> Tensor {
+    let mut tensor = tensor.clone();
+    settle(value, &mut tensor);
+    tensor
+}
+
 /// The integers that a tensor of real numbers is stored as; integers are given back.
 #[must_use]
 pub fn stored(value: &Value, tensor: &Tensor) -> Vec<i64> {
@@ -192,7 +200,7 @@ pub fn stored(value: &Value, tensor: &Tensor) -> Vec<i64> {
             let (low, high) = value.dtype.range().unwrap_or((i64::MIN, i64::MAX));
             let mut out = vec![0; v.len()];
             for_each_scale(value, v.len(), |i, scale, zero| {
-                let q = (f64::from(v[i]) / f64::from(scale)).round_ties_even() + f64::from(zero);
+                let q = f64::from((v[i] / scale).round_ties_even()) + f64::from(zero);
                 out[i] = (q as i64).clamp(low, high);
             });
             out
