@@ -9,6 +9,7 @@
 //! at [`Session::reset`]. Nothing else in the arena is read before it is written.
 
 use crate::error::{Error, Result};
+use crate::image::plan::Kind;
 use crate::image::program::entry;
 use crate::image::{Element, Image, Limits, Port, Slot};
 use crate::kernels::{self, Kernels};
@@ -177,15 +178,43 @@ impl<'a> Session<'a> {
         self.port(port, index).map(|o| &*o)
     }
 
+    /// Input `index` as bytes, whatever its type: integers in this machine's byte order.
+    ///
+    /// # Errors
+    /// [`Error::Port`].
+    pub fn input_bytes(&mut self, index: u32) -> Result<&mut [u8]> {
+        let port = self.image.ports().inputs().nth(index as usize);
+        self.port_bytes(port, index)
+    }
+
+    /// Output `index` of the last [`Session::run`] as bytes, whatever its type: integers in this machine's byte order.
+    ///
+    /// # Errors
+    /// [`Error::Port`].
+    pub fn output_bytes(&mut self, index: u32) -> Result<&[u8]> {
+        let port = self.image.ports().outputs().nth(index as usize);
+        self.port_bytes(port, index).map(|o| &*o)
+    }
+
     fn port<T: Element>(&mut self, port: Option<Port>, index: u32) -> Result<&mut [T]> {
-        let missing = Error::Port { index };
-        let port = port.ok_or(missing)?;
-        if port.dtype != T::DTYPE {
-            return Err(Error::PortType { index, found: port.dtype, expected: T::DTYPE });
+        match port {
+            Some(Port { dtype: found, .. }) if found != T::DTYPE => {
+                Err(Error::PortType { index, found, expected: T::DTYPE })
+            }
+            port => view::as_elements(self.port_bytes(port, index)?).ok_or(Error::Port { index }),
         }
-        let slot = self.image.slot(port.slot)?;
+    }
+
+    fn port_bytes(&mut self, port: Option<Port>, index: u32) -> Result<&mut [u8]> {
+        let missing = Error::Port { index };
+        let slot = self.image.slot(port.ok_or(missing)?.slot)?;
         let [bytes] = ops::split_slots(self.arena, self.limits, [&slot]).ok_or(missing)?;
-        view::as_elements(bytes).and_then(|all| all.get_mut(..slot.cols as usize)).ok_or(missing)
+        let width = match slot.kind {
+            Kind::I32 => 4,
+            Kind::I16 => 2,
+            _ => 1,
+        };
+        (slot.cols as usize).checked_mul(width).and_then(|n| bytes.get_mut(..n)).ok_or(missing)
     }
 
     fn step<'s>(&'s mut self, tokens: &'s [u32], row: u32) -> Run<'s> {
@@ -205,7 +234,7 @@ impl<'a> Session<'a> {
     fn run_entry(&mut self, id: u32, tokens: &[u32], row: u32) -> Result<()> {
         for (index, op) in self.image.program().entry(id)? {
             let bad = Error::Op { index, code: op.code };
-            let def = ops::find(op.code).ok_or(bad)?;
+            let def = self.image.op(op.code).ok_or(bad)?;
             (def.run)(&mut self.step(tokens, row), &op).ok_or(bad)?;
         }
         Ok(())

@@ -361,7 +361,7 @@ pub fn op(code: u16, args: &[u32]) -> Op {
 }
 
 pub fn code(name: &str) -> u16 {
-    ops::TABLE.iter().copied().flatten().find(|def| def.name == name).unwrap().code
+    ops::TABLE.iter().find(|def| def.name == name).unwrap().code
 }
 
 /// `x` as mantissa (16 bits, normalised) and exponent: `x = mant * 2^-exp`.
