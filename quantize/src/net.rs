@@ -58,6 +58,6 @@ pub fn quantize(
     };
     let mut io = Vec::new();
     Ports::write(&net.inputs, &net.outputs, &mut |bytes| io.extend_from_slice(bytes));
-    let bytes = write(weights, &net.lowered, &descs, &meta, Some((section::IO, &io)))?;
+    let bytes = write(weights, &net.lowered, &descs, &meta, &[(section::IO, &io)])?;
     Ok((meta, bytes))
 }

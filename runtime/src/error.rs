@@ -92,6 +92,8 @@ pub enum Error {
         /// Positions there are.
         context: u32,
     },
+    /// The model has an encoder, which has been given nothing.
+    NoSource,
     /// The program has no such input or output.
     Port {
         /// The index asked for.
@@ -144,6 +146,7 @@ impl fmt::Display for Error {
             Error::ContextFull { used, context } => {
                 write!(f, "the context is full: {used} of {context} positions are in use")
             }
+            Error::NoSource => write!(f, "the model has an encoder: give it a source of at least one token first"),
             Error::Port { index } => write!(f, "the program has no input or output {index} of int8"),
             Error::Row { row, rows } => {
                 write!(f, "row {row} was asked for, the last step had {rows}")

@@ -4,16 +4,18 @@
 
 mod gpt2;
 mod llama;
+mod m2m100;
 mod steps;
 mod tflite;
 
 pub use steps::{LOGITS, Ranges, Steps};
+pub(crate) use steps::{ROPE_STEPS, SINUSOID_STEPS};
 pub use tflite::{Constant, Net, tflite};
 
 use crate::import::{Family, LlmConfig, Weight};
 use crate::plan::{self, Access, Stretch};
 use mote_runtime::image::plan::{Kind, Rows};
-use mote_runtime::image::program::ARGS;
+use mote_runtime::image::program::{ARGS, entry};
 use mote_runtime::image::{Entry, Limits, Op, Plan, Slot};
 
 /// Where a tensor's data comes from.
@@ -29,6 +31,8 @@ pub enum Source {
     Bias(Weight, i16),
     /// Turns a position of each rotary pair, u64.
     RopeSteps,
+    /// Turns a position of each sine and cosine, u64.
+    SinusoidSteps,
 }
 
 impl Source {
@@ -39,7 +43,7 @@ impl Source {
             Self::Coded(weight, _) | Self::Positions(weight) | Self::Gain(weight) | Self::Bias(weight, _) => {
                 Some(weight)
             }
-            Self::RopeSteps => None,
+            Self::RopeSteps | Self::SinusoidSteps => None,
         }
     }
 }
@@ -51,6 +55,7 @@ pub fn language_model(c: &LlmConfig, ranges: &Ranges) -> Steps {
     match c.family {
         Family::Llama => llama::lower(c, ranges),
         Family::Gpt2 => gpt2::lower(c, ranges),
+        Family::M2m100 => m2m100::lower(c, ranges),
     }
 }
 
@@ -193,8 +198,20 @@ impl<S: PartialEq> Builder<S> {
             self.access.push(Access { reads: places(outputs), writes: vec![] });
             stretches = vec![Stretch { first: 0, end: self.access.len() }];
         }
-        let kept: Vec<usize> = (0..self.slots.len()).filter(|s| self.slots[*s].kind == Kind::Cache).collect();
-        let lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept);
+        // Caches that the body uses are kept; those of the encoder's stages are done with when the last stage is, and where
+        // they were the body may have its own, which begin with it.
+        let body = self.entries.iter().find(|e| e.id == entry::BODY).map_or(0, |e| e.first as usize);
+        let uses = |slot: usize, at: usize| {
+            let access = &self.access[at];
+            access.reads.contains(&slot) || access.writes.contains(&slot)
+        };
+        let (before, after) = (0..body, body..self.access.len());
+        let caches = (0..self.slots.len()).filter(|s| self.slots[*s].kind == Kind::Cache);
+        let kept: Vec<usize> = caches.filter(|s| after.clone().any(|at| uses(*s, at))).collect();
+        let mut lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept);
+        for slot in kept.into_iter().filter(|s| !before.clone().any(|at| uses(*s, at))) {
+            lives[slot] = vec![(body, self.access.len().saturating_sub(1))];
+        }
         // What an MCU would use.
         let nominal = Limits { batch: 4, context: max_context.clamp(1, 256) as u32, threads: 1 };
         let sizes: Vec<[u64; 4]> = self.slots.iter().map(Slot::size).collect();
@@ -205,8 +222,8 @@ impl<S: PartialEq> Builder<S> {
         for (alias, of) in &self.aliases {
             self.slots[*alias].offset = self.slots[*of].offset;
         }
-        let plan =
-            Plan { slots: self.slots.len() as u32, max_context: max_context as u32, vocab: vocab as u32, logits };
+        let (slots, max_context, vocab) = (self.slots.len() as u32, max_context as u32, vocab as u32);
+        let plan = Plan { slots, max_context, vocab, logits, source_vocab: 0, start: 0 };
         Lowered { entries: self.entries, ops: self.ops, slots: self.slots, plan, tensors: self.tensors }
     }
 }

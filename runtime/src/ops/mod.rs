@@ -16,6 +16,7 @@ pub mod depthwise_conv2d;
 pub mod embed;
 pub mod fully_connected;
 pub mod glu;
+pub mod kept_rows;
 pub mod layer_norm;
 pub mod matmul;
 pub mod max_pool2d;
@@ -23,6 +24,7 @@ pub mod quantize;
 pub mod rms_norm;
 pub mod rope;
 pub mod select_row;
+pub mod sinusoid;
 pub mod softmax;
 mod window;
 
@@ -56,7 +58,7 @@ pub struct OpDef {
 }
 
 /// Ops of language models.
-pub static DECODER: [&OpDef; 11] = [
+pub static DECODER: [&OpDef; 13] = [
     &embed::OP,
     &select_row::OP,
     &rms_norm::OP,
@@ -68,6 +70,8 @@ pub static DECODER: [&OpDef; 11] = [
     &glu::OP,
     &layer_norm::OP,
     &activation::OP,
+    &sinusoid::OP,
+    &kept_rows::OP,
 ];
 
 /// Ops of int8 convolutional nets, as TensorFlow Lite defines them.
@@ -109,8 +113,11 @@ pub fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 pub fn check_rows(image: &Image<'_>, op: &Op, id: u32) -> Option<()> {
     let def = find(op.code)?;
     let one = |which: &usize| Some(image.slot(arg(op, *which)?).ok()?.rows == Rows::One);
+    if def.code == embed::OP.code {
+        ensure((op.flags & embed::SOURCE != 0) == (id == entry::ENCODE) || op.flags & embed::POSITIONS != 0)?;
+    }
     match id {
-        entry::BODY => ensure(def.slots.iter().all(|s| one(s) == Some(false))),
+        entry::BODY | entry::ENCODE => ensure(def.slots.iter().all(|s| one(s) == Some(false))),
         entry::HEAD if def.code == select_row::OP.code => Some(()),
         entry::HEAD | entry::RUN => ensure(def.slots.iter().all(|s| one(s) == Some(true))),
         _ => Some(()),
@@ -150,6 +157,8 @@ pub struct Run<'r> {
     pub tokens: &'r [u32],
     /// Position of the step's first token.
     pub position: u32,
+    /// Positions of the source that is encoded, or being encoded.
+    pub source: u32,
     /// Rows of this step.
     pub rows: u32,
     /// Row that [`select_row`] takes.
@@ -191,10 +200,11 @@ pub(crate) fn arg(op: &Op, which: usize) -> Option<u32> {
     op.args.get(which).copied()
 }
 
-/// Argument `which` as a slot of kind `kind` that is not a thread's scratch.
+/// Argument `which` as a slot of kind `kind`, neither a thread's scratch nor rows kept by position.
 pub(crate) fn slot_arg(image: &Image<'_>, op: &Op, which: usize, kind: Kind) -> Option<Slot> {
     let slot = image.slot(arg(op, which)?).ok()?;
-    (slot.kind == kind && slot.rows != Rows::ThreadContext).then_some(slot)
+    let scattered = slot.rows == Rows::ThreadContext || slot.rows == Rows::Context && kind != Kind::Cache;
+    (slot.kind == kind && !scattered).then_some(slot)
 }
 
 /// Argument `which` as an int8 tensor's slot.
