@@ -2,16 +2,19 @@
 //!
 //! Data flows one way: [`import`] (files to weights) -> [`calibrate`] (ranges and importances) -> [`codes`] (weights to
 //! 4- or 8-bit codes) -> [`lower`] (the program) -> [`plan`] (its memory) -> [`write`](mod@write) (the image).
-//! [`quantize`](mod@quantize) drives them, a layer at a time; [`net`] does for nets that are quantized already; [`float`] is the reference they are measured against;
-//! [`board`] knows the boards that images run on.
+//! [`quantize`](mod@quantize) drives them, a layer at a time; [`net`] does for nets that are quantized already; [`layers`]
+//! turns layers of other float nets into an op's constants; [`float`] is the reference they are measured against; [`board`] knows the boards that images run on.
 
 pub mod board;
 pub mod calibrate;
 pub mod codes;
 pub mod float;
+pub mod graph;
 pub mod import;
+pub mod layers;
 pub mod lower;
 pub mod net;
 pub mod plan;
 pub mod quantize;
+pub mod vectors;
 pub mod write;

@@ -224,7 +224,7 @@ pub(crate) fn write<S>(
     let table: Vec<u8> = tensors.iter().flat_map(TensorDesc::to_bytes).collect();
     let mut sections: Vec<(u32, &[u8])> =
         vec![(section::PROGRAM, &program), (section::PLAN, &plan), (section::TENSORS, &table), (section::META, &json)];
-    sections.extend(more);
+    sections.extend_from_slice(more);
     weights.finish(&sections)
 }
 

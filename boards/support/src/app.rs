@@ -245,6 +245,7 @@ fn report(console: &mut impl Write, failure: Failure<'_>) {
             Error::Token { id, vocab } => ("token", Some(id.into()), Some(vocab.into())),
             Error::ContextFull { used, context } => ("context_full", Some(used.into()), Some(context.into())),
             Error::Port { index } => ("port", Some(index.into()), None),
+            Error::PortType { found, expected, .. } => ("port_type", Some(found as u64), Some(expected as u64)),
             Error::Row { row, rows } => ("row", Some(row.into()), Some(rows.into())),
             _ => ("unknown", None, None),
         },

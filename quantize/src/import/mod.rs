@@ -10,8 +10,10 @@ mod image;
 mod llama;
 mod llama2c;
 mod m2m100;
+pub mod onnx;
 pub mod tflite;
 pub mod tokenizer;
+pub mod vectors;
 
 pub use image::ImageModel;
 

@@ -5,18 +5,22 @@
 mod gpt2;
 mod llama;
 mod m2m100;
+mod net;
 mod steps;
-mod tflite;
+mod vectors;
 
+pub(crate) use net::quantize_multiplier;
+pub use net::{Constant, Net, net};
 pub use steps::{LOGITS, Ranges, Steps};
 pub(crate) use steps::{ROPE_STEPS, SINUSOID_STEPS};
-pub use tflite::{Constant, Net, tflite};
+pub use vectors::{TERMS, vectors};
 
 use crate::import::{Family, LlmConfig, Weight};
 use crate::plan::{self, Access, Stretch};
 use mote_runtime::image::plan::{Kind, Rows};
 use mote_runtime::image::program::{ARGS, entry};
 use mote_runtime::image::{Entry, Limits, Op, Plan, Slot};
+use mote_runtime::ops::BACKWARD;
 
 /// Where a tensor's data comes from.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +37,26 @@ pub enum Source {
     RopeSteps,
     /// Turns a position of each sine and cosine, u64.
     SinusoidSteps,
+}
+
+/// What the planner asks of a tensor.
+pub trait Dims {
+    /// Its dimensions, as its record in the image has them.
+    fn dims(&self) -> [u32; 4];
+}
+
+impl Dims for Source {
+    fn dims(&self) -> [u32; 4] {
+        [0; 4] // no op of a language model is planned by them
+    }
+}
+
+impl Dims for Constant {
+    fn dims(&self) -> [u32; 4] {
+        let mut dims = [1; 4];
+        dims.iter_mut().zip(&self.dims).for_each(|(to, from)| *to = *from as u32);
+        dims
+    }
 }
 
 impl Source {
@@ -104,6 +128,8 @@ pub struct Builder<S = Source> {
     tensors: Vec<S>,
     /// Slots that the host fills before a program without tokens runs, and those it reads afterwards.
     ports: Option<(Vec<u32>, Vec<u32>)>,
+    /// Slots whose contents live from one run to the next, besides caches.
+    kept: Vec<usize>,
 }
 
 impl<S> Default for Builder<S> {
@@ -116,11 +142,12 @@ impl<S> Default for Builder<S> {
             aliases: vec![],
             tensors: vec![],
             ports: None,
+            kept: vec![],
         }
     }
 }
 
-impl<S: PartialEq> Builder<S> {
+impl<S: PartialEq + Dims> Builder<S> {
     /// Adds a slot.
     pub fn slot(&mut self, kind: Kind, rows: Rows, cols: usize, frac: i16) -> u32 {
         self.slots.push(Slot { kind, rows, frac, cols: cols as u32, heads: 0, head_dim: 0, offset: [0; 4] });
@@ -133,6 +160,11 @@ impl<S: PartialEq> Builder<S> {
         self.slots[slot as usize].heads = heads as u32;
         self.slots[slot as usize].head_dim = head_dim as u32;
         slot
+    }
+
+    /// Says that a slot's contents live from one run to the next.
+    pub fn keep(&mut self, slot: u32) {
+        self.kept.push(slot as usize);
     }
 
     /// Adds a slot that is `slot`'s place with other fraction bits.
@@ -151,16 +183,13 @@ impl<S: PartialEq> Builder<S> {
         at as u32
     }
 
-    /// Adds an op. `reads` and `writes` are slots; an op that adds to a slot does both.
+    /// Adds an op. `reads` and `writes` are slots; an op that adds to a slot does both, scratch is written.
     pub fn op(&mut self, code: u16, flags: u16, args: &[u32], reads: &[u32], writes: &[u32]) {
         let mut all = [0; ARGS];
         all[..args.len()].copy_from_slice(args);
         self.ops.push(Op { code, flags, args: all });
-        let place = |slot: &u32| {
-            let slot = *slot as usize;
-            self.aliases.iter().find(|(alias, _)| *alias == slot).map_or(slot, |(_, of)| *of)
-        };
-        let access = Access { reads: reads.iter().map(place).collect(), writes: writes.iter().map(place).collect() };
+        let places = |slots: &[u32]| slots.iter().map(|slot| self.place(*slot)).collect();
+        let access = Access { reads: places(reads), writes: places(writes) };
         self.access.push(access);
     }
 
@@ -191,13 +220,15 @@ impl<S: PartialEq> Builder<S> {
             .iter()
             .map(|e| Stretch { first: e.first as usize, end: (e.first + e.count) as usize })
             .collect();
-        if let Some((inputs, outputs)) = self.ports.take() {
+        let ports = self.ports.take();
+        if let Some((inputs, outputs)) = &ports {
             // For the planner the host is an op before the others and one after them.
-            let places = |slots: Vec<u32>| slots.into_iter().map(|s| s as usize).collect();
+            let places = |slots: &[u32]| slots.iter().map(|s| *s as usize).collect();
             self.access.insert(0, Access { reads: vec![], writes: places(inputs) });
             self.access.push(Access { reads: places(outputs), writes: vec![] });
             stretches = vec![Stretch { first: 0, end: self.access.len() }];
         }
+        let mut kept = std::mem::take(&mut self.kept);
         // Caches that the body uses are kept; those of the encoder's stages are done with when the last stage is, and where
         // they were the body may have its own, which begin with it.
         let body = self.entries.iter().find(|e| e.id == entry::BODY).map_or(0, |e| e.first as usize);
@@ -207,15 +238,20 @@ impl<S: PartialEq> Builder<S> {
         };
         let (before, after) = (0..body, body..self.access.len());
         let caches = (0..self.slots.len()).filter(|s| self.slots[*s].kind == Kind::Cache);
-        let kept: Vec<usize> = caches.filter(|s| after.clone().any(|at| uses(*s, at))).collect();
-        let mut lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept);
-        for slot in kept.into_iter().filter(|s| !before.clone().any(|at| uses(*s, at))) {
+        let caches: Vec<usize> = caches.filter(|s| after.clone().any(|at| uses(*s, at))).collect();
+        kept.extend(&caches);
+        let mut lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept, ports.is_some());
+        for slot in caches.into_iter().filter(|s| !before.clone().any(|at| uses(*s, at))) {
             lives[slot] = vec![(body, self.access.len().saturating_sub(1))];
         }
-        // What an MCU would use.
-        let nominal = Limits { batch: 4, context: max_context.clamp(1, 256) as u32, threads: 1 };
         let sizes: Vec<[u64; 4]> = self.slots.iter().map(Slot::size).collect();
-        let offsets = plan::pack(&sizes, &lives, nominal);
+        let offsets = if ports.is_some() {
+            self.pack_net(&sizes, &lives)
+        } else {
+            // What an MCU would use.
+            let nominal = Limits { batch: 4, context: max_context.clamp(1, 256) as u32, threads: 1 };
+            plan::pack(&sizes, &lives, nominal)
+        };
         for (slot, offset) in self.slots.iter_mut().zip(&offsets) {
             slot.offset = *offset;
         }
@@ -225,6 +261,35 @@ impl<S: PartialEq> Builder<S> {
         let (slots, max_context, vocab) = (self.slots.len() as u32, max_context as u32, vocab as u32);
         let plan = Plan { slots, max_context, vocab, logits, source_vocab: 0, start: 0 };
         Lowered { entries: self.entries, ops: self.ops, slots: self.slots, plan, tensors: self.tensors }
+    }
+
+    /// Packs a program without tokens, and tells its ops which way to work.
+    fn pack_net(&mut self, sizes: &[[u64; 4]], lifetimes: &[plan::Lifetime]) -> Vec<[u64; 4]> {
+        let dims = |tensor: u32| self.tensors.get(tensor as usize).map_or([0; 4], Dims::dims);
+        let mut gaps = Vec::new();
+        for (at, op) in self.ops.iter().enumerate() {
+            gaps.extend(plan::units::gaps(op, &self.slots, &dims).into_iter().map(|g| plan::net::Gap {
+                op: at + 1, // after the host
+                input: self.place(g.input),
+                output: self.place(g.output),
+                forward: g.forward,
+                backward: g.backward,
+            }));
+        }
+        let sizes: Vec<u64> = sizes.iter().map(|size| size[0]).collect();
+        let slots = plan::net::Slots { sizes: &sizes, lifetimes, gaps: &gaps };
+        let packing = plan::net::pack(&slots);
+        plan::net::verify(&slots, &packing).expect("the planner's own rule");
+        for (op, _) in packing.directions.iter().filter(|(_, backward)| *backward) {
+            self.ops[op - 1].flags |= BACKWARD;
+        }
+        packing.offsets.iter().map(|offset| [*offset, 0, 0, 0]).collect()
+    }
+
+    /// The slot whose place this one is.
+    fn place(&self, slot: u32) -> usize {
+        let slot = slot as usize;
+        self.aliases.iter().find(|(alias, _)| *alias == slot).map_or(slot, |(_, of)| *of)
     }
 }
 

@@ -14,7 +14,7 @@ pub mod program;
 pub mod tensors;
 
 pub use header::{MAGIC, VERSION, section};
-pub use io::{Port, Ports};
+pub use io::{Element, Port, Ports};
 pub use plan::{Limits, Plan, Slot};
 pub use program::{Entry, Op, Program};
 pub use tensors::{Coded, Dtype, TensorDesc, Vector16};

@@ -20,7 +20,7 @@
 use core::ops::Range;
 
 use super::header::{put, u16_at, u32_at, u64_at};
-use super::tensors::GROUP;
+use super::tensors::{Dtype, GROUP};
 use crate::error::{Error, Result};
 
 /// Bytes of the plan's head.
@@ -57,6 +57,8 @@ pub enum Kind {
     /// One int8 tensor of `cols` elements, in the order of its dimensions (images: height, width, channels); what its
     /// integers mean is the ops' and the IO section's business. The stride is `cols` rounded up to 16.
     I8 = 4,
+    /// One int16 tensor, as [`Kind::I8`]: `2 * cols` bytes, rounded up to 16.
+    I16 = 5,
 }
 
 /// How many rows a slot has.
@@ -101,11 +103,24 @@ impl Slot {
             Kind::I32 => cols.next_multiple_of(4) * 4,
             Kind::Q8 => Q8_HEAD as u64 + cols.next_multiple_of(GROUP as u64),
             Kind::I8 => cols.next_multiple_of(SLOT_ALIGN),
+            Kind::I16 => (2 * cols).next_multiple_of(SLOT_ALIGN),
             Kind::Cache => {
                 let each = 2 * u64::from(self.head_dim) + 8;
                 u64::from(self.heads).saturating_mul(each).saturating_add(SLOT_ALIGN - 1) & !(SLOT_ALIGN - 1)
             }
         }
+    }
+
+    /// The type of the elements if the slot is one plain tensor: I8 (or U8: the same bytes), I16 or I32 of one row.
+    #[must_use]
+    pub fn plain(&self) -> Option<Dtype> {
+        let dtype = match self.kind {
+            Kind::I8 => Dtype::I8,
+            Kind::I16 => Dtype::I16,
+            Kind::I32 => Dtype::I32,
+            Kind::Q8 | Kind::Cache => return None,
+        };
+        (self.rows == Rows::One).then_some(dtype)
     }
 
     /// Size coefficients in bytes, as the plan's packing uses them.
@@ -147,6 +162,7 @@ impl Slot {
             2 => Kind::Q8,
             3 => Kind::Cache,
             4 => Kind::I8,
+            5 => Kind::I16,
             _ => return None,
         };
         let rows = match *r.get(1)? {
@@ -174,7 +190,7 @@ impl Slot {
             && is_cache == (slot.heads != 0 && slot.head_dim != 0)
             && slot.heads < 1 << 16
             && slot.head_dim <= MAX_HEAD_DIM
-            && (kind != Kind::I8 || (rows == Rows::One && slot.frac == 0))
+            && (!matches!(kind, Kind::I8 | Kind::I16) || (rows == Rows::One && slot.frac == 0))
             && (rows != Rows::ThreadContext || (kind == Kind::I32 && slot.cols == 1));
         let [one, batch, context, scratch] = slot.offset;
         let aligned = (one | batch | context) % SLOT_ALIGN == 0 && scratch % 4 == 0;

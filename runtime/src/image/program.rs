@@ -25,7 +25,7 @@ pub const ARGS: usize = 11;
 /// An argument that names no tensor or slot.
 pub const NONE: u32 = u32::MAX;
 
-/// Entry points: two of language models, a third of those with an encoder, one of everything else.
+/// Entry points: two of language models, a third of those with an encoder, two of everything else.
 pub mod entry {
     /// Runs the tokens of a step through all layers: embeddings to the last residual, caches filled.
     pub const BODY: u32 = 1;
@@ -33,9 +33,12 @@ pub mod entry {
     pub const HEAD: u32 = 2;
     /// Computes the outputs from the inputs (`image::io`).
     pub const RUN: u32 = 3;
+    /// Gives the slots that live from one run to the next their first contents: runs once before the first run, and at
+    /// `Session::reset`. A program whose runs keep nothing has none.
+    pub const RESET: u32 = 4;
     /// A stage of the encoder: runs all tokens of a source through some ops, a batch at a time. There are as many entry points
     /// of this id as stages; each begins when the one before has seen the whole source, since attention looks at all of it.
-    pub const ENCODE: u32 = 4;
+    pub const ENCODE: u32 = 5;
 }
 
 /// A named stretch of ops.

@@ -8,7 +8,7 @@
 //! 2  gelu        x Phi(x), Phi the normal distribution function          by Abramowitz and Stegun, 26.2.17
 //! ```
 
-use super::{I32Rows, OpDef, Run, arg, ensure, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg};
 use crate::fixed::exp::exp2_neg_q16;
 use crate::fixed::rsqrt::recip;
 use crate::fixed::{saturate, shift_round};
@@ -16,7 +16,8 @@ use crate::image::plan::{Kind, Slot};
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 41, name: "activation", args: 3, flags: 0, slots: &[0], check, run };
+pub static OP: OpDef =
+    OpDef { code: 41, name: "activation", args: 3, flags: 0, slots: &[0], overlap: Overlap::Apart, check, run };
 
 /// Function 0.
 pub const RELU: u32 = 0;

@@ -20,7 +20,7 @@
 //! Threads take heads; each has its own scratch for `s`, then `w`.
 
 use super::cache::split;
-use super::{I32Rows, OpDef, Run, arg, ensure, part, slot_arg, unpack};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, part, slot_arg, unpack};
 use crate::fixed::exp::exp2_neg_q16;
 use crate::fixed::requantize::quantize_row;
 use crate::fixed::rsqrt::recip;
@@ -30,7 +30,16 @@ use crate::image::{Image, Op};
 use crate::view::{Shape, as_i8, for_column_parts};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 8, name: "attention", args: 8, flags: SOURCE, slots: &[0, 1, 2, 3], check, run };
+pub static OP: OpDef = OpDef {
+    code: 8,
+    name: "attention",
+    args: 8,
+    flags: SOURCE,
+    slots: &[0, 1, 2, 3],
+    overlap: Overlap::Apart,
+    check,
+    run,
+};
 
 /// Flag: attend to the whole source.
 pub const SOURCE: u16 = 1;

@@ -3,13 +3,22 @@
 //! Arguments: out slot (I32, a row a token), table (coded, [vocab or positions, cols]), mantissa and exponent of a factor
 //! (mantissa 0: none). Flag 1: the row is the position's, and is added. Flag 2: the tokens are a source's.
 
-use super::{I32Rows, OpDef, Run, arg, ensure, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg};
 use crate::fixed::{saturate, shift_round};
 use crate::image::plan::{Kind, Rows};
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 1, name: "embed", args: 4, flags: POSITIONS | SOURCE, slots: &[0], check, run };
+pub static OP: OpDef = OpDef {
+    code: 1,
+    name: "embed",
+    args: 4,
+    flags: POSITIONS | SOURCE,
+    slots: &[0],
+    overlap: Overlap::Apart,
+    check,
+    run,
+};
 
 /// Flag: rows by position, added to the out slot (learned positions).
 pub const POSITIONS: u16 = 1;

@@ -2,12 +2,13 @@
 //!
 //! Arguments: slot of the step (I32), slot of all positions (I32, as many columns and fraction bits). Flag 1: to the positions.
 
-use super::{I32Rows, OpDef, Run, arg, ensure, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg};
 use crate::image::plan::{Kind, Rows, Slot};
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 43, name: "kept_rows", args: 2, flags: KEEP, slots: &[0, 1], check, run };
+pub static OP: OpDef =
+    OpDef { code: 43, name: "kept_rows", args: 2, flags: KEEP, slots: &[0, 1], overlap: Overlap::Apart, check, run };
 
 /// Flag: from the step to the positions, instead of back.
 pub const KEEP: u16 = 1;

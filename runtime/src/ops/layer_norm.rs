@@ -6,13 +6,14 @@
 //! NUMERICS.md, "layer norm".
 
 use super::rms_norm::{NORM_FRAC, normaliser};
-use super::{I32Rows, OpDef, Run, arg, ensure, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg};
 use crate::fixed::{saturate, shift_round};
 use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 40, name: "layer_norm", args: 8, flags: 0, slots: &[0, 1], check, run };
+pub static OP: OpDef =
+    OpDef { code: 40, name: "layer_norm", args: 8, flags: 0, slots: &[0, 1], overlap: Overlap::Apart, check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let input = slot_arg(image, op, 0, Kind::I32)?;

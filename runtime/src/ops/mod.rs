@@ -1,33 +1,59 @@
 //! Ops: what programs are made of, one file each.
 //!
 //! An op is three functions: which slots it touches, a check made once when the image is opened (indices, types,
-//! shapes), and the run. To add one: copy a neighbour's file, add a row to [`DECODER`] or [`CONVNET`], define it in NUMERICS.md.
+//! shapes), and the run. To add one: copy a neighbour's file, add a row to [`DECODER`], [`CONVNET`] or [`CODED`], define it in NUMERICS.md.
 //!
 //! `check` and `run` return `None` for anything amiss; after `check` has passed, `run` only fails where its own
 //! `get`s cannot be proven away by the compiler, never in practice.
 
 pub mod activation;
 pub mod add;
+pub mod arg_max;
 pub mod attention;
 pub mod average_pool2d;
+pub mod batch_matmul;
 pub mod cache;
+mod coded;
 pub mod conv2d;
+pub mod conv2d_coded;
+pub mod copy;
 pub mod depthwise_conv2d;
 pub mod embed;
+pub mod embedding_bag;
+pub mod fill;
 pub mod fully_connected;
+pub mod gather;
 pub mod glu;
+pub mod gru;
 pub mod kept_rows;
 pub mod layer_norm;
+pub mod lookup;
+pub mod lstm;
 pub mod matmul;
 pub mod max_pool2d;
+pub mod maximum;
+pub mod mul;
+pub mod norm;
+pub mod prelu;
 pub mod quantize;
+pub mod recurrent;
+pub mod reduce;
+pub mod requantize;
+pub mod resize;
 pub mod rms_norm;
 pub mod rope;
 pub mod select_row;
+pub mod sigmoid16;
 pub mod sinusoid;
 pub mod softmax;
-mod window;
+pub mod softmax16;
+pub mod squared_difference;
+mod tensor;
+pub mod top_k;
+pub mod transpose_conv2d;
+pub mod window;
 
+use core::cell::Cell;
 use core::ops::Range;
 
 use crate::error::{Error, Result};
@@ -49,16 +75,49 @@ pub struct OpDef {
     pub args: usize,
     /// Flags it knows. An image that uses another was made for a later runtime, and is refused.
     pub flags: u16,
-    /// Arguments that are slots, each of which must be apart from the others in the arena.
+    /// Arguments that are slots.
     pub slots: &'static [usize],
+    /// Which of them may overlap in the arena; all others lie apart.
+    pub overlap: Overlap,
     /// Checks an op of an image.
     pub check: fn(&Image<'_>, &Op) -> Option<()>,
     /// Runs it.
     pub run: fn(&mut Run<'_>, &Op) -> Option<()>,
 }
 
-/// Ops of language models.
-pub static DECODER: [&OpDef; 13] = [
+/// Which slots of an op may overlap in the arena: pairs of arguments, an input before the output that may lie on it.
+///
+/// Such an op reads and writes single elements of the arena in a fixed order ([`Run::cells`]), so it cannot fault however its
+/// slots lie. Its numbers are right if what it writes is read by no later part of it; the quantizer plans the arena so
+/// (`quantize/src/plan/units.rs`), and may turn the order around ([`BACKWARD`]).
+#[derive(Clone, Copy, Debug)]
+pub enum Overlap {
+    /// None.
+    Apart,
+    /// Element `i` of the output follows from elements `i` of the inputs, and is written when those have been read. (Two
+    /// inputs may be a pair, too.)
+    Elements(&'static [(usize, usize)]),
+    /// The output is computed in *units* of at most four pixels side by side in a row, all channels; a unit may be written
+    /// in any order and while it is read.
+    Units(&'static [(usize, usize)]),
+}
+
+impl Overlap {
+    /// The pairs.
+    #[must_use]
+    pub fn pairs(self) -> &'static [(usize, usize)] {
+        match self {
+            Self::Apart => &[],
+            Self::Elements(pairs) | Self::Units(pairs) => pairs,
+        }
+    }
+}
+
+/// Flag of ops whose slots may overlap: units, or elements, from the last to the first.
+pub const BACKWARD: u16 = 2;
+
+/// Ops of language models and word vectors.
+pub static DECODER: [&OpDef; 14] = [
     &embed::OP,
     &select_row::OP,
     &rms_norm::OP,
@@ -70,20 +129,42 @@ pub static DECODER: [&OpDef; 13] = [
     &glu::OP,
     &layer_norm::OP,
     &activation::OP,
+    &embedding_bag::OP,
     &sinusoid::OP,
     &kept_rows::OP,
 ];
 
-/// Ops of int8 convolutional nets, as TensorFlow Lite defines them.
-pub static CONVNET: [&OpDef; 7] = [
+/// Ops of nets of int8 and int16, as TensorFlow Lite defines them.
+pub static CONVNET: [&OpDef; 25] = [
     &conv2d::OP,
     &depthwise_conv2d::OP,
     &fully_connected::OP,
+    &transpose_conv2d::OP,
     &average_pool2d::OP,
     &max_pool2d::OP,
     &add::OP,
     &softmax::OP,
+    &lookup::OP,
+    &copy::OP,
+    &fill::OP,
+    &mul::OP,
+    &maximum::OP,
+    &squared_difference::OP,
+    &reduce::OP,
+    &gather::OP,
+    &gather::SLOT,
+    &requantize::OP,
+    &arg_max::OP,
+    &top_k::OP,
+    &resize::OP,
+    &batch_matmul::OP,
+    &prelu::OP,
+    &sigmoid16::OP,
+    &softmax16::OP,
 ];
+
+/// Ops of nets that Mote has quantized from floats, beside those of [`CONVNET`].
+pub static CODED: [&OpDef; 4] = [&conv2d_coded::OP, &lstm::OP, &gru::OP, &norm::OP];
 
 /// The ops that this build knows. What no feature names here is not linked.
 pub static TABLE: &[&[&OpDef]] = &[
@@ -91,6 +172,8 @@ pub static TABLE: &[&[&OpDef]] = &[
     &DECODER,
     #[cfg(feature = "convnet")]
     &CONVNET,
+    #[cfg(feature = "coded")]
+    &CODED,
 ];
 
 /// The definition of an op's code.
@@ -119,25 +202,26 @@ pub fn check_rows(image: &Image<'_>, op: &Op, id: u32) -> Option<()> {
     match id {
         entry::BODY | entry::ENCODE => ensure(def.slots.iter().all(|s| one(s) == Some(false))),
         entry::HEAD if def.code == select_row::OP.code => Some(()),
-        entry::HEAD | entry::RUN => ensure(def.slots.iter().all(|s| one(s) == Some(true))),
+        entry::HEAD | entry::RUN | entry::RESET => ensure(def.slots.iter().all(|s| one(s) == Some(true))),
         _ => Some(()),
     }
 }
 
-/// Checks that the slots of an op lie apart from each other at these limits. In the arena they all do: it ends where the
-/// highest one does.
+/// Checks that the slots of an op lie apart from each other at these limits, but for those that may overlap. In the arena they
+/// all do: it ends where the highest one does.
 ///
 /// # Errors
 /// [`Error::Op`], [`Error::Slot`].
 pub fn check_arena(image: &Image<'_>, op: &Op, index: u32, limits: Limits) -> Result<()> {
     let bad = Error::Op { index, code: op.code };
     let range = |which: &usize| image.slot(arg(op, *which).ok_or(bad)?)?.range(limits).ok_or(bad);
-    let slots = find(op.code).ok_or(bad)?.slots;
-    for (i, a) in slots.iter().enumerate() {
-        let a = range(a)?;
-        for b in slots.iter().skip(i + 1) {
-            let b = range(b)?;
-            if a.start < b.end && b.start < a.end {
+    let def = find(op.code).ok_or(bad)?;
+    for (i, first) in def.slots.iter().enumerate() {
+        let a = range(first)?;
+        for second in def.slots.iter().skip(i + 1) {
+            let b = range(second)?;
+            let apart = a.end <= b.start || b.end <= a.start;
+            if !apart && !def.overlap.pairs().contains(&(*first, *second)) {
                 return Err(bad);
             }
         }
@@ -175,6 +259,18 @@ impl Run<'_> {
         split_slots(self.arena, self.limits, slots)
     }
 
+    /// The elements of several slots at once, wherever they lie: what one slot's cells are set to is what another's there
+    /// are.
+    pub(crate) fn cells<T: bytemuck::Pod, const N: usize>(&mut self, slots: [&Slot; N]) -> Option<[&[Cell<T>]; N]> {
+        let all = view::as_cells::<T>(self.arena)?;
+        let mut cells: [&[Cell<T>]; N] = [&[]; N];
+        for (to, slot) in cells.iter_mut().zip(slots) {
+            let start = usize::try_from(slot.range(self.limits)?.start).ok()? / size_of::<T>();
+            *to = all.get(start..)?.get(..slot.cols as usize)?;
+        }
+        Some(cells)
+    }
+
     /// Rows of a slot that this step uses.
     pub(crate) fn rows_of(&self, slot: &Slot) -> usize {
         if slot.rows == Rows::Batch { self.rows as usize } else { 1 }
@@ -193,6 +289,11 @@ pub(crate) fn split_slots<'a, const N: usize>(
         *range = usize::try_from(start).ok()?..usize::try_from(end).ok()?;
     }
     arena.get_disjoint_mut(ranges).ok()
+}
+
+/// Calls `each` for all items in an op's order: the last first if its flag [`BACKWARD`] says so.
+pub(crate) fn turned<T>(op: &Op, items: impl DoubleEndedIterator<Item = T>, each: impl FnMut(T)) {
+    if op.flags & BACKWARD == 0 { items.for_each(each) } else { items.rev().for_each(each) }
 }
 
 /// Argument `which` of an op.

@@ -4,14 +4,15 @@
 //! mantissa and exponent of sqrt(width), width. `eps` is stored as `eps * width * 2^(2 frac)`, so that the sum of
 //! squares needs no division. NUMERICS.md, "rms_norm".
 
-use super::{I32Rows, OpDef, Run, arg, ensure, optional, part, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, optional, part, slot_arg};
 use crate::fixed::rsqrt::rsqrt;
 use crate::fixed::{requantize, saturate, shift_round};
 use crate::image::plan::Kind;
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 3, name: "rms_norm", args: 8, flags: 0, slots: &[0, 1], check, run };
+pub static OP: OpDef =
+    OpDef { code: 3, name: "rms_norm", args: 8, flags: 0, slots: &[0, 1], overlap: Overlap::Apart, check, run };
 
 /// Bits of |x| that enter the sum of squares: 2^17 squares of 23 bits fit u64.
 const SQUARE_BITS: u32 = 23;

@@ -4,14 +4,15 @@
 //! Arguments: slot (I32, even columns), steps (U64 [cols / 2], turns a position in 2^-64), position of the first token. No
 //! table of positions is stored: a phase is exact, as in [`super::rope`]. NUMERICS.md, "sinusoid".
 
-use super::{I32Rows, OpDef, Run, arg, ensure, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg};
 use crate::fixed::rope::cos_sin;
 use crate::fixed::{saturate, shift_round};
 use crate::image::plan::{Kind, Rows};
 use crate::image::{Dtype, Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 42, name: "sinusoid", args: 3, flags: 0, slots: &[0], check, run };
+pub static OP: OpDef =
+    OpDef { code: 42, name: "sinusoid", args: 3, flags: 0, slots: &[0], overlap: Overlap::Apart, check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let slot = slot_arg(image, op, 0, Kind::I32)?;

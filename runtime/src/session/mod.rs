@@ -3,13 +3,18 @@
 //! [`Session::prefill`] runs tokens through the body of the program, a batch at a time, filling the caches;
 //! [`Session::logits`] runs the head for one row of the last batch. How the tokens are cut into batches changes no bit.
 //! Models with an encoder take a source first: [`Session::encode`].
+//!
+//! A program without tokens has inputs and outputs: fill each [`Session::input`], [`Session::run`], read each
+//! [`Session::output`]. What such a program keeps from one run to the next (the state of a recurrent or streaming model)
+//! lies in slots that nothing else uses. The entry point RESET gives them their first contents: when the session is opened, and
+//! at [`Session::reset`]. Nothing else in the arena is read before it is written.
 
 use crate::error::{Error, Result};
 use crate::image::program::entry;
-use crate::image::{Image, Limits, Op, Port, Slot};
+use crate::image::{Element, Image, Limits, Op, Port, Slot};
 use crate::kernels::{self, Kernels};
 use crate::ops::{self, Run};
-use crate::view::{Pool, Single};
+use crate::view::{self, Pool, Single};
 
 /// Runs a program over an arena: a language model's by tokens, any other by inputs and outputs.
 pub struct Session<'a> {
@@ -27,7 +32,7 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Opens a session on the caller's thread. `arena` must be 16-byte aligned and hold at least
-    /// [`Image::arena_bytes`] bytes; what it held before does not matter.
+    /// [`Image::arena_bytes`] bytes; what it held before does not matter. State is as after [`Session::reset`].
     ///
     /// # Errors
     /// [`Error::Limits`], [`Error::ArenaSize`], [`Error::ArenaAlignment`], [`Error::Op`].
@@ -51,7 +56,22 @@ impl<'a> Session<'a> {
             ops::check_arena(image, &op, index, limits)?;
         }
         let logits = image.slot(image.plan().logits)?;
-        Ok(Self { image, arena, limits, pool, kernels: kernels::select(), logits, position: 0, rows: 0, source: 0 })
+        let kernels = kernels::select();
+        let mut session = Self { image, arena, limits, pool, kernels, logits, position: 0, rows: 0, source: 0 };
+        session.reset()?;
+        Ok(session)
+    }
+
+    /// Forgets everything: all positions, and what earlier runs left for later ones. Inputs have to be filled again.
+    ///
+    /// # Errors
+    /// [`Error::Op`].
+    pub fn reset(&mut self) -> Result<()> {
+        self.rewind(0);
+        match self.run_entry(entry::RESET, &[], 0) {
+            Err(Error::Entry { .. }) => Ok(()), // nothing is kept
+            done => done,
+        }
     }
 
     /// Uses these kernels instead of the best ones: for tests and benchmarks. No bit changes.
@@ -153,7 +173,7 @@ impl<'a> Session<'a> {
         let slot = self.logits;
         let missing = Error::Slot { index: self.image.plan().logits };
         let [bytes] = ops::split_slots(self.arena, self.limits, [&slot]).ok_or(missing)?;
-        let all = crate::view::as_i32(bytes).ok_or(missing)?;
+        let all = view::as_i32(bytes).ok_or(missing)?;
         all.get_mut(..slot.cols as usize).ok_or(missing)
     }
 
@@ -171,13 +191,14 @@ impl<'a> Session<'a> {
         self.logits.frac.max(0).unsigned_abs().into()
     }
 
-    /// Input `index` of a program without tokens, to be filled before [`Session::run`], which may overwrite it.
+    /// Input `index` of a program without tokens, to be filled before [`Session::run`], which may overwrite it. `T` is
+    /// the type of its elements: `session.input::<i8>(0)`.
     ///
     /// # Errors
-    /// [`Error::Port`].
-    pub fn input(&mut self, index: u32) -> Result<&mut [i8]> {
+    /// [`Error::Port`], [`Error::PortType`].
+    pub fn input<T: Element>(&mut self, index: u32) -> Result<&mut [T]> {
         let port = self.image.ports().inputs().nth(index as usize);
-        self.port(port).ok_or(Error::Port { index })
+        self.port(port, index)
     }
 
     /// Computes the outputs from the inputs.
@@ -188,19 +209,24 @@ impl<'a> Session<'a> {
         self.run_entry(entry::RUN, &[], 0)
     }
 
-    /// Output `index` of the last [`Session::run`].
+    /// Output `index` of the last [`Session::run`], with elements of type `T`.
     ///
     /// # Errors
-    /// [`Error::Port`].
-    pub fn output(&mut self, index: u32) -> Result<&[i8]> {
+    /// [`Error::Port`], [`Error::PortType`].
+    pub fn output<T: Element>(&mut self, index: u32) -> Result<&[T]> {
         let port = self.image.ports().outputs().nth(index as usize);
-        self.port(port).map(|o| &*o).ok_or(Error::Port { index })
+        self.port(port, index).map(|o| &*o)
     }
 
-    fn port(&mut self, port: Option<Port>) -> Option<&mut [i8]> {
-        let slot = self.image.slot(port?.slot).ok()?;
-        let [bytes] = ops::split_slots(self.arena, self.limits, [&slot])?;
-        ops::i8_cols(&slot, bytes)
+    fn port<T: Element>(&mut self, port: Option<Port>, index: u32) -> Result<&mut [T]> {
+        let missing = Error::Port { index };
+        let port = port.ok_or(missing)?;
+        if port.dtype != T::DTYPE {
+            return Err(Error::PortType { index, found: port.dtype, expected: T::DTYPE });
+        }
+        let slot = self.image.slot(port.slot)?;
+        let [bytes] = ops::split_slots(self.arena, self.limits, [&slot]).ok_or(missing)?;
+        view::as_elements(bytes).and_then(|all| all.get_mut(..slot.cols as usize)).ok_or(missing)
     }
 
     fn step<'s>(&'s mut self, tokens: &'s [u32], row: u32) -> Run<'s> {

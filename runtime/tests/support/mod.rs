@@ -146,6 +146,8 @@ pub struct Builder {
     pub head: Vec<Op>,
     /// Ops of a program without tokens; the entry point is there if this is not empty.
     pub run: Vec<Op>,
+    /// Ops that give state its first contents; the entry point is there if this is not empty.
+    pub reset: Vec<Op>,
     /// Inputs and outputs; the section is there if they are.
     pub ports: [Vec<Port>; 2],
     pub vocab: u32,
@@ -219,8 +221,23 @@ impl Builder {
     }
 
     pub fn i8_slot(&mut self, cols: usize) -> u32 {
+        self.plain_slot(Kind::I8, cols)
+    }
+
+    /// One tensor of I8, I16 or I32.
+    pub fn plain_slot(&mut self, kind: Kind, cols: usize) -> u32 {
         let cols = cols as u32;
-        self.slot(Slot { kind: Kind::I8, rows: Rows::One, frac: 0, cols, heads: 0, head_dim: 0, offset: [0; 4] })
+        self.slot(Slot { kind, rows: Rows::One, frac: 0, cols, heads: 0, head_dim: 0, offset: [0; 4] })
+    }
+
+    /// A constant of int8, int16 or int32, as a slot of that kind would hold it.
+    pub fn constant(&mut self, kind: Kind, values: &[i64], dims: &[usize]) -> u32 {
+        let (dtype, size) = match kind {
+            Kind::I8 => (Dtype::I8, 1),
+            Kind::I16 => (Dtype::I16, 2),
+            _ => (Dtype::I32, 4),
+        };
+        self.shaped(dtype, dims, values.iter().flat_map(|v| v.to_le_bytes()[..size].to_vec()).collect())
     }
 
     /// A plain tensor of bytes.
@@ -289,26 +306,27 @@ impl Builder {
             table.extend(TensorDesc { span, ..*desc }.to_bytes());
             weights.extend(bytes);
         }
-        let (body, head) = (self.body.len() as u32, self.head.len() as u32);
-        let mut program = Vec::new();
-        let run = self.run.len() as u32;
-        let encode: u32 = self.encode.iter().map(|stage| stage.len() as u32).sum();
-        let entries = 2 + u32::from(run > 0) + self.encode.len() as u32;
-        for word in [entries, body + head + run + encode, 0, 0] {
-            program.extend(word.to_le_bytes());
-        }
-        program.extend(Entry { id: entry::BODY, first: 0, count: body }.to_bytes());
-        program.extend(Entry { id: entry::HEAD, first: body, count: head }.to_bytes());
-        if run > 0 {
-            program.extend(Entry { id: entry::RUN, first: body + head, count: run }.to_bytes());
-        }
-        let mut first = body + head + run;
-        for stage in &self.encode {
-            let count = stage.len() as u32;
-            program.extend(Entry { id: entry::ENCODE, first, count }.to_bytes());
+        let parts = [&self.body, &self.head, &self.run, &self.reset];
+        let ids = [entry::BODY, entry::HEAD, entry::RUN, entry::RESET];
+        let (mut entries, mut first) = (Vec::new(), 0);
+        for (ops, id) in parts.into_iter().zip(ids) {
+            let count = ops.len() as u32;
+            if count > 0 || id == entry::BODY || id == entry::HEAD {
+                entries.push(Entry { id, first, count });
+            }
             first += count;
         }
-        let all = self.body.iter().chain(&self.head).chain(&self.run).chain(self.encode.iter().flatten());
+        let mut program = Vec::new();
+        for stage in &self.encode {
+            let count = stage.len() as u32;
+            entries.push(Entry { id: entry::ENCODE, first, count });
+            first += count;
+        }
+        for word in [entries.len() as u32, first, 0, 0] {
+            program.extend(word.to_le_bytes());
+        }
+        program.extend(entries.iter().flat_map(Entry::to_bytes));
+        let all = parts.into_iter().flatten().chain(self.encode.iter().flatten());
         program.extend(all.flat_map(Op::to_bytes));
         let mut plan = self.plan().to_bytes().to_vec();
         plan.extend(self.slots.iter().flat_map(Slot::to_bytes));
@@ -477,6 +495,28 @@ impl Bench {
         bytes[16..16 + codes.len()].copy_from_slice(bytemuck::cast_slice(codes));
     }
 
+    /// Writes the elements of a plain tensor's slot.
+    pub fn put(&mut self, slot: u32, values: &[i64]) {
+        let kind = self.builder.slots[slot as usize].kind;
+        let bytes = self.bytes(slot);
+        match kind {
+            Kind::I8 => bytes.iter_mut().zip(values).for_each(|(to, v)| *to = *v as u8),
+            Kind::I16 => bytemuck::cast_slice_mut(bytes).iter_mut().zip(values).for_each(|(to, v)| *to = *v as i16),
+            _ => bytemuck::cast_slice_mut(bytes).iter_mut().zip(values).for_each(|(to, v)| *to = *v as i32),
+        }
+    }
+
+    /// The elements of a plain tensor's slot.
+    pub fn got(&mut self, slot: u32) -> Vec<i64> {
+        let Slot { kind, cols, .. } = self.builder.slots[slot as usize];
+        let (bytes, cols) = (self.bytes(slot), cols as usize);
+        match kind {
+            Kind::I8 => bytes[..cols].iter().map(|b| i64::from(*b as i8)).collect(),
+            Kind::I16 => bytemuck::cast_slice::<u8, i16>(bytes)[..cols].iter().map(|v| i64::from(*v)).collect(),
+            _ => bytemuck::cast_slice::<u8, i32>(bytes)[..cols].iter().map(|v| i64::from(*v)).collect(),
+        }
+    }
+
     /// Runs one op for `rows` rows from `position` on.
     pub fn run_with(&mut self, op: &Op, position: u32, tokens: &[u32], rows: u32, pool: &dyn Pool) {
         let image = Image::open(&self.file).unwrap();
@@ -617,6 +657,30 @@ pub fn small_model(seed: u64) -> Builder {
         op(code("matmul"), &[last8, table, NONE, b.logits]),
     ]);
     b
+}
+
+/// Four numbers in one word, the first lowest.
+pub fn word(bytes: [i64; 4]) -> u32 {
+    u32::from_le_bytes(bytes.map(|b| b as u8))
+}
+
+/// NUMERICS.md, section 13.1, by exact division, not by shifts.
+pub fn requantize(x: i64, m: i64, shift: i64, single: bool) -> i64 {
+    let away = |n: i128, d: i128| (2 * n.abs() + d) / (2 * d) * n.signum();
+    let up = |n: i128, d: i128| (2 * n + d).div_euclid(2 * d);
+    if single {
+        return up(i128::from(x) * i128::from(m), 1 << (31 - shift)) as i32 as i64;
+    }
+    let moved = (x << shift.max(0)) as i32;
+    let high = up(i128::from(moved) * i128::from(m), 1 << 31);
+    away(high, 1 << (-shift).max(0)) as i64
+}
+
+/// The same of int64, the multiplier in 16 bits.
+pub fn requantize_wide(x: i64, m: i64, shift: i64) -> i64 {
+    let m = ((m as f64 / 65_536.0).round() as i128).min(32_767);
+    let (n, d) = (i128::from(x) * m, 1i128 << (15 - shift));
+    (2 * n + d).div_euclid(2 * d) as i32 as i64
 }
 
 /// A small GPT-2 with random weights: learned positions, layer norms, biases, GELU in its three forms a layer each.

@@ -5,11 +5,12 @@ use anyhow::{Context, Result, bail};
 use mote_quantize::calibrate::{self, Text};
 use mote_quantize::codes::Coding;
 use mote_quantize::float::FloatModel;
-use mote_quantize::import::tflite::Tflite;
 use mote_quantize::import::{self, tokenizer};
 use mote_quantize::lower;
 use mote_quantize::net;
 use mote_quantize::quantize::{Meta, Settings, quantize};
+use mote_quantize::vectors;
+use mote_runtime::fixed::tflite::Rounding;
 use mote_runtime::image::section;
 use serde::Serialize;
 use std::io::Write;
@@ -26,11 +27,29 @@ enum Codebook {
     Uniform,
 }
 
+/// How TensorFlow Lite was built that a model of integers was made for.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum TfliteRounding {
+    /// Products are rounded twice: TensorFlow Lite's default
+    Double,
+    /// Once (TFLITE_SINGLE_ROUNDING)
+    Single,
+}
+
+impl From<TfliteRounding> for Rounding {
+    fn from(rounding: TfliteRounding) -> Self {
+        match rounding {
+            TfliteRounding::Double => Self::Double,
+            TfliteRounding::Single => Self::Single,
+        }
+    }
+}
+
 /// The arguments.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Hugging Face folder (config.json, *.safetensors), llama2.c checkpoint (.bin), or int8 TensorFlow Lite file (.tflite),
-    /// whose weights are taken as they are
+    /// Hugging Face folder (config.json, *.safetensors), llama2.c checkpoint (.bin), TensorFlow Lite file (.tflite; integers are
+    /// taken as they are), or word vectors (word2vec, fastText, GloVe)
     model: PathBuf,
     /// The image to write
     #[arg(short, long)]
@@ -64,6 +83,9 @@ pub struct Args {
     /// source_vocabulary.txt beside the model]
     #[arg(long)]
     source_tokenizer: Option<PathBuf>,
+    /// Rounding that a TensorFlow Lite model of integers was made for
+    #[arg(long, value_enum, default_value_t = TfliteRounding::Double)]
+    rounding: TfliteRounding,
     /// Name of the model [default: the file's]
     #[arg(long)]
     name: Option<String>,
@@ -103,8 +125,14 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
     let stem = args.model.file_stem().or(args.model.file_name()).map(|n| n.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "model".into());
-    if import::tflite::is_tflite(&args.model) {
-        let (meta, bytes) = net::quantize(&Tflite::open(&args.model)?, name, args.license.clone(), &args.out)?;
+    if net::is_net(&args.model) {
+        let settings = net::Settings { name, license: args.license.clone(), rounding: args.rounding.into() };
+        let (meta, bytes) = net::quantize(&args.model, &settings, &args.out)?;
+        return report(args, &meta, bytes, start);
+    }
+    if import::vectors::is_vectors(&args.model) {
+        let settings = net::Settings { name, license: args.license.clone(), rounding: args.rounding.into() };
+        let (meta, bytes) = vectors::quantize(&args.model, coding, &settings, &args.out)?;
         return report(args, &meta, bytes, start);
     }
     let model = import::open_model(&args.model)?;
