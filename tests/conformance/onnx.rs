@@ -1,6 +1,6 @@
 //! ONNX: the node tests of the onnx package and whole models, through the importer and the float evaluator.
 //!
-//! The node tests lie in PyPI's `onnx` 1.19.1 (later ones leave them out): `MOTE_ONNX_NODE_TESTS` names their folder, or they
+//! The node tests lie in PyPI's `onnx` 1.22.0 (later ones leave them out): `MOTE_ONNX_NODE_TESTS` names their folder, or they
 //! are found in the environment that `cargo xtask setup --peers` makes. `tests/golden/onnx/passed.txt` names those that pass.
 
 use mote_quantize::graph::{Data, Graph, Op, Tensor, eval};
@@ -19,14 +19,6 @@ fn node_tests() -> Option<PathBuf> {
     let node = |python: std::fs::DirEntry| python.path().join("site-packages/onnx/backend/test/data/node");
     pythons.map(node).find(|folder| folder.is_dir())
 }
-
-/// Tests whose expected data are wrong: theirs wrap around where int8 saturates. ONNX Runtime 1.32 gives what Mote does.
-const WRONG: [&str; 4] = [
-    "test_qlinearmatmul_2D_int8_float16",
-    "test_qlinearmatmul_2D_int8_float32",
-    "test_qlinearmatmul_3D_int8_float16",
-    "test_qlinearmatmul_3D_int8_float32",
-];
 
 /// What became of a node test.
 enum Outcome {
@@ -145,9 +137,6 @@ fn node_tests_of_the_onnx_package() {
             Outcome::Passed(constant) => {
                 folded += usize::from(constant);
                 passed.insert(name.clone());
-            }
-            Outcome::Failed(_) if WRONG.contains(&&name[..]) => {
-                *reasons.entry("the expected data are wrong".into()).or_default() += 1;
             }
             Outcome::Failed(why) => failed.push(format!("{name}: {why}")),
             Outcome::NotClaimed(why) => *reasons.entry(why).or_default() += 1,
@@ -268,6 +257,18 @@ fn silero_vad() {
     }
     let apart = apart(&found, &expected("silero_vad_16k_op15.f32"));
     assert!(apart < 2e-4, "{apart}");
+}
+
+/// Both directions, first states, the reset gate before and after the state's weights.
+#[test]
+fn recurrent_layers() {
+    for name in ["lstm_both", "gru_both", "gru_reverse"] {
+        let graph = onnx::open(&golden().join(format!("onnx/{name}.onnx")), &Options::default()).unwrap();
+        let outputs = eval::run(&graph, &[noise(1, &[5, 2, 3])]).unwrap();
+        let all: Vec<f32> = outputs.iter().flat_map(|o| floats(o).to_vec()).collect();
+        let apart = apart(&all, &expected(&format!("{name}.f32")));
+        assert!(apart < 1e-6, "{name}: {apart}");
+    }
 }
 
 /// The same net in three operator sets, and as ONNX Runtime's quantizer writes it, by scales (QDQ), by operators, and with

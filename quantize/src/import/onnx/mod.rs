@@ -1,4 +1,4 @@
-//! ONNX files (operator sets 7 to 24): protobuf, to a [`Graph`].
+//! ONNX files (operator sets 7 to 27): protobuf, to a [`Graph`].
 //!
 //! ```text
 //! proto     the file's messages, and its tensors
@@ -19,6 +19,8 @@
 mod builder;
 mod ops;
 mod proto;
+#[cfg(test)]
+mod tests;
 
 use super::{ImportError, Result, map};
 use crate::graph::{DType, Graph, Node, Op, Tensor, Value, ValueId};
@@ -38,7 +40,7 @@ pub struct Options {
 }
 
 /// Operator sets whose semantics are known here.
-const OPSETS: std::ops::RangeInclusive<i64> = 7..=24;
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=27;
 
 /// Whether a file is ONNX: a protobuf that begins with a format version (field 1), as every exporter writes it.
 ///
@@ -76,7 +78,7 @@ pub fn read(file: &[u8], path: &Path, options: &Options) -> Result<Graph> {
     };
     let opset = version("").or_else(|| version("com.microsoft").map(|_| 13)).unwrap_or(1);
     if !OPSETS.contains(&opset) {
-        return Err(lacking(format!("ONNX opset {opset}"), "supported are 7 to 24; onnx.version_converter changes it"));
+        return Err(lacking(format!("ONNX opset {opset}"), "supported are 7 to 27; onnx.version_converter changes it"));
     }
     let mut import = Import { b: Builder::new(), opset, options };
     import.model(graph).map_err(|why| match why {
