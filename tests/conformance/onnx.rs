@@ -226,10 +226,26 @@ fn dtln() {
         }
         let apart = apart(&all, &expected(&format!("{name}.f32")));
         assert!(apart < 2e-6, "{name}: {apart}");
+        // The same with the state in the graph.
+        let [x, state] = <[String; 2]>::try_from(onnx::inputs(&model).unwrap()).unwrap();
+        let next = graph.values[graph.outputs[1]].name.clone();
+        let options = Options { states: [(state.clone(), next)].into(), ..Options::default() };
+        let kept = onnx::open(&model, &options).unwrap();
+        assert_eq!((kept.inputs.len(), kept.outputs.len(), kept.states.len()), (1, 1, 1));
+        let mut evaluator = eval::Evaluator::new(&kept).unwrap();
+        let shape = kept.values[kept.inputs[0]].shape.clone();
+        let found = [1, 2, 3].map(|run| evaluator.run(&[noise(run, &shape)]).unwrap());
+        let found = &found[2];
+        assert_eq!(floats(&found[0]), &all[..shape.iter().product()], "{name}");
+        for (from, to, word) in [(&x, "no", "there is no output \"no\""), (&state, &x[..], "there is no output")] {
+            let options = Options { states: [(from.clone(), to.to_owned())].into(), ..Options::default() };
+            let why = onnx::open(&model, &options).unwrap_err().to_string();
+            assert!(why.contains(word), "{why}");
+        }
     }
 }
 
-/// Branches by constant conditions, shapes that are computed, a state that the caller keeps.
+/// Branches by constant conditions, shapes that are computed, a state in the graph.
 #[test]
 fn silero_vad() {
     let Some(model) = shared("speech/silero_vad_16k_op15.onnx") else { return };
@@ -237,22 +253,21 @@ fn silero_vad() {
     let options = Options {
         shapes: [("input".to_owned(), vec![1, 576])].into(),
         constants: [("sr".to_owned(), Tensor::ints(&[], vec![16000]))].into(),
+        states: [("state".to_owned(), "stateN".to_owned())].into(),
     };
     let graph = onnx::open(&model, &options).unwrap();
     let lstms = graph.nodes.iter().filter(|n| matches!(n.op, Op::Lstm { .. })).count();
-    assert_eq!((graph.inputs.len(), graph.outputs.len(), lstms), (2, 2, 1));
+    assert_eq!((graph.inputs.len(), graph.outputs.len(), graph.states.len(), lstms), (1, 1, 1, 1));
     // 16-bit samples after a header of 44 bytes.
     let bytes = std::fs::read(sound).unwrap();
     let samples: Vec<f32> =
         bytes[44..].as_chunks().0.iter().map(|b| f32::from(i16::from_le_bytes(*b)) / 32768.0).collect();
-    let (mut context, mut state) = (vec![0.0; 64], Tensor::floats(&[2, 1, 128], vec![0.0; 256]));
-    let mut found = Vec::new();
+    let (mut context, mut found) = (vec![0.0; 64], Vec::new());
     let mut evaluator = eval::Evaluator::new(&graph).unwrap();
     for window in samples[..20 * 16000].chunks(512) {
         let window = [&context[..], window].concat();
         context = window[512..].to_vec();
-        let mut outputs = evaluator.run(&[Tensor::floats(&[1, 576], window), state]).unwrap();
-        state = outputs.pop().unwrap();
+        let outputs = evaluator.run(&[Tensor::floats(&[1, 576], window)]).unwrap();
         found.push(floats(&outputs[0])[0]);
     }
     let apart = apart(&found, &expected("silero_vad_16k_op15.f32"));

@@ -2,7 +2,7 @@
 
 use super::proto::*;
 use super::*;
-use crate::graph::{Data, eval};
+use crate::graph::eval;
 use prost::Message;
 
 /// An attribute's value.
@@ -210,6 +210,7 @@ fn refused_with_what_is_wrong() {
         (13, relu(&[1 << 40, 1 << 40]), "a tensor of shape [1099511627776, 1099511627776]"),
         (13, relu(&[1 << 28, 1]), "with it all tensors take more than"),
         (13, relu(&[-2]), "a tensor of shape [-2]"),
+        (13, relu(&[1; 17]), "a tensor of shape [1, 1,"),
         (13, conv(vec![("strides", A::Is(vec![0, 1]))]), "Conv \"y\": a stride or dilation of 0"),
         (13, conv(vec![("dilations", A::Is(vec![9, 1]))]), "Conv \"y\": a window of [3, 3]"),
         (13, conv(vec![("group", A::I(0))]), "in 0 groups"),
@@ -259,6 +260,11 @@ fn bombs() {
         ("MatMul", &["b", "a"], &["y"], vec![]),
     ];
     let extremes = [("a", ints(&[i64::MIN])), ("b", ints(&[i64::MAX])), ("m", ints(&[-1]))];
+    let nothing: Vec<Node> = vec![
+        ("ConstantOfShape", &["s"], &["a"], vec![]),
+        ("Transpose", &["a"], &["b"], vec![]),
+        ("Add", &["b", "b"], &["y"], vec![]),
+    ];
     let slice: Vec<Node> = vec![("Slice", &["x", "b", "a", "m", "a"], &["y"], vec![])];
     let divide: Vec<Node> = vec![
         ("Div", &["a", "m"], &["p"], vec![]),
@@ -279,6 +285,7 @@ fn bombs() {
         ("empty but huge", of_shape(&[0, i64::MAX, i64::MAX])),
         ("a gigabyte", of_shape(&[1 << 14, 1 << 14])),
         ("work", graph(square, &[], &["y"], &[("s", ints(&[4096, 4096]))])),
+        ("nothing", graph(nothing, &[], &["y"], &[("s", ints(&[0, 1 << 28]))])),
         ("slice", graph(slice, image, &["y"], &extremes)),
         ("integers", graph(divide, &[], &["y", "p", "q", "r", "s", "t"], &extremes)),
         ("range", graph(range, &[], &["y"], &extremes)),
