@@ -16,4 +16,5 @@ pub mod lower;
 pub mod net;
 pub mod plan;
 pub mod quantize;
+pub mod samples;
 pub mod write;

@@ -6,7 +6,6 @@ use mote_quantize::import::tflite::Tflite;
 use mote_quantize::net;
 use mote_quantize::quantize::{QuantizeError, hex};
 use mote_runtime::Session;
-use mote_runtime::fixed::tflite::Rounding;
 use mote_runtime::image::{Dtype, Limits};
 use mote_tests::{golden, shared};
 use sha2::Digest;
@@ -30,8 +29,7 @@ const LIMITS: Limits = Limits { batch: 1, context: 1, threads: 1 };
 
 fn image(model: &Path, folder: &Path) -> Result<Model, QuantizeError> {
     let out = folder.join("x.mote");
-    let settings = net::Settings { name: "x".into(), license: None, rounding: Rounding::Double };
-    net::quantize(model, &settings, &out)?;
+    net::quantize(model, &net::Settings::new("x"), &out, &mut |_| ())?;
     Ok(Model::open(&out).unwrap())
 }
 
