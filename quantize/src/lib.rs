@@ -2,8 +2,8 @@
 //!
 //! Data flows one way: [`import`] (files to weights) -> [`calibrate`] (ranges and importances) -> [`codes`] (weights to
 //! 4- or 8-bit codes) -> [`lower`] (the program) -> [`plan`] (its memory) -> [`write`](mod@write) (the image).
-//! [`quantize`](mod@quantize) drives them, a layer at a time; [`net`] does for nets that are quantized already; [`layers`]
-//! turns layers of other float nets into an op's constants; [`float`] is the reference they are measured against; [`board`] knows the boards that images run on.
+//! [`quantize`](mod@quantize) drives them, a layer at a time. [`net`] does for nets: [`graph`] has their passes and their
+//! quantization, [`samples`] reads what they are calibrated with, [`layers`] turns layers into an op's constants. [`float`] is the reference they are measured against; [`board`] knows the boards that images run on.
 
 pub mod board;
 pub mod calibrate;
@@ -17,4 +17,5 @@ pub mod net;
 pub mod plan;
 pub mod quantize;
 pub mod samples;
+pub mod vectors;
 pub mod write;

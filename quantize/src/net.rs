@@ -5,7 +5,7 @@ use crate::graph::quantize as integers;
 use crate::graph::{DType, Graph, Node, Op, Value, ValueId, passes};
 use crate::import::tflite::{Tflite, is_tflite};
 use crate::import::{self, onnx};
-use crate::lower::{self, Dims};
+use crate::lower::{self, Dims, Net};
 use crate::quantize::{Meta, QUANTIZER, QuantizeError, TensorReport, hex, write};
 use crate::samples::{self, Input, Scaling};
 use crate::write::Weights;
@@ -146,15 +146,42 @@ pub fn quantize(
         coded_bits = float.settings.coding.map_or(8, Coding::bits);
     }
     let net = lower::net(&graph, settings.rounding).map_err(missing)?;
+    let Settings { name, license, .. } = settings;
+    save(&net, &Described { name, license: license.as_deref(), hash, bits: coded_bits, samples }, None, out)
+}
+
+/// What an image says of the model it came from.
+pub struct Described<'d> {
+    /// Its name.
+    pub name: &'d str,
+    /// Its licence, if known.
+    pub license: Option<&'d str>,
+    /// SHA-256 of its files.
+    pub hash: [u8; 32],
+    /// Bits of the weights' codes.
+    pub bits: u8,
+    /// Runs that it was calibrated on.
+    pub samples: usize,
+}
+
+/// Writes a lowered net at `out`, with `text` as its TEXT section. Returns what the image says of itself and its bytes.
+///
+/// # Errors
+/// [`QuantizeError`]; `out` is then as it was before.
+pub fn save(
+    net: &Net,
+    described: &Described<'_>,
+    text: Option<&[u8]>,
+    out: &Path,
+) -> Result<(Meta, u64), QuantizeError> {
     let mut weights = Weights::begin(out)?;
     let mut descs = Vec::new();
     let mut tensors = Vec::new();
     for constant in &net.lowered.tensors {
         let span = weights.append(&constant.bytes)?;
-        let dims = constant.dims();
         let rank = constant.dims.len() as u8;
         let (dtype, exponent, codebook) = (constant.dtype, constant.exponent, constant.codebook);
-        descs.push(TensorDesc { dtype, rank, exponent, dims, span, codebook });
+        descs.push(TensorDesc { dtype, rank, exponent, dims: constant.dims(), span, codebook });
         tensors.push(TensorReport {
             name: constant.name.clone(),
             shape: constant.dims.clone(),
@@ -166,25 +193,25 @@ pub fn quantize(
             bytes: span.bytes,
         });
     }
-    // Of a channel's three numbers only the bias is the model's.
-    let parameters = |t: &TensorReport| t.shape.iter().product::<usize>() / if t.bits == 32 { 3 } else { 1 };
-    let parameters: usize = tensors.iter().map(parameters).sum();
+    let parameters: usize = net.lowered.tensors.iter().map(|t| t.parameters).sum();
     let bytes: u64 = tensors.iter().map(|t| t.bytes).sum();
     let meta = Meta {
-        name: settings.name.clone(),
-        license: settings.license.clone(),
-        source_sha256: hex(&hash),
+        name: described.name.to_owned(),
+        license: described.license.map(str::to_owned),
+        source_sha256: hex(&described.hash),
         quantizer: QUANTIZER.to_owned(),
         config: None,
-        bits: coded_bits,
+        bits: described.bits,
         calibration_tokens: 0,
-        calibration_samples: samples,
+        calibration_samples: described.samples,
         tensors,
         parameters: parameters as u64,
         bits_per_weight: bytes as f64 * 8.0 / parameters.max(1) as f64,
     };
     let mut io = Vec::new();
     Ports::write(&net.inputs, &net.outputs, &mut |bytes| io.extend_from_slice(bytes));
-    let bytes = write(weights, &net.lowered, &descs, &meta, Some((section::IO, &io)))?;
+    let sections: Vec<(u32, &[u8])> =
+        text.map(|text| (section::TEXT, text)).into_iter().chain([(section::IO, &io[..])]).collect();
+    let bytes = write(weights, &net.lowered, &descs, &meta, &sections)?;
     Ok((meta, bytes))
 }

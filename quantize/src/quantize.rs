@@ -230,7 +230,7 @@ pub fn quantize(
         parameters,
         bits_per_weight: bytes as f64 * 8.0 / parameters as f64,
     };
-    let bytes = write(weights, &lowered, &descs, &meta, text.map(|t| (section::TEXT, t)))?;
+    let bytes = write(weights, &lowered, &descs, &meta, text.map(|t| (section::TEXT, t)).as_slice())?;
     Ok((meta, bytes))
 }
 
@@ -244,14 +244,14 @@ pub(crate) fn write<S>(
     lowered: &Lowered<S>,
     tensors: &[TensorDesc],
     meta: &Meta,
-    more: Option<(u32, &[u8])>,
+    more: &[(u32, &[u8])],
 ) -> Result<u64, WriteError> {
     let json = serde_json::to_vec(meta).unwrap_or_default();
     let (program, plan) = (program_bytes(lowered), plan_bytes(lowered));
     let table: Vec<u8> = tensors.iter().flat_map(TensorDesc::to_bytes).collect();
     let mut sections: Vec<(u32, &[u8])> =
         vec![(section::PROGRAM, &program), (section::PLAN, &plan), (section::TENSORS, &table), (section::META, &json)];
-    sections.extend(more);
+    sections.extend_from_slice(more);
     weights.finish(&sections)
 }
 

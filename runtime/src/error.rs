@@ -108,6 +108,13 @@ pub enum Error {
         /// The type asked for.
         expected: Dtype,
     },
+    /// A query of more terms than the image takes.
+    Terms {
+        /// Terms of the query.
+        found: usize,
+        /// Terms that there is room for.
+        most: usize,
+    },
     /// A row outside the last step's was asked for.
     Row {
         /// The row.
@@ -158,6 +165,9 @@ impl fmt::Display for Error {
             Error::Port { index } => write!(f, "the program has no input or output {index}"),
             Error::PortType { index, found, expected } => {
                 write!(f, "input or output {index} has elements of type {found:?}, {expected:?} was asked for")
+            }
+            Error::Terms { found, most } => {
+                write!(f, "the query has {found} terms, the image takes {most} at most")
             }
             Error::Row { row, rows } => {
                 write!(f, "row {row} was asked for, the last step had {rows}")

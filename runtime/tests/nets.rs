@@ -8,7 +8,7 @@ use mote_runtime::image::program::NONE;
 use mote_runtime::image::{Dtype, Element, Op, Port};
 use mote_runtime::ops::BACKWARD;
 use mote_runtime::{Error, Image, Limits, Session};
-use support::{Arena, Bench, Builder, Random, code, limits, op, requantize, word};
+use support::{Arena, Bench, Builder, Random, code, limits, op, requantize, requantize_wide, word};
 
 const KINDS: [Kind; 3] = [Kind::I8, Kind::I16, Kind::I32];
 
@@ -47,6 +47,14 @@ fn opens(b: &Builder) -> bool {
     Image::open(&b.image()).is_ok()
 }
 
+/// Section 13.6: 512 steps, straight between, each number modulo 2^16.
+fn between(steps: &[i64], x: i64) -> i64 {
+    let wrap = |v: i64| i64::from(v as i16);
+    let (at, rest) = ((x + 32_768) / 128, (x + 32_768) % 128);
+    let slope = wrap(steps[at as usize + 1] - steps[at as usize]);
+    wrap(steps[at as usize] + (slope * rest + 64).div_euclid(128))
+}
+
 #[test]
 fn lookup_is_the_page_s() {
     let r = &mut Random::new(1);
@@ -59,6 +67,13 @@ fn lookup_is_the_page_s() {
         b.run.push(op(code("lookup"), &[from, to, constant]));
         let expected: Vec<i64> = x.iter().map(|x| table[x.rem_euclid(256) as usize]).collect();
         assert_eq!(run(&b, &[(from, &x)], to), expected, "case {case}");
+        let (x, steps) = (numbers(r, Kind::I16, len), numbers(r, Kind::I16, 513));
+        let expected: Vec<i64> = x.iter().map(|x| between(&steps, *x)).collect();
+        let mut t = Try::new();
+        let (a, out) = (t.input(Kind::I16, &x), t.out(Kind::I16, len));
+        let table = t.b.constant(Kind::I16, &steps, &[513]);
+        assert_eq!(t.run("lookup", 0, &[a, out, table], out), expected, "case {case}");
+        t.in_place(out, a, &expected);
     }
     let mut b = builder();
     let (from, to, short) = (b.i8_slot(4), b.i8_slot(4), b.i8_slot(3));
@@ -204,9 +219,14 @@ impl Rescale {
         [self.multiplier as u32, self.shift as u32, self.zero as u32]
     }
 
+    fn finish_wide(&self, sum: i64) -> i64 {
+        let value = requantize_wide(sum, self.multiplier, self.shift.min(7));
+        (value + self.zero).clamp(self.range.0, self.range.1)
+    }
+
     fn finish(&self, sum: i64) -> i64 {
         let value = requantize(i64::from(sum as i32), self.multiplier, self.shift, self.single);
-        (i64::from(value as i32) + self.zero).clamp(self.range.0, self.range.1)
+        (value + self.zero).clamp(self.range.0, self.range.1)
     }
 }
 
@@ -482,10 +502,11 @@ fn batch_matmul_is_the_page_s() {
         let mut size = |high| r.range(1, high) as usize;
         let (batch, m, k, n) = (size(3), size(4), size(20), size(40));
         let (transposed, shared) = (case % 2 == 1, case % 3 == 0);
-        let x = numbers(r, Kind::I8, batch * m * k);
-        let y = numbers(r, Kind::I8, if shared { k * n } else { batch * k * n });
+        let kind = KINDS[case / 6 % 2];
+        let x = numbers(r, kind, batch * m * k);
+        let y = numbers(r, kind, if shared { k * n } else { batch * k * n });
         let zeros = [r.range(-128, 127), r.range(-128, 127)];
-        let q = Rescale::random(r, Kind::I8, k as f64 * 8000.0);
+        let q = Rescale::random(r, kind, k as f64 * (range(kind).1 * range(kind).1 / 2) as f64);
         let mut expected = Vec::new();
         for (g, row, col) in (0..batch).flat_map(|g| (0..m).flat_map(move |i| (0..n).map(move |j| (g, i, j)))) {
             let product = |i: usize| {
@@ -493,10 +514,11 @@ fn batch_matmul_is_the_page_s() {
                 let y = y[if shared { at } else { g * k * n + at }];
                 (x[(g * m + row) * k + i] - zeros[0]) * (y - zeros[1])
             };
-            expected.push(q.finish((0..k).map(product).sum()));
+            let sum = (0..k).map(product).sum();
+            expected.push(if kind == Kind::I8 { q.finish(sum) } else { q.finish_wide(sum) });
         }
         let mut t = Try::new();
-        let (a, b, out) = (t.input(Kind::I8, &x), t.input(Kind::I8, &y), t.out(Kind::I8, batch * m * n));
+        let (a, b, out) = (t.input(kind, &x), t.input(kind, &y), t.out(kind, batch * m * n));
         let sizes = [zeros[0] as u32, zeros[1] as u32, m as u32, k as u32, n as u32];
         let args = [&[a, b, out][..], &q.args(), &sizes].concat();
         let flags = u16::from(q.single) | if transposed { 4 } else { 0 };
@@ -508,10 +530,12 @@ fn batch_matmul_is_the_page_s() {
 fn prelu_is_the_page_s() {
     let r = &mut Random::new(14);
     for case in 0..100 {
+        let kind = KINDS[case % 2];
         let (rows, channels) = (r.range(1, 6) as usize, r.range(1, 7) as usize);
-        let (x, slopes) = (numbers(r, Kind::I8, rows * channels), numbers(r, Kind::I8, channels));
-        let (zero, zero_slope) = (r.range(-128, 127), r.range(-128, 127));
-        let (above, mut below) = (Rescale::random(r, Kind::I8, 200.0), Rescale::random(r, Kind::I8, 20_000.0));
+        let (x, slopes) = (numbers(r, kind, rows * channels), numbers(r, Kind::I8, channels));
+        let (zero, zero_slope) = (r.range(range(kind).0, range(kind).1), r.range(-128, 127));
+        let reach = range(kind).1 as f64;
+        let (above, mut below) = (Rescale::random(r, kind, reach), Rescale::random(r, kind, reach * 100.0));
         (below.zero, below.single) = (above.zero, above.single);
         let value = |(i, x): (usize, &i64)| {
             let x = x - zero;
@@ -519,13 +543,103 @@ fn prelu_is_the_page_s() {
         };
         let expected: Vec<i64> = x.iter().enumerate().map(value).collect();
         let mut t = Try::new();
-        let (a, out) = (t.input(Kind::I8, &x), t.out(Kind::I8, x.len()));
+        let (a, out) = (t.input(kind, &x), t.out(kind, x.len()));
         let table = t.b.constant(Kind::I8, &slopes, &[channels]);
         let [m, s, _] = below.args();
         let args = [&[a, out, table][..], &above.args(), &[zero as u32, zero_slope as u32, m, s]].concat();
         assert_eq!(t.run("prelu", above.single.into(), &args, out), expected, "case {case}");
         t.in_place(out, a, &expected);
     }
+}
+
+#[test]
+fn sigmoid16_is_the_page_s() {
+    let r = &mut Random::new(16);
+    let s = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let bulge = |x: f64| (s(x) * (1.0 - s(x)) * (1.0 - 2.0 * s(x))).abs() / (16.0 * 24.0 * 24.0);
+    let at = |i: i64| s(i as f64 / 24.0) + bulge(i as f64 / 24.0);
+    let mut table: Vec<i64> = (0..256).map(|i| (65_536.0 * at(i)).round() as i64).collect();
+    table[255] = 65_535;
+    let (mut worst, len) = ([0f64; 2], 300);
+    for case in 0..100 {
+        let x = numbers(r, Kind::I16, len);
+        let (shift, tanh) = (r.range(0, 12), case % 2);
+        let multiplier = r.range(1 << shift, 7 << shift);
+        let value = |x: &i64| {
+            let x = (x * multiplier + if shift > 0 { 1 << (shift - 1) } else { 0 }).div_euclid(1 << shift);
+            // Steps of the table: 512 of 1/12288; of tanh, whose argument counts twice, 256.
+            let step = if tanh == 1 { 256 } else { 512 };
+            let (i, rest) = ((x.abs() / step) as usize, x.abs() % step);
+            let size = if i < 255 { table[i] * step + rest * (table[i + 1] - table[i]) } else { 65_535 * step };
+            let size = if i >= 255 && tanh == 0 { 32_767 * 1024 } else { size };
+            // 1 is 2^16 steps of the table; the result has 2^15: half up, or half down below 0.
+            let (unit, one) = (step << 16, if tanh == 1 { step } else { 2 * step });
+            let exact = match (tanh, x >= 0) {
+                (0, true) => size,
+                (0, false) => unit - size,
+                (_, true) => size - unit / 2,
+                (_, false) => unit / 2 - size,
+            };
+            (exact + one / 2 - i64::from(x < 0)).div_euclid(one)
+        };
+        let expected: Vec<i64> = x.iter().map(value).collect();
+        for (x, y) in x.iter().zip(&expected) {
+            let x = (x * multiplier) as f64 / 2f64.powi(shift as i32) / 12_288.0;
+            let exact = if tanh == 1 { x.tanh() } else { s(x) };
+            worst[tanh] = worst[tanh].max((*y as f64 - (exact * 32_768.0).min(32_767.0)).abs());
+        }
+        let mut t = Try::new();
+        let (a, out) = (t.input(Kind::I16, &x), t.out(Kind::I16, len));
+        let constant = t.b.constant(Kind::I16, &table, &[256]);
+        let args = [a, out, multiplier as u32, shift as u32, constant];
+        assert_eq!(t.run("sigmoid16", 4 * tanh as u16, &args, out), expected, "case {case}");
+        t.in_place(out, a, &expected);
+    }
+    support::measured("sigmoid16", worst[0], 2.0);
+    support::measured("sigmoid16, tanh", worst[1], 4.0);
+}
+
+#[test]
+fn softmax16_is_the_page_s() {
+    let r = &mut Random::new(17);
+    let sample = |f: &dyn Fn(f64) -> f64| -> Vec<i64> {
+        (0..513).map(|i| (32_768.0 * f(f64::from(i) / 512.0)).round().clamp(-32_768.0, 32_767.0) as i64).collect()
+    };
+    let (exp, recip) = (sample(&|x| (10.0 * x - 10.0).exp()), sample(&|x| 1.0 / (1.0 + x)));
+    let mut worst = 0f64;
+    for case in 0..200 {
+        let (rows, row) = (r.range(1, 3) as usize, r.range(1, 40) as usize);
+        let x = numbers(r, Kind::I16, rows * row);
+        let (multiplier, shift, single) = (r.range(1 << 30, (1 << 31) - 1), r.range(-6, 2), case % 2 == 1);
+        let mut expected = Vec::new();
+        for x in x.chunks(row) {
+            let top = *x.iter().max().unwrap();
+            let e = |x: &i64| {
+                let d = i64::from(requantize(x - top, multiplier, shift, single) as i32);
+                between(&exp, (d + 32_767).clamp(-32_768, 32_767))
+            };
+            let sum: i64 = x.iter().map(e).sum();
+            // The sum is 2^k times a number in [1, 2), of which 16 bits count.
+            let k = 63 - i64::from(sum.leading_zeros());
+            let fraction = (((sum << (30 - k)) + (1 << 13)) >> 14) - (1 << 16);
+            let inverse = between(&recip, (fraction - 32_768).min(32_767));
+            expected.extend(x.iter().map(|x| ((e(x) * inverse + (1 << (k - 1))) >> k).clamp(0, 32_767)));
+        }
+        let scale = multiplier as f64 * 2f64.powi(shift as i32 - 31) * 10.0 / 65_535.0;
+        for (x, got) in x.chunks(row).zip(expected.chunks(row)) {
+            let top = *x.iter().max().unwrap();
+            let exp: Vec<f64> = x.iter().map(|x| ((x - top) as f64 * scale).exp()).collect();
+            for (e, got) in exp.iter().zip(got) {
+                worst = worst.max((e / exp.iter().sum::<f64>() * 32_768.0 - *got as f64).abs());
+            }
+        }
+        let mut t = Try::new();
+        let (a, out) = (t.input(Kind::I16, &x), t.out(Kind::I16, x.len()));
+        let tables = [&exp, &recip].map(|table| t.b.constant(Kind::I16, table, &[513]));
+        let args = [a, out, row as u32, multiplier as u32, shift as u32, tables[0], tables[1]];
+        assert_eq!(t.run("softmax16", single.into(), &args, out), expected, "case {case}");
+    }
+    support::measured("softmax16", worst, 64.0);
 }
 
 /// Every argument of every op, with numbers that do not fit: refused or run, never a panic.
@@ -541,6 +655,8 @@ fn any_arguments_at_all() {
     let layout = b.constant(Kind::I32, &[4, 4, 1, 4, 4, 1], &[3, 2]);
     let places = b.constant(Kind::I32, &[0, 700, 1024, 3072], &[4]);
     let slopes = b.constant(Kind::I8, &[5, -5, 127, -128], &[4]);
+    let (steps, sigmoids) = (b.constant(Kind::I16, &[9; 513], &[513]), b.constant(Kind::I16, &[-9; 256], &[256]));
+    let more = b.plain_slot(Kind::I16, 16);
     let m = 1 << 30;
     let good = [
         op(code("lookup"), &[x, y, table]),
@@ -558,6 +674,9 @@ fn any_arguments_at_all() {
         op(code("resize"), &[x, y, 4 | 4 << 16, places, places]),
         op(code("batch_matmul"), &[x, y, z, m, 0, 1, 2, 3, 4, 4, 4]),
         op(code("prelu"), &[x, y, slopes, m, 0, 1, 2, 3, m, 0]),
+        op(code("lookup"), &[halves, more, steps]),
+        op(code("sigmoid16"), &[halves, more, 3, 0, sigmoids]),
+        op(code("softmax16"), &[halves, more, 4, m, 0, steps, steps]),
     ];
     let limits = limits(1, 1);
     let mut opened = vec![0; good.len()];

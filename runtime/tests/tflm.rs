@@ -1,5 +1,5 @@
 //! The ops on plain tensors against TensorFlow Lite Micro itself: what its reference kernels computed for models of one
-//! operator (`tests/golden/ops/make.py`, which also states the format). Whole models: `tests/conformance/tflite.rs`.
+//! operator (`tests/golden/ops/make.py`, which also states the format, and `convolutions.py`). Whole models: `tests/conformance/tflite.rs`.
 
 mod support;
 
@@ -7,7 +7,8 @@ use mote_runtime::image::plan::{Kind, Rows};
 use std::collections::BTreeMap;
 use support::{Bench, Builder, code, limits, op};
 
-const CASES: &str = include_str!("../../tests/golden/ops/cases.txt");
+const CASES: [&str; 2] =
+    [include_str!("../../tests/golden/ops/cases.txt"), include_str!("../../tests/golden/ops/convolutions.txt")];
 
 fn kind(name: &str) -> Kind {
     match name {
@@ -70,9 +71,9 @@ fn run(case: &str) -> &str {
 #[test]
 fn ops_give_tflite_micro_s_numbers() {
     let mut count = BTreeMap::new();
-    for case in CASES.split("case ").skip(1) {
+    for case in CASES.iter().flat_map(|cases| cases.split("case ").skip(1)) {
         *count.entry(run(case)).or_insert(0) += 1;
     }
     println!("{count:?}");
-    assert!(count.len() >= 11 && count.values().all(|n| *n >= 1), "{count:?}");
+    assert!(count.len() >= 18 && count.values().all(|n| *n >= 1), "{count:?}");
 }

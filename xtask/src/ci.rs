@@ -27,7 +27,7 @@ pub fn main(args: &[String]) -> Result<()> {
         "--no-deps",
     ]))?;
     // Each set of ops by itself, as firmware has it.
-    for features in ["", "decoder", "convnet"] {
+    for features in ["", "decoder", "convnet", "coded"] {
         let mut alone = cargo();
         alone.current_dir(&root).args(["clippy", "--quiet", "--package", "mote-runtime", "--no-default-features"]);
         run(alone.args(["--features", features, "--", "-D", "warnings"]))?;

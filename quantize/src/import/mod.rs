@@ -12,6 +12,7 @@ mod llama2c;
 pub mod onnx;
 pub mod tflite;
 pub mod tokenizer;
+pub mod vectors;
 
 pub use image::ImageModel;
 

@@ -44,7 +44,7 @@ pub fn conv(
 #[must_use]
 pub fn coded(weights: CodedMatrix, biases: &[f32], (input, output): (Affine, Affine)) -> Linear {
     let steps = biases.iter().map(|b| f64::from(*b) / output.scale);
-    let bias = bias(&weights, steps, |_| input.zero_point);
+    let bias = bias(&weights, steps, input.zero_point);
     Linear { weights, bias }
 }
 
@@ -52,6 +52,6 @@ impl CodedConv {
     /// Replaces the bias, in the model's units: to make up for what coding the weights has moved on average.
     pub fn set_bias(&mut self, biases: &[f32]) {
         let steps = biases.iter().map(|b| f64::from(*b) / self.output.scale);
-        self.linear.bias = bias(&self.linear.weights, steps, |_| self.input.zero_point);
+        self.linear.bias = bias(&self.linear.weights, steps, self.input.zero_point);
     }
 }

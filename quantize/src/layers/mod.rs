@@ -5,8 +5,12 @@
 //! the constants, and the weights as the device computes with them: for evaluation, and to correct biases.
 
 mod conv;
+mod norm;
+mod recurrent;
 
 pub use conv::{CodedConv, coded, conv};
+pub use norm::{CodedNorm, norm};
+pub use recurrent::{CodedRecurrent, Recurrent, cell_frac, gru, gru_order, lstm, lstm_order};
 
 use crate::codes::{CodedMatrix, Coding, code_matrix};
 use mote_runtime::image::{Coded, tensors::BLOCK};
@@ -82,15 +86,15 @@ pub(crate) fn with_room_for_bias(mut coded: CodedMatrix) -> CodedMatrix {
     coded
 }
 
-/// Integers for `real`, which is in units of the result, less what the zero points of the input add: of row r,
-/// `sum of weights[r, c] * zero_point(c)`. What is beyond int32 there is beyond any sum of the row, and saturates.
-pub(crate) fn bias(weights: &CodedMatrix, real: impl Iterator<Item = f64>, zero_point: impl Fn(usize) -> i8) -> Bias {
+/// Integers for `real`, which is in units of the result, less what the zero point of the input adds: of row r,
+/// `zero_point * sum of weights[r, c]`. What is beyond int32 there is beyond any sum of the row, and saturates.
+pub(crate) fn bias(weights: &CodedMatrix, real: impl Iterator<Item = f64>, zero_point: i8) -> Bias {
     let added = Coded::new(&weights.desc(), &weights.bytes).map_or_else(Vec::new, |view| {
         let mut levels = vec![0i32; view.cols];
         let row = |row| {
             view.row_levels(row, &mut levels, |to, level| *to = level);
-            let sum: i64 = levels.iter().enumerate().map(|(c, l)| i64::from(*l) * i64::from(zero_point(c))).sum();
-            sum as f64 * f64::from(view.mult(row)) * 2f64.powi(-view.exponent)
+            let sum: i64 = levels.iter().map(|l| i64::from(*l)).sum();
+            (sum * i64::from(zero_point)) as f64 * f64::from(view.mult(row)) * 2f64.powi(-view.exponent)
         };
         (0..view.rows).map(row).collect()
     });

@@ -6,10 +6,12 @@ mod gpt2;
 mod llama;
 mod net;
 mod steps;
+mod vectors;
 
 pub(crate) use net::quantize_multiplier;
 pub use net::{Constant, Net, net};
 pub use steps::{LOGITS, Ranges, Steps};
+pub use vectors::{TERMS, vectors};
 
 use crate::import::{Family, LlmConfig, Weight};
 use crate::plan::{self, Access, Stretch};

@@ -102,6 +102,7 @@ fn elements(from: &Slot, to: &Slot) -> Vec<Unit> {
 fn units(op: &Op, from: &Slot, to: &Slot, dims: &dyn Fn(u32) -> [u32; 4]) -> Option<Vec<Unit>> {
     let (read, written) = (element(from)?, element(to)?);
     let g = window_of(op, from, dims)?;
+    let inside = if op.code == ops::transpose_conv2d::OP.code { inside_transposed } else { inside };
     let channels = to.cols as usize / (g.y.output * g.x.output);
     let mut all = Vec::new();
     for oy in 0..g.y.output {
@@ -130,11 +131,20 @@ fn inside(axis: &Axis, at: usize) -> Range<usize> {
     if taps.is_empty() { 0..0 } else { first..first + (taps.len() - 1) * axis.dilation.get() + 1 }
 }
 
+/// As [`inside`], of a transposed convolution.
+fn inside_transposed(axis: &Axis, at: usize) -> Range<usize> {
+    let (numbers, _, last) = axis.transposed_taps(at);
+    if numbers.is_empty() { 0..0 } else { last + 1 - numbers.end..last + 1 - numbers.start }
+}
+
 fn window_of(op: &Op, from: &Slot, dims: &dyn Fn(u32) -> [u32; 4]) -> Option<Window> {
     let [out, height, width, _] = dims(op.args[2]);
     match op.code {
         code if code == ops::conv2d::OP.code || code == ops::depthwise_conv2d::OP.code => {
             window::window(op, 4, [height as usize, width as usize], from)
+        }
+        code if code == ops::transpose_conv2d::OP.code => {
+            window::transposed_window(op, 4, [height as usize, width as usize], from)
         }
         code if code == ops::fully_connected::OP.code => window::rows(op, height, from).filter(|_| out != 0),
         code if code == ops::average_pool2d::OP.code || code == ops::max_pool2d::OP.code => window::pool(op, from),

@@ -63,6 +63,15 @@ pub fn requantize(x: i32, m: i32, shift: i32, rounding: Rounding) -> i32 {
     }
 }
 
+/// `x * m * 2^(shift - 31)` for sums of 48 bits, `m` rounded to 16 bits first: TFLite's `MultiplyByQuantizedMultiplier` of
+/// int64. `shift` is -31 to 7, others count as the nearest; the result is modulo 2^32.
+#[must_use]
+pub fn requantize_wide(x: i64, m: i32, shift: i32) -> i32 {
+    let reduced = if m < 0x7FFF_0000 { (m + (1 << 15)) >> 16 } else { 0x7FFF };
+    let total = (15 - shift.clamp(-31, 7)).unsigned_abs();
+    (x.wrapping_mul(reduced.into()).wrapping_add(1i64 << (total - 1)) >> total) as i32
+}
+
 /// e^a for `a` <= 0 with `integer_bits` (2 to 5) above its fraction (5: Q5.26), in Q0.31: gemmlowp's
 /// `exp_on_negative_values`.
 ///

@@ -1,6 +1,6 @@
-//! Average pooling of int8, TensorFlow Lite's `AVERAGE_POOL_2D`. Input and output have the same scale and zero point.
+//! Average pooling of int8 or int16, TensorFlow Lite's `AVERAGE_POOL_2D`. Input and output have the same scale and zero point.
 //!
-//! Arguments: in slot (I8), out slot (I8), input size, output size, steps (dilations 1), padding above | left << 16, window
+//! Arguments: in slot, out slot (both I8 or both I16), input size, output size, steps (dilations 1), padding above | left << 16, window
 //! size, numbers with zero points 0 (`ops/window.rs`). NUMERICS.md, "pools".
 
 use super::window::{check_pool, run_pool};

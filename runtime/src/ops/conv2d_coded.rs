@@ -11,6 +11,7 @@
 use super::coded::Linear;
 use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols, window};
 use crate::fixed::{saturate, shift_round};
+use crate::image::plan::Kind;
 use crate::image::tensors::BLOCK;
 use crate::image::{Image, Op};
 use crate::kernels::scalar::int8::{Axis, Window};
@@ -47,13 +48,13 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let (g, linear) = parts(image, op)?;
     window::ensure_output(&g, linear.weights.rows, &i8_arg(image, op, 1)?)?;
     ensure(i8_arg(image, op, 2)?.cols as usize >= linear.padded() || in_place(&g, &linear))?;
-    window::numbers(op, 10).map(|_| ())
+    window::numbers(op, 10, Kind::I8).map(|_| ())
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (g, linear) = parts(r.image, op)?;
     let (input, output, patches) = (i8_arg(r.image, op, 0)?, i8_arg(r.image, op, 1)?, i8_arg(r.image, op, 2)?);
-    let (zero_point, o) = window::numbers(op, 10)?;
+    let (zero_point, o) = window::numbers(op, 10, Kind::I8)?;
     let (kernel, padded, in_place) = (linear.kernel(r), linear.padded(), in_place(&g, &linear));
     let (rows, pixels) = (linear.weights.rows, g.y.output.checked_mul(g.x.output)?);
     let [from, to, scratch] = r.slots([&input, &output, &patches])?;

@@ -17,7 +17,7 @@ fn constants<'a>(image: &Image<'a>, index: u32, slot: &Slot) -> Option<&'a [u8]>
     let dtype = slot.plain()?;
     let unsigned = image.raw(index, Dtype::U8).filter(|_| dtype == Dtype::I8);
     let bytes = unsigned.or_else(|| image.raw(index, dtype))?;
-    (bytes.len() / element_bytes(slot) == slot.cols as usize).then_some(bytes)
+    (Some(bytes.len()) == (slot.cols as usize).checked_mul(element_bytes(slot))).then_some(bytes)
 }
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
@@ -41,7 +41,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let Some(index) = optional(op, 2) else {
         return (0..slot.cols as usize).try_for_each(|at| out.put(at, value));
     };
-    for (at, bytes) in constants(image, index, &slot)?.chunks(element_bytes(&slot)).enumerate() {
+    for (at, bytes) in constants(image, index, &slot)?.chunks(element_bytes(&slot).max(1)).enumerate() {
         // Little-endian: the lowest byte first.
         out.put(at, bytes.iter().rev().fold(0, |high: i32, low| high << 8 | i32::from(*low)))?;
     }

@@ -15,7 +15,7 @@ pub static OP: OpDef =
     OpDef { code: 23, name: "gather", args: 3, flags: 0, slots: &[0, 1], overlap: Overlap::Apart, check, run };
 /// Of a tensor in the arena.
 pub static SLOT: OpDef = OpDef {
-    code: 40,
+    code: 37,
     name: "gather_slot",
     args: 5,
     flags: 0,

@@ -19,28 +19,36 @@ pub mod conv2d_coded;
 pub mod copy;
 pub mod depthwise_conv2d;
 pub mod embed;
+pub mod embedding_bag;
 pub mod fill;
 pub mod fully_connected;
 pub mod gather;
 pub mod glu;
+pub mod gru;
 pub mod layer_norm;
 pub mod lookup;
+pub mod lstm;
 pub mod matmul;
 pub mod max_pool2d;
 pub mod maximum;
 pub mod mul;
+pub mod norm;
 pub mod prelu;
 pub mod quantize;
+pub mod recurrent;
 pub mod reduce;
 pub mod requantize;
 pub mod resize;
 pub mod rms_norm;
 pub mod rope;
 pub mod select_row;
+pub mod sigmoid16;
 pub mod softmax;
+pub mod softmax16;
 pub mod squared_difference;
 mod tensor;
 pub mod top_k;
+pub mod transpose_conv2d;
 pub mod window;
 
 use core::cell::Cell;
@@ -106,8 +114,8 @@ impl Overlap {
 /// Flag of ops whose slots may overlap: units, or elements, from the last to the first.
 pub const BACKWARD: u16 = 2;
 
-/// Ops of language models.
-pub static DECODER: [&OpDef; 11] = [
+/// Ops of language models and word vectors.
+pub static DECODER: [&OpDef; 12] = [
     &embed::OP,
     &select_row::OP,
     &rms_norm::OP,
@@ -119,13 +127,15 @@ pub static DECODER: [&OpDef; 11] = [
     &glu::OP,
     &layer_norm::OP,
     &activation::OP,
+    &embedding_bag::OP,
 ];
 
 /// Ops of nets of int8 and int16, as TensorFlow Lite defines them.
-pub static CONVNET: [&OpDef; 22] = [
+pub static CONVNET: [&OpDef; 25] = [
     &conv2d::OP,
     &depthwise_conv2d::OP,
     &fully_connected::OP,
+    &transpose_conv2d::OP,
     &average_pool2d::OP,
     &max_pool2d::OP,
     &add::OP,
@@ -145,10 +155,12 @@ pub static CONVNET: [&OpDef; 22] = [
     &resize::OP,
     &batch_matmul::OP,
     &prelu::OP,
+    &sigmoid16::OP,
+    &softmax16::OP,
 ];
 
 /// Ops of nets that Mote has quantized from floats, beside those of [`CONVNET`].
-pub static CODED: [&OpDef; 1] = [&conv2d_coded::OP];
+pub static CODED: [&OpDef; 4] = [&conv2d_coded::OP, &lstm::OP, &gru::OP, &norm::OP];
 
 /// The ops that this build knows. What no feature names here is not linked.
 pub static TABLE: &[&[&OpDef]] = &[

@@ -4,7 +4,7 @@ use core::cell::Cell;
 
 use super::window::SINGLE_ROUNDING;
 use super::{Run, arg, ensure, turned};
-use crate::fixed::tflite::{Rounding, requantize};
+use crate::fixed::tflite::{Rounding, requantize, requantize_wide};
 use crate::image::plan::Slot;
 use crate::image::{Dtype, Image, Op};
 use crate::view;
@@ -120,9 +120,17 @@ impl Rescale {
     }
 
     pub(crate) fn of(&self, sum: i32) -> i32 {
+        self.limit(requantize(sum, self.multiplier, self.shift, self.rounding))
+    }
+
+    /// The same of a sum of int16 products.
+    pub(crate) fn of_wide(&self, sum: i64) -> i32 {
+        self.limit(requantize_wide(sum, self.multiplier, self.shift))
+    }
+
+    fn limit(&self, v: i32) -> i32 {
         let [least, largest] = self.range;
-        let value = requantize(sum, self.multiplier, self.shift, self.rounding).saturating_add(self.zero_point);
-        value.max(least).min(largest)
+        v.saturating_add(self.zero_point).max(least).min(largest)
     }
 }
 
@@ -162,6 +170,23 @@ pub(crate) fn elementwise(
         done = done.and(value.and_then(|value| to.put(at, value)));
     });
     done
+}
+
+/// A function of int16 in 512 steps of 128, straight between them, as TFLite's `LUTLookup` has it.
+pub(crate) struct Steps<'a>(&'a [[u8; 2]; 513]);
+
+impl<'a> Steps<'a> {
+    /// The I16 tensor that argument `which` names: values at -32768, -32640, ... 32768.
+    pub(crate) fn new(image: &Image<'a>, op: &Op, which: usize) -> Option<Self> {
+        image.raw(arg(op, which)?, Dtype::I16)?.as_chunks().0.try_into().ok().map(Self)
+    }
+
+    pub(crate) fn at(&self, x: i16) -> i16 {
+        let at = (256 + (i32::from(x) >> 7)) as usize;
+        let value = |at: usize| self.0.get(at).map_or(0, |bytes| i16::from_le_bytes(*bytes));
+        let (base, slope) = (value(at), value(at + 1).wrapping_sub(value(at)));
+        base.wrapping_add(((i32::from(slope) * i32::from(x & 127) + 64) >> 7) as i16)
+    }
 }
 
 /// The words of the I32 tensor that argument `which` names.

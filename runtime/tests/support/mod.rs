@@ -643,11 +643,18 @@ pub fn requantize(x: i64, m: i64, shift: i64, single: bool) -> i64 {
     let away = |n: i128, d: i128| (2 * n.abs() + d) / (2 * d) * n.signum();
     let up = |n: i128, d: i128| (2 * n + d).div_euclid(2 * d);
     if single {
-        return up(i128::from(x) * i128::from(m), 1 << (31 - shift)) as i64;
+        return up(i128::from(x) * i128::from(m), 1 << (31 - shift)) as i32 as i64;
     }
     let moved = (x << shift.max(0)) as i32;
     let high = up(i128::from(moved) * i128::from(m), 1 << 31);
     away(high, 1 << (-shift).max(0)) as i64
+}
+
+/// The same of int64, the multiplier in 16 bits.
+pub fn requantize_wide(x: i64, m: i64, shift: i64) -> i64 {
+    let m = ((m as f64 / 65_536.0).round() as i128).min(32_767);
+    let (n, d) = (i128::from(x) * m, 1i128 << (15 - shift));
+    (2 * n + d).div_euclid(2 * d) as i32 as i64
 }
 
 /// A small GPT-2 with random weights: learned positions, layer norms, biases, GELU in its three forms a layer each.

@@ -37,6 +37,7 @@ class Tensor:
 
     def __init__(self, dtype, shape, scale=0.0, zero=0, data=None):
         self.dtype, self.shape, self.scale, self.zero, self.data = np.dtype(dtype), list(shape), f32(scale), zero, data
+        self.scales, self.axis = None, 0  # of each slice along a dimension
 
     def random(self):
         low, high = np.iinfo(self.dtype).min, np.iinfo(self.dtype).max
@@ -56,7 +57,9 @@ def invoke(code, options, inputs, outputs, values, version_=1):
         tensor.type, tensor.shape, tensor.name = TYPES[t.dtype][0], t.shape, f"t{len(graph.tensors)}"
         tensor.quantization = schema.QuantizationParametersT()
         if t.scale:
-            tensor.quantization.scale, tensor.quantization.zeroPoint = [t.scale], [t.zero]
+            scales = t.scales or [t.scale]
+            tensor.quantization.scale, tensor.quantization.zeroPoint = scales, [t.zero] * len(scales)
+            tensor.quantization.quantizedDimension = t.axis
         if t.data is not None:
             buffer = schema.BufferT()
             buffer.data = np.frombuffer(t.data.tobytes(), dtype=np.uint8)
@@ -253,10 +256,11 @@ def resize(code, name, places, size, out_size, channels, align, half):
     case("resize", 0, slots, tensors, ["s0", "s1", size[0] | size[1] << 16, "t0", "t1"])
 
 
-def batch_matmul(batch, m, k, n, transposed, shared):
-    a = Tensor(np.int8, [batch, m, k], scale(), zero(np.int8))
-    b = Tensor(np.int8, [1 if shared else batch] + ([n, k] if transposed else [k, n]), scale(), zero(np.int8))
-    out = Tensor(np.int8, [batch, m, n], float(a.scale) * float(b.scale) * math.sqrt(k) * 90, zero(np.int8))
+def batch_matmul(dtype, batch, m, k, n, transposed, shared):
+    a = Tensor(dtype, [batch, m, k], scale(), zero(dtype))
+    b = Tensor(dtype, [1 if shared else batch] + ([n, k] if transposed else [k, n]), scale(), zero(dtype))
+    wide = 90 if dtype == np.int8 else 20000
+    out = Tensor(dtype, [batch, m, n], float(a.scale) * float(b.scale) * math.sqrt(k) * wide, zero(dtype))
     values = [a.random(), b.random()]
     got = invoke(126, ("BatchMatMulOptions", {"adjX": False, "adjY": transposed}), [a, b], [out], values)
     real = float(f32(a.scale * b.scale)) / float(out.scale)
@@ -276,6 +280,72 @@ def prelu(channels):
     slots = [("in", values[0]), ("out", got[0])]
     args = ["s0", "s1", "t0", *above, out.zero, a.zero, slopes.zero, *below]
     case("prelu", 0, slots, [slopes.data.ravel()], args)
+
+
+def sigmoid_table():
+    """TFLite's sigmoid_table_uint16: moved up by what halves the worst error of the straight lines between; the last is 1."""
+    values = []
+    for i in range(256):
+        s = 1 / (1 + math.exp(-i / 24))
+        values.append(round(65536 * (s + abs(s * (1 - s) * (1 - 2 * s)) / (16 * 24 * 24))))
+    return np.array(values[:255] + [65535], dtype=np.uint16).view(np.int16)
+
+
+def sigmoid16(code, flags, real):
+    a, out = Tensor(np.int16, [3, 16], real, 0), Tensor(np.int16, [3, 16], 2.0**-15, 0)
+    values = [a.random()]
+    got = invoke(code, None, [a], [out], values)
+    # TFLM's Prepare of both; a scale of 2^-12 (of tanh: or 2^-11) has a multiplier of its own.
+    left = 12 + int(round(math.log2(a.scale)))
+    if 2.0 ** round(math.log2(a.scale)) == a.scale and left in ((0,) if flags == 0 else (0, 1)):
+        m, shift = 3 << left, 0
+    else:
+        m, shift = float(a.scale) * 4096.0 * 3.0, 0
+        while m <= 32767.0 / 2.0 and shift <= 30:
+            m, shift = m * 2.0, shift + 1
+    table = sigmoid_table()
+    case("sigmoid16", flags, [("in", values[0]), ("out", got[0])], [table], ["s0", "s1", int(m), shift, "t0"])
+
+
+def half_away(value):
+    return f32(math.copysign(math.floor(abs(float(value)) + 0.5), float(value)))
+
+
+def steps(function, low, high):
+    """TFLite's gen_lut of int16, in float32 as there."""
+    low, high = f32(low), f32(high)
+    step = f32(f32(high - low) / f32(512))
+    half, scale = f32(step / f32(2)), f32(32768)
+    lut = []
+    for i in range(512):
+        value = function(f32(low + f32(f32(i) * step)))
+        middle = function(f32(f32(low + f32(f32(i) * step)) + half))
+        after = function(f32(low + f32(f32(i + 1) * step)))
+        sample = half_away(f32(value * scale))
+        between = half_away(f32(f32(f32(after * scale) + sample) / f32(2)))
+        bias = half_away(f32(f32(between - half_away(f32(middle * scale))) / f32(2)))
+        lut.append(min(max(float(sample - bias), -32768), 32767))
+    lut.append(min(max(float(half_away(f32(function(high) * scale))), -32768), 32767))
+    return np.array(lut).astype(np.int16)
+
+
+def softmax16(row, real):
+    a, out = Tensor(np.int16, [2, row], real, 0), Tensor(np.int16, [2, row], 2.0**-15, 0)
+    values = [a.random()]
+    got = invoke(25, ("SoftmaxOptions", {"beta": 1.0}), [a], [out], values)
+    real = multiplier(float(a.scale) * 1.0 / (10.0 / 65535.0))
+    tables = [steps(np.exp, -10, 0), steps(lambda x: f32(f32(1) / f32(f32(1) + x)), 0, 1)]
+    case("softmax16", 0, [("in", values[0]), ("out", got[0])], tables, ["s0", "s1", row, *real, "t0", "t1"])
+
+
+def leaky_relu16(alpha):
+    a, out = (Tensor(np.int16, [2, 9], scale(), 0) for _ in range(2))
+    values = [a.random()]
+    got = invoke(98, ("LeakyReluOptions", {"alpha": alpha}), [a], [out], values)
+    above = multiplier(float(a.scale) / float(out.scale))
+    below = multiplier(float(a.scale) * float(f32(alpha)) / float(out.scale))
+    slots = [("in", values[0]), ("out", got[0])]
+    case("prelu", 0, slots, [np.ones(1, dtype=np.int8)], ["s0", "s1", "t0", *above, 0, 0, 0, *below])
 
 
 def main():
@@ -321,9 +391,17 @@ def main():
         (2, 4, 6, 3, True, True),
         (2, 4, 6, 18, False, True),
     ):
-        batch_matmul(batch, m, k, n, transposed, shared)
+        for dtype in (np.int8, np.int16):
+            batch_matmul(dtype, batch, m, k, n, transposed, shared)
     for channels in (3, 5):
         prelu(channels)
+    for code, flags in ((14, 0), (28, 4)):
+        for real in (2.0**-12, 2.0**-11, 0.0003, 0.0007, 2.0**-15):
+            sigmoid16(code, flags, real)
+    softmax16(16, 0.001)
+    softmax16(5, 0.0002)
+    for alpha in (0.1, 0.3):
+        leaky_relu16(alpha)
     (pathlib.Path(__file__).parent / "cases.txt").write_text("\n".join(LINES) + "\n")
 
 

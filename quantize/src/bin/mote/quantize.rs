@@ -10,6 +10,7 @@ use mote_quantize::lower;
 use mote_quantize::net;
 use mote_quantize::quantize::{Meta, Settings, quantize};
 use mote_quantize::samples::Scaling;
+use mote_quantize::vectors;
 use mote_runtime::fixed::tflite::Rounding;
 use serde::Serialize;
 use std::io::Write;
@@ -47,8 +48,8 @@ impl From<TfliteRounding> for Rounding {
 /// The arguments.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Hugging Face folder (config.json, *.safetensors), llama2.c checkpoint (.bin), TensorFlow Lite file (.tflite) or ONNX
-    /// file (.onnx); a net of integers is taken as it is, one of floats is quantized
+    /// Hugging Face folder (config.json, *.safetensors), llama2.c checkpoint (.bin), net (.tflite, .onnx; one of integers is
+    /// taken as it is, one of floats needs --calibrate), or word vectors (word2vec, fastText, GloVe)
     model: PathBuf,
     /// The image to write
     #[arg(short, long)]
@@ -138,6 +139,11 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         });
         bar.finish_and_clear();
         let (meta, bytes) = done?;
+        return report(args, &meta, bytes, start);
+    }
+    if import::vectors::is_vectors(&args.model) {
+        let settings = net::Settings { license: args.license.clone(), ..net::Settings::new(name) };
+        let (meta, bytes) = vectors::quantize(&args.model, coding, &settings, &args.out)?;
         return report(args, &meta, bytes, start);
     }
     let model = import::open_model(&args.model)?;

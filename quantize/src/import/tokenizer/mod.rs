@@ -114,6 +114,15 @@ impl Vocabulary {
         }
     }
 
+    /// The vocabulary of whole words, none of which is ever cut or merged.
+    ///
+    /// # Errors
+    /// [`ImportError::Malformed`], of the file at `path`.
+    pub fn words(path: &Path, words: Vec<Vec<u8>>) -> Result<Self> {
+        let pieces = words.into_iter().map(|word| Piece::new(word, Class::Normal)).collect();
+        section::finish(path, Self::new(mote_runtime::text::layout::kind::MERGES, pieces))
+    }
+
     /// Number of pieces.
     #[must_use]
     #[allow(clippy::len_without_is_empty)] // no importer gives an empty one

@@ -49,7 +49,9 @@ impl Context<'_> {
             bytes.extend(shift.to_le_bytes());
         }
         let name = format!("{} (bias, multiplier, shift)", w.name);
-        Ok(self.constant(&name, Dtype::I32, &[count, 3], bytes))
+        let table = Constant::plain(&name, Dtype::I32, &[count, 3], bytes);
+        // Of a channel's three numbers only the bias is the model's.
+        Ok(self.builder.tensor(Constant { parameters: biases.len(), ..table }))
     }
 }
 
@@ -90,23 +92,14 @@ impl Context<'_> {
         let layer = |a: Affine| layers::Affine { scale: a.scale.into(), zero_point: a.zero as i8 };
         let layers::Linear { weights, bias } = layers::coded(matrix, &bias, (layer(input), layer(out)));
         let from = self.input(node, 0)?;
-        let desc = weights.desc();
         let name = self.value(node, 1)?.name.clone();
         let padded = weights.cols.next_multiple_of(GROUP);
         let pixels = y.count() / weights.rows;
-        let relative_error = weights.stats.relative_error;
-        let weights = self.builder.tensor(Constant {
-            name: name.clone(),
-            dtype: desc.dtype,
-            dims: vec![weights.rows, weights.cols],
-            exponent: desc.exponent,
-            codebook: desc.codebook,
-            bytes: weights.bytes,
-            relative_error,
-        });
+        let weights = self.builder.tensor(Constant::coded(&name, weights));
         let bytes = bias.values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let values = Constant::plain(&format!("{name} (bias)"), Dtype::I32, &[bias.values.len()], bytes);
-        let bias = self.builder.tensor(Constant { exponent: bias.exponent, ..values });
+        let parameters = bias.values.len();
+        let bias = self.builder.tensor(Constant { exponent: bias.exponent, parameters, ..values });
         let patches = self.builder_slot(Kind::I8, padded * pixels.min(PATCHES));
         let (min, max) = self.range(node, out);
         let numbers = word([input.zero, out.zero, min, max]);

@@ -13,6 +13,7 @@ mod reduce;
 mod tables;
 
 use super::{Builder, Lowered};
+use crate::codes::CodedMatrix;
 use crate::graph::{DType, Data, Graph, Node, Op, State, Unary, Value, ValueId};
 use fixed::exact;
 pub(crate) use fixed::quantize_multiplier;
@@ -39,14 +40,32 @@ pub struct Constant {
     pub bytes: Vec<u8>,
     /// What was lost, for codes.
     pub relative_error: f64,
+    /// How many of the model's numbers it holds.
+    pub parameters: usize,
 }
 
 impl Constant {
-    /// A tensor of integers.
+    /// A tensor of integers that are none of the model's numbers.
     #[must_use]
     pub fn plain(name: &str, dtype: Dtype, dims: &[usize], bytes: Vec<u8>) -> Self {
         let (name, dims) = (name.to_owned(), dims.to_vec());
-        Self { name, dtype, dims, exponent: 0, codebook: [0; 16], bytes, relative_error: 0.0 }
+        Self { name, dtype, dims, exponent: 0, codebook: [0; 16], bytes, relative_error: 0.0, parameters: 0 }
+    }
+
+    /// A matrix in codes.
+    #[must_use]
+    pub fn coded(name: &str, matrix: CodedMatrix) -> Self {
+        let desc = matrix.desc();
+        Self {
+            name: name.to_owned(),
+            dtype: desc.dtype,
+            dims: vec![matrix.rows, matrix.cols],
+            exponent: desc.exponent,
+            codebook: desc.codebook,
+            relative_error: matrix.stats.relative_error,
+            parameters: matrix.rows * matrix.cols,
+            bytes: matrix.bytes,
+        }
     }
 }
 
@@ -432,9 +451,10 @@ impl<'g> Context<'g> {
         self.builder.op(def.code, flags | single, args, reads, &[write]);
     }
 
-    /// Adds a constant of int8.
+    /// Adds weights of int8.
     fn bytes(&mut self, name: &str, dims: &[usize], ints: impl Iterator<Item = i64>) -> u32 {
-        self.constant(name, Dtype::I8, dims, ints.map(|v| v as u8).collect())
+        let weights = Constant::plain(name, Dtype::I8, dims, ints.map(|v| v as u8).collect());
+        self.builder.tensor(Constant { parameters: weights.bytes.len(), ..weights })
     }
 
     /// Least and largest output of a node: its fused activation in the integers of its output
