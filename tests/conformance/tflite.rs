@@ -2,12 +2,12 @@
 //! is no model. `tests/golden/tflite/make.py` made the digests.
 
 use mote_host::{Arena, Model};
-use mote_quantize::graph::{DType, Node, Op};
+use mote_quantize::graph::{DType, Node, Op, passes};
 use mote_quantize::import::tflite::Tflite;
+use mote_quantize::lower;
 use mote_quantize::net;
 use mote_quantize::quantize::{QuantizeError, hex};
 use mote_runtime::Session;
-use mote_runtime::fixed::tflite::Rounding;
 use mote_runtime::image::{Dtype, Limits};
 use mote_tests::{golden, shared};
 use sha2::Digest;
@@ -31,7 +31,6 @@ const LIMITS: Limits = Limits { batch: 1, context: 1, threads: 1 };
 
 fn image(model: &Path, folder: &Path) -> Result<Model, QuantizeError> {
     let out = folder.join("x.mote");
-    let settings = net::Settings { name: "x".into(), license: None, rounding: Rounding::Double };
     let (mut graph, hash) = net::graph(model)?;
     // LiteRT, which stands in for TFLM where that has no kernels (uint8), computes softmax in floats: up to that.
     let is_softmax = |node: &&Node| matches!(node.op, Op::Softmax { .. });
@@ -40,7 +39,10 @@ fn image(model: &Path, folder: &Path) -> Result<Model, QuantizeError> {
         graph.outputs = softmax.inputs.iter().flatten().copied().collect();
         graph.prune();
     }
-    net::write_integers(graph, hash, model, &settings, &out)?;
+    passes::run(&mut graph);
+    let missing = |missing| QuantizeError::Unsupported { path: model.to_owned(), missing };
+    let lowered = lower::net(&graph, Rounding::Double).map_err(missing)?;
+    net::save(&lowered, &net::Described { name: "x", license: None, hash, bits: 8, samples: 0 }, None, &out)?;
     Ok(Model::open(&out).unwrap())
 }
 
@@ -185,8 +187,8 @@ fn damaged_files() {
             }
             std::fs::write(&target, &file).unwrap();
             // Most are refused without a graph; writing an image syncs the disk, so only some are.
-            let lowered = Tflite::open(&target)
-                .and_then(|f| f.graph().map(|g| mote_quantize::lower::net(&g, Rounding::Double).is_ok()));
+            let lowered =
+                Tflite::open(&target).and_then(|f| f.graph().map(|g| lower::net(&g, Rounding::Double).is_ok()));
             match lowered {
                 Ok(true) if good % 16 == 0 => {
                     good += 1;
