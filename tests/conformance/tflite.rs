@@ -8,6 +8,7 @@ use mote_quantize::lower;
 use mote_quantize::net;
 use mote_quantize::quantize::{QuantizeError, hex};
 use mote_runtime::Session;
+use mote_runtime::fixed::tflite::Rounding;
 use mote_runtime::image::{Dtype, Limits};
 use mote_tests::{golden, shared};
 use sha2::Digest;
