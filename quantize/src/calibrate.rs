@@ -1,14 +1,18 @@
-//! Calibration: the float model runs some text, a layer at a time, and what went through each place is noted.
+//! Calibration: the program runs some text in floats, an op at a time, and what went through each place is noted.
 //!
 //! Two things come of it: ranges (how many fraction bits a slot can have) and importances (how much a column of a matrix
 //! matters: the mean square of what it is multiplied with, which is the diagonal of the layer's Hessian; llama.cpp's
 //! imatrix is the same number).
 
 use crate::codes::hadamard_rows;
-use crate::float::{FloatLayer, LayerActivations, Result, embed, embedding, final_norm};
-use crate::import::{LlmConfig, Model, Role};
-use crate::lower::{Ranges, hadamard};
+use crate::float::{FloatError, FloatModel, Result, Stream, operands, slots, step};
+use crate::import::Model;
+use crate::lower::{LOGITS, Ranges, Source, Steps};
 use candle_core::{D, Tensor};
+use mote_runtime::image::Op;
+use mote_runtime::image::program::entry;
+use mote_runtime::ops;
+use std::collections::HashMap;
 
 /// Tokens of one window: longer texts are cut, so that attention's cost stays linear.
 pub const WINDOW: usize = 256;
@@ -16,115 +20,136 @@ pub const WINDOW: usize = 256;
 /// A text of our own for models that come without one. Its subjects vary so that no domain dominates.
 pub const TEXT: &str = include_str!("calibrate.txt");
 
-/// The residual stream of the calibration text on its way through the layers.
-pub struct Calibration {
-    /// One a window: `[tokens, dim]`.
-    streams: Vec<Tensor>,
-    /// What was seen so far.
-    pub ranges: Ranges,
-}
-
-/// Mean squares of the columns that each matrix of a layer is multiplied with.
+/// A text to calibrate with: what an encoder reads (nothing for models without one) and what the decoder sees.
 #[derive(Clone, Debug, Default)]
-pub struct Importances {
-    /// Of q, k and v.
-    pub qkv: Vec<f32>,
-    /// Of o, after its transform.
-    pub o: Vec<f32>,
-    /// Of gate and up.
-    pub gate_up: Vec<f32>,
-    /// Of down, after its transform.
-    pub down: Vec<f32>,
+pub struct Text {
+    /// Tokens of the source.
+    pub source: Vec<u32>,
+    /// Tokens of the text, or of the target with the token that begins it.
+    pub tokens: Vec<u32>,
 }
 
-impl Calibration {
-    /// Embeds `tokens`, cut into windows.
-    ///
-    /// # Errors
-    /// [`crate::float::FloatError`].
-    pub fn begin(model: &dyn Model, tokens: &[u32]) -> Result<Self> {
-        let table = embedding(model)?;
-        let streams = tokens.chunks(WINDOW).map(|window| embed(&table, window)).collect::<Result<Vec<_>>>()?;
-        let mut calibration = Self { streams, ranges: Ranges::default() };
-        for x in &calibration.streams {
-            see(&mut calibration.ranges.residual, x)?;
-        }
-        Ok(calibration)
+impl Text {
+    /// One long text, cut into windows of at most `longest` tokens.
+    #[must_use]
+    pub fn windows(tokens: &[u32], longest: usize) -> Vec<Self> {
+        let window = |tokens: &[u32]| Self { source: Vec::new(), tokens: tokens.to_vec() };
+        tokens.chunks(WINDOW.min(longest)).map(window).collect()
     }
+}
 
-    /// Runs one layer over all windows.
-    ///
-    /// # Errors
-    /// [`crate::float::FloatError`].
-    pub fn layer(&mut self, c: &LlmConfig, layer: &FloatLayer) -> Result<Importances> {
-        let mut sums = Importances::default();
-        let mut count = 0;
-        for x in &mut self.streams {
-            let (out, seen) = layer.forward(c, x, 0, &mut None)?;
-            note_ranges(&mut self.ranges, &seen, &out)?;
-            add_squares(&mut sums.qkv, &seen.attn_in, 0)?;
-            add_squares(&mut sums.o, &seen.attn_out, hadamard(c, Role::O(0)))?;
-            add_squares(&mut sums.gate_up, &seen.ffn_in, 0)?;
-            add_squares(&mut sums.down, &seen.down_in, hadamard(c, Role::Down(0)))?;
-            count += x.dim(0)?;
-            *x = out;
+/// Texts for a model with an encoder: each source, and what the model itself writes for it by greedy search, until one of
+/// `ends`. Stops at `most` tokens in all.
+///
+/// # Errors
+/// [`FloatError`].
+pub fn translations(model: &FloatModel, sources: &[Vec<u32>], ends: &[u32], most: usize) -> Result<Vec<Text>> {
+    let c = model.config();
+    let start = c.encoder.as_ref().map_or(0, |e| e.start);
+    let (mut texts, mut used) = (Vec::new(), 0);
+    for source in sources.iter().filter(|source| !source.is_empty()) {
+        let longest = WINDOW.min(c.max_context);
+        let source = source[..source.len().min(longest)].to_vec();
+        let (written, _) = model.session().translate(&source, ends, longest - 1)?;
+        let tokens: Vec<u32> = std::iter::once(start).chain(written).collect();
+        used += source.len() + tokens.len();
+        texts.push(Text { source, tokens });
+        if used >= most {
+            break;
         }
-        for sums in [&mut sums.qkv, &mut sums.o, &mut sums.gate_up, &mut sums.down] {
+    }
+    Ok(texts)
+}
+
+/// Is told a matrix, by its index, and the importances of its columns.
+pub type Done<'d, E> = dyn FnMut(u32, &[f32]) -> std::result::Result<(), E> + 'd;
+
+/// Runs `program` over `texts` and returns the ranges of its places. `done` is told each matrix, by its
+/// index, once nothing will use it any more, with the importances of its columns (none if it was not multiplied with).
+/// In memory at a time: one op's weights, and what one layer makes of the text.
+///
+/// # Errors
+/// [`FloatError`], and `done`'s.
+pub fn calibrate<E: From<FloatError>>(
+    model: &dyn Model,
+    program: &Steps,
+    texts: &[Text],
+    done: &mut Done<'_, E>,
+) -> std::result::Result<Ranges, E> {
+    let c = model.config();
+    let mut streams: Vec<Stream> = texts.iter().map(|text| Stream::new(&text.source)).collect();
+    let body = program.entry_ops(entry::BODY).next().map(|(at, _)| at);
+    let (mut slot_ends, mut matrix_ends) = (HashMap::new(), HashMap::new());
+    for (at, op) in program.ops().iter().enumerate() {
+        slot_ends.extend(slots(op).into_iter().map(|slot| (slot, at)));
+        matrix_ends.extend(matrix(program, op).map(|index| (index, at)));
+    }
+    let mut ranges = Ranges::default();
+    let mut importances: HashMap<u32, Vec<f32>> = HashMap::new();
+    for (at, op) in program.ops().iter().enumerate() {
+        let tensors = operands(model, program, op)?;
+        if Some(at) == body {
+            streams.iter_mut().zip(texts).for_each(|(s, text)| s.tokens.clone_from(&text.tokens));
+        }
+        if let Some((index, log2)) = multiplied(program, op) {
+            let sums = importances.entry(index).or_default();
+            let mut count = 0;
+            for s in &streams {
+                let x = s.value(op.args[0])?;
+                add_squares(sums, x, log2)?;
+                count += x.dim(0).map_err(FloatError::from)?;
+            }
             settle(sums, count);
         }
-        Ok(sums)
-    }
-
-    /// Ends at the head: its input's importances, and the logits' range from the head's rows by Cauchy and Schwarz.
-    ///
-    /// # Errors
-    /// [`crate::float::FloatError`].
-    pub fn finish(&mut self, model: &dyn Model) -> Result<Vec<f32>> {
-        let mut sums = Vec::new();
-        let (mut count, mut longest) = (0, 0f64);
-        for x in &self.streams {
-            let x = final_norm(model, x)?;
-            see(&mut self.ranges.normed, &x)?;
-            add_squares(&mut sums, &x, 0)?;
-            count += x.dim(0)?;
-            longest = longest.max(f64::from(x.sqr()?.sum(D::Minus1)?.max(0)?.to_scalar::<f32>()?).sqrt());
+        let is_head = op.code == ops::matmul::OP.code && op.args[3] == program.logits_slot();
+        for s in &mut streams {
+            if is_head {
+                ranges.see(LOGITS, logits_bound(s.value(op.args[0])?, &tensors)?);
+            } else if let Some(slot) = step(c, program, op, &tensors, s)?
+                && let Some(name) = program.range_of(slot)
+            {
+                ranges.see(name, largest(s.value(slot)?)?);
+            }
+            slots(op).into_iter().filter(|slot| slot_ends.get(slot) == Some(&at)).for_each(|slot| s.drop(slot));
         }
-        let c = model.config();
-        let head = model.tensor(Role::Head)?;
-        let norm = |row: &[f32]| row.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();
-        let steepest = head.chunks_exact(c.dim).map(norm).fold(0.0, f64::max);
-        // The bound is some ten times what is ever reached, and a slot's head room comes on top.
-        self.ranges.logits = longest * steepest / 8.0;
-        settle(&mut sums, count);
-        Ok(sums)
+        if let Some(index) = matrix(program, op).filter(|index| matrix_ends.get(index) == Some(&at)) {
+            done(index, importances.remove(&index).as_deref().unwrap_or(&[]))?;
+        }
+    }
+    Ok(ranges)
+}
+
+/// The coded matrix that an op uses.
+fn matrix(program: &Steps, op: &Op) -> Option<u32> {
+    let uses = [ops::embed::OP.code, ops::matmul::OP.code].contains(&op.code);
+    let coded = |index: &u32| {
+        let source = program.tensors().get(*index as usize);
+        matches!(source, Some(Source::Coded(..) | Source::Positions(_)))
+    };
+    uses.then_some(op.args[1]).filter(coded)
+}
+
+/// The matrix that an op multiplies with, and the transform before it. A table that is also the head is judged as the head: an
+/// embedding's columns all count alike.
+fn multiplied(program: &Steps, op: &Op) -> Option<(u32, u32)> {
+    let index = matrix(program, op).filter(|_| op.code == ops::matmul::OP.code)?;
+    match program.tensors()[index as usize] {
+        Source::Coded(_, log2) => Some((index, log2)),
+        _ => None,
     }
 }
 
-fn see(largest: &mut f64, x: &Tensor) -> Result<()> {
-    *largest = largest.max(f64::from(x.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?));
-    Ok(())
+/// A bound of the logits by Cauchy and Schwarz, over 8: it is some ten times what is ever reached, and a slot's head room
+/// comes on top.
+fn logits_bound(x: &Tensor, tensors: &[Tensor]) -> Result<f64> {
+    let longest = f64::from(x.sqr()?.sum(D::Minus1)?.max(0)?.to_scalar::<f32>()?).sqrt();
+    let steepest = f64::from(tensors[0].sqr()?.sum(0)?.max(0)?.to_scalar::<f32>()?).sqrt();
+    let bias = tensors.get(1).map_or(Ok(0.0), largest)?;
+    Ok(longest * steepest / 8.0 + bias)
 }
 
-fn note_ranges(r: &mut Ranges, seen: &LayerActivations, out: &Tensor) -> Result<()> {
-    for (largest, x) in [
-        (&mut r.normed, &seen.attn_in),
-        (&mut r.q, &seen.qkv[0]),
-        (&mut r.k, &seen.qkv[1]),
-        (&mut r.v, &seen.qkv[2]),
-        (&mut r.attn_out, &seen.attn_out),
-        (&mut r.gate, &seen.gate),
-        (&mut r.up, &seen.up),
-        (&mut r.glu, &seen.down_in),
-    ] {
-        see(largest, x)?;
-    }
-    if let Some([q, k]) = &seen.qk_normed {
-        see(&mut r.q, q)?;
-        see(&mut r.k, k)?;
-    }
-    see(&mut r.normed, &seen.ffn_in)?;
-    see(&mut r.residual, &seen.middle)?;
-    see(&mut r.residual, out)
+fn largest(x: &Tensor) -> Result<f64> {
+    Ok(f64::from(x.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?))
 }
 
 fn add_squares(sums: &mut Vec<f32>, x: &Tensor, hadamard: u32) -> Result<()> {

@@ -1,63 +1,217 @@
-//! Nets that are quantized already: from a TensorFlow Lite file to an image, without a bit of change.
+//! Nets: from a file of another runtime to an image.
 
-use crate::import::tflite::Tflite;
-use crate::lower;
+use crate::codes::Coding;
+use crate::graph::quantize as integers;
+use crate::graph::{DType, Graph, Node, Op, Value, ValueId, passes};
+use crate::import::tflite::{Tflite, is_tflite};
+use crate::import::{self, onnx};
+use crate::lower::{self, Dims, Net};
 use crate::quantize::{Meta, QUANTIZER, QuantizeError, TensorReport, hex, write};
+use crate::samples::{self, Input, Scaling};
 use crate::write::Weights;
+use mote_runtime::fixed::tflite::Rounding;
 use mote_runtime::image::{Dtype, Ports, TensorDesc, section};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Writes the image of `model` at `out`. Returns what the image says of itself and its bytes.
+/// What a net is quantized with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name of the model.
+    pub name: String,
+    /// Its licence.
+    pub license: Option<String>,
+    /// The rounding of TensorFlow Lite that a model of integers was made for.
+    pub rounding: Rounding,
+    /// What a model of floats needs beside.
+    pub float: Option<Float>,
+}
+
+impl Settings {
+    /// Those of a model of integers.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), license: None, rounding: Rounding::Double, float: None }
+    }
+}
+
+/// What a net of floats is quantized with.
+#[derive(Clone, Debug)]
+pub struct Float {
+    /// A folder, or a file, with samples of its inputs.
+    pub samples: PathBuf,
+    /// What pixels become; without it [0, 1].
+    pub scaling: Option<Scaling>,
+    /// Bits, and how they are chosen.
+    pub settings: integers::Settings,
+}
+
+/// Whether a file is a net of a kind that [`quantize`] takes.
+#[must_use]
+pub fn is_net(path: &Path) -> bool {
+    is_tflite(path) || path.is_file() && onnx::is_onnx(path).unwrap_or(false)
+}
+
+/// The graph of a file, and its SHA-256.
+///
+/// # Errors
+/// [`import::ImportError`].
+pub fn graph(path: &Path) -> import::Result<(Graph, [u8; 32])> {
+    if is_tflite(path) {
+        let model = Tflite::open(path)?;
+        return Ok((model.graph()?, model.source_hash()?));
+    }
+    let graph = onnx::open(path, &onnx::Options::default())?;
+    Ok((graph, import::hash_files(&[path.to_owned()])?))
+}
+
+/// The graph of a file as it is lowered or quantized: through the passes, images channels-last; and the file's SHA-256.
+///
+/// # Errors
+/// [`import::ImportError`].
+pub fn prepared(path: &Path) -> import::Result<(Graph, [u8; 32])> {
+    let (mut graph, hash) = graph(path)?;
+    passes::run(&mut graph);
+    // Sinking may have brought more transpositions to the ends.
+    while !passes::channels_last(&mut graph).is_empty() {
+        passes::run(&mut graph);
+    }
+    Ok((graph, hash))
+}
+
+/// Whether something is computed in floats: more than a change from or to integers.
+#[must_use]
+pub fn is_float(graph: &Graph) -> bool {
+    let float = |id: &ValueId| matches!(&graph.values[*id], Value { dtype: DType::F32, quant: None, .. });
+    graph.nodes.iter().any(|n| n.op != Op::Requantize && n.outputs.iter().any(float))
+}
+
+/// Inputs of a graph, as samples of them are read.
+#[must_use]
+pub fn inputs(graph: &Graph) -> Vec<Input> {
+    let input = |id: &ValueId| {
+        let value = &graph.values[*id];
+        let integers = value.dtype != DType::F32 && value.quant.is_none();
+        Input { name: value.name.clone(), shape: value.shape.clone(), integers }
+    };
+    graph.inputs.iter().map(input).collect()
+}
+
+/// What Mote lacks of a node.
+fn lacking(node: &Node) -> Option<String> {
+    match &node.op {
+        Op::Unsupported(why) => Some(format!("{} ({}): {why}", node.kind, node.name)),
+        _ => None,
+    }
+}
+
+/// Bits of an element.
+fn bits(dtype: Dtype) -> u8 {
+    match dtype {
+        Dtype::N4 => 4,
+        Dtype::I8 | Dtype::U8 | Dtype::N8 => 8,
+        Dtype::I16 => 16,
+        Dtype::I32 => 32,
+        Dtype::U64 => 64,
+    }
+}
+
+/// Writes the image of the net at `path`. A net of floats is quantized; `progress` is told the share of that which is
+/// done. Returns what the image says of itself and its bytes.
 ///
 /// # Errors
 /// [`QuantizeError`]; `out` is then as it was before.
 pub fn quantize(
-    model: &Tflite,
-    name: String,
-    license: Option<String>,
+    path: &Path,
+    settings: &Settings,
+    out: &Path,
+    progress: &mut dyn FnMut(f32),
+) -> Result<(Meta, u64), QuantizeError> {
+    let (mut graph, hash) = prepared(path)?;
+    let missing = |missing| QuantizeError::Unsupported { path: path.to_owned(), missing };
+    let lacking: Vec<String> = graph.nodes.iter().filter_map(lacking).collect();
+    if !lacking.is_empty() {
+        return Err(missing(lacking));
+    }
+    let (mut coded_bits, mut samples) = (8, 0);
+    if is_float(&graph) {
+        let inputs = inputs(&graph);
+        let Some(float) = &settings.float else {
+            let shapes = inputs.iter().map(|i| format!("{} {:?}", i.name, i.shape)).collect();
+            return Err(QuantizeError::NoSamples { path: path.to_owned(), shapes });
+        };
+        let scaling = float.scaling.clone().unwrap_or_else(|| Scaling::one(0.0, 255.0));
+        let runs = samples::read(&float.samples, &inputs, &scaling)?;
+        graph = integers::quantize(&graph, &runs, &float.settings, progress)?;
+        samples = runs.len();
+        coded_bits = float.settings.coding.map_or(8, Coding::bits);
+    }
+    let net = lower::net(&graph, settings.rounding).map_err(missing)?;
+    let Settings { name, license, .. } = settings;
+    save(&net, &Described { name, license: license.as_deref(), hash, bits: coded_bits, samples }, None, out)
+}
+
+/// What an image says of the model it came from.
+pub struct Described<'d> {
+    /// Its name.
+    pub name: &'d str,
+    /// Its licence, if known.
+    pub license: Option<&'d str>,
+    /// SHA-256 of its files.
+    pub hash: [u8; 32],
+    /// Bits of the weights' codes.
+    pub bits: u8,
+    /// Runs that it was calibrated on.
+    pub samples: usize,
+}
+
+/// Writes a lowered net at `out`, with `text` as its TEXT section. Returns what the image says of itself and its bytes.
+///
+/// # Errors
+/// [`QuantizeError`]; `out` is then as it was before.
+pub fn save(
+    net: &Net,
+    described: &Described<'_>,
+    text: Option<&[u8]>,
     out: &Path,
 ) -> Result<(Meta, u64), QuantizeError> {
-    let graph = model.graph()?;
-    let missing = |missing| QuantizeError::Unsupported { path: model.path().to_owned(), missing };
-    let net = lower::tflite(&graph).map_err(missing)?;
     let mut weights = Weights::begin(out)?;
     let mut descs = Vec::new();
     let mut tensors = Vec::new();
     for constant in &net.lowered.tensors {
         let span = weights.append(&constant.bytes)?;
-        let mut dims = [1; 4];
-        dims.iter_mut().zip(&constant.dims).for_each(|(to, from)| *to = *from as u32);
         let rank = constant.dims.len() as u8;
-        descs.push(TensorDesc { dtype: constant.dtype, rank, exponent: 0, dims, span, codebook: [0; 16] });
+        let (dtype, exponent, codebook) = (constant.dtype, constant.exponent, constant.codebook);
+        descs.push(TensorDesc { dtype, rank, exponent, dims: constant.dims(), span, codebook });
         tensors.push(TensorReport {
             name: constant.name.clone(),
             shape: constant.dims.clone(),
-            bits: if constant.dtype == Dtype::I8 { 8 } else { 32 },
+            bits: bits(dtype),
             hadamard: 0,
-            relative_error: 0.0,
+            relative_error: constant.relative_error,
             fits_i32: true,
             row_bound: 0,
             bytes: span.bytes,
         });
     }
-    // Of a channel's three numbers only the bias is the model's.
-    let parameters = |t: &TensorReport| t.shape.iter().product::<usize>() / if t.bits == 32 { 3 } else { 1 };
-    let parameters: usize = tensors.iter().map(parameters).sum();
+    let parameters: usize = net.lowered.tensors.iter().map(|t| t.parameters).sum();
     let bytes: u64 = tensors.iter().map(|t| t.bytes).sum();
     let meta = Meta {
-        name,
-        license,
-        source_sha256: hex(&model.source_hash()?),
+        name: described.name.to_owned(),
+        license: described.license.map(str::to_owned),
+        source_sha256: hex(&described.hash),
         quantizer: QUANTIZER.to_owned(),
         config: None,
-        bits: 8,
+        bits: described.bits,
         calibration_tokens: 0,
+        calibration_samples: described.samples,
         tensors,
         parameters: parameters as u64,
         bits_per_weight: bytes as f64 * 8.0 / parameters.max(1) as f64,
     };
     let mut io = Vec::new();
     Ports::write(&net.inputs, &net.outputs, &mut |bytes| io.extend_from_slice(bytes));
-    let bytes = write(weights, &net.lowered, &descs, &meta, Some((section::IO, &io)))?;
+    let sections: Vec<(u32, &[u8])> =
+        text.map(|text| (section::TEXT, text)).into_iter().chain([(section::IO, &io[..])]).collect();
+    let bytes = write(weights, &net.lowered, &descs, &meta, &sections)?;
     Ok((meta, bytes))
 }

@@ -8,6 +8,10 @@
 //!
 //! Sizes and offsets are vectors over `[1, batch, context, context * threads]` (`mote_runtime::image::plan`), so one slot
 //! lies below another only if it does in *every* coefficient: then it does for all limits, and one plan serves all.
+//! Programs without tokens have plain numbers, and slots that may overlap: [`net`].
+
+pub mod net;
+pub mod units;
 
 use mote_runtime::image::{Limits, plan::affine};
 
@@ -30,16 +34,17 @@ pub struct Stretch {
 }
 
 /// A slot's stretches of ops, first and last inclusive.
-type Lifetime = Vec<(usize, usize)>;
+pub type Lifetime = Vec<(usize, usize)>;
 
 /// When each slot's contents matter.
 ///
 /// Within an entry point a slot lives from a write to the last read before the next write. What an entry point reads
 /// without having written it comes from an earlier run: it lives from that write to the end of this entry point, since the
-/// entry point may run again. What nobody reads afterwards is for the caller, and lives to the end of its entry point. Slots
-/// in `kept` (caches) always live.
+/// entry point may run again. What nobody reads afterwards is for the caller, and lives to the end of its entry point; or,
+/// where the caller's reads are among the ops (`told`), it is scratch and lives for its op. Slots in `kept` (caches) always
+/// live.
 #[must_use]
-pub fn lifetimes(slots: usize, ops: &[Access], entries: &[Stretch], kept: &[usize]) -> Vec<Lifetime> {
+pub fn lifetimes(slots: usize, ops: &[Access], entries: &[Stretch], kept: &[usize], told: bool) -> Vec<Lifetime> {
     let last_op = ops.len().saturating_sub(1);
     (0..slots)
         .map(|slot| {
@@ -63,7 +68,7 @@ pub fn lifetimes(slots: usize, ops: &[Access], entries: &[Stretch], kept: &[usiz
                     }
                 }
                 let read_later = |at: usize| ops.iter().skip(at + 1).any(|op| op.reads.contains(&slot));
-                if let Some(stretch) = life.last_mut().filter(|s| written && s.0 == s.1 && !read_later(s.1)) {
+                if let Some(stretch) = life.last_mut().filter(|s| !told && written && s.0 == s.1 && !read_later(s.1)) {
                     stretch.1 = entry.end - 1;
                 }
             }
@@ -150,7 +155,7 @@ mod tests {
         // Entry 0: write 0; 0 -> 1; 1 -> 2; 2 + 0 -> 0. Entry 1: 0 -> 3; 3 -> 4 (for the caller).
         let ops = [op(&[], &[0]), op(&[0], &[1]), op(&[1], &[2]), op(&[2, 0], &[0]), op(&[0], &[3]), op(&[3], &[4])];
         let entries = [Stretch { first: 0, end: 4 }, Stretch { first: 4, end: 6 }];
-        let lives = lifetimes(6, &ops, &entries, &[5]);
+        let lives = lifetimes(6, &ops, &entries, &[5], false);
         assert_eq!(lives[0], [(0, 5)], "read by the second entry, which may run again");
         assert_eq!(lives[1], [(1, 2)]);
         assert_eq!(lives[2], [(2, 3)]);
@@ -162,7 +167,7 @@ mod tests {
     #[test]
     fn a_slot_written_twice_is_free_in_between() {
         let ops = [op(&[], &[0]), op(&[0], &[1]), op(&[1], &[2]), op(&[2], &[0]), op(&[0], &[3])];
-        let lives = lifetimes(4, &ops, &[Stretch { first: 0, end: 5 }], &[]);
+        let lives = lifetimes(4, &ops, &[Stretch { first: 0, end: 5 }], &[], false);
         assert_eq!(lives[0], [(0, 1), (3, 4)]);
         assert!(!conflict(&lives[0], &[(2, 2)]));
     }
@@ -170,8 +175,10 @@ mod tests {
     #[test]
     fn results_nobody_reads_live_to_the_end_of_their_entry() {
         let ops = [op(&[], &[0]), op(&[], &[1]), op(&[1], &[2])];
-        let lives = lifetimes(3, &ops, &[Stretch { first: 0, end: 3 }], &[]);
+        let lives = lifetimes(3, &ops, &[Stretch { first: 0, end: 3 }], &[], false);
         assert_eq!(lives[0], [(0, 2)]);
+        let told = lifetimes(3, &ops, &[Stretch { first: 0, end: 3 }], &[], true);
+        assert_eq!(told[0], [(0, 0)], "scratch");
     }
 
     /// Random lifetimes and sizes: at random limits no two slots that live at once overlap.

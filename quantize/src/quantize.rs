@@ -1,27 +1,30 @@
-//! From a float model to an image, a layer at a time.
+//! From a float model to an image, an op at a time.
 //!
 //! ```text
-//! embed the calibration text
-//! for each layer:  run it in floats            -> ranges, importances
-//!                  code its matrices           -> appended to the weights, then dropped
-//! head and embedding likewise
-//! lower with the ranges                        -> program, slots, tensor order
+//! lower                                        -> program
+//! for each op:     run it in floats            -> ranges, importances
+//!                  code its matrix             -> appended to the weights, then dropped
+//! lower with the ranges                        -> the same program, its fraction bits, its memory
 //! gains, biases, rotary steps                  -> appended
 //! write
 //! ```
 //!
-//! The largest things in memory are one layer in floats, one matrix being coded, and the residual stream of the text.
+//! The largest things in memory are one matrix in floats, the same being coded, and what a layer makes of the text.
 
-use crate::calibrate::{Calibration, Importances};
+use crate::calibrate::{Text, calibrate};
 use crate::codes::{CodedMatrix, Coding, Stats, code_matrix, hadamard_rows};
-use crate::float::{FloatError, FloatLayer};
-use crate::import::{ImportError, LlmConfig, Model, Role};
-use crate::lower::{Lowered, Source, hadamard, llama};
+use crate::float::FloatError;
+use crate::graph::eval::EvalError;
+use crate::import::{ImportError, LlmConfig, Model, Weight};
+use crate::lower::{Lowered, ROPE_STEPS, Ranges, SINUSOID_STEPS, Source, language_model};
+use crate::samples::SampleError;
 use crate::write::{Weights, WriteError};
 use mote_runtime::image::header::Span;
 use mote_runtime::image::program::HEAD_BYTES as PROGRAM_HEAD;
 use mote_runtime::image::{Dtype, TensorDesc, section};
+use mote_runtime::ops;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// Why there is no image.
@@ -51,6 +54,23 @@ pub enum QuantizeError {
         /// The tensor.
         name: String,
     },
+    /// The samples that a net of floats is calibrated with.
+    #[error(transparent)]
+    Samples(#[from] SampleError),
+    /// A net that cannot be evaluated on its samples.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// A net of floats, and nothing to calibrate it with.
+    #[error(
+        "{path} computes in floats: give samples of its inputs ({}) with --calibrate DIR (.npy, .png, .jpg, .bmp, .wav)",
+        shapes.join(", ")
+    )]
+    NoSamples {
+        /// The model.
+        path: PathBuf,
+        /// Name and shape of each input.
+        shapes: Vec<String>,
+    },
     /// The context asked for is impossible.
     #[error("a context of {asked} was asked for; the model was made for 1 to {longest}")]
     Context {
@@ -78,8 +98,8 @@ pub struct Settings {
     pub name: String,
     /// Its licence, if known.
     pub license: Option<String>,
-    /// Tokens of the calibration text.
-    pub calibration: Vec<u32>,
+    /// Texts to calibrate with.
+    pub calibration: Vec<Text>,
 }
 
 /// What became of one tensor.
@@ -108,6 +128,10 @@ fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
+fn is_none(samples: &usize) -> bool {
+    *samples == 0
+}
+
 /// What an image says of itself: its META section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Meta {
@@ -126,6 +150,9 @@ pub struct Meta {
     pub bits: u8,
     /// Tokens of calibration text.
     pub calibration_tokens: usize,
+    /// Runs on calibration samples, of a net.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub calibration_samples: usize,
     /// All tensors, in the order of the tensor table.
     pub tensors: Vec<TensorReport>,
     /// Weights in matrices, gains and biases.
@@ -140,14 +167,14 @@ struct Placed {
     report: TensorReport,
 }
 
-/// Quantizes `model` to an image at `out`; `text` is its TEXT section. `progress` is told each tensor's name and the
+/// Quantizes `model` to an image at `out`; `texts` are its TEXT sections, by their kinds. `progress` is told each tensor's name and the
 /// number of bytes that its weights had as f32. Returns what the image says of itself and its bytes.
 ///
 /// # Errors
 /// [`QuantizeError`]; `out` is then as it was before.
 pub fn quantize(
     model: &dyn Model,
-    text: Option<&[u8]>,
+    texts: &[(u32, &[u8])],
     settings: &Settings,
     out: &Path,
     progress: &mut dyn FnMut(&str, u64),
@@ -157,52 +184,38 @@ pub fn quantize(
     if !(1..=c.max_context).contains(&context) {
         return Err(QuantizeError::Context { asked: context, longest: c.max_context });
     }
+    let program = language_model(c, &Ranges::default());
+    let head = program.ops().iter().find(|op| op.code == ops::matmul::OP.code && op.args[3] == program.logits_slot());
+    let head = head.map(|op| op.args[1]);
     let mut weights = Weights::begin(out)?;
-    let mut placed: Vec<(Source, Placed)> = Vec::new();
-    let mut code = |role: Role, importance: &[f32], weights: &mut Weights| {
-        let is_head = role == Role::Head || role == Role::Embed && c.tied;
-        let coding = if is_head { settings.head } else { settings.coding };
-        let (matrix, name) = coded(model, role, coding, importance)?;
+    let mut placed: HashMap<u32, Placed> = HashMap::new();
+    let ranges = calibrate(model, &program, &settings.calibration, &mut |index, importance| {
+        let (weight, log2, coding) = match &program.tensors()[index as usize] {
+            Source::Coded(weight, log2) if Some(index) == head => (weight, *log2, settings.head),
+            Source::Coded(weight, log2) => (weight, *log2, settings.coding),
+            Source::Positions(weight) => (weight, 0, Coding::N8),
+            _ => return Ok(()),
+        };
+        let matrix = coded(model, weight, log2, coding, importance)?;
         let span = weights.append(&matrix.bytes)?;
-        progress(&name, 4 * (matrix.rows * matrix.cols) as u64);
-        placed.push((Source::Coded(role), place(name, hadamard(c, role), &matrix, span)));
+        progress(&weight.name, 4 * (matrix.rows * matrix.cols) as u64);
+        placed.insert(index, place(weight.name.clone(), log2, &matrix, span));
         Ok::<_, QuantizeError>(())
-    };
-    let mut calibration = Calibration::begin(model, &settings.calibration)?;
-    for l in 0..c.layers {
-        let Importances { qkv, o, gate_up, down } = calibration.layer(c, &FloatLayer::load(model, l)?)?;
-        for (role, importance) in [
-            (Role::Q(l), &qkv),
-            (Role::K(l), &qkv),
-            (Role::V(l), &qkv),
-            (Role::O(l), &o),
-            (Role::Gate(l), &gate_up),
-            (Role::Up(l), &gate_up),
-            (Role::Down(l), &down),
-        ] {
-            code(role, importance, &mut weights)?;
-        }
-    }
-    let head = calibration.finish(model)?;
-    if !c.tied {
-        code(Role::Head, &head, &mut weights)?;
-    }
-    // A table that is also the head is judged as the head: an embedding's columns all count alike.
-    code(Role::Embed, if c.tied { &head } else { &[] }, &mut weights)?;
+    })?;
 
-    let lowered = llama(c, &calibration.ranges, context);
+    let lowered = language_model(c, &ranges).finish(context);
     let mut descs = Vec::new();
     let mut reports = Vec::new();
-    for source in &lowered.tensors {
-        let Placed { desc, report } = match placed.iter().position(|(s, _)| s == source) {
-            Some(at) => placed.swap_remove(at).1,
-            None => small(model, *source, &mut weights)?,
+    for (index, source) in (0..).zip(&lowered.tensors) {
+        let Placed { desc, report } = match placed.remove(&index) {
+            Some(placed) => placed,
+            None => small(model, source, &mut weights)?,
         };
         descs.push(desc);
         reports.push(report);
     }
-    let roles = Role::all(c);
-    let parameters: u64 = roles.iter().map(|r| r.shape(c).iter().product::<usize>() as u64).sum();
+    let parameters = lowered.tensors.iter().filter_map(Source::weight);
+    let parameters: u64 = parameters.map(|w| w.shape.iter().product::<usize>() as u64).sum();
     let bytes: u64 = reports.iter().map(|r| r.bytes).sum();
     let meta = Meta {
         name: settings.name.clone(),
@@ -211,55 +224,58 @@ pub fn quantize(
         quantizer: QUANTIZER.to_owned(),
         config: Some(c.clone()),
         bits: settings.coding.bits(),
-        calibration_tokens: settings.calibration.len(),
+        calibration_tokens: settings.calibration.iter().map(|text| text.tokens.len()).sum(),
+        calibration_samples: 0,
         tensors: reports,
         parameters,
         bits_per_weight: bytes as f64 * 8.0 / parameters as f64,
     };
-    let bytes = write(weights, &lowered, &descs, &meta, text.map(|t| (section::TEXT, t)))?;
+    let bytes = write(weights, &lowered, &descs, &meta, texts)?;
     Ok((meta, bytes))
 }
 
 /// The quantizer and its version, for META.
 pub(crate) const QUANTIZER: &str = concat!("mote ", env!("CARGO_PKG_VERSION"));
 
-/// Writes the image of a lowered program whose tensors are in `weights`; `more` is a section that not every image has.
+/// Writes the image of a lowered program whose tensors are in `weights`; `more` are the sections that not every image has.
 /// Returns its bytes.
 pub(crate) fn write<S>(
     weights: Weights,
     lowered: &Lowered<S>,
     tensors: &[TensorDesc],
     meta: &Meta,
-    more: Option<(u32, &[u8])>,
+    more: &[(u32, &[u8])],
 ) -> Result<u64, WriteError> {
     let json = serde_json::to_vec(meta).unwrap_or_default();
     let (program, plan) = (program_bytes(lowered), plan_bytes(lowered));
     let table: Vec<u8> = tensors.iter().flat_map(TensorDesc::to_bytes).collect();
     let mut sections: Vec<(u32, &[u8])> =
         vec![(section::PROGRAM, &program), (section::PLAN, &plan), (section::TENSORS, &table), (section::META, &json)];
-    sections.extend(more);
+    sections.extend_from_slice(more);
     weights.finish(&sections)
 }
 
-fn finite(model: &dyn Model, role: Role) -> Result<Vec<f32>, QuantizeError> {
-    let values = model.tensor(role)?;
-    if values.iter().all(|v| v.is_finite()) { Ok(values) } else { Err(QuantizeError::NotFinite { name: role.name() }) }
+fn finite(model: &dyn Model, weight: &Weight) -> Result<Vec<f32>, QuantizeError> {
+    let values = model.tensor(weight)?;
+    let whole = values.iter().all(|v| v.is_finite());
+    if whole { Ok(values) } else { Err(QuantizeError::NotFinite { name: weight.name.clone() }) }
 }
 
 fn coded(
     model: &dyn Model,
-    role: Role,
+    weight: &Weight,
+    log2: u32,
     coding: Coding,
     importance: &[f32],
-) -> Result<(CodedMatrix, String), QuantizeError> {
-    let (shape, log2) = (role.shape(model.config()), hadamard(model.config(), role));
-    let mut values = finite(model, role)?;
+) -> Result<CodedMatrix, QuantizeError> {
+    let (rows, cols) = (weight.shape[0], weight.shape[1]);
+    let mut values = finite(model, weight)?;
     // (W H / n)(H x) = W x, since H H = n.
-    hadamard_rows(&mut values, shape[1], log2);
+    hadamard_rows(&mut values, cols, log2);
     let scale = 2f32.powi(-(log2 as i32));
     values.iter_mut().for_each(|v| *v *= scale);
     let importance = Some(importance).filter(|i| !i.is_empty());
-    Ok((code_matrix(&values, shape[0], shape[1], coding, importance), role.name()))
+    Ok(code_matrix(&values, rows, cols, coding, importance))
 }
 
 fn place(name: String, hadamard: u32, matrix: &CodedMatrix, span: Span) -> Placed {
@@ -278,27 +294,24 @@ fn place(name: String, hadamard: u32, matrix: &CodedMatrix, span: Span) -> Place
 }
 
 /// Gains, biases and rotary steps.
-fn small(model: &dyn Model, source: Source, weights: &mut Weights) -> Result<Placed, QuantizeError> {
+fn small(model: &dyn Model, source: &Source, weights: &mut Weights) -> Result<Placed, QuantizeError> {
     let c = model.config();
     let (name, dtype, exponent, bytes, error) = match source {
-        Source::Coded(role) => unreachable!("{} was not coded", role.name()),
-        Source::Gain(role) => {
-            let values = finite(model, role)?;
+        Source::Coded(weight, _) | Source::Positions(weight) => unreachable!("{} was not coded", weight.name),
+        Source::Gain(weight) => {
+            let values = finite(model, weight)?;
             let top = values.iter().fold(1e-9f64, |m, v| m.max(f64::from(v.abs())));
             let exponent = (32767.0 / top).log2().floor() as i32;
             let (bytes, error) = integers(&values, exponent, |v| (v as i16).to_le_bytes());
-            (role.name(), Dtype::I16, exponent, bytes, error)
+            (weight.name.clone(), Dtype::I16, exponent, bytes, error)
         }
-        Source::Bias(role, frac) => {
-            let values = finite(model, role)?;
-            let (bytes, error) = integers(&values, frac.into(), |v| (v as i32).to_le_bytes());
-            (role.name(), Dtype::I32, frac.into(), bytes, error)
+        Source::Bias(weight, frac) => {
+            let (values, frac) = (finite(model, weight)?, i32::from(*frac));
+            let (bytes, error) = integers(&values, frac, |v| (v as i32).to_le_bytes());
+            (weight.name.clone(), Dtype::I32, frac, bytes, error)
         }
-        Source::RopeSteps => {
-            let turns = c.rope_frequencies().into_iter().map(|f| f / std::f64::consts::TAU);
-            let bytes = turns.flat_map(|t| ((t.fract() * 2f64.powi(64)) as u64).to_le_bytes()).collect();
-            ("rope.turns_per_position".into(), Dtype::U64, 64, bytes, 0.0)
-        }
+        Source::RopeSteps => (ROPE_STEPS.into(), Dtype::U64, 64, turns(c.rope_frequencies()), 0.0),
+        Source::SinusoidSteps => (SINUSOID_STEPS.into(), Dtype::U64, 64, turns(c.sinusoid_frequencies()), 0.0),
     };
     let width = match dtype {
         Dtype::I16 => 2,
@@ -319,6 +332,12 @@ fn small(model: &dyn Model, source: Source, weights: &mut Weights) -> Result<Pla
         bytes: span.bytes,
     };
     Ok(Placed { desc, report })
+}
+
+/// Angles in radians as turns in 2^-64.
+fn turns(angles: Vec<f64>) -> Vec<u8> {
+    let turns = angles.into_iter().map(|f| f / std::f64::consts::TAU);
+    turns.flat_map(|t| ((t.fract() * 2f64.powi(64)) as u64).to_le_bytes()).collect()
 }
 
 /// Values times 2^exponent, rounded, and the relative error of that.

@@ -4,6 +4,8 @@
 
 use core::fmt;
 
+use crate::image::Dtype;
+
 /// The runtime's result.
 pub type Result<T> = core::result::Result<T, Error>;
 
@@ -92,10 +94,28 @@ pub enum Error {
         /// Positions there are.
         context: u32,
     },
+    /// The model has an encoder, which has been given nothing.
+    NoSource,
     /// The program has no such input or output.
     Port {
         /// The index asked for.
         index: u32,
+    },
+    /// The input or output has elements of another type.
+    PortType {
+        /// The index asked for.
+        index: u32,
+        /// The type of the image's elements.
+        found: Dtype,
+        /// The type asked for.
+        expected: Dtype,
+    },
+    /// A query of more terms than the image takes.
+    Terms {
+        /// Terms of the query.
+        found: usize,
+        /// Terms that there is room for.
+        most: usize,
     },
     /// A row outside the last step's was asked for.
     Row {
@@ -144,7 +164,14 @@ impl fmt::Display for Error {
             Error::ContextFull { used, context } => {
                 write!(f, "the context is full: {used} of {context} positions are in use")
             }
-            Error::Port { index } => write!(f, "the program has no input or output {index} of int8"),
+            Error::Port { index } => write!(f, "the program has no input or output {index}"),
+            Error::PortType { index, found, expected } => {
+                write!(f, "input or output {index} has elements of type {found:?}, {expected:?} was asked for")
+            }
+            Error::Terms { found, most } => {
+                write!(f, "the query has {found} terms, the image takes {most} at most")
+            }
+            Error::NoSource => write!(f, "the model has an encoder: give it a source of at least one token first"),
             Error::Row { row, rows } => {
                 write!(f, "row {row} was asked for, the last step had {rows}")
             }

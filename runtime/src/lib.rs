@@ -6,7 +6,8 @@
 //! 2. [`fixed`]: fixed-point scalars (rounding, exponential, reciprocal, sine, random numbers);
 //! 3. [`kernels`]: the inner loops, of which the scalar ones are the specification;
 //! 4. [`ops`]: the ops that programs are made of, one file each;
-//! 5. [`session`]: runs a program over an arena; [`text`] and [`sample`] turn text into tokens and logits into tokens.
+//! 5. [`session`]: runs a program over an arena; [`text`] and [`sample`] turn text into tokens and logits into tokens,
+//!    [`nearest`] asks word vectors for neighbours.
 //!
 //! What every op computes, to the bit, stands in `NUMERICS.md` beside this crate.
 //!
@@ -39,6 +40,8 @@ pub mod fixed;
 #[forbid(unsafe_code)]
 pub mod image;
 pub mod kernels;
+#[forbid(unsafe_code)]
+pub mod nearest;
 #[forbid(unsafe_code)]
 pub mod ops;
 #[forbid(unsafe_code)]

@@ -4,9 +4,12 @@
 //! the same rows, which slices cannot express.
 #![allow(unsafe_code)]
 
+use core::cell::Cell;
 use core::marker::PhantomData;
 use core::num::NonZeroUsize;
 use core::ops::Range;
+
+use crate::image::Element;
 
 /// Runs `parts` independent jobs, in any order, on any threads, and returns when all are done.
 ///
@@ -39,6 +42,12 @@ unsafe impl Pool for Single {
 /// The bytes as int32; `None` if address or length do not fit.
 #[must_use]
 pub fn as_i32(bytes: &mut [u8]) -> Option<&mut [i32]> {
+    as_elements(bytes)
+}
+
+/// The bytes as elements of a plain type; `None` if address or length do not fit.
+#[must_use]
+pub fn as_elements<T: Element>(bytes: &mut [u8]) -> Option<&mut [T]> {
     bytemuck::try_cast_slice_mut(bytes).ok()
 }
 
@@ -52,6 +61,12 @@ pub fn as_i8(bytes: &[u8]) -> &[i8] {
 #[must_use]
 pub fn as_i8_mut(bytes: &mut [u8]) -> &mut [i8] {
     bytemuck::must_cast_slice_mut(bytes)
+}
+
+/// The bytes as elements that several views may read and write; `None` if address or length do not fit.
+#[must_use]
+pub fn as_cells<T: bytemuck::Pod>(bytes: &mut [u8]) -> Option<&[Cell<T>]> {
+    Some(Cell::from_mut(bytemuck::try_cast_slice_mut(bytes).ok()?).as_slice_of_cells())
 }
 
 /// Some columns of a row-major matrix, writable.

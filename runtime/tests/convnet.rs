@@ -1,33 +1,19 @@
-//! The int8 ops against NUMERICS.md, section 13, written down a second time: one naive loop over every tap, in i64, with no
-//! range hoisted; shapes, strides, dilations, paddings and multipliers at random.
+//! The ops of convolutional nets against NUMERICS.md, section 13, written down a second time: one naive loop over every tap, in
+//! i64, with no range hoisted; shapes, strides, dilations, paddings and multipliers at random; slots apart, and overlapping as
+//! far as they may.
 
 mod support;
 
-use mote_runtime::image::plan::Rows;
-use mote_runtime::image::{Dtype, Port, section};
+use core::ops::Range;
+use mote_runtime::image::plan::{Kind, Rows};
+use mote_runtime::image::{Dtype, Op, Port, section};
 use mote_runtime::{Error, Image, Limits, Session};
-use support::{Arena, Bench, Builder, Random, assemble, code, limits, op};
+use support::{Arena, Bench, Builder, Random, assemble, code, limits, op, requantize, requantize_wide, word};
 
 fn builder() -> Builder {
     let mut b = Builder::new();
     b.logits = b.i32_slot(Rows::One, 1, 0);
     b
-}
-
-fn word(bytes: [i64; 4]) -> u32 {
-    u32::from_le_bytes(bytes.map(|b| b as u8))
-}
-
-/// Section 13.1, by exact division, not by shifts.
-fn requantize(x: i64, m: i64, shift: i64, single: bool) -> i64 {
-    let away = |n: i128, d: i128| (2 * n.abs() + d) / (2 * d) * n.signum();
-    let up = |n: i128, d: i128| (2 * n + d).div_euclid(2 * d);
-    if single {
-        return up(i128::from(x) * i128::from(m), 1 << (31 - shift)) as i64;
-    }
-    let moved = (x << shift.max(0)) as i32;
-    let high = up(i128::from(moved) * i128::from(m), 1 << 31);
-    away(high, 1 << (-shift).max(0)) as i64
 }
 
 struct Shape {
@@ -57,6 +43,22 @@ impl Shape {
         [pair(self.input), pair(self.output), steps, pair(self.pad)]
     }
 
+    /// As [`Shape::taps`], of a transposed convolution: each input pixel gives its window to the output.
+    fn transposed_taps(&self) -> Vec<Vec<(usize, usize)>> {
+        let mut all = vec![Vec::new(); self.pixels(self.output)];
+        for (iy, ix) in (0..self.input[0]).flat_map(|y| (0..self.input[1]).map(move |x| (y, x))) {
+            for (ky, kx) in (0..self.kernel[0]).flat_map(|y| (0..self.kernel[1]).map(move |x| (y, x))) {
+                let y = iy * self.stride[0] - self.pad[0] + ky;
+                let x = ix * self.stride[1] - self.pad[1] + kx;
+                if (0..self.output[0]).contains(&y) && (0..self.output[1]).contains(&x) {
+                    let taps: &mut Vec<(usize, usize)> = &mut all[(y * self.output[1] + x) as usize];
+                    taps.push(((ky * self.kernel[1] + kx) as usize, (iy * self.input[1] + ix) as usize));
+                }
+            }
+        }
+        all
+    }
+
     fn pixels(&self, of: [i64; 2]) -> usize {
         (of[0] * of[1]) as usize
     }
@@ -79,101 +81,203 @@ impl Shape {
     }
 }
 
-fn int8s(r: &mut Random, n: usize) -> Vec<i8> {
+const TYPES: [Kind; 2] = [Kind::I8, Kind::I16];
+
+fn range(kind: Kind) -> [i64; 2] {
+    if kind == Kind::I16 { [-32_768, 32_767] } else { [-128, 127] }
+}
+
+/// Numbers of a type: of all its range, or of its ends.
+fn values(r: &mut Random, kind: Kind, n: usize) -> Vec<i64> {
+    let [least, largest] = range(kind);
     let edge = r.range(0, 3) == 0;
-    (0..n).map(|_| if edge { [-128, 127][r.range(0, 1) as usize] } else { r.range(-128, 127) as i8 }).collect()
+    (0..n).map(|_| if edge { [least, largest][r.range(0, 1) as usize] } else { r.range(least, largest) }).collect()
 }
 
-/// Bias, multiplier and shift of each channel; results near the int8 range for sums of `products`.
-fn channels(r: &mut Random, count: usize, products: usize) -> Vec<[i64; 3]> {
-    let reach = (products as f64 * 8000.0).log2() as i64;
-    (0..count)
-        .map(|_| [r.range(-5000, 5000), r.range(1 << 30, (1 << 31) - 1), r.range(-reach.max(1), 4 - reach / 2)])
-        .collect()
-}
-
-struct Numbers {
+/// What the ops with weights have in common.
+struct Layer {
+    kind: Kind,
+    /// Bias, multiplier and shift of each channel.
+    channels: Vec<[i64; 3]>,
     zero_in: i64,
+    zero_weights: i64,
     zero_out: i64,
     min: i64,
     max: i64,
+    single: bool,
+    narrow: bool,
 }
 
-impl Numbers {
-    fn random(r: &mut Random) -> Self {
-        let min = r.range(-128, 0);
-        Self { zero_in: r.range(-128, 127), zero_out: r.range(-128, 127), min, max: r.range(min, 127) }
+impl Layer {
+    /// Results near the type's range for sums of `products`.
+    fn random(r: &mut Random, kind: Kind, count: usize, products: usize) -> Self {
+        let wide = kind == Kind::I16;
+        let reach = (products as f64 * if wide { 2e6 } else { 8000.0 }).log2() as i64;
+        let lowest = -reach.max(1);
+        let highest = if wide { (12 - reach / 2).min(7) } else { 4 - reach / 2 };
+        let bias = if wide { 1 << 33 } else { 5000 };
+        let channel =
+            |r: &mut Random| [r.range(-bias, bias), r.range(1 << 30, (1 << 31) - 1), r.range(lowest, highest)];
+        let channels = (0..count).map(|_| channel(r)).collect();
+        let byte = |r: &mut Random| if wide { 0 } else { r.range(-128, 127) };
+        let (zero_in, zero_out) = (byte(r), byte(r));
+        let zero_weights = if r.range(0, 1) == 0 { 0 } else { r.range(-128, 127) };
+        let [least, largest] = range(kind);
+        let min = r.range(least, 0);
+        let (max, single, narrow) = (r.range(min, largest), r.range(0, 1) == 0, wide && r.range(0, 1) == 0);
+        Self { kind, channels, zero_in, zero_weights, zero_out, min, max, single, narrow }
     }
 
-    fn word(&self) -> u32 {
-        word([self.zero_in, self.zero_out, self.min, self.max])
+    fn numbers(&self) -> u32 {
+        if self.kind == Kind::I16 {
+            self.min as u16 as u32 | (self.max as u16 as u32) << 16
+        } else {
+            word([self.zero_in, self.zero_out, self.min, self.max])
+        }
     }
 
-    fn finish(&self, v: i64) -> i8 {
-        (v + self.zero_out).clamp(self.min, self.max) as i8
+    fn table(&self, b: &mut Builder) -> u32 {
+        let words = |[bias, multiplier, shift]: &[i64; 3]| match self.kind {
+            Kind::I16 => vec![*bias as i32, (bias >> 32) as i32, *multiplier as i32, *shift as i32],
+            _ => vec![*bias as i32, *multiplier as i32, *shift as i32],
+        };
+        let flat: Vec<i32> = self.channels.iter().flat_map(words).collect();
+        b.tensor32(&flat, &[self.channels.len(), flat.len() / self.channels.len()])
+    }
+
+    fn flags(&self) -> u16 {
+        u16::from(self.single) | u16::from(self.narrow) << 2
+    }
+
+    fn product(&self, x: i64, w: i64) -> i64 {
+        (x - self.zero_in) * (w - self.zero_weights)
+    }
+
+    fn result(&self, channel: usize, sum: i64) -> i64 {
+        let [bias, m, shift] = self.channels[channel];
+        let scaled = if self.kind == Kind::I16 && !self.narrow {
+            requantize_wide(sum + bias, m, shift)
+        } else {
+            requantize((sum + bias) as i32 as i64, m, shift, self.single)
+        };
+        (scaled + self.zero_out).clamp(self.min, self.max)
     }
 }
 
-fn put(bench: &mut Bench, slot: u32, values: &[i8]) {
-    for (to, from) in bench.bytes(slot).iter_mut().zip(values) {
-        *to = *from as u8;
+/// Of each unit, in bytes of their slots: what it reads, and what it writes.
+type Units = Vec<(Vec<Range<i64>>, Range<i64>)>;
+
+/// Four pixels of a row of `width` at a time; `reads` are the input pixels of each output pixel.
+fn units(kind: Kind, width: usize, reads: &[Vec<usize>], channels: [usize; 2]) -> Units {
+    let size = if kind == Kind::I16 { 2 } else { 1 };
+    let bytes =
+        |pixel: usize, channels: usize| (pixel * channels * size) as i64..((pixel + 1) * channels * size) as i64;
+    let mut units = Vec::new();
+    for (row, pixels) in reads.chunks(width).enumerate() {
+        for (at, four) in pixels.chunks(4).enumerate() {
+            let first = row * width + at * 4;
+            let read = four.iter().flatten().map(|pixel| bytes(*pixel, channels[0])).collect();
+            units.push((read, bytes(first, channels[1]).start..bytes(first + four.len() - 1, channels[1]).end));
+        }
     }
+    units
 }
 
-fn got(bench: &mut Bench, slot: u32, count: usize) -> Vec<i8> {
-    bench.bytes(slot).iter().take(count).map(|b| *b as i8).collect()
+/// Whether no unit, in this order, writes what a later one reads, or (but for elements) the unit itself.
+fn safe(units: &Units, shift: i64, backward: bool, elements: bool) -> bool {
+    let order: Vec<_> = if backward { units.iter().rev().collect() } else { units.iter().collect() };
+    order.iter().enumerate().all(|(at, (_, written))| {
+        let (start, end) = (written.start + shift, written.end + shift);
+        let later = order[at + usize::from(elements)..].iter();
+        later.flat_map(|(reads, _)| reads).all(|read| read.end <= start || end <= read.start)
+    })
 }
 
-/// Runs the one op of `b` on `inputs`.
-fn run(b: &Builder, inputs: &[(u32, &[i8])], out: (u32, usize)) -> Vec<i8> {
-    let mut bench = Bench::new(b, limits(1, 1));
-    for (slot, values) in inputs {
-        put(&mut bench, *slot, values);
+/// Runs the one op of `b` on `inputs`: with its slots apart, then with the output on each input as far as section 13 allows,
+/// forward and backward. Returns the result, which must be the same each time, and how often slots overlapped.
+fn run(b: &Builder, inputs: &[(u32, &[i64])], out: u32, units: &Units, elements: bool) -> (Vec<i64>, usize) {
+    let once = |b: &Builder| {
+        let mut bench = Bench::new(b, limits(1, 1));
+        inputs.iter().for_each(|(slot, values)| bench.put(*slot, values));
+        bench.run(&b.run[0], 1);
+        bench.got(out)
+    };
+    let result = once(b);
+    let mut overlaps = 0;
+    for (input, _) in inputs {
+        let bytes = |slot: u32| b.slots[slot as usize].size()[0] as i64;
+        // The others stay where they are, far below.
+        let base = b.slots.iter().map(|s| s.offset[0] + s.size()[0]).max().unwrap() as i64 + bytes(out);
+        for backward in [false, true] {
+            let shifts = (0..(bytes(*input).max(bytes(out)) / 16)).map(|i| if backward { 16 * i } else { -16 * i });
+            let Some(shift) = shifts.into_iter().find(|shift| safe(units, *shift, backward, elements)) else {
+                continue;
+            };
+            let mut b = b.clone();
+            b.slots[*input as usize].offset[0] = base as u64;
+            b.slots[out as usize].offset[0] = (base + shift) as u64;
+            b.run[0].flags |= u16::from(backward) << 1;
+            assert_eq!(once(&b), result, "the output {shift} bytes from input {input}, backward: {backward}");
+            overlaps += usize::from(shift < bytes(*input) && -shift < bytes(out));
+        }
     }
-    bench.run(&b.run[0], 1);
-    got(&mut bench, out.0, out.1)
+    (result, overlaps)
 }
 
-/// `conv2d` and `depthwise_conv2d`, of which only the weight's place differs.
+/// `conv2d`, `depthwise_conv2d` and `transpose_conv2d`, of which only the taps and the weight's place differ.
 fn convolution(name: &str, seed: u64) {
     let r = &mut Random::new(seed);
-    for case in 0..300 {
-        let s = Shape::random(r, true);
-        let cin = s.channels as usize;
-        let depthwise = name == "depthwise_conv2d";
+    let mut overlaps = 0;
+    for case in 0..400 {
+        let kind = TYPES[case % 2];
+        let (depthwise, transposed) = (name == "depthwise_conv2d", name == "transpose_conv2d");
+        let mut s = Shape::random(r, !transposed);
+        let groups = if name == "conv2d" && r.range(0, 2) == 0 { r.range(2, 3) as usize } else { 1 };
+        let depth = s.channels as usize;
+        let cin = groups * depth;
         let multiplier = if depthwise { r.range(1, 9) as usize } else { 0 };
-        let count = if depthwise { cin * multiplier } else { r.range(1, 7) as usize };
-        let taps = s.pixels(s.kernel);
-        let (x, n, single) = (int8s(r, s.pixels(s.input) * cin), Numbers::random(r), case % 2 == 1);
-        let w = int8s(r, taps * if depthwise { count } else { cin * count });
-        let cs = channels(r, count, taps * if depthwise { 1 } else { cin });
+        let count = if depthwise { cin * multiplier } else { r.range(1, 7) as usize * groups };
+        let mut taps = s.taps();
+        if transposed {
+            s.output = [r.range(1, 9), r.range(1, 9)];
+            taps = s.transposed_taps();
+        }
+        let area = s.pixels(s.kernel);
+        let l = Layer::random(r, kind, count, area * if depthwise { 1 } else { depth });
+        let x = values(r, kind, s.pixels(s.input) * cin);
+        let w = values(r, Kind::I8, area * if depthwise { count } else { depth * count });
         let mut b = builder();
-        let (from, to) = (b.i8_slot(x.len()), b.i8_slot(s.pixels(s.output) * count));
+        let (from, to) = (b.plain_slot(kind, x.len()), b.plain_slot(kind, s.pixels(s.output) * count));
         let [kh, kw] = s.kernel.map(|k| k as usize);
-        let weights = b.tensor8(&w, &if depthwise { [1, kh, kw, count] } else { [count, kh, kw, cin] });
-        let flat: Vec<i32> = cs.iter().flatten().map(|v| *v as i32).collect();
-        let table = b.tensor32(&flat, &[count, 3]);
+        let weights = b.constant(Kind::I8, &w, &if depthwise { [1, kh, kw, count] } else { [count, kh, kw, depth] });
+        let table = l.table(&mut b);
         let [input, output, steps, pads] = s.words();
-        let mut the_op = op(code(name), &[from, to, weights, table, input, output, steps, pads, n.word()]);
-        the_op.flags = u16::from(single);
-        b.run.push(the_op);
+        let zero = word([l.zero_weights, 0, 0, 0]);
+        let args = [from, to, weights, table, input, output, steps, pads, l.numbers(), zero];
+        b.run.push(Op { flags: l.flags(), ..op(code(name), &args) });
         let mut expected = Vec::new();
-        for inside in s.taps() {
-            for (c, [bias, m, shift]) in cs.iter().enumerate() {
-                let mut acc = *bias;
-                for (tap, pixel) in &inside {
-                    let mut add = |x: i8, w: i8| acc += (i64::from(x) - n.zero_in) * i64::from(w);
+        for inside in &taps {
+            for c in 0..count {
+                let mut sum = 0;
+                for (tap, pixel) in inside {
                     if depthwise {
-                        add(x[pixel * cin + c / multiplier], w[tap * count + c]);
+                        sum += l.product(x[pixel * cin + c / multiplier], w[tap * count + c]);
                     } else {
-                        (0..cin).for_each(|i| add(x[pixel * cin + i], w[(c * taps + tap) * cin + i]));
+                        let first = c / (count / groups) * depth;
+                        let product = |i| l.product(x[pixel * cin + first + i], w[(c * area + tap) * depth + i]);
+                        sum += (0..depth).map(product).sum::<i64>();
                     }
                 }
-                expected.push(n.finish(requantize(acc, *m, *shift, single)));
+                expected.push(l.result(c, sum));
             }
         }
-        assert_eq!(run(&b, &[(from, &x)], (to, expected.len())), expected, "{name} case {case}");
+        let reads: Vec<Vec<usize>> = taps.iter().map(|taps| taps.iter().map(|(_, pixel)| *pixel).collect()).collect();
+        let units = units(kind, s.output[1] as usize, &reads, [cin, count]);
+        let (got, on) = run(&b, &[(from, &x)], to, &units, false);
+        assert_eq!(got, expected, "{name} case {case}");
+        overlaps += on;
     }
+    assert!(overlaps > 200, "{overlaps}");
 }
 
 #[test]
@@ -187,80 +291,107 @@ fn depthwise_conv2d_is_the_page_s() {
 }
 
 #[test]
+fn transpose_conv2d_is_the_page_s() {
+    convolution("transpose_conv2d", 8);
+}
+
+#[test]
 fn fully_connected_is_the_page_s() {
     let r = &mut Random::new(3);
-    for case in 0..200 {
-        let (rows, features, count) = (r.range(1, 3) as usize, r.range(1, 70) as usize, r.range(1, 20) as usize);
-        let (x, w) = (int8s(r, rows * features), int8s(r, features * count));
-        let (cs, n, single) = (channels(r, count, features), Numbers::random(r), case % 2 == 1);
+    let mut overlaps = 0;
+    for case in 0..400 {
+        let kind = TYPES[case % 2];
+        let (rows, features, count) = (r.range(1, 9) as usize, r.range(1, 70) as usize, r.range(1, 20) as usize);
+        let l = Layer::random(r, kind, count, features);
+        let (x, w) = (values(r, kind, rows * features), values(r, Kind::I8, features * count));
         let mut b = builder();
-        let (from, to) = (b.i8_slot(x.len()), b.i8_slot(rows * count));
-        let weights = b.tensor8(&w, &[count, features]);
-        let flat: Vec<i32> = cs.iter().flatten().map(|v| *v as i32).collect();
-        let table = b.tensor32(&flat, &[count, 3]);
-        let mut the_op = op(code("fully_connected"), &[from, to, weights, table, n.word()]);
-        the_op.flags = u16::from(single);
-        b.run.push(the_op);
+        let (from, to) = (b.plain_slot(kind, x.len()), b.plain_slot(kind, rows * count));
+        let (weights, table) = (b.constant(Kind::I8, &w, &[count, features]), l.table(&mut b));
+        let args = [from, to, weights, table, l.numbers(), word([l.zero_weights, 0, 0, 0])];
+        b.run.push(Op { flags: l.flags(), ..op(code("fully_connected"), &args) });
         let mut expected = Vec::new();
         for x in x.chunks(features) {
-            for (w, [bias, m, shift]) in w.chunks(features).zip(&cs) {
-                let sum: i64 = x.iter().zip(w).map(|(x, w)| (i64::from(*x) - n.zero_in) * i64::from(*w)).sum();
-                expected.push(n.finish(requantize(sum + bias, *m, *shift, single)));
+            for (c, w) in w.chunks(features).enumerate() {
+                expected.push(l.result(c, x.iter().zip(w).map(|(x, w)| l.product(*x, *w)).sum()));
             }
         }
-        assert_eq!(run(&b, &[(from, &x)], (to, expected.len())), expected, "case {case}");
+        let reads: Vec<Vec<usize>> = (0..rows).map(|row| vec![row]).collect();
+        let (got, on) = run(&b, &[(from, &x)], to, &units(kind, rows, &reads, [features, count]), false);
+        assert_eq!(got, expected, "case {case}");
+        overlaps += on;
     }
+    assert!(overlaps > 200, "{overlaps}");
 }
 
 #[test]
 fn pools_are_the_page_s() {
     let r = &mut Random::new(4);
+    let mut overlaps = 0;
     for case in 0..300 {
+        let kind = TYPES[case % 2];
         let s = Shape::random(r, false);
         let cin = s.channels as usize;
-        let x = int8s(r, s.pixels(s.input) * cin);
-        let n = Numbers { zero_in: 0, zero_out: 0, ..Numbers::random(r) };
-        for name in ["average_pool2d", "max_pool2d"] {
+        let x = values(r, kind, s.pixels(s.input) * cin);
+        let l = Layer { zero_in: 0, zero_out: 0, ..Layer::random(r, kind, 1, 1) };
+        for (name, flags) in [("average_pool2d", 0), ("average_pool2d", 4), ("max_pool2d", 0)] {
             let mut b = builder();
-            let (from, to) = (b.i8_slot(x.len()), b.i8_slot(s.pixels(s.output) * cin));
+            let (from, to) = (b.plain_slot(kind, x.len()), b.plain_slot(kind, s.pixels(s.output) * cin));
             let [input, output, steps, pads] = s.words();
             let size = s.kernel[0] as u32 | (s.kernel[1] as u32) << 16;
-            b.run.push(op(code(name), &[from, to, input, output, steps, pads, size, n.word()]));
+            let pool = op(code(name), &[from, to, input, output, steps, pads, size, l.numbers()]);
+            b.run.push(Op { flags, ..pool });
             let mut expected = Vec::new();
+            let mut reads = Vec::new();
             for inside in s.taps() {
                 for c in 0..cin {
-                    let values = || inside.iter().map(|(_, pixel)| i64::from(x[pixel * cin + c]));
-                    let mean = || (values().sum::<i64>() as f64 / inside.len() as f64).round() as i64;
-                    let v = if name == "max_pool2d" { values().max().unwrap() } else { mean() };
-                    expected.push(n.finish(v));
+                    let values = || inside.iter().map(|(_, pixel)| x[pixel * cin + c]);
+                    let mean = || values().sum::<i64>() as f64 / inside.len() as f64;
+                    let v = match (name, flags) {
+                        ("max_pool2d", _) => values().max().unwrap(),
+                        (_, 0) => mean().round() as i64,
+                        _ => (mean() + 0.5).floor() as i64,
+                    };
+                    expected.push(v.clamp(l.min, l.max));
                 }
+                reads.push(inside.iter().map(|(_, pixel)| *pixel).collect());
             }
-            assert_eq!(run(&b, &[(from, &x)], (to, expected.len())), expected, "{name} case {case}");
+            let units = units(kind, s.output[1] as usize, &reads, [cin, cin]);
+            let (got, on) = run(&b, &[(from, &x)], to, &units, false);
+            assert_eq!(got, expected, "{name} case {case}");
+            overlaps += on;
         }
     }
+    assert!(overlaps > 200, "{overlaps}");
 }
 
 #[test]
 fn add_is_the_page_s() {
     let r = &mut Random::new(5);
-    for case in 0..200 {
+    for case in 0..400 {
+        let (kind, subtract) = (TYPES[case % 2], case % 4 > 1);
         let len = r.range(1, 50) as usize;
-        let (x, y, n) = (int8s(r, len), int8s(r, len), Numbers { zero_in: 0, ..Numbers::random(r) });
-        let (zx, zy, single) = (r.range(-128, 127), r.range(-128, 127), case % 2 == 1);
+        let (x, y) = (values(r, kind, len), values(r, kind, len));
+        let l = Layer { zero_in: 0, ..Layer::random(r, kind, 1, 1) };
+        let up = if kind == Kind::I16 { 15 } else { 20 };
+        let (zx, zy) = if kind == Kind::I16 { (0, 0) } else { (r.range(-128, 127), r.range(-128, 127)) };
         let m: Vec<i64> = (0..3).map(|_| r.range(1 << 30, (1 << 31) - 1)).collect();
-        let s = [r.range(-6, 0), r.range(-6, 0), r.range(-24, -15)];
+        let s = [r.range(-6, 0), r.range(-6, 0), r.range(-4 - up, 5 - up)];
         let mut b = builder();
-        let (a, c, to) = (b.i8_slot(len), b.i8_slot(len), b.i8_slot(len));
+        let (a, c, to) = (b.plain_slot(kind, len), b.plain_slot(kind, len), b.plain_slot(kind, len));
         let [ma, mb, mo] = [m[0], m[1], m[2]].map(|m| m as u32);
         let (shifts, zeros) = (word([s[0], s[1], s[2], 0]), word([zx, zy, 0, 0]));
-        let mut the_op = op(code("add"), &[a, c, to, ma, mb, mo, shifts, zeros, n.word()]);
-        the_op.flags = u16::from(single);
+        let mut the_op = op(code("add"), &[a, c, to, ma, mb, mo, shifts, zeros, l.numbers()]);
+        the_op.flags = u16::from(l.single) | u16::from(subtract) << 2;
         b.run.push(the_op);
-        let scaled = |v: i8, z: i64, i: usize| requantize((i64::from(v) - z) << 20, m[i], s[i], single);
-        let sum = |x: &i8, y: &i8| scaled(*x, zx, 0) + scaled(*y, zy, 1);
-        let expected: Vec<i8> =
-            x.iter().zip(&y).map(|(x, y)| n.finish(requantize(sum(x, y), m[2], s[2], single))).collect();
-        assert_eq!(run(&b, &[(a, &x), (c, &y)], (to, len)), expected, "case {case}");
+        let scaled = |v: i64, z: i64, i: usize| requantize((v - z) << up, m[i], s[i], l.single);
+        let sum = |x: i64, y: i64| scaled(x, zx, 0) + scaled(y, zy, 1) * if subtract { -1 } else { 1 };
+        let result =
+            |(x, y): (&i64, &i64)| (requantize(sum(*x, *y), m[2], s[2], l.single) + l.zero_out).clamp(l.min, l.max);
+        let expected: Vec<i64> = x.iter().zip(&y).map(result).collect();
+        let reads: Vec<Vec<usize>> = (0..len).map(|i| vec![i]).collect();
+        let units = units(kind, 1, &reads, [1, 1]);
+        let (got, overlaps) = run(&b, &[(a, &x), (c, &y)], to, &units, true);
+        assert_eq!((got, overlaps), (expected, 4), "case {case}");
     }
 }
 
@@ -270,7 +401,7 @@ fn softmax_is_within_a_unit() {
     let r = &mut Random::new(6);
     for _ in 0..200 {
         let (rows, row) = (r.range(1, 3) as usize, r.range(1, 40) as usize);
-        let x = int8s(r, rows * row);
+        let x = values(r, Kind::I8, rows * row);
         let scale = 0.01 + 0.2 * r.unit().abs();
         // scale in Q5.26: multiplier * 2^(shift - 31)
         let real = scale * 2f64.powi(26);
@@ -280,12 +411,12 @@ fn softmax_is_within_a_unit() {
         let mut b = builder();
         let (from, to) = (b.i8_slot(x.len()), b.i8_slot(x.len()));
         b.run.push(op(code("softmax"), &[from, to, row as u32, multiplier, shift as u32, least as u32]));
-        let got = run(&b, &[(from, &x)], (to, x.len()));
+        let (got, _) = run(&b, &[(from, &x)], to, &units(Kind::I8, 1, &[vec![0]], [x.len(), x.len()]), false);
         for (x, got) in x.chunks(row).zip(got.chunks(row)) {
-            let sum: f64 = x.iter().map(|x| (f64::from(*x) * scale).exp()).sum();
+            let sum: f64 = x.iter().map(|x| (*x as f64 * scale).exp()).sum();
             for (x, got) in x.iter().zip(got) {
-                let exact = ((f64::from(*x) * scale).exp() / sum * 256.0 - 128.0).min(127.0);
-                assert!((f64::from(*got) - exact).abs() <= 1.0, "{got} {exact}");
+                let exact = ((*x as f64 * scale).exp() / sum * 256.0 - 128.0).min(127.0);
+                assert!((*got as f64 - exact).abs() <= 1.0, "{got} {exact}");
             }
         }
     }
@@ -318,11 +449,11 @@ fn a_program_without_tokens() {
     let limits = Limits { batch: 1, context: 1, threads: 1 };
     let mut arena = Arena::new(image.arena_bytes(limits).unwrap() as usize, || 0x5A);
     let mut session = Session::new(&image, arena.get(), limits).unwrap();
-    session.input(0).unwrap().copy_from_slice(&[-128, 3, 8, 127]);
+    session.input::<i8>(0).unwrap().copy_from_slice(&[-128, 3, 8, 127]);
     session.run().unwrap();
-    assert_eq!(session.output(0).unwrap(), [-9, 3, 8, 9]);
-    assert_eq!(session.input(1).err(), Some(Error::Port { index: 1 }));
-    assert_eq!(session.output(1).err(), Some(Error::Port { index: 1 }));
+    assert_eq!(session.output::<i8>(0).unwrap(), [-9, 3, 8, 9]);
+    assert_eq!(session.input::<i8>(1).err(), Some(Error::Port { index: 1 }));
+    assert_eq!(session.output::<i8>(1).err(), Some(Error::Port { index: 1 }));
     assert!(session.prefill(&[0]).is_err() && session.logits(0).is_err());
     let port = image.ports().inputs().next().unwrap();
     assert_eq!((port, port.elements()), (program().ports[0][0], Some(4)));
@@ -331,7 +462,7 @@ fn a_program_without_tokens() {
 #[test]
 fn wrong_ports_are_refused() {
     let good = program();
-    let logits_slot = |b: &mut Builder| b.i32_slot(Rows::One, 4, 0);
+    let int32_slot = |b: &mut Builder| b.i32_slot(Rows::One, 4, 0);
     let wrong: [fn(&mut Port); 7] = [
         |p| p.slot = 9,
         |p| p.dims[0] = 3,
@@ -347,7 +478,7 @@ fn wrong_ports_are_refused() {
         assert!(Image::open(&without_head(&b)).is_err());
     }
     let mut b = good.clone();
-    b.ports[0][0].slot = logits_slot(&mut b);
+    b.ports[0][0].slot = int32_slot(&mut b);
     assert!(Image::open(&without_head(&b)).is_err(), "an int32 slot");
     let mut sections = good.sections();
     sections.iter_mut().filter(|s| s.0 == section::IO).for_each(|s| s.1[0] = 2);
@@ -363,8 +494,18 @@ fn any_arguments_at_all() {
     let weights = b.tensor8(&[1; 16], &[4, 2, 2, 1]);
     let table = b.tensor32(&[i32::MIN; 12], &[4, 3]);
     let n = word([0, 0, -9, 9]);
+    let (x16, y16) = (b.plain_slot(Kind::I16, 16), b.plain_slot(Kind::I16, 16));
+    let table16 = b.tensor32(&[i32::MIN; 16], &[4, 4]);
+    let window = [0x4_0004, 0x2_0002, word([2, 2, 1, 1]), 0];
+    let [input, output, steps, pads] = window;
+    let n16 = 0x7FFF_8000;
     let good = [
-        op(code("conv2d"), &[x, y, weights, table, 0x4_0004, 0x2_0002, word([2, 2, 1, 1]), 0, n]),
+        op(code("conv2d"), &[x, y, weights, table, input, output, steps, pads, n]),
+        op(code("conv2d"), &[x16, y16, weights, table16, input, output, steps, pads, n16]),
+        op(code("transpose_conv2d"), &[x, y, weights, table, input, output, steps, pads, n]),
+        op(code("transpose_conv2d"), &[x16, y16, weights, table16, input, output, steps, pads, n16]),
+        op(code("add"), &[x16, y16, y16, 1 << 30, 1 << 30, 1 << 30, 0, 0, n16]),
+        op(code("max_pool2d"), &[x16, y16, 0x4_0004, 0x4_0004, word([1; 4]), 0, 0x1_0001, n16]),
         op(code("max_pool2d"), &[x, y, 0x4_0004, 0x4_0004, word([1; 4]), 0, 0x1_0001, n]),
         op(code("average_pool2d"), &[x, y, 0x4_0004, 0x4_0004, word([1; 4]), 0, 0x1_0001, n]),
         op(code("add"), &[x, y, z, 1 << 30, 1 << 30, 1 << 30, 0, 0, n]),
@@ -372,14 +513,19 @@ fn any_arguments_at_all() {
     ];
     let limits = limits(1, 1);
     let (mut opened, mut refused) = (0, 0);
-    for _ in 0..3000 {
+    for _ in 0..6000 {
         let mut the_op = good[r.range(0, good.len() as i64 - 1) as usize];
         for _ in 0..r.range(1, 2) {
             let words = [0, 1, 2, 3, 0xFFFF, 0x1_0001, u32::MAX, 1 << 31, r.next() as u32];
-            let at = r.range(0, 8) as usize;
+            let at = r.range(0, 9) as usize;
             the_op.args[at] = words[r.range(0, words.len() as i64 - 1) as usize];
         }
-        let b = Builder { run: vec![the_op], ..b.clone() };
+        the_op.flags = [0, 0, 1, 2, 3, 4, 6, 8][r.range(0, 7) as usize];
+        let mut b = Builder { run: vec![the_op], ..b.clone() };
+        // Wherever slots lie: numbers may be wrong, nothing else.
+        for slot in [x, y, z, x16, y16] {
+            b.slots[slot as usize].offset[0] = 16 * r.range(0, 6) as u64;
+        }
         let file = b.image();
         let Ok(image) = Image::open(&file) else {
             refused += 1;

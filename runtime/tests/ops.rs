@@ -9,7 +9,7 @@ use mote_runtime::image::program::Op;
 use mote_runtime::image::tensors::GROUP;
 use mote_runtime::view::Single;
 use proptest::prelude::*;
-use support::{Bench, Builder, Matrix, Random, code, limits, measured, op, real, rms_norm};
+use support::{Bench, Builder, Matrix, Random, code, layer_norm, limits, measured, op, real, rms_norm};
 
 /// A builder whose logits slot is there for form's sake.
 fn builder() -> Builder {
@@ -146,6 +146,80 @@ fn rms_norm_against_f64() {
     measured("rms_norm with gamma, relative beyond the roundings", worst_gamma, 2f64.powi(-16));
 }
 
+#[test]
+fn layer_norm_against_f64() {
+    let r = &mut Random::new(12);
+    let mut worst = 0f64;
+    for cols in [1usize, 8, 48, 64, 72, 576, 768, 4096] {
+        for (frac, out_frac) in [(16i16, 20i16), (12, 16), (20, 12), (0, 22)] {
+            for eps in [1e-5, 1.0 / 4096.0, 0.0] {
+                if eps * (cols as f64).powi(3) * 2f64.powi(2 * i32::from(frac)) >= 2f64.powi(63) {
+                    continue; // refused when the image is opened
+                }
+                let mut b = builder();
+                let (from, to) = (b.i32_slot(Rows::Batch, cols, frac), b.i32_slot(Rows::Batch, cols, out_frac));
+                let g: Vec<i16> = (0..cols).map(|_| r.range(-32768, 32767) as i16).collect();
+                let beta: Vec<i32> = (0..cols).map(|_| r.range(-1 << 12, 1 << 12) as i32).collect();
+                let gains = (b.vector16(&g, 13), b.vector32(&beta, i32::from(out_frac)));
+                let op = layer_norm(from, to, gains, eps, cols, frac);
+                b.body.push(op);
+                let mut bench = bench(&b, 1);
+                let mut rows = rows_to_normalise(r, cols);
+                // A small spread on a large mean: what a mean of few bits would lose.
+                rows.push((0..cols).map(|_| (1 << 30) + r.range(-50, 50) as i32).collect());
+                for x in rows {
+                    bench.row(from, 0).copy_from_slice(&x);
+                    bench.run(&op, 1);
+                    let mean = x.iter().map(|v| i64::from(*v)).sum::<i64>() as f64 / cols as f64;
+                    let centred: Vec<f64> = x.iter().map(|v| f64::from(*v) - mean).collect();
+                    let scale = 2f64.powi(-i32::from(frac));
+                    let variance = centred.iter().map(|c| (c * scale).powi(2)).sum::<f64>() / cols as f64;
+                    let stored = (eps * (cols as f64).powi(3) * 2f64.powi(2 * i32::from(frac))).round() as u64;
+                    let eps = stored as f64 / (cols as f64).powi(3) * 2f64.powi(-2 * i32::from(frac));
+                    let size = (variance + eps).sqrt().max(1e-300);
+                    let unit = 2f64.powi(-i32::from(out_frac));
+                    let largest = centred.iter().fold(0f64, |m, c| m.max(c.abs())) * scale / size;
+                    for (i, got) in bench.row(to, 0).iter().enumerate() {
+                        let factor = f64::from(g[i]) * 2f64.powi(-13);
+                        let exact = centred[i] * scale / size * factor + real(beta[i], out_frac);
+                        // Half a unit of the result; half a unit of Q22, and what fitting the row to 31 bits cost, before gamma.
+                        let half = 0.5 * unit + (2f64.powi(-23) + largest * 2f64.powi(-31)) * factor.abs();
+                        let error = ((real(*got, out_frac) - exact).abs() - half).max(0.0);
+                        worst = worst.max(error / (centred[i] * scale / size * factor).abs().max(1e-300));
+                    }
+                }
+            }
+        }
+    }
+    measured("layer_norm, relative beyond the roundings", worst, 2f64.powi(-16));
+}
+
+#[test]
+fn positions_are_added() {
+    let r = &mut Random::new(13);
+    let mut b = Builder { vocab: 5, max_context: 9, ..Builder::new() };
+    b.logits = b.i32_slot(Rows::One, 5, 0);
+    let m = Matrix::like_a_model(r, 9, 20, 8, 1.0);
+    let table = b.matrix(&m);
+    let out = b.i32_slot(Rows::Batch, 20, 16);
+    let op = Op { flags: mote_runtime::ops::embed::POSITIONS, ..op(code("embed"), &[out, table]) };
+    b.body.push(op);
+    let mut bench = bench(&b, 3);
+    for row in 0..3 {
+        bench.row(out, row).fill(1 << 16);
+    }
+    bench.row(out, 0)[0] = i32::MAX;
+    bench.run_with(&op, 6, &[], 3, &Single);
+    for (row, col) in (0..3).flat_map(|r| (1..20).map(move |c| (r, c))) {
+        let error = real(bench.row(out, row)[col], 16) - 1.0 - m.weight(6 + row, col);
+        assert!(error.abs() <= 2f64.powi(-17), "{row} {col} {error}");
+    }
+    assert!(bench.row(out, 0)[0] >= i32::MAX - (4 << 16));
+    b.max_context = 10;
+    let image = b.image();
+    assert!(mote_runtime::Image::open(&image).is_err(), "a position without a row");
+}
+
 /// Walsh-Hadamard of each block, in f64.
 fn hadamard(x: &[i32], block: usize) -> Vec<f64> {
     let mut out = Vec::new();
@@ -271,6 +345,37 @@ fn rope_against_f64() {
     measured("rope against position * theta up to 2^20", worst_theta, 2f64.powi(-28));
 }
 
+#[test]
+fn sinusoid_against_f64() {
+    let r = &mut Random::new(32);
+    let mut worst = 0f64;
+    for (cols, frac) in [(2usize, 16i16), (32, 20), (64, 28), (512, 8), (6, 0)] {
+        let half = cols / 2;
+        let frequency = |i: usize| 10000f64.powf(-(i as f64) / (half as f64 - 1.0).max(1.0));
+        let steps: Vec<u64> = (0..half).map(|i| (frequency(i) / TAU * 2f64.powi(64)) as u64).collect();
+        let mut b = builder();
+        let slot = b.i32_slot(Rows::Batch, cols, frac);
+        let table = b.vector64(&steps);
+        let op = op(code("sinusoid"), &[slot, table, 2]);
+        b.body.push(op);
+        let mut bench = bench(&b, 2);
+        for position in [0u32, 1, 63, 1023, 65_535] {
+            let x: Vec<i32> = (0..cols).map(|_| r.range(-1 << 20, 1 << 20) as i32).collect();
+            (0..2).for_each(|row| bench.row(slot, row).copy_from_slice(&x));
+            bench.run_with(&op, position, &[], 2, &Single);
+            for row in 0..2 {
+                for (i, got) in bench.row(slot, row).iter().enumerate() {
+                    let angle = f64::from(position + row as u32 + 2) * frequency(i % half);
+                    let exact = if i < half { angle.sin() } else { angle.cos() };
+                    let error = (real(*got - x[i], frac) - exact).abs() - 0.5 * 2f64.powi(-i32::from(frac));
+                    worst = worst.max(error);
+                }
+            }
+        }
+    }
+    measured("sinusoid, beyond half a unit", worst, 2f64.powi(-28));
+}
+
 /// Error of one product beyond half a unit of the result and half a unit of the gate times up, in multiples of
 /// |x up| (2^-17 sigmoid(x) + 2^-29): the exponent is rounded to Q16, the exponential to Q30.
 fn glu_error(bench: &mut Bench, op: &Op, slots: [u32; 3], fracs: [i16; 3], g: i32, u: i32) -> f64 {
@@ -313,6 +418,61 @@ fn glu_against_f64() {
         }
     }
     measured("glu, beyond the roundings, of the bound", worst, 0.75);
+}
+
+/// Phi(x) by its series or, far out, its continued fraction: 15 digits.
+fn phi(x: f64) -> f64 {
+    let density = (-x * x / 2.0).exp() / TAU.sqrt();
+    let a = x.abs();
+    let below = if a < 4.0 {
+        let (mut term, mut sum, mut k) = (a, a, 1.0);
+        while term > 1e-18 {
+            k += 2.0;
+            term *= a * a / k;
+            sum += term;
+        }
+        0.5 - density * sum
+    } else {
+        density / (1..60).rev().fold(a, |f, k| a + f64::from(k) / f)
+    };
+    if x < 0.0 { below } else { 1.0 - below }
+}
+
+#[test]
+fn activations_against_f64() {
+    let r = &mut Random::new(42);
+    let tanh = |x: f64| 0.5 * x * (1.0 + (0.797_884_560_802_865_4 * (x + 0.044_715 * x.powi(3))).tanh());
+    let relu = |x: f64| x.max(0.0);
+    let erf = |x: f64| x * phi(x);
+    let exact: [&dyn Fn(f64) -> f64; 3] = [&relu, &tanh, &erf];
+    let bounds = [("relu", 1e-12), ("gelu, tanh", 2f64.powi(-17)), ("gelu, erf", 2f64.powi(-18))];
+    for (function, (exact, (name, bound))) in (0..).zip(exact.into_iter().zip(bounds)) {
+        let mut worst = 0f64;
+        for fracs in [[20i16, 20], [16, 12], [12, 16], [24, 24], [28, 20], [0, 0], [0, 8]] {
+            let mut b = builder();
+            let x = b.i32_slot(Rows::Batch, 1, fracs[0]);
+            let out = b.again(x, fracs[1]);
+            let op = op(code("activation"), &[x, out, function]);
+            b.body.push(op);
+            let mut bench = bench(&b, 1);
+            let near = |r: &mut Random| (r.unit() * 10.0 * 2f64.powi(i32::from(fracs[0]))) as i32;
+            let mut values: Vec<i32> = (0..4_000).map(|_| near(r)).collect();
+            values.extend((0..500).map(|_| (r.next() as i32) >> r.range(0, 31)));
+            values.extend([i32::MIN, i32::MIN + 1, -1, 0, 1, i32::MAX]);
+            for v in values {
+                bench.row(x, 0)[0] = v;
+                bench.run(&op, 1);
+                let (got, value) = (real(bench.row(out, 0)[0], fracs[1]), real(v, fracs[0]));
+                let units = 0.5 * (2f64.powi(-i32::from(fracs[0])) + 2f64.powi(-i32::from(fracs[1])));
+                if exact(value).abs() < 2f64.powi(31 - i32::from(fracs[1])) * 0.999 {
+                    // What the share itself is wrong by.
+                    let error = ((got - exact(value)).abs() - units).max(0.0);
+                    worst = worst.max(error / value.abs().max(1e-300));
+                }
+            }
+        }
+        measured(&format!("{name}, beyond the roundings, of |x|"), worst, bound);
+    }
 }
 
 proptest! {

@@ -10,7 +10,7 @@ use mote_runtime::image::Dtype;
 use mote_runtime::image::plan::{Kind, Rows, Slot};
 use mote_runtime::image::program::{NONE, Op};
 use mote_runtime::{Image, Limits, Session, ops};
-use support::{Arena, Builder, Matrix, Random, code, small_model};
+use support::{Arena, Builder, Matrix, Random, code, small_gpt, small_model, small_translator};
 
 type Row = Vec<i128>;
 
@@ -80,9 +80,10 @@ fn matmul(m: &Matrix, x: &Q8, frac: i128, row: usize, bias: i128, old: i128) -> 
     sat(sat(r(acc * unit, i128::from(m.exponent) + x.exp - frac - excess)) + bias + old)
 }
 
-fn embed(m: &Matrix, token: usize, frac: i128) -> Row {
-    let value = |c: usize| i128::from(m.level(token, c) * m.scale(token, c) * i64::from(m.mults[token]));
-    (0..m.cols).map(|c| sat(r(value(c), i128::from(m.exponent) - frac))).collect()
+fn embed(m: &Matrix, row: usize, (mant, exp): (i128, i128), frac: i128) -> Row {
+    let (mant, exp) = if mant == 0 { (1, 0) } else { (mant, exp) };
+    let value = |c: usize| i128::from(m.level(row, c) * m.scale(row, c) * i64::from(m.mults[row])) * mant;
+    (0..m.cols).map(|c| sat(r(value(c), i128::from(m.exponent) + exp - frac))).collect()
 }
 
 // 7. RMS norm.
@@ -110,6 +111,26 @@ fn rms_norm(x: &[i128], norm: &Norm, out_frac: i128) -> Row {
             x.iter().zip(gamma).map(|(v, g)| sat(r(sat(n(v)) * g, 22 + exponent - out_frac))).collect()
         }
     }
+}
+
+// 7.1 Layer norm.
+
+fn layer_norm(x: &[i128], gamma: (&[i128], i128), beta: &[i128], eps: i128, root: (i128, i128), frac: i128) -> Row {
+    let (n, sum) = (x.len() as i128, x.iter().sum::<i128>());
+    let lost = (bits(x.iter().map(|v| (n * v - sum).abs()).max().unwrap()) - 31).max(0);
+    let e: Row = x.iter().map(|v| sat(r(n * v - sum, lost))).collect();
+    let drop = (bits(peak(&e)) - 23).max(0);
+    let squares: i128 = e.iter().map(|v| r(*v, drop).pow(2)).sum();
+    let s = (squares + (eps >> (2 * lost) >> (2 * drop))).min((1 << 64) - 1);
+    let (unit, shift) = match s {
+        0 => (0, 0),
+        _ => {
+            let (reciprocal, h) = rsqrt(s);
+            (r(reciprocal * root.0, 16), h + drop + root.1 - 8)
+        }
+    };
+    let scaled = |i: usize| r(sat(r(e[i] * unit, shift)) * gamma.0[i], 22 + gamma.1 - frac);
+    (0..x.len()).map(|i| sat(scaled(i) + beta[i])).collect()
 }
 
 // 8. RoPE.
@@ -160,6 +181,32 @@ fn glu(g: i128, u: i128, gate_frac: i128, up_frac: i128, out_frac: i128) -> i128
     let inverse = recip((1 << 30) + e);
     let sigmoid = if g >= 0 { inverse } else { (e * inverse) >> 30 };
     sat(r(sat(r(g * sigmoid, 31)) * u, gate_frac + up_frac - out_frac))
+}
+
+// 10.1 Activation.
+
+fn activation(x: i128, frac: i128, function: u32, out_frac: i128) -> i128 {
+    let a = r(x.abs(), frac - 26).min(8 << 26);
+    let square = (a * a) >> 26;
+    let tail = match function {
+        1 => {
+            let cubic = (1 << 30) + ((square * 48_012_366) >> 26);
+            let e = exp2(r(((a * cubic) >> 30) * 2_471_977_230, 40));
+            (e * recip((1 << 30) + e)) >> 30
+        }
+        _ => {
+            let d = (1 << 30) + ((a * 248_723_596) >> 26);
+            let t = if d > 1 << 31 { recip(d >> 1) >> 1 } else { recip(d) };
+            let b = [569_837_700, -780_155_054, 763_115_692, -152_738_022, 136_810_595];
+            let p = b.iter().fold(0, |p, b| ((p * t) >> 31) + b);
+            (((p * t) >> 31).max(0) * exp2(r(square * 774_541_002, 40))) >> 29
+        }
+    };
+    let y = match function {
+        0 => x.max(0),
+        _ => sat(r(x * if x < 0 { tail } else { (1 << 31) - tail }, 31)),
+    };
+    sat(r(y, frac - out_frac))
 }
 
 // 12. Functions.
@@ -226,6 +273,8 @@ struct Interpreter {
     rows: HashMap<[u64; 4], Row>,
     q8: HashMap<u32, Q8>,
     caches: HashMap<u32, Cache>,
+    /// Rows by slot and position.
+    kept: HashMap<(u32, u64), Row>,
 }
 
 impl Interpreter {
@@ -244,7 +293,14 @@ impl Interpreter {
         let name = ops::find(op.code).unwrap().name;
         match name {
             "embed" => {
-                self.rows.insert(slot(0).offset, embed(&matrix(1), token, frac(0)));
+                let factor = (i128::from(a[2]), i128::from(a[3] as i32));
+                let by_position = op.flags & ops::embed::POSITIONS != 0;
+                let index = if by_position { position as usize } else { token };
+                let mut out = embed(&matrix(1), index, factor, frac(0));
+                if by_position {
+                    out.iter_mut().zip(row(0)).for_each(|(new, old)| *new = sat(*new + old));
+                }
+                self.rows.insert(slot(0).offset, out);
             }
             "select_row" => {
                 self.rows.insert(slot(1).offset, row(0));
@@ -260,6 +316,38 @@ impl Interpreter {
                 let parts = row(0);
                 let out = parts.chunks(a[7] as usize).flat_map(|x| rms_norm(x, &norm, frac(1))).collect();
                 self.rows.insert(slot(1).offset, out);
+            }
+            "layer_norm" => {
+                let (desc, bytes) = &b.tensors[a[2] as usize];
+                let gamma: Row = bytes.as_chunks::<2>().0.iter().map(|v| i16::from_le_bytes(*v).into()).collect();
+                let bytes = &b.tensors[a[3] as usize].1;
+                let beta: Row = bytes.as_chunks::<4>().0.iter().map(|v| i32::from_le_bytes(*v).into()).collect();
+                let eps = i128::from(a[4]) + (i128::from(a[5]) << 32);
+                let root = (i128::from(a[6]), i128::from(a[7]));
+                let out = layer_norm(&row(0), (&gamma, desc.exponent.into()), &beta, eps, root, frac(1));
+                self.rows.insert(slot(1).offset, out);
+            }
+            "activation" => {
+                let out = row(0).iter().map(|x| activation(*x, frac(0), a[2], frac(1))).collect();
+                self.rows.insert(slot(1).offset, out);
+            }
+            "sinusoid" => {
+                let bytes = b.tensors[a[1] as usize].1.as_chunks::<8>().0;
+                let steps: Vec<u64> = bytes.iter().map(|s| u64::from_le_bytes(*s)).collect();
+                let mut x = row(0);
+                let half = x.len() / 2;
+                for (i, step) in steps.iter().enumerate() {
+                    let (cos, sin) = cos_sin(step.wrapping_mul(position + u64::from(a[2])));
+                    x[i] = sat(x[i] + sat(r(sin, 30 - frac(0))));
+                    x[half + i] = sat(x[half + i] + sat(r(cos, 30 - frac(0))));
+                }
+                self.rows.insert(slot(0).offset, x);
+            }
+            "kept_rows" if op.flags & ops::kept_rows::KEEP != 0 => {
+                self.kept.insert((a[1], position), row(0));
+            }
+            "kept_rows" => {
+                self.rows.insert(slot(0).offset, self.kept[&(a[1], position)].clone());
             }
             "quantize" => {
                 let q = quantize(&row(0), frac(0), i128::from(a[2]));
@@ -285,7 +373,10 @@ impl Interpreter {
             "cache" => {
                 let (k, v) = (row(0), row(1));
                 let Slot { heads, head_dim, .. } = slot(2);
-                let cache = self.caches.entry(a[2]).or_insert_with(|| vec![Vec::new(); heads as usize]);
+                let cache = self.caches.entry(a[2]).or_default();
+                if position == 0 {
+                    *cache = vec![Vec::new(); heads as usize];
+                }
                 for (head, k, v) in cache
                     .iter_mut()
                     .zip(k.chunks(head_dim as usize).zip(v.chunks(head_dim as usize)))
@@ -302,6 +393,7 @@ impl Interpreter {
                 for (h, q) in q.chunks(head_dim).enumerate() {
                     let all = &cache[h / (heads / cache.len())];
                     let window = if a[7] == 0 { usize::MAX } else { a[7] as usize };
+                    // A source is encoded as a whole before anything looks at all of it: its positions are those of the cache.
                     let (k, v): (Vec<Q8>, Vec<Q8>) = all[all.len().saturating_sub(window)..].iter().cloned().unzip();
                     out.extend(attention(&quantize(q, frac(0), 0), unit, &k, &v, frac(3)));
                 }
@@ -337,6 +429,55 @@ fn compare(b: &Builder, tokens: &[u32], why: &str) -> usize {
     different
 }
 
+/// A source through the stages of the encoder, then a target: the same logits, whatever the batches and threads.
+#[test]
+fn an_encoder_decoder_has_the_logits_of_the_page() {
+    for seed in 1..=6u64 {
+        let b = small_translator(seed);
+        let random = &mut Random::new(seed + 100);
+        let source: Vec<u32> = (0..3 * seed + 1).map(|_| random.range(0, 28) as u32).collect();
+        let target = tokens(seed, 17);
+        let mut page = Interpreter::default();
+        for stage in &b.encode {
+            (0..).zip(&source).for_each(|(position, token)| page.run(&b, stage, *token as usize, position));
+        }
+        let expected: Vec<Row> = (0..)
+            .zip(&target)
+            .map(|(position, token)| {
+                page.run(&b, &b.body, *token as usize, position);
+                page.run(&b, &b.head, *token as usize, position);
+                page.rows[&b.slots[b.logits as usize].offset].clone()
+            })
+            .collect();
+        let file = b.image();
+        let image = Image::open(&file).unwrap();
+        for (batch, context) in [(1, 20), (3, 21), (32, 64)] {
+            let limits = Limits { batch, context, threads: 2 };
+            let mut arena = Arena::new(image.arena_bytes(limits).unwrap() as usize, || 0xA5);
+            let mut session = Session::with_pool(&image, arena.get(), limits, &support::Parts(2)).unwrap();
+            assert_eq!(session.prefill(&target), Err(mote_runtime::Error::NoSource));
+            // Another source first, and the target twice: nothing of them is left.
+            for source in [&[5, 6, 7][..], &source] {
+                session.encode(source).unwrap();
+                session.prefill(&target).unwrap();
+            }
+            session.rewind(0);
+            for (part, expected) in target.chunks(5).zip(expected.chunks(5)) {
+                for (token, expected) in part.iter().zip(expected) {
+                    session.prefill(&[*token]).unwrap();
+                    let got: Row = session.last_logits().unwrap().iter().map(|v| i128::from(*v)).collect();
+                    assert_eq!(got, *expected, "seed {seed}, batch {batch}");
+                }
+            }
+            assert_eq!(session.encode(&[29]), Err(mote_runtime::Error::Token { id: 29, vocab: 29 }));
+            assert_eq!(session.encode(&[]), Err(mote_runtime::Error::NoSource));
+            let longer = vec![1; context as usize + 1];
+            assert_eq!(session.encode(&longer), Err(mote_runtime::Error::ContextFull { used: 0, context }));
+        }
+        assert!(expected.iter().flatten().collect::<std::collections::HashSet<_>>().len() > 300);
+    }
+}
+
 fn tokens(seed: u64, n: usize) -> Vec<u32> {
     let r = &mut Random::new(seed);
     (0..n).map(|_| r.range(0, 36) as u32).collect()
@@ -346,6 +487,7 @@ fn tokens(seed: u64, n: usize) -> Vec<u32> {
 fn a_model_has_the_logits_of_the_page() {
     for seed in 1..=6 {
         assert!(compare(&small_model(seed), &tokens(seed, 24), "") > 30);
+        assert!(compare(&small_gpt(seed), &tokens(seed, 24), "GPT") > 30);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Opens images of 1 MB and 1 GB of weights: the time it takes and the memory that is resident afterwards.
 
 use mote_host::Model;
-use mote_quantize::import::{LlmConfig, RopeScaling};
-use mote_quantize::lower::{Lowered, Ranges, Source, llama};
+use mote_quantize::import::LlmConfig;
+use mote_quantize::lower::{Lowered, Ranges, Source, language_model};
 use mote_quantize::quantize::{plan_bytes, program_bytes};
 use mote_quantize::write::Weights;
 use mote_runtime::image::{Dtype, TensorDesc, section};
@@ -21,27 +21,26 @@ fn config(dim: usize, layers: usize) -> LlmConfig {
         head_dim: 64,
         max_context: 1024,
         rope_theta: 10000.0,
-        rope_scaling: RopeScaling::None,
         norm_eps: 1e-5,
         tied: true,
-        qkv_bias: false,
-        qk_norm: false,
-        sliding_window: None,
+        ..LlmConfig::default()
     }
 }
 
 /// Writes an image of this shape whose weights are all zero.
 fn write(config: &LlmConfig, path: &Path) {
-    let lowered: Lowered = llama(config, &Ranges::default(), config.max_context);
+    let lowered: Lowered = language_model(config, &Ranges::default()).finish(config.max_context);
     let mut weights = Weights::begin(path).unwrap();
     let mut table = Vec::new();
     for source in &lowered.tensors {
-        let (dtype, dims) = match source {
-            Source::Coded(role) => (Dtype::N4, role.shape(config)),
-            Source::Gain(role) => (Dtype::I16, role.shape(config)),
-            Source::Bias(role, _) => (Dtype::I32, role.shape(config)),
-            Source::RopeSteps => (Dtype::U64, vec![config.head_dim / 2]),
+        let dtype = match source {
+            Source::Coded(..) => Dtype::N4,
+            Source::Positions(_) => Dtype::N8,
+            Source::Gain(_) => Dtype::I16,
+            Source::Bias(..) => Dtype::I32,
+            Source::RopeSteps | Source::SinusoidSteps => Dtype::U64,
         };
+        let dims = source.weight().map_or(vec![config.head_dim / 2], |weight| weight.shape.clone());
         let mut shape = [1u32; 4];
         shape.iter_mut().zip(&dims).for_each(|(to, from)| *to = *from as u32);
         let bytes = TensorDesc::data_bytes(dtype, shape).unwrap();

@@ -27,7 +27,7 @@ pub fn main(args: &[String]) -> Result<()> {
         "--no-deps",
     ]))?;
     // Each set of ops by itself, as firmware has it.
-    for features in ["", "decoder", "convnet"] {
+    for features in ["", "decoder", "convnet", "coded"] {
         let mut alone = cargo();
         alone.current_dir(&root).args(["clippy", "--quiet", "--package", "mote-runtime", "--no-default-features"]);
         run(alone.args(["--features", features, "--", "-D", "warnings"]))?;
@@ -41,8 +41,10 @@ pub fn main(args: &[String]) -> Result<()> {
     doc.current_dir(root.join("boards")).env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--quiet", "--no-deps"]);
     run(doc.args(["--package", "mote-board-support", "--target-dir"]).arg(table::target_dir(&root)))?;
     for board in table::table(&root)? {
-        let mut clippy = table::cargo(&root, &board, "clippy", Firmware::default())?;
-        run(clippy.args(["--quiet", "--", "-D", "warnings"]))?;
+        for (feature, _) in table::FEATURES {
+            let firmware = Firmware { feature: Some(feature), ..Firmware::default() };
+            run(table::cargo(&root, &board, "clippy", firmware)?.args(["--quiet", "--", "-D", "warnings"]))?;
+        }
     }
     test::main(args)
 }

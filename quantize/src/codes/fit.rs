@@ -47,19 +47,24 @@ pub(super) fn row_scales(row: &[f32], weight: &[f32], book: &Codebook) -> Vec<f3
     row.chunks_exact(GROUP).zip(weight.chunks_exact(GROUP)).map(|(v, w)| best_scale(v, w, book)).collect()
 }
 
+/// The integer scale in units of `unit` of least error near `scale`; 0 for a group of zeros.
+pub(super) fn integer_scale(values: &[f32], weight: &[f32], book: &Codebook, scale: f32, unit: f32) -> u8 {
+    let near = (scale / unit).round().clamp(0.0, 255.0) as i32;
+    let best = (near - 2..=near + 2)
+        .filter(|s| (1..=255).contains(s))
+        .map(|s| (error_at(values, weight, book, s as f32 * unit).0, s))
+        .min_by(|a, b| a.0.total_cmp(&b.0))
+        .map_or(0, |(_, s)| s);
+    if scale > 0.0 { best as u8 } else { 0 }
+}
+
 /// Codes a padded row with integer scales in units of `unit`.
 pub(super) fn code_row(row: &[f32], weight: &[f32], book: &Codebook, scales: &[f32], mult: u16, unit: f32) -> Row {
     let mut out = Row { mult, scales: Vec::new(), codes: Vec::new(), error: 0.0, bound: 0 };
     for ((values, weight), scale) in row.chunks_exact(GROUP).zip(weight.chunks_exact(GROUP)).zip(scales) {
-        let near = (scale / unit).round().clamp(0.0, 255.0) as i32;
-        let integer = (near - 2..=near + 2)
-            .filter(|s| (1..=255).contains(s))
-            .map(|s| (error_at(values, weight, book, s as f32 * unit).0, s))
-            .min_by(|a, b| a.0.total_cmp(&b.0))
-            .map_or(0, |(_, s)| s);
-        let integer = if *scale > 0.0 { integer } else { 0 };
-        out.scales.push(integer as u8);
-        let step = integer as f32 * unit;
+        let integer = integer_scale(values, weight, book, *scale, unit);
+        out.scales.push(integer);
+        let step = f32::from(integer) * unit;
         let mut sum = 0u64;
         for (v, w) in values.iter().zip(weight) {
             let (code, level) = book.nearest(if step > 0.0 { v / step } else { 0.0 });
@@ -70,7 +75,7 @@ pub(super) fn code_row(row: &[f32], weight: &[f32], book: &Codebook, scales: &[f
                 sum += level.abs() as u64;
             }
         }
-        out.bound += 127 * integer as u64 * sum;
+        out.bound += 127 * u64::from(integer) * sum;
     }
     out
 }

@@ -10,6 +10,7 @@
 //!    anew and keeping the one with least error (ikawrakow/ik_llama.cpp#624).
 
 mod book;
+mod feedback;
 mod fit;
 
 pub use book::Codebook;
@@ -37,7 +38,7 @@ impl Coding {
 }
 
 /// A coded matrix, in the streams of the image.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CodedMatrix {
     /// 4 or 8.
     pub bits: u8,
@@ -56,7 +57,7 @@ pub struct CodedMatrix {
 }
 
 /// What coding a matrix lost, and the proof that its sums fit.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Stats {
     /// ||W - W'|| / ||W||.
     pub relative_error: f64,
@@ -96,46 +97,88 @@ pub fn code_matrix(
     coding: Coding,
     importance: Option<&[f32]>,
 ) -> CodedMatrix {
-    assert_eq!(weights.len(), rows * cols, "weights must be rows x cols");
-    let groups = cols.div_ceil(GROUP);
-    let mut column_weight = vec![0f32; groups * GROUP];
-    match importance {
-        Some(importance) => column_weight[..cols].copy_from_slice(importance),
-        None => column_weight[..cols].fill(1.0),
+    let draft = Draft::new(weights, rows, cols, coding, importance);
+    draft.finish(coding, |row, mult, unit| {
+        fit::code_row(&draft.padded(row), &draft.column_weight, &draft.book, &draft.scales[row], mult, unit)
+    })
+}
+
+/// As [`code_matrix`], with codes chosen for what a row gives and not weight by weight: `hessian` `[cols, cols]` is the mean of
+/// x x^T over the inputs x that the matrix meets, symmetric and positive definite. See `feedback.rs`.
+///
+/// # Panics
+/// As [`code_matrix`].
+#[must_use]
+pub fn code_matrix_for(weights: &[f32], rows: usize, cols: usize, coding: Coding, hessian: &[f64]) -> CodedMatrix {
+    assert_eq!(hessian.len(), cols * cols, "a hessian must be cols x cols");
+    let importance: Vec<f32> = (0..cols).map(|c| hessian[c * cols + c] as f32).collect();
+    let draft = Draft::new(weights, rows, cols, coding, Some(&importance));
+    let feedback = feedback::Feedback::new(hessian, cols);
+    draft.finish(coding, |row, mult, unit| {
+        feedback.code_row(&draft.padded(row), &draft.column_weight, &draft.book, &draft.scales[row], mult, unit)
+    })
+}
+
+/// A matrix with its levels and the best scale of each group, in floats.
+struct Draft<'w> {
+    weights: &'w [f32],
+    rows: usize,
+    cols: usize,
+    /// Importance of each padded column; 0 for padding.
+    column_weight: Vec<f32>,
+    book: Codebook,
+    scales: Vec<Vec<f32>>,
+}
+
+impl<'w> Draft<'w> {
+    fn new(weights: &'w [f32], rows: usize, cols: usize, coding: Coding, importance: Option<&[f32]>) -> Self {
+        assert_eq!(weights.len(), rows * cols, "weights must be rows x cols");
+        let mut column_weight = vec![0f32; cols.next_multiple_of(GROUP)];
+        match importance {
+            Some(importance) => column_weight[..cols].copy_from_slice(importance),
+            None => column_weight[..cols].fill(1.0),
+        }
+        let mut draft = Self { weights, rows, cols, column_weight, book: Codebook::n8(), scales: Vec::new() };
+        draft.book = match coding {
+            Coding::N8 => Codebook::n8(),
+            Coding::N4Uniform => Codebook::n4((-8..8).map(|l| l as i8)),
+            Coding::N4Learned => book::learn(rows, &|row| draft.padded(row), &draft.column_weight),
+        };
+        let scales = |row| fit::row_scales(&draft.padded(row), &draft.column_weight, &draft.book);
+        draft.scales = (0..rows).into_par_iter().map(scales).collect();
+        draft
     }
-    let padded_row = |row: usize| {
-        let mut padded = vec![0f32; groups * GROUP];
-        padded[..cols].copy_from_slice(&weights[row * cols..][..cols]);
+
+    /// A row, with zeros up to whole groups.
+    fn padded(&self, row: usize) -> Vec<f32> {
+        let mut padded = vec![0f32; self.column_weight.len()];
+        padded[..self.cols].copy_from_slice(&self.weights[row * self.cols..][..self.cols]);
         padded
-    };
-    let book = match coding {
-        Coding::N8 => Codebook::n8(),
-        Coding::N4Uniform => Codebook::n4((-8..8).map(|l| l as i8)),
-        Coding::N4Learned => book::learn(rows, &padded_row, &column_weight),
-    };
-    // The best scale of each group, in floats; the row's multiplier makes its largest group 255.
-    let scales: Vec<Vec<f32>> =
-        (0..rows).into_par_iter().map(|row| fit::row_scales(&padded_row(row), &column_weight, &book)).collect();
-    let unit = |scales: &[f32]| scales.iter().copied().fold(0f32, f32::max) / 255.0;
-    let largest = scales.iter().map(|s| unit(s)).fold(0f32, f32::max);
-    let exponent = multiplier_exponent(largest);
-    let coded: Vec<Row> = (0..rows)
-        .into_par_iter()
-        .map(|row| {
-            let mult = (f64::from(unit(&scales[row])) * 2f64.powi(exponent)).ceil().clamp(1.0, 65535.0) as u16;
-            let unit = (f64::from(mult) * 2f64.powi(-exponent)) as f32;
-            fit::code_row(&padded_row(row), &column_weight, &book, &scales[row], mult, unit)
-        })
-        .collect();
-    let total: f64 = weights.iter().map(|w| f64::from(*w).powi(2)).sum();
-    let error: f64 = coded.iter().map(|r| r.error).sum();
-    let bytes = pack(&coded, groups, coding.bits());
-    let stats = Stats {
-        relative_error: if total > 0.0 { (error / total).sqrt() } else { 0.0 },
-        row_bound: coded.iter().map(|r| r.bound).max().unwrap_or(0),
-        bits_per_weight: bytes.len() as f64 * 8.0 / (rows * cols) as f64,
-    };
-    CodedMatrix { bits: coding.bits(), rows, cols, codebook: book.codebook(), exponent, bytes, stats }
+    }
+
+    /// Codes each row with its multiplier, which makes its largest group's scale 255, and packs them.
+    fn finish(&self, coding: Coding, code_row: impl Fn(usize, u16, f32) -> Row + Sync) -> CodedMatrix {
+        let (rows, cols) = (self.rows, self.cols);
+        let unit = |scales: &[f32]| scales.iter().copied().fold(0f32, f32::max) / 255.0;
+        let largest = self.scales.iter().map(|s| unit(s)).fold(0f32, f32::max);
+        let exponent = multiplier_exponent(largest);
+        let coded: Vec<Row> = (0..rows)
+            .into_par_iter()
+            .map(|row| {
+                let mult = (f64::from(unit(&self.scales[row])) * 2f64.powi(exponent)).ceil().clamp(1.0, 65535.0) as u16;
+                code_row(row, mult, (f64::from(mult) * 2f64.powi(-exponent)) as f32)
+            })
+            .collect();
+        let total: f64 = self.weights.iter().map(|w| f64::from(*w).powi(2)).sum();
+        let error: f64 = coded.iter().map(|r| r.error).sum();
+        let bytes = pack(&coded, cols.div_ceil(GROUP), coding.bits());
+        let stats = Stats {
+            relative_error: if total > 0.0 { (error / total).sqrt() } else { 0.0 },
+            row_bound: coded.iter().map(|r| r.bound).max().unwrap_or(0),
+            bits_per_weight: bytes.len() as f64 * 8.0 / (rows * cols) as f64,
+        };
+        CodedMatrix { bits: coding.bits(), rows, cols, codebook: self.book.codebook(), exponent, bytes, stats }
+    }
 }
 
 /// The exponent that puts `largest` just under 2^16.

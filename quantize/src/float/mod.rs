@@ -3,5 +3,5 @@
 pub mod metrics;
 mod model;
 
-pub use model::{FloatError, FloatLayer, FloatModel, FloatSession, LayerActivations, Result};
-pub(crate) use model::{embed, embedding, final_norm};
+pub use model::{FloatError, FloatModel, FloatSession, Result};
+pub(crate) use model::{Stream, operands, slots, step};

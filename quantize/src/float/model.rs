@@ -1,10 +1,16 @@
-//! A Llama in floats, on candle.
+//! Language models in floats, on candle: the program that the device runs, step by step, with the model's own weights.
 //!
-//! [`FloatLayer`] is one layer and hands out every activation on the way (the quantizer calibrates with them, one layer
-//! in memory at a time); [`FloatModel`] holds all layers, [`FloatSession`] adds a cache.
+//! [`step`] computes one op for one text and tells which slot it filled; the quantizer calibrates with it, one op's weights in
+//! memory at a time. [`FloatModel`] holds all weights, [`FloatSession`] a growing context. That these programs are the models
+//! is shown by comparing with transformers (`tests/conformance/float.rs`).
 
-use crate::import::{self, LlmConfig, Model, Role};
-use candle_core::{D, DType, Device, Tensor};
+use crate::import::{self, LlmConfig, Model};
+use crate::lower::{Ranges, Steps, language_model};
+use candle_core::{D, Device, Tensor};
+use mote_runtime::image::Op;
+use mote_runtime::image::program::{NONE, entry};
+use mote_runtime::ops;
+use std::collections::HashMap;
 
 /// Errors of the tensor library, and of importers underneath.
 #[derive(Debug, thiserror::Error)]
@@ -24,57 +30,193 @@ pub enum FloatError {
         /// Ids are below this.
         vocab: usize,
     },
+    /// The model has an encoder and got no source, or the other way round.
+    #[error("{0}")]
+    Source(&'static str),
+    /// More tokens than the model has positions.
+    #[error("{found} positions are needed, the model has {longest}")]
+    Positions {
+        /// Needed.
+        found: usize,
+        /// There are.
+        longest: usize,
+    },
 }
 
 /// Shorthand for the float side.
 pub type Result<T> = std::result::Result<T, FloatError>;
 
-/// One layer's weights, transposed for `x.matmul(w)`.
-pub struct FloatLayer {
-    attn_norm: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    o: Tensor,
-    biases: Option<[Tensor; 3]>,
-    head_norms: Option<[Tensor; 2]>,
-    ffn_norm: Tensor,
-    gate: Tensor,
-    up: Tensor,
-    down: Tensor,
+/// A text on its way through a program.
+#[derive(Default)]
+pub(crate) struct Stream {
+    /// Tokens of this step.
+    pub tokens: Vec<u32>,
+    /// Position of the first of them.
+    pub position: usize,
+    /// Contents of slots, a row a token.
+    values: HashMap<u32, Tensor>,
+    /// Keys and values `[kv_heads, positions, head_dim]` of caches.
+    caches: HashMap<u32, (Tensor, Tensor)>,
 }
 
-/// What went through a layer: inputs of each matrix and results that need a fixed-point range. Rows are tokens.
-pub struct LayerActivations {
-    /// Input of q, k and v.
-    pub attn_in: Tensor,
-    /// Queries, keys (before norm and rotation) and values.
-    pub qkv: [Tensor; 3],
-    /// Queries and keys after their norm, if they have one.
-    pub qk_normed: Option<[Tensor; 2]>,
-    /// Input of o.
-    pub attn_out: Tensor,
-    /// Residual after attention.
-    pub middle: Tensor,
-    /// Input of gate and up.
-    pub ffn_in: Tensor,
-    /// Gate before its activation.
-    pub gate: Tensor,
-    /// Up.
-    pub up: Tensor,
-    /// Input of down.
-    pub down_in: Tensor,
+impl Stream {
+    /// A text at its beginning.
+    pub(crate) fn new(tokens: &[u32]) -> Self {
+        Self { tokens: tokens.to_vec(), ..Self::default() }
+    }
+
+    /// What a slot holds.
+    pub(crate) fn value(&self, slot: u32) -> Result<&Tensor> {
+        let empty = || candle_core::Error::Msg(format!("the program reads slot {slot}, which it has not written"));
+        Ok(self.values.get(&slot).ok_or_else(empty)?)
+    }
+
+    fn has_caches(&self) -> bool {
+        !self.caches.is_empty()
+    }
+
+    /// Forgets a slot.
+    pub(crate) fn drop(&mut self, slot: u32) {
+        self.values.remove(&slot);
+        self.caches.remove(&slot);
+    }
+
+    fn cache(&self, slot: u32) -> Result<&(Tensor, Tensor)> {
+        let empty = || candle_core::Error::Msg(format!("the program reads cache {slot}, which it has not written"));
+        Ok(self.caches.get(&slot).ok_or_else(empty)?)
+    }
 }
 
-fn vector(model: &dyn Model, role: Role) -> Result<Tensor> {
-    let values = model.tensor(role)?;
-    let n = values.len();
-    Ok(Tensor::from_vec(values, n, &Device::Cpu)?)
+/// The tensors that an op needs; matrices transposed for `x.matmul(w)`.
+pub(crate) fn operands(model: &dyn Model, steps: &Steps, op: &Op) -> Result<Vec<Tensor>> {
+    let args: &[usize] = match name(op) {
+        "embed" => &[1],
+        "rms_norm" => &[2],
+        "layer_norm" => &[2, 3],
+        "matmul" => &[1, 2],
+        _ => &[],
+    };
+    let indices = args.iter().map(|arg| op.args[*arg]).filter(|index| *index != NONE);
+    let tensor = |index: u32| {
+        let Some(weight) = steps.tensors()[index as usize].weight() else {
+            return Err(candle_core::Error::Msg("an op's tensor is no weight".into()).into());
+        };
+        let tensor = Tensor::from_vec(model.tensor(weight)?, weight.shape.as_slice(), &Device::Cpu)?;
+        let transposed = name(op) == "matmul" && weight.shape.len() == 2;
+        Ok(if transposed { tensor.t()?.contiguous()? } else { tensor })
+    };
+    indices.map(tensor).collect()
 }
 
-fn matrix(model: &dyn Model, role: Role) -> Result<Tensor> {
-    let shape = role.shape(model.config());
-    Ok(Tensor::from_vec(model.tensor(role)?, (shape[0], shape[1]), &Device::Cpu)?.t()?.contiguous()?)
+fn name(op: &Op) -> &'static str {
+    ops::find(op.code).map_or("unknown", |def| def.name)
+}
+
+/// The slots that an op reads or writes.
+pub(crate) fn slots(op: &Op) -> Vec<u32> {
+    let named = ops::find(op.code).map_or(&[][..], |def| def.slots);
+    let alias = match name(op) {
+        "glu" => Some(2),
+        "activation" => Some(1),
+        _ => None,
+    };
+    named.iter().copied().chain(alias).map(|which| op.args[which]).collect()
+}
+
+/// Computes one op for one text. Returns the fixed-point slot that it filled, if what is in it now says how large it gets
+/// (rotations do not: what they rotated says it).
+pub(crate) fn step(c: &LlmConfig, steps: &Steps, op: &Op, tensors: &[Tensor], s: &mut Stream) -> Result<Option<u32>> {
+    let a = &op.args;
+    let frac = |slot: u32| i32::from(steps.slot(slot).frac);
+    // Epsilon as the op has it, which is times so many squares.
+    let eps = |low: u32, high: u32, squares: f64| {
+        (f64::from(low) + f64::from(high) * 2f64.powi(32)) / squares * 2f64.powi(-2 * frac(a[0]))
+    };
+    let (to, value) = match name(op) {
+        "embed" if op.flags & ops::embed::POSITIONS != 0 => {
+            let (old, longest) = (s.value(a[0])?, tensors[0].dim(0)?);
+            let n = old.dim(0)?;
+            if s.position + n > longest {
+                return Err(FloatError::Positions { found: s.position + n, longest });
+            }
+            (a[0], (old + tensors[0].narrow(0, s.position, n)?)?)
+        }
+        "embed" => {
+            let vocab = tensors[0].dim(0)?;
+            if let Some(id) = s.tokens.iter().copied().find(|t| *t as usize >= vocab) {
+                return Err(FloatError::Token { id, vocab });
+            }
+            let rows = tensors[0].index_select(&Tensor::new(s.tokens.as_slice(), &Device::Cpu)?, 0)?;
+            (a[0], if a[2] == 0 { rows } else { (rows * (c.dim as f64).sqrt())? })
+        }
+        "sinusoid" => {
+            let old = s.value(a[0])?;
+            let first = s.position + a[2] as usize;
+            let (cos, sin) = waves(&c.sinusoid_frequencies(), first, old.dim(0)?)?;
+            (a[0], (old + Tensor::cat(&[sin, cos], 1)?)?)
+        }
+        // A source is one step here.
+        "kept_rows" if op.flags & ops::kept_rows::KEEP != 0 => (a[1], s.value(a[0])?.clone()),
+        "kept_rows" => (a[0], s.value(a[1])?.clone()),
+        "select_row" => (a[1], s.value(a[0])?.clone()),
+        "rms_norm" => {
+            let x = s.value(a[0])?;
+            let parts = x.reshape(((), a[7] as usize))?;
+            let normed = rms_norm(&parts, &tensors[0], eps(a[3], a[4], f64::from(a[7])))?;
+            (a[1], normed.reshape(x.shape())?)
+        }
+        "layer_norm" => {
+            let x = s.value(a[0])?;
+            let width = x.dim(D::Minus1)? as f64;
+            let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+            let normed = rms_norm(&centred, &tensors[0], eps(a[4], a[5], width.powi(3)))?;
+            (a[1], normed.broadcast_add(&tensors[1])?)
+        }
+        "quantize" => (a[1], s.value(a[0])?.clone()),
+        "matmul" => {
+            let mut product = s.value(a[0])?.matmul(&tensors[0])?;
+            if let Some(bias) = tensors.get(1) {
+                product = product.broadcast_add(bias)?;
+            }
+            (a[3], if op.flags & ops::matmul::ACCUMULATE != 0 { (s.value(a[3])? + product)? } else { product })
+        }
+        "rope" => {
+            let x = heads(s.value(a[0])?, a[2] as usize)?;
+            (a[0], joined(&rotate(&x, &waves(&c.rope_frequencies(), s.position, x.dim(1)?)?)?)?)
+        }
+        "cache" => {
+            let kv_heads = steps.slot(a[2]).heads as usize;
+            let (mut k, mut v) = (heads(s.value(a[0])?, kv_heads)?, heads(s.value(a[1])?, kv_heads)?);
+            if s.position > 0 {
+                let (old_k, old_v) = s.cache(a[2])?;
+                k = Tensor::cat(&[&old_k.narrow(1, 0, s.position)?, &k], 1)?;
+                v = Tensor::cat(&[&old_v.narrow(1, 0, s.position)?, &v], 1)?;
+            }
+            s.caches.insert(a[2], (k, v));
+            return Ok(None);
+        }
+        "attention" => {
+            let window = match a[7] {
+                _ if op.flags & ops::attention::SOURCE != 0 => None,
+                0 => Some(usize::MAX),
+                window => Some(window as usize),
+            };
+            (a[3], attention(&heads(s.value(a[0])?, a[4] as usize)?, s.cache(a[1])?, window)?)
+        }
+        "glu" => (a[2], (silu(s.value(a[0])?)? * s.value(a[1])?)?),
+        "activation" => {
+            let x = s.value(a[0])?;
+            let y = match a[2] {
+                ops::activation::RELU => x.relu()?,
+                ops::activation::GELU_TANH => x.gelu()?,
+                _ => x.gelu_erf()?,
+            };
+            (a[1], y)
+        }
+        other => return Err(candle_core::Error::Msg(format!("{other} has no float form")).into()),
+    };
+    s.values.insert(to, value);
+    Ok((!matches!(name(op), "rope" | "quantize")).then_some(to))
 }
 
 fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
@@ -86,9 +228,8 @@ fn silu(x: &Tensor) -> Result<Tensor> {
     Ok((x / (x.neg()?.exp()? + 1.0)?)?)
 }
 
-/// Cosines and sines `[positions, head_dim / 2]` from position `start` on.
-fn rotations(c: &LlmConfig, start: usize, n: usize) -> Result<(Tensor, Tensor)> {
-    let frequencies = c.rope_frequencies();
+/// Cosines and sines `[positions, frequencies]` from position `start` on.
+fn waves(frequencies: &[f64], start: usize, n: usize) -> Result<(Tensor, Tensor)> {
     let angles = (start..start + n).flat_map(|p| frequencies.iter().map(move |f| p as f64 * f));
     let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (a.cos() as f32, a.sin() as f32)).unzip();
     let shape = (n, frequencies.len());
@@ -104,95 +245,35 @@ fn rotate(x: &Tensor, (cos, sin): &(Tensor, Tensor)) -> Result<Tensor> {
     Ok(Tensor::cat(&[first, second], D::Minus1)?)
 }
 
-impl FloatLayer {
-    /// Loads layer `l`.
-    ///
-    /// # Errors
-    /// [`FloatError`].
-    pub fn load(model: &dyn Model, l: usize) -> Result<Self> {
-        let c = model.config();
-        let biases = if c.qkv_bias {
-            Some([vector(model, Role::QBias(l))?, vector(model, Role::KBias(l))?, vector(model, Role::VBias(l))?])
-        } else {
-            None
-        };
-        let head_norms =
-            if c.qk_norm { Some([vector(model, Role::QNorm(l))?, vector(model, Role::KNorm(l))?]) } else { None };
-        Ok(Self {
-            attn_norm: vector(model, Role::AttnNorm(l))?,
-            q: matrix(model, Role::Q(l))?,
-            k: matrix(model, Role::K(l))?,
-            v: matrix(model, Role::V(l))?,
-            o: matrix(model, Role::O(l))?,
-            biases,
-            head_norms,
-            ffn_norm: vector(model, Role::FfnNorm(l))?,
-            gate: matrix(model, Role::Gate(l))?,
-            up: matrix(model, Role::Up(l))?,
-            down: matrix(model, Role::Down(l))?,
-        })
-    }
+/// `[n, heads * head_dim]` to `[heads, n, head_dim]`.
+fn heads(x: &Tensor, count: usize) -> Result<Tensor> {
+    let (n, cols) = x.dims2()?;
+    Ok(x.reshape((n, count, cols / count))?.transpose(0, 1)?.contiguous()?)
+}
 
-    /// Runs `x` `[n, dim]` at positions `start..start + n` through the layer; `cache` holds the keys and values
-    /// `[kv_heads, positions, head_dim]` so far and is extended.
-    ///
-    /// # Errors
-    /// [`FloatError::Tensor`].
-    pub fn forward(
-        &self,
-        c: &LlmConfig,
-        x: &Tensor,
-        start: usize,
-        cache: &mut Option<(Tensor, Tensor)>,
-    ) -> Result<(Tensor, LayerActivations)> {
-        let n = x.dim(0)?;
-        let attn_in = rms_norm(x, &self.attn_norm, c.norm_eps)?;
-        let mut qkv = [attn_in.matmul(&self.q)?, attn_in.matmul(&self.k)?, attn_in.matmul(&self.v)?];
-        if let Some(biases) = &self.biases {
-            for (x, bias) in qkv.iter_mut().zip(biases) {
-                *x = x.broadcast_add(bias)?;
-            }
-        }
-        let heads = |x: &Tensor, count: usize| -> Result<Tensor> {
-            Ok(x.reshape((n, count, c.head_dim))?.transpose(0, 1)?.contiguous()?)
-        };
-        let (mut q, mut k) = (heads(&qkv[0], c.heads)?, heads(&qkv[1], c.kv_heads)?);
-        let v = heads(&qkv[2], c.kv_heads)?;
-        let mut qk_normed = None;
-        if let Some([q_norm, k_norm]) = &self.head_norms {
-            (q, k) = (rms_norm(&q, q_norm, c.norm_eps)?, rms_norm(&k, k_norm, c.norm_eps)?);
-            qk_normed = Some([q.clone(), k.clone()]);
-        }
-        let turn = rotations(c, start, n)?;
-        let (q, k) = (rotate(&q, &turn)?, rotate(&k, &turn)?);
-        let (keys, values) = match cache.take() {
-            Some((old_k, old_v)) => (Tensor::cat(&[old_k, k], 1)?, Tensor::cat(&[old_v, v], 1)?),
-            None => (k, v),
-        };
-        let total = keys.dim(1)?;
-        let spread = |x: &Tensor| -> Result<Tensor> {
-            let shared = c.heads / c.kv_heads;
-            let x = x.unsqueeze(1)?.expand((c.kv_heads, shared, total, c.head_dim))?;
-            Ok(x.reshape((c.heads, total, c.head_dim))?)
-        };
-        let scores = (q.matmul(&spread(&keys)?.t()?.contiguous()?)? / (c.head_dim as f64).sqrt())?;
-        let window = c.sliding_window.unwrap_or(usize::MAX);
-        let first = total - n;
-        let hidden = |i: usize, j: usize| j > first + i || j.saturating_add(window) <= first + i;
-        let mask: Vec<f32> =
-            (0..n).flat_map(|i| (0..total).map(move |j| if hidden(i, j) { f32::NEG_INFINITY } else { 0.0 })).collect();
-        let scores = scores.broadcast_add(&Tensor::from_vec(mask, (n, total), &Device::Cpu)?)?;
-        let weights = softmax(&scores)?;
-        let mixed = weights.matmul(&spread(&values)?)?;
-        let attn_out = mixed.transpose(0, 1)?.reshape((n, c.heads * c.head_dim))?;
-        *cache = Some((keys, values));
-        let middle = (x + attn_out.matmul(&self.o)?)?;
-        let ffn_in = rms_norm(&middle, &self.ffn_norm, c.norm_eps)?;
-        let (gate, up) = (ffn_in.matmul(&self.gate)?, ffn_in.matmul(&self.up)?);
-        let down_in = (silu(&gate)? * &up)?;
-        let out = (&middle + down_in.matmul(&self.down)?)?;
-        Ok((out, LayerActivations { attn_in, qkv, qk_normed, attn_out, middle, ffn_in, gate, up, down_in }))
-    }
+/// And back.
+fn joined(x: &Tensor) -> Result<Tensor> {
+    let (count, n, head_dim) = x.dims3()?;
+    Ok(x.transpose(0, 1)?.reshape((n, count * head_dim))?)
+}
+
+/// Attention of queries `[heads, n, head_dim]`: causal within a window, they being the last n positions of the cache; or to all
+/// of the cache.
+fn attention(q: &Tensor, (keys, values): &(Tensor, Tensor), window: Option<usize>) -> Result<Tensor> {
+    let (heads, n, head_dim) = q.dims3()?;
+    let (kv_heads, total, _) = keys.dims3()?;
+    let spread = |x: &Tensor| -> Result<Tensor> {
+        let x = x.unsqueeze(1)?.expand((kv_heads, heads / kv_heads, total, head_dim))?;
+        Ok(x.reshape((heads, total, head_dim))?)
+    };
+    let scores = (q.matmul(&spread(keys)?.t()?.contiguous()?)? / (head_dim as f64).sqrt())?;
+    let Some(window) = window else { return joined(&softmax(&scores)?.matmul(&spread(values)?)?) };
+    let first = total - n;
+    let hidden = |i: usize, j: usize| j > first + i || j.saturating_add(window) <= first + i;
+    let mask: Vec<f32> =
+        (0..n).flat_map(|i| (0..total).map(move |j| if hidden(i, j) { f32::NEG_INFINITY } else { 0.0 })).collect();
+    let scores = scores.broadcast_add(&Tensor::from_vec(mask, (n, total), &Device::Cpu)?)?;
+    joined(&softmax(&scores)?.matmul(&spread(values)?)?)
 }
 
 fn softmax(x: &Tensor) -> Result<Tensor> {
@@ -200,13 +281,12 @@ fn softmax(x: &Tensor) -> Result<Tensor> {
     Ok(e.broadcast_div(&e.sum_keepdim(D::Minus1)?)?)
 }
 
-/// All layers in memory.
+/// A program with all its weights in memory.
 pub struct FloatModel {
     config: LlmConfig,
-    embed: Tensor,
-    layers: Vec<FloatLayer>,
-    final_norm: Tensor,
-    head: Tensor,
+    steps: Steps,
+    /// Tensors of each op.
+    tensors: Vec<Vec<Tensor>>,
 }
 
 impl FloatModel {
@@ -216,14 +296,9 @@ impl FloatModel {
     /// [`FloatError`].
     pub fn load(model: &dyn Model) -> Result<Self> {
         let config = model.config().clone();
-        let layers = (0..config.layers).map(|l| FloatLayer::load(model, l)).collect::<Result<_>>()?;
-        Ok(Self {
-            embed: embedding(model)?,
-            layers,
-            final_norm: vector(model, Role::FinalNorm)?,
-            head: matrix(model, Role::Head)?,
-            config,
-        })
+        let steps = language_model(&config, &Ranges::default());
+        let tensors = steps.ops().iter().map(|op| operands(model, &steps, op)).collect::<Result<_>>()?;
+        Ok(Self { config, steps, tensors })
     }
 
     /// Its shape.
@@ -235,56 +310,78 @@ impl FloatModel {
     /// A new session.
     #[must_use]
     pub fn session(&self) -> FloatSession<'_> {
-        FloatSession { model: self, caches: (0..self.config.layers).map(|_| None).collect(), position: 0 }
+        FloatSession { model: self, stream: Stream::default() }
     }
-}
-
-/// The norm before the head.
-pub(crate) fn final_norm(model: &dyn Model, x: &Tensor) -> Result<Tensor> {
-    rms_norm(x, &vector(model, Role::FinalNorm)?, model.config().norm_eps)
-}
-
-/// The embedding table `[vocab, dim]`.
-pub(crate) fn embedding(model: &dyn Model) -> Result<Tensor> {
-    let c = model.config();
-    Ok(Tensor::from_vec(model.tensor(Role::Embed)?, (c.vocab, c.dim), &Device::Cpu)?)
-}
-
-/// Rows of an embedding table by token: `[n, dim]`.
-pub(crate) fn embed(table: &Tensor, tokens: &[u32]) -> Result<Tensor> {
-    let vocab = table.dim(0)?;
-    if let Some(id) = tokens.iter().copied().find(|t| *t as usize >= vocab) {
-        return Err(FloatError::Token { id, vocab });
-    }
-    Ok(table.index_select(&Tensor::new(tokens, &Device::Cpu)?, 0)?)
 }
 
 /// Runs a model over a growing context.
 pub struct FloatSession<'m> {
     model: &'m FloatModel,
-    caches: Vec<Option<(Tensor, Tensor)>>,
-    position: usize,
+    stream: Stream,
 }
 
 impl FloatSession<'_> {
+    /// Runs a source through the encoder, and forgets the target.
+    ///
+    /// # Errors
+    /// [`FloatError`].
+    pub fn encode(&mut self, source: &[u32]) -> Result<()> {
+        if self.model.config.encoder.is_none() || source.is_empty() {
+            return Err(FloatError::Source("a source of at least one token is for models with an encoder"));
+        }
+        self.stream = Stream::new(source);
+        self.run(entry::ENCODE)
+    }
+
+    /// What greedy search writes for `source`: at most `most` tokens, `end` (which is not among them) earlier; and the sum of
+    /// their log-probabilities, that of `end` included. Afterwards the session is at the target's end.
+    ///
+    /// # Errors
+    /// [`FloatError`].
+    pub fn translate(&mut self, source: &[u32], end: &[u32], most: usize) -> Result<(Vec<u32>, f64)> {
+        self.encode(source)?;
+        let mut next = self.model.config.encoder.as_ref().map_or(0, |e| e.start);
+        let (mut written, mut sum) = (Vec::new(), 0.0);
+        for _ in 0..=most {
+            let logits = self.forward(&[next])?.pop().unwrap_or_default();
+            let chances = super::metrics::log_softmax(&logits);
+            let best = chances.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
+            let Some((id, chance)) = best else { break };
+            (next, sum) = (id as u32, sum + chance);
+            if end.contains(&next) || written.len() == most {
+                break;
+            }
+            written.push(next);
+        }
+        Ok((written, sum))
+    }
+
     /// Appends tokens; returns their logits, a row of `vocab` each.
     ///
     /// # Errors
     /// [`FloatError`].
     pub fn forward(&mut self, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
-        let m = self.model;
-        let mut x = embed(&m.embed, tokens)?;
-        for (layer, cache) in m.layers.iter().zip(&mut self.caches) {
-            x = layer.forward(&m.config, &x, self.position, cache)?.0;
+        if self.model.config.encoder.is_some() && !self.stream.has_caches() {
+            return Err(FloatError::Source("the model has an encoder: give it a source first"));
         }
-        self.position += tokens.len();
-        let logits = rms_norm(&x, &m.final_norm, m.config.norm_eps)?.matmul(&m.head)?;
-        Ok(logits.to_dtype(DType::F32)?.to_vec2()?)
+        self.stream.tokens = tokens.to_vec();
+        for id in [entry::BODY, entry::HEAD] {
+            self.run(id)?;
+        }
+        self.stream.position += tokens.len();
+        Ok(self.stream.value(self.model.steps.logits_slot())?.to_vec2()?)
+    }
+
+    fn run(&mut self, id: u32) -> Result<()> {
+        let m = self.model;
+        for (at, op) in m.steps.entry_ops(id) {
+            step(&m.config, &m.steps, op, &m.tensors[at], &mut self.stream)?;
+        }
+        Ok(())
     }
 
     /// Forgets the context.
     pub fn reset(&mut self) {
-        self.caches.iter_mut().for_each(|c| *c = None);
-        self.position = 0;
+        self.stream = Stream::default();
     }
 }

@@ -16,8 +16,12 @@
 //! is defined on what its operands stand for.
 
 pub mod eval;
+pub mod passes;
+pub mod quantize;
 pub mod shape;
 
+use crate::codes::CodedMatrix;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Index of a value.
@@ -544,6 +548,10 @@ pub struct Graph {
     pub outputs: Vec<ValueId>,
     /// States.
     pub states: Vec<State>,
+    /// Weights that go into the image as codes, [out, all other dimensions], in steps of the reading node's output a step
+    /// of its input: decoded, they are the constant's floats times the input's scale over the output's. The constant's own
+    /// floats are what the codes stand for, and the node's bias stays a float.
+    pub coded: BTreeMap<ValueId, CodedMatrix>,
 }
 
 impl Graph {

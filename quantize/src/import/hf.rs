@@ -1,6 +1,7 @@
 //! Hugging Face folders: config.json and safetensors, in one file or in shards.
 
-use super::{ImportError, LlmConfig, Model, Result, Role, RopeScaling, hash_files, map};
+use super::{ImportError, LlmConfig, Model, Result, Weight, gpt2, hash_files, llama, m2m100, map};
+use crate::lower;
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -23,8 +24,8 @@ impl Folder {
     /// # Errors
     /// [`ImportError`].
     pub fn open(path: &Path) -> Result<Self> {
-        let json = read_json(&path.join("config.json"))?;
-        let mut config = parse_config(&path.join("config.json"), &json)?;
+        let config = Config::read(path.join("config.json"))?;
+        config.parse(&|_| true)?; // what it refuses need not have weights
         let names = weight_files(path)?;
         let mut files = Vec::new();
         let mut index = BTreeMap::new();
@@ -36,20 +37,19 @@ impl Folder {
             }
             files.push((name, file));
         }
-        // Some folders say "untied" and then hold no output matrix, or leave the field out: believe the file.
-        config.tied = config.tied || !index.contains_key(&Role::Head.name());
+        let config = config.parse(&|name| index.contains_key(name))?;
         let mut folder = Self { path: path.to_owned(), config, files, index, warnings: Vec::new() };
         folder.check()?;
         Ok(folder)
     }
 
     fn check(&mut self) -> Result<()> {
-        let mut unused: BTreeSet<&str> = self.index.keys().map(String::as_str).collect();
-        for role in Role::all(&self.config) {
-            let name = role.name();
-            let (dtype, shape, _) = self.view(&name)?;
-            let expected = role.shape(&self.config);
+        let mut used = BTreeSet::new();
+        for weight in lower::weights(&self.config) {
+            let (name, expected) = weight.in_folder();
+            let (dtype, shape, _) = self.view(name)?;
             if shape != expected {
+                let (name, expected) = (name.to_owned(), expected.to_vec());
                 return Err(ImportError::Shape { path: self.path.clone(), name, found: shape, expected });
             }
             if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
@@ -59,20 +59,31 @@ impl Folder {
                     supported: "weights must be F32, F16 or BF16: give the folder before it was quantized".into(),
                 });
             }
-            unused.remove(name.as_str());
+            used.insert(self.key(name).to_owned());
         }
-        if self.config.tied {
-            unused.remove(Role::Head.name().as_str());
-        }
-        let left: Vec<&str> = unused.into_iter().filter(|n| !n.ends_with("rotary_emb.inv_freq")).collect();
+        let shares =
+            |name: &str| self.config.encoder.as_ref().is_some_and(|e| e.shared) && m2m100::SHARING.contains(&name);
+        let tied = |name: &str| self.config.tied && name == "lm_head.weight" || shares(name);
+        let unused = self.index.keys().filter(|n| !used.contains(*n) && !tied(n) && !is_constant(n));
+        let left: Vec<&str> = unused.map(String::as_str).collect();
         if !left.is_empty() {
             self.warnings.push(format!("not used: {}", left.join(", ")));
         }
         Ok(())
     }
 
+    /// `name` as the files have it: without the model's prefix if the model was saved without its head, and a shared
+    /// embedding under the name of any that shares it.
+    fn key<'n>(&self, name: &'n str) -> &'n str {
+        let short = name.split_once('.').map_or(name, |(_, rest)| rest);
+        let shared = if name == m2m100::SHARED { &m2m100::SHARING[..] } else { &[] };
+        let mut names = [name, short].into_iter().chain(shared.iter().copied());
+        names.find(|name| self.index.contains_key(*name)).unwrap_or(name)
+    }
+
     fn view(&self, name: &str) -> Result<(Dtype, Vec<usize>, &[u8])> {
         let missing = || ImportError::Missing { path: self.path.clone(), name: name.to_owned() };
+        let name = self.key(name);
         let (path, file) = &self.files[*self.index.get(name).ok_or_else(missing)?];
         let parsed = parse(path, file)?;
         let view = parsed.tensor(name).map_err(|_| missing())?;
@@ -85,20 +96,19 @@ impl Model for Folder {
         &self.config
     }
 
-    fn tensor(&self, role: Role) -> Result<Vec<f32>> {
-        let role = if role == Role::Head && self.config.tied { Role::Embed } else { role };
-        let name = role.name();
-        let (dtype, _, bytes) = self.view(&name)?;
+    fn tensor(&self, weight: &Weight) -> Result<Vec<f32>> {
+        let (name, _) = weight.in_folder();
+        let (dtype, _, bytes) = self.view(name)?;
         let halves = bytes.as_chunks::<2>().0.iter();
         let values = match dtype {
             Dtype::F16 => halves.map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
             Dtype::BF16 => halves.map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
             _ => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
         };
-        if let Some(file) = self.index.get(&name) {
+        if let Some(file) = self.index.get(self.key(name)) {
             super::release(&self.files[*file].1, bytes);
         }
-        Ok(values)
+        Ok(weight.take(values))
     }
 
     fn source_hash(&self) -> Result<[u8; 32]> {
@@ -152,97 +162,109 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(names.into_iter().collect())
 }
 
+/// Tensors that follow from the configuration: rotary frequencies, GPT-2's causal masks, sinusoidal positions.
+fn is_constant(name: &str) -> bool {
+    [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".embed_positions.weights"]
+        .iter()
+        .any(|end| name.ends_with(end))
+}
+
+/// Reads a family's configuration; the function says whether the folder has a tensor of this name.
+type Parse = fn(&Config, &dyn Fn(&str) -> bool) -> Result<LlmConfig>;
+
+/// The architectures, by their names in `architectures` or `model_type`.
+const ARCHITECTURES: [(&[&str], Parse); 3] =
+    [(&llama::NAMES, llama::parse), (&gpt2::NAMES, gpt2::parse), (&m2m100::NAMES, m2m100::parse)];
+
+/// A config.json.
+pub(super) struct Config {
+    path: PathBuf,
+    /// Its contents.
+    pub json: Value,
+}
+
+impl Config {
+    fn read(path: PathBuf) -> Result<Self> {
+        Ok(Self { json: read_json(&path)?, path })
+    }
+
+    fn parse(&self, has: &dyn Fn(&str) -> bool) -> Result<LlmConfig> {
+        let name = self.architecture();
+        if !self.json["quantization_config"].is_null() {
+            return Err(self.unsupported("a quantized checkpoint".into(), "give the folder before it was quantized"));
+        }
+        let Some((_, parse)) = ARCHITECTURES.iter().find(|(names, _)| names.contains(&name)) else {
+            let known =
+                ARCHITECTURES.iter().flat_map(|(names, _)| names.iter()).filter(|n| n.starts_with(char::is_uppercase));
+            let supported = format!("supported are {}", known.copied().collect::<Vec<_>>().join(", "));
+            return Err(self.unsupported(format!("architecture {name}"), &supported));
+        };
+        parse(self, has)
+    }
+
+    /// The architecture, as the folder names it.
+    pub fn architecture(&self) -> &str {
+        self.json["architectures"][0].as_str().or(self.json["model_type"].as_str()).unwrap_or("none")
+    }
+
+    /// The error for what Mote does not run.
+    pub fn unsupported(&self, found: String, supported: &str) -> ImportError {
+        ImportError::Unsupported { path: self.path.clone(), found, supported: supported.to_owned() }
+    }
+
+    /// The error for what no such file can say.
+    pub fn malformed(&self, what: String) -> ImportError {
+        ImportError::Malformed { path: self.path.clone(), what }
+    }
+
+    /// A size.
+    pub fn number(&self, name: &str) -> Result<usize> {
+        match self.json[name].as_u64().map(usize::try_from) {
+            Some(Ok(n)) if (1..=LARGEST).contains(&n) => Ok(n),
+            _ => {
+                let what = format!("{name} is {}, a number from 1 to {LARGEST} was expected", self.json[name]);
+                Err(self.malformed(what))
+            }
+        }
+    }
+
+    /// A size that may be left out.
+    pub fn optional(&self, name: &str, default: usize) -> Result<usize> {
+        if self.json[name].is_null() { Ok(default) } else { self.number(name) }
+    }
+
+    /// A number of layers.
+    pub fn layers(&self, name: &str) -> Result<usize> {
+        match self.number(name)? {
+            n if n > MOST_LAYERS => Err(self.malformed(format!("{name} is {n}, at most {MOST_LAYERS} are possible"))),
+            n => Ok(n),
+        }
+    }
+
+    /// Refuses the first of these fields that is not as expected (or left out).
+    pub fn expect(&self, fields: &[(&str, Value)]) -> Result<()> {
+        match fields.iter().find(|(name, value)| !self.json[*name].is_null() && self.json[*name] != *value) {
+            Some((name, value)) => {
+                Err(self.unsupported(format!("{name} = {}", self.json[*name]), &format!("supported is {value}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The width of the heads that `dim` is split into.
+    pub fn head_dim(&self, dim: usize, heads: usize) -> Result<usize> {
+        let largest = mote_runtime::image::plan::MAX_HEAD_DIM as usize;
+        if !dim.is_multiple_of(heads) {
+            return Err(self.malformed(format!("a width of {dim} is no multiple of {heads} heads")));
+        }
+        match dim / heads {
+            each if each <= largest => Ok(each),
+            each => Err(self.unsupported(format!("heads of {each}"), &format!("up to {largest} are supported"))),
+        }
+    }
+}
+
 /// Largest number a dimension may have: products of two stay far from overflow.
 const LARGEST: usize = 1 << 28;
 /// Most layers: each is looked up by name before anything else is known to be there.
 const MOST_LAYERS: usize = 1 << 12;
-
-fn parse_config(path: &Path, json: &Value) -> Result<LlmConfig> {
-    let unsupported = |found: String, supported: &str| ImportError::Unsupported {
-        path: path.to_owned(),
-        found,
-        supported: supported.to_owned(),
-    };
-    let malformed = |what: String| ImportError::Malformed { path: path.to_owned(), what };
-    let architecture = json["architectures"][0].as_str().or(json["model_type"].as_str()).unwrap_or("none").to_owned();
-    let (qkv_bias, qk_norm) = match architecture.as_str() {
-        "LlamaForCausalLM" | "MistralForCausalLM" | "llama" | "mistral" => (false, false),
-        "Qwen2ForCausalLM" | "qwen2" => (true, false),
-        "Qwen3ForCausalLM" | "qwen3" => (false, true),
-        other => {
-            let supported = "supported are LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM";
-            return Err(unsupported(format!("architecture {other}"), supported));
-        }
-    };
-    let number = |name: &str| match json[name].as_u64().map(usize::try_from) {
-        Some(Ok(n)) if (1..=LARGEST).contains(&n) => Ok(n),
-        _ => Err(malformed(format!("{name} is {}, a number from 1 to {LARGEST} was expected", json[name]))),
-    };
-    let optional = |name: &str, default: usize| if json[name].is_null() { Ok(default) } else { number(name) };
-    if json["hidden_act"].as_str().unwrap_or("silu") != "silu" {
-        return Err(unsupported(format!("activation {}", json["hidden_act"]), "supported is silu"));
-    }
-    for name in ["attention_bias", "mlp_bias"] {
-        if json[name].as_bool() == Some(true) {
-            return Err(unsupported(format!("{name} = true"), "biases are supported for Qwen2's q, k and v only"));
-        }
-    }
-    if !json["quantization_config"].is_null() {
-        return Err(unsupported("a quantized checkpoint".into(), "give the folder before it was quantized"));
-    }
-    let (dim, heads, layers) = (number("hidden_size")?, number("num_attention_heads")?, number("num_hidden_layers")?);
-    if layers > MOST_LAYERS {
-        return Err(malformed(format!("num_hidden_layers is {layers}, at most {MOST_LAYERS} are possible")));
-    }
-    let head_dim = optional("head_dim", dim / heads)?;
-    let kv_heads = optional("num_key_value_heads", heads)?;
-    let largest = mote_runtime::image::plan::MAX_HEAD_DIM as usize;
-    if head_dim == 0 || head_dim % 2 != 0 || head_dim > largest {
-        return Err(unsupported(format!("head_dim {head_dim}"), &format!("even ones up to {largest} are supported")));
-    }
-    if heads % kv_heads != 0 {
-        return Err(malformed(format!("{heads} query heads are no multiple of {kv_heads} key-value heads")));
-    }
-    // Newer folders keep theta and scaling together in rope_parameters.
-    let rope = if json["rope_parameters"].is_object() { &json["rope_parameters"] } else { &json["rope_scaling"] };
-    let theta = json["rope_theta"].as_f64().or(rope["rope_theta"].as_f64()).unwrap_or(10000.0);
-    let positive = |name: &str| {
-        let missing = || malformed(format!("rope scaling: {name} is {}, a positive number was expected", rope[name]));
-        rope[name].as_f64().filter(|v| *v > 0.0).ok_or_else(missing)
-    };
-    let rope_scaling = match rope["rope_type"].as_str().or(rope["type"].as_str()).unwrap_or("default") {
-        "default" => RopeScaling::None,
-        "linear" => RopeScaling::Linear { factor: positive("factor")? },
-        "llama3" => RopeScaling::Llama3 {
-            factor: positive("factor")?,
-            low_freq_factor: positive("low_freq_factor")?,
-            high_freq_factor: positive("high_freq_factor")?,
-            original_context: positive("original_max_position_embeddings")?,
-        },
-        other => {
-            return Err(unsupported(format!("rope scaling {other}"), "supported are default, linear and llama3"));
-        }
-    };
-    if !(theta > 1.0 && theta.is_finite()) {
-        return Err(malformed(format!("rope_theta is {theta}")));
-    }
-    let window = json["sliding_window"].as_u64().filter(|_| json["use_sliding_window"].as_bool() != Some(false));
-    Ok(LlmConfig {
-        vocab: number("vocab_size")?,
-        dim,
-        hidden: number("intermediate_size")?,
-        layers,
-        heads,
-        kv_heads,
-        head_dim,
-        max_context: optional("max_position_embeddings", 2048)?,
-        rope_theta: theta,
-        rope_scaling,
-        norm_eps: json["rms_norm_eps"].as_f64().filter(|e| (0.0..1.0).contains(e)).unwrap_or(1e-6),
-        tied: json["tie_word_embeddings"].as_bool().unwrap_or(false),
-        qkv_bias,
-        qk_norm,
-        sliding_window: window.and_then(|w| usize::try_from(w).ok()),
-        architecture,
-    })
-}

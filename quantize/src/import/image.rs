@@ -3,7 +3,7 @@
 //! So the float evaluator runs a quantized model, which tells what its weights lost apart from what integer arithmetic
 //! does.
 
-use super::{ImportError, LlmConfig, Model, Result, Role, hash_files};
+use super::{ImportError, LlmConfig, Model, Result, Weight, hash_files};
 use crate::codes::{decode, hadamard_rows};
 use crate::quantize::Meta;
 use mote_host::runtime::image::{Dtype, section};
@@ -40,11 +40,9 @@ impl Model for ImageModel {
         &self.config
     }
 
-    fn tensor(&self, role: Role) -> Result<Vec<f32>> {
-        let role = if role == Role::Head && self.config.tied { Role::Embed } else { role };
-        let name = role.name();
-        let missing = || ImportError::Missing { path: self.path.clone(), name: name.clone() };
-        let at = self.meta.tensors.iter().position(|t| t.name == name).ok_or_else(missing)?;
+    fn tensor(&self, weight: &Weight) -> Result<Vec<f32>> {
+        let missing = || ImportError::Missing { path: self.path.clone(), name: weight.name.clone() };
+        let at = self.meta.tensors.iter().position(|t| t.name == weight.name).ok_or_else(missing)?;
         let (report, index, image) = (&self.meta.tensors[at], at as u32, self.model.image());
         if let Some(coded) = image.coded(index) {
             let mut values = decode(&coded);

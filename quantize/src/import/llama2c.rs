@@ -8,7 +8,7 @@
 //! llama2.c rotates neighbouring pairs (2i, 2i + 1); Mote and Hugging Face rotate (i, i + half). So the rows of each
 //! query and key head are reordered here, as transformers' own conversion script does.
 
-use super::{ImportError, LlmConfig, Model, Result, Role, RopeScaling, hash_files, map};
+use super::{ImportError, LlmConfig, Model, Result, Weight, hash_files, llama, map};
 use byteorder::{ByteOrder, LittleEndian};
 use memmap2::Mmap;
 use std::path::{Path, PathBuf};
@@ -88,12 +88,9 @@ impl Checkpoint {
             head_dim: (dim / heads) as usize,
             max_context: context as usize,
             rope_theta: 10000.0,
-            rope_scaling: RopeScaling::None,
             norm_eps: 1e-5,
             tied,
-            qkv_bias: false,
-            qk_norm: false,
-            sliding_window: None,
+            ..LlmConfig::default()
         };
         let data = if versioned { 256 } else { 28 };
         let order: &[Kind] = if versioned {
@@ -170,28 +167,26 @@ impl Model for Checkpoint {
         &self.config
     }
 
-    fn tensor(&self, role: Role) -> Result<Vec<f32>> {
+    fn tensor(&self, weight: &Weight) -> Result<Vec<f32>> {
         let c = &self.config;
-        let rotated = |kind, layer| half_split(&self.floats(kind, layer), c.head_dim, c.dim);
-        let missing = || ImportError::Missing { path: self.path.clone(), name: role.name() };
-        Ok(match role {
-            Role::Embed => self.floats(Kind::Embed, 0),
-            Role::Head if c.tied => self.floats(Kind::Embed, 0),
-            Role::Head => self.floats(Kind::Head, 0),
-            Role::FinalNorm => self.floats(Kind::FinalNorm, 0),
-            Role::AttnNorm(l) => self.floats(Kind::AttnNorm, l),
-            Role::FfnNorm(l) => self.floats(Kind::FfnNorm, l),
-            Role::Q(l) => rotated(Kind::Q, l),
-            Role::K(l) => rotated(Kind::K, l),
-            Role::V(l) => self.floats(Kind::V, l),
-            Role::O(l) => self.floats(Kind::O, l),
-            Role::Gate(l) => self.floats(Kind::Gate, l),
-            Role::Up(l) => self.floats(Kind::Up, l),
-            Role::Down(l) => self.floats(Kind::Down, l),
-            Role::QBias(_) | Role::KBias(_) | Role::VBias(_) | Role::QNorm(_) | Role::KNorm(_) => {
-                return Err(missing());
-            }
-        })
+        let (layer, part) = llama::part(&weight.name);
+        let kind = match part {
+            "model.embed_tokens.weight" => Kind::Embed,
+            "lm_head.weight" => Kind::Head,
+            "model.norm.weight" => Kind::FinalNorm,
+            "input_layernorm.weight" => Kind::AttnNorm,
+            "post_attention_layernorm.weight" => Kind::FfnNorm,
+            "self_attn.q_proj.weight" => Kind::Q,
+            "self_attn.k_proj.weight" => Kind::K,
+            "self_attn.v_proj.weight" => Kind::V,
+            "self_attn.o_proj.weight" => Kind::O,
+            "mlp.gate_proj.weight" => Kind::Gate,
+            "mlp.up_proj.weight" => Kind::Up,
+            "mlp.down_proj.weight" => Kind::Down,
+            _ => return Err(ImportError::Missing { path: self.path.clone(), name: weight.name.clone() }),
+        };
+        let values = self.floats(kind, layer);
+        Ok(if matches!(kind, Kind::Q | Kind::K) { half_split(&values, c.head_dim, c.dim) } else { values })
     }
 
     fn source_hash(&self) -> Result<[u8; 32]> {

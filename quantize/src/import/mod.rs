@@ -1,14 +1,19 @@
 //! Importers: model files to configuration, weights and tokenizer.
 //!
 //! A [`Model`] streams: it gives one tensor at a time as f32 from a mapped file, so that nothing larger than a tensor is
-//! ever in memory. Formats are told by content. To add one: a file here, and a row in [`open_model`].
+//! ever in memory. Formats are told by content. To add one: a file here, and a row in [`open_model`]; to add a family of
+//! models in Hugging Face's layout: a file that reads its config.json, and a row in `hf.rs`.
 
+mod gpt2;
 mod hf;
 mod image;
+mod llama;
 mod llama2c;
+mod m2m100;
 pub mod onnx;
 pub mod tflite;
 pub mod tokenizer;
+pub mod vectors;
 
 pub use image::ImageModel;
 
@@ -70,9 +75,10 @@ pub enum ImportError {
 pub type Result<T> = std::result::Result<T, ImportError>;
 
 /// How rotary frequencies are scaled.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum RopeScaling {
     /// Not at all.
+    #[default]
     None,
     /// All by a factor (position interpolation, arXiv 2306.15595).
     Linear {
@@ -92,11 +98,57 @@ pub enum RopeScaling {
     },
 }
 
-/// What a model of the Llama family is made of.
+/// Families of language models; each has a lowering (`lower/<family>.rs`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Family {
+    /// Llama, Mistral, Qwen 2 and 3: rotary positions, RMS norms, gated feed-forward nets.
+    #[default]
+    Llama,
+    /// GPT-2: learned positions, layer norms, biases.
+    Gpt2,
+    /// M2M-100 and NLLB: an encoder and a decoder, sinusoidal positions, layer norms before each step, biases.
+    M2m100,
+}
+
+/// The encoder before a decoder.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Encoder {
+    /// Rows of its embedding.
+    pub vocab: usize,
+    /// Its embedding is the decoder's.
+    pub shared: bool,
+    /// Layers.
+    pub layers: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Width inside its feed-forward net.
+    pub hidden: usize,
+    /// The token that begins a target.
+    pub start: u32,
+}
+
+/// The function inside a feed-forward net.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Activation {
+    /// `x * sigmoid(x)`, of a gate.
+    #[default]
+    Silu,
+    /// `max(x, 0)`.
+    Relu,
+    /// GELU with tanh.
+    GeluTanh,
+    /// GELU with erf.
+    GeluErf,
+}
+
+/// What a language model is made of.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LlmConfig {
     /// Architecture as its folder names it.
     pub architecture: String,
+    /// Which lowering it has.
+    #[serde(default)]
+    pub family: Family,
     /// Rows of the embedding.
     pub vocab: usize,
     /// Width of the residual stream.
@@ -127,9 +179,32 @@ pub struct LlmConfig {
     pub qk_norm: bool,
     /// Attention looks back this many positions only.
     pub sliding_window: Option<usize>,
+    /// The function inside the feed-forward net.
+    #[serde(default)]
+    pub activation: Activation,
+    /// The output matrix has a bias.
+    #[serde(default)]
+    pub head_bias: bool,
+    /// Embeddings are multiplied by the root of the width.
+    #[serde(default)]
+    pub scaled_embedding: bool,
+    /// The position that a text's first token has.
+    #[serde(default)]
+    pub first_position: usize,
+    /// What stands before the decoder.
+    #[serde(default)]
+    pub encoder: Option<Encoder>,
 }
 
 impl LlmConfig {
+    /// Angle in radians by which each sine and cosine of a sinusoidal position turns per position, `dim / 2` of them.
+    #[must_use]
+    pub fn sinusoid_frequencies(&self) -> Vec<f64> {
+        let half = self.dim / 2;
+        let last = (half as f64 - 1.0).max(1.0);
+        (0..half).map(|i| 10000f64.powf(-(i as f64) / last)).collect()
+    }
+
     /// Angle in radians by which each pair of a head turns per position, `head_dim / 2` of them.
     #[must_use]
     pub fn rope_frequencies(&self) -> Vec<f64> {
@@ -158,108 +233,50 @@ impl LlmConfig {
     }
 }
 
-/// A weight's place in a model of the Llama family. Layers count from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// Token embedding `[vocab, dim]`.
-    Embed,
-    /// Norm before attention `[dim]`.
-    AttnNorm(usize),
-    /// Query matrix `[heads * head_dim, dim]`.
-    Q(usize),
-    /// Key matrix `[kv_heads * head_dim, dim]`.
-    K(usize),
-    /// Value matrix `[kv_heads * head_dim, dim]`.
-    V(usize),
-    /// Query bias.
-    QBias(usize),
-    /// Key bias.
-    KBias(usize),
-    /// Value bias.
-    VBias(usize),
-    /// Norm of each query head `[head_dim]`.
-    QNorm(usize),
-    /// Norm of each key head `[head_dim]`.
-    KNorm(usize),
-    /// Output matrix of attention `[dim, heads * head_dim]`.
-    O(usize),
-    /// Norm before the feed-forward net `[dim]`.
-    FfnNorm(usize),
-    /// Gate matrix `[hidden, dim]`.
-    Gate(usize),
-    /// Up matrix `[hidden, dim]`.
-    Up(usize),
-    /// Down matrix `[dim, hidden]`.
-    Down(usize),
-    /// Norm before the head `[dim]`.
-    FinalNorm,
-    /// Output matrix `[vocab, dim]`; the embedding if tied.
-    Head,
+/// A weight by the name and the shape that a program needs it with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weight {
+    /// Its name, unique in the model: Hugging Face's, where that has it by itself.
+    pub name: String,
+    /// `[rows, cols]`, or `[length]`.
+    pub shape: Vec<usize>,
+    /// Where a Hugging Face folder has it, if it is stored otherwise.
+    pub stored: Option<Stored>,
 }
 
-impl Role {
-    /// Shape by the configuration: `[rows, cols]`, or `[length]`.
+/// A tensor of a Hugging Face folder that holds a weight among others, or with its columns first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    /// Its name.
+    pub name: String,
+    /// Its shape: `[cols, all rows]`, or `[all lengths]`.
+    pub shape: Vec<usize>,
+    /// The weight's first row or element.
+    pub first: usize,
+}
+
+impl Weight {
+    /// A weight that is stored as it is needed.
     #[must_use]
-    pub fn shape(self, c: &LlmConfig) -> Vec<usize> {
-        let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-        match self {
-            Self::Embed | Self::Head => vec![c.vocab, c.dim],
-            Self::AttnNorm(_) | Self::FfnNorm(_) | Self::FinalNorm => vec![c.dim],
-            Self::Q(_) => vec![q, c.dim],
-            Self::K(_) | Self::V(_) => vec![kv, c.dim],
-            Self::QBias(_) => vec![q],
-            Self::KBias(_) | Self::VBias(_) => vec![kv],
-            Self::QNorm(_) | Self::KNorm(_) => vec![c.head_dim],
-            Self::O(_) => vec![c.dim, q],
-            Self::Gate(_) | Self::Up(_) => vec![c.hidden, c.dim],
-            Self::Down(_) => vec![c.dim, c.hidden],
-        }
+    pub fn new(name: impl Into<String>, shape: &[usize]) -> Self {
+        Self { name: name.into(), shape: shape.to_vec(), stored: None }
     }
 
-    /// Hugging Face's name.
-    #[must_use]
-    pub fn name(self) -> String {
-        let layer = |l: usize, rest: &str| format!("model.layers.{l}.{rest}");
-        match self {
-            Self::Embed => "model.embed_tokens.weight".into(),
-            Self::FinalNorm => "model.norm.weight".into(),
-            Self::Head => "lm_head.weight".into(),
-            Self::AttnNorm(l) => layer(l, "input_layernorm.weight"),
-            Self::Q(l) => layer(l, "self_attn.q_proj.weight"),
-            Self::K(l) => layer(l, "self_attn.k_proj.weight"),
-            Self::V(l) => layer(l, "self_attn.v_proj.weight"),
-            Self::QBias(l) => layer(l, "self_attn.q_proj.bias"),
-            Self::KBias(l) => layer(l, "self_attn.k_proj.bias"),
-            Self::VBias(l) => layer(l, "self_attn.v_proj.bias"),
-            Self::QNorm(l) => layer(l, "self_attn.q_norm.weight"),
-            Self::KNorm(l) => layer(l, "self_attn.k_norm.weight"),
-            Self::O(l) => layer(l, "self_attn.o_proj.weight"),
-            Self::FfnNorm(l) => layer(l, "post_attention_layernorm.weight"),
-            Self::Gate(l) => layer(l, "mlp.gate_proj.weight"),
-            Self::Up(l) => layer(l, "mlp.up_proj.weight"),
-            Self::Down(l) => layer(l, "mlp.down_proj.weight"),
-        }
+    /// Name and shape in a Hugging Face folder.
+    fn in_folder(&self) -> (&str, &[usize]) {
+        self.stored.as_ref().map_or((&self.name, &self.shape), |s| (&s.name, &s.shape))
     }
 
-    /// Every role of a model, in the order of computation.
-    #[must_use]
-    pub fn all(c: &LlmConfig) -> Vec<Self> {
-        let mut roles = vec![Self::Embed];
-        for l in 0..c.layers {
-            roles.extend([Self::AttnNorm(l), Self::Q(l), Self::K(l), Self::V(l)]);
-            if c.qkv_bias {
-                roles.extend([Self::QBias(l), Self::KBias(l), Self::VBias(l)]);
+    /// The weight's values from those of the tensor that [`Weight::in_folder`] names.
+    fn take(&self, values: Vec<f32>) -> Vec<f32> {
+        let Some(stored) = &self.stored else { return values };
+        match (&self.shape[..], &stored.shape[..]) {
+            ([rows, cols], [_, all]) => {
+                let value = |row: usize, col: usize| values[col * all + stored.first + row];
+                (0..*rows).flat_map(|row| (0..*cols).map(move |col| (row, col))).map(|(r, c)| value(r, c)).collect()
             }
-            if c.qk_norm {
-                roles.extend([Self::QNorm(l), Self::KNorm(l)]);
-            }
-            roles.extend([Self::O(l), Self::FfnNorm(l), Self::Gate(l), Self::Up(l), Self::Down(l)]);
+            _ => values[stored.first..][..self.shape[0]].to_vec(),
         }
-        roles.push(Self::FinalNorm);
-        if !c.tied {
-            roles.push(Self::Head);
-        }
-        roles
     }
 }
 
@@ -271,7 +288,7 @@ pub trait Model {
     ///
     /// # Errors
     /// [`ImportError`].
-    fn tensor(&self, role: Role) -> Result<Vec<f32>>;
+    fn tensor(&self, weight: &Weight) -> Result<Vec<f32>>;
     /// SHA-256 of the files that hold the weights.
     ///
     /// # Errors

@@ -1,29 +1,93 @@
 //! Lowering: from an architecture to a program, its slots and its tensors. One file a family; each is a straight list of
-//! ops, written with [`Builder`].
+//! ops, written with [`Builder`] (language models: with [`Steps`] over it). To add a family of language models: a file, and
+//! a row in [`language_model`].
 
+mod gpt2;
 mod llama;
-mod tflite;
+mod m2m100;
+mod net;
+mod steps;
+mod vectors;
 
-pub use llama::{Ranges, hadamard, llama};
-pub use tflite::{Constant, Net, tflite};
+pub(crate) use net::quantize_multiplier;
+pub use net::{Constant, Net, net};
+pub use steps::{LOGITS, Ranges, Steps};
+pub(crate) use steps::{ROPE_STEPS, SINUSOID_STEPS};
+pub use vectors::{TERMS, vectors};
 
-use crate::import::Role;
+use crate::import::{Family, LlmConfig, Weight};
 use crate::plan::{self, Access, Stretch};
 use mote_runtime::image::plan::{Kind, Rows};
-use mote_runtime::image::program::ARGS;
+use mote_runtime::image::program::{ARGS, entry};
 use mote_runtime::image::{Entry, Limits, Op, Plan, Slot};
+use mote_runtime::ops::BACKWARD;
 
 /// Where a tensor's data comes from.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    /// A matrix in codes, its columns transformed first where [`hadamard`] says so.
-    Coded(Role),
+    /// A matrix in codes, its columns transformed first by Walsh-Hadamard in blocks of 2^n.
+    Coded(Weight, u32),
+    /// A table by position, in 8-bit codes: it is small, and all that tells positions apart.
+    Positions(Weight),
     /// The gain of a norm, int16.
-    Gain(Role),
+    Gain(Weight),
     /// A bias, int32 with this many fraction bits.
-    Bias(Role, i16),
+    Bias(Weight, i16),
     /// Turns a position of each rotary pair, u64.
     RopeSteps,
+    /// Turns a position of each sine and cosine, u64.
+    SinusoidSteps,
+}
+
+/// What the planner asks of a tensor.
+pub trait Dims {
+    /// Its dimensions, as its record in the image has them.
+    fn dims(&self) -> [u32; 4];
+}
+
+impl Dims for Source {
+    fn dims(&self) -> [u32; 4] {
+        [0; 4] // no op of a language model is planned by them
+    }
+}
+
+impl Dims for Constant {
+    fn dims(&self) -> [u32; 4] {
+        let mut dims = [1; 4];
+        dims.iter_mut().zip(&self.dims).for_each(|(to, from)| *to = *from as u32);
+        dims
+    }
+}
+
+impl Source {
+    /// The weight, if it is one of the model's.
+    #[must_use]
+    pub fn weight(&self) -> Option<&Weight> {
+        match self {
+            Self::Coded(weight, _) | Self::Positions(weight) | Self::Gain(weight) | Self::Bias(weight, _) => {
+                Some(weight)
+            }
+            Self::RopeSteps | Self::SinusoidSteps => None,
+        }
+    }
+}
+
+/// Lowers a language model, with the ranges that calibration found (or none yet: then all slots have the same fraction
+/// bits, and only the ops say something).
+#[must_use]
+pub fn language_model(c: &LlmConfig, ranges: &Ranges) -> Steps {
+    match c.family {
+        Family::Llama => llama::lower(c, ranges),
+        Family::Gpt2 => gpt2::lower(c, ranges),
+        Family::M2m100 => m2m100::lower(c, ranges),
+    }
+}
+
+/// The weights that a model must have.
+#[must_use]
+pub fn weights(c: &LlmConfig) -> Vec<Weight> {
+    let steps = language_model(c, &Ranges::default());
+    steps.tensors().iter().filter_map(|source| source.weight().cloned()).collect()
 }
 
 /// Range that a fixed-point slot must hold, and how its fraction bits follow from it.
@@ -64,6 +128,8 @@ pub struct Builder<S = Source> {
     tensors: Vec<S>,
     /// Slots that the host fills before a program without tokens runs, and those it reads afterwards.
     ports: Option<(Vec<u32>, Vec<u32>)>,
+    /// Slots whose contents live from one run to the next, besides caches.
+    kept: Vec<usize>,
 }
 
 impl<S> Default for Builder<S> {
@@ -76,11 +142,12 @@ impl<S> Default for Builder<S> {
             aliases: vec![],
             tensors: vec![],
             ports: None,
+            kept: vec![],
         }
     }
 }
 
-impl<S: PartialEq> Builder<S> {
+impl<S: PartialEq + Dims> Builder<S> {
     /// Adds a slot.
     pub fn slot(&mut self, kind: Kind, rows: Rows, cols: usize, frac: i16) -> u32 {
         self.slots.push(Slot { kind, rows, frac, cols: cols as u32, heads: 0, head_dim: 0, offset: [0; 4] });
@@ -93,6 +160,11 @@ impl<S: PartialEq> Builder<S> {
         self.slots[slot as usize].heads = heads as u32;
         self.slots[slot as usize].head_dim = head_dim as u32;
         slot
+    }
+
+    /// Says that a slot's contents live from one run to the next.
+    pub fn keep(&mut self, slot: u32) {
+        self.kept.push(slot as usize);
     }
 
     /// Adds a slot that is `slot`'s place with other fraction bits.
@@ -111,16 +183,13 @@ impl<S: PartialEq> Builder<S> {
         at as u32
     }
 
-    /// Adds an op. `reads` and `writes` are slots; an op that adds to a slot does both.
+    /// Adds an op. `reads` and `writes` are slots; an op that adds to a slot does both, scratch is written.
     pub fn op(&mut self, code: u16, flags: u16, args: &[u32], reads: &[u32], writes: &[u32]) {
         let mut all = [0; ARGS];
         all[..args.len()].copy_from_slice(args);
         self.ops.push(Op { code, flags, args: all });
-        let place = |slot: &u32| {
-            let slot = *slot as usize;
-            self.aliases.iter().find(|(alias, _)| *alias == slot).map_or(slot, |(_, of)| *of)
-        };
-        let access = Access { reads: reads.iter().map(place).collect(), writes: writes.iter().map(place).collect() };
+        let places = |slots: &[u32]| slots.iter().map(|slot| self.place(*slot)).collect();
+        let access = Access { reads: places(reads), writes: places(writes) };
         self.access.push(access);
     }
 
@@ -151,28 +220,75 @@ impl<S: PartialEq> Builder<S> {
             .iter()
             .map(|e| Stretch { first: e.first as usize, end: (e.first + e.count) as usize })
             .collect();
-        if let Some((inputs, outputs)) = self.ports.take() {
+        let ports = self.ports.take();
+        if let Some((inputs, outputs)) = &ports {
             // For the planner the host is an op before the others and one after them.
-            let places = |slots: Vec<u32>| slots.into_iter().map(|s| s as usize).collect();
+            let places = |slots: &[u32]| slots.iter().map(|s| *s as usize).collect();
             self.access.insert(0, Access { reads: vec![], writes: places(inputs) });
             self.access.push(Access { reads: places(outputs), writes: vec![] });
             stretches = vec![Stretch { first: 0, end: self.access.len() }];
         }
-        let kept: Vec<usize> = (0..self.slots.len()).filter(|s| self.slots[*s].kind == Kind::Cache).collect();
-        let lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept);
-        // What an MCU would use.
-        let nominal = Limits { batch: 4, context: max_context.clamp(1, 256) as u32, threads: 1 };
+        // Caches that the body uses are kept; those of the encoder's stages are done with when the last stage is, and where
+        // they were the body may have its own, which begin with it.
+        let body = self.entries.iter().find(|e| e.id == entry::BODY).map_or(0, |e| e.first as usize);
+        let uses = |slot: usize, at: usize| {
+            let access = &self.access[at];
+            access.reads.contains(&slot) || access.writes.contains(&slot)
+        };
+        let (before, after) = (0..body, body..self.access.len());
+        let caches = (0..self.slots.len()).filter(|s| self.slots[*s].kind == Kind::Cache);
+        let caches: Vec<usize> = caches.filter(|s| after.clone().any(|at| uses(*s, at))).collect();
+        let kept = [&self.kept[..], &caches].concat();
+        let mut lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept, ports.is_some());
+        for slot in caches.into_iter().filter(|s| !before.clone().any(|at| uses(*s, at))) {
+            lives[slot] = vec![(body, self.access.len().saturating_sub(1))];
+        }
         let sizes: Vec<[u64; 4]> = self.slots.iter().map(Slot::size).collect();
-        let offsets = plan::pack(&sizes, &lives, nominal);
+        let offsets = if ports.is_some() {
+            self.pack_net(&sizes, &lives)
+        } else {
+            // What an MCU would use.
+            let nominal = Limits { batch: 4, context: max_context.clamp(1, 256) as u32, threads: 1 };
+            plan::pack(&sizes, &lives, nominal)
+        };
         for (slot, offset) in self.slots.iter_mut().zip(&offsets) {
             slot.offset = *offset;
         }
         for (alias, of) in &self.aliases {
             self.slots[*alias].offset = self.slots[*of].offset;
         }
-        let plan =
-            Plan { slots: self.slots.len() as u32, max_context: max_context as u32, vocab: vocab as u32, logits };
+        let (slots, max_context, vocab) = (self.slots.len() as u32, max_context as u32, vocab as u32);
+        let plan = Plan { slots, max_context, vocab, logits, source_vocab: 0, start: 0 };
         Lowered { entries: self.entries, ops: self.ops, slots: self.slots, plan, tensors: self.tensors }
+    }
+
+    /// Packs a program without tokens, and tells its ops which way to work.
+    fn pack_net(&mut self, sizes: &[[u64; 4]], lifetimes: &[plan::Lifetime]) -> Vec<[u64; 4]> {
+        let dims = |tensor: u32| self.tensors.get(tensor as usize).map_or([0; 4], Dims::dims);
+        let mut gaps = Vec::new();
+        for (at, op) in self.ops.iter().enumerate() {
+            gaps.extend(plan::units::gaps(op, &self.slots, &dims).into_iter().map(|g| plan::net::Gap {
+                op: at + 1, // after the host
+                input: self.place(g.input),
+                output: self.place(g.output),
+                forward: g.forward,
+                backward: g.backward,
+            }));
+        }
+        let sizes: Vec<u64> = sizes.iter().map(|size| size[0]).collect();
+        let slots = plan::net::Slots { sizes: &sizes, lifetimes, gaps: &gaps };
+        let packing = plan::net::pack(&slots);
+        plan::net::verify(&slots, &packing).expect("the planner's own rule");
+        for (op, _) in packing.directions.iter().filter(|(_, backward)| *backward) {
+            self.ops[op - 1].flags |= BACKWARD;
+        }
+        packing.offsets.iter().map(|offset| [*offset, 0, 0, 0]).collect()
+    }
+
+    /// The slot whose place this one is.
+    fn place(&self, slot: u32) -> usize {
+        let slot = slot as usize;
+        self.aliases.iter().find(|(alias, _)| *alias == slot).map_or(slot, |(_, of)| *of)
     }
 }
 

@@ -5,6 +5,7 @@ pub mod prng;
 pub mod requantize;
 pub mod rope;
 pub mod rsqrt;
+pub mod sigmoid;
 pub mod tflite;
 
 pub use requantize::{Scale, saturate, shift_round};

@@ -63,22 +63,33 @@ pub fn requantize(x: i32, m: i32, shift: i32, rounding: Rounding) -> i32 {
     }
 }
 
-/// e^a for `a` <= 0 in Q5.26, in Q0.31: gemmlowp's `exp_on_negative_values`.
+/// `x * m * 2^(shift - 31)` for sums of 48 bits, `m` rounded to 16 bits first: TFLite's `MultiplyByQuantizedMultiplier` of
+/// int64. `shift` is -31 to 7, others count as the nearest; the result is modulo 2^32.
+#[must_use]
+pub fn requantize_wide(x: i64, m: i32, shift: i32) -> i32 {
+    let reduced = if m < 0x7FFF_0000 { (m + (1 << 15)) >> 16 } else { 0x7FFF };
+    let total = (15 - shift.clamp(-31, 7)).unsigned_abs();
+    (x.wrapping_mul(reduced.into()).wrapping_add(1i64 << (total - 1)) >> total) as i32
+}
+
+/// e^a for `a` <= 0 with `integer_bits` (2 to 5) above its fraction (5: Q5.26), in Q0.31: gemmlowp's
+/// `exp_on_negative_values`.
 ///
 /// `a` is cut to a remainder in [-1/4, 0), whose exponential is a polynomial of degree 4 around -1/8, and a sum of powers of
 /// two, each of which is a factor.
 #[must_use]
-pub fn exp_on_negative(a: i32) -> i32 {
-    const QUARTER: i32 = 1 << 24;
-    /// e^(-1/4), e^(-1/2), e^-1, ... e^-16 in Q0.31; factor i belongs to bit 24 + i of the remainder.
+pub fn exp_on_negative(a: i32, integer_bits: u32) -> i32 {
+    /// e^(-1/4), e^(-1/2), e^-1, ... e^-16 in Q0.31; factor i belongs to the bit of 2^(i - 2) in the remainder.
     const FACTORS: [i32; 7] = [1_672_461_947, 1_302_514_674, 790_015_084, 290_630_308, 39_332_535, 720_401, 242];
     if a == 0 {
         return i32::MAX;
     }
-    let rest = (a & (QUARTER - 1)) - QUARTER;
+    let quarter_bit = 29u32.wrapping_sub(integer_bits) & 31;
+    let quarter = 1i32 << quarter_bit;
+    let rest = (a & (quarter - 1)) - quarter;
     let powers = rest.wrapping_sub(a);
-    let mut result = exp_near_zero(multiply_by_pot(rest, 5));
-    for (factor, bit) in FACTORS.into_iter().zip(24u32..) {
+    let mut result = exp_near_zero(multiply_by_pot(rest, integer_bits));
+    for (factor, bit) in FACTORS.into_iter().zip(quarter_bit..31) {
         if powers.wrapping_shr(bit) & 1 != 0 {
             result = high_mul(result, factor);
         }
@@ -98,9 +109,20 @@ fn exp_near_zero(a: i32) -> i32 {
     EXP_EIGHTH + high_mul(EXP_EIGHTH, x + high)
 }
 
-/// 1 / (1 + a) for `a` in [0, 1), both Q0.31: gemmlowp's `one_over_one_plus_x_for_x_in_0_1`, three steps of Newton's.
+/// 1 / (1 + a) for `a` in [0, 1), both Q0.31: gemmlowp's `one_over_one_plus_x_for_x_in_0_1`.
 #[must_use]
 pub fn one_over_one_plus(a: i32) -> i32 {
+    multiply_by_pot(two_over_one_plus(a), 1)
+}
+
+/// (1 - a) / (1 + a) for `a` in [0, 1), both Q0.31: gemmlowp's `one_minus_x_over_one_plus_x_for_x_in_0_1`.
+#[must_use]
+pub fn one_minus_over_one_plus(a: i32) -> i32 {
+    multiply_by_pot(two_over_one_plus(a).wrapping_sub(1 << 29), 2)
+}
+
+/// 2 / (1 + a) in Q2.29 for `a` in [0, 1) in Q0.31: three steps of Newton's.
+fn two_over_one_plus(a: i32) -> i32 {
     const A48_OVER_17: i32 = 1_515_870_810; // Q2.29
     const MINUS_32_OVER_17: i32 = -1_010_580_540;
     let sum = i64::from(a) + i64::from(i32::MAX);
@@ -110,7 +132,7 @@ pub fn one_over_one_plus(a: i32) -> i32 {
         let rest = (1i32 << 29).wrapping_sub(high_mul(half_denominator, x));
         x = x.wrapping_add(multiply_by_pot(high_mul(x, rest), 2));
     }
-    multiply_by_pot(x, 1)
+    x
 }
 
 #[cfg(test)]
@@ -172,13 +194,19 @@ mod tests {
         for i in 0..200_000i32 {
             let a = -i.wrapping_mul(10_737);
             let exact = (f64::from(a) * 2f64.powi(-26)).exp();
-            worst_exp = worst_exp.max((f64::from(exp_on_negative(a)) * 2f64.powi(-31) - exact).abs());
+            worst_exp = worst_exp.max((f64::from(exp_on_negative(a, 5)) * 2f64.powi(-31) - exact).abs());
+            let finer = a / 2;
+            let exact = (f64::from(finer) * 2f64.powi(-27)).exp();
+            worst_exp = worst_exp.max((f64::from(exp_on_negative(finer, 4)) * 2f64.powi(-31) - exact).abs());
             let b = i * 10_737;
             let exact = 1.0 / (1.0 + f64::from(b) * 2f64.powi(-31));
             worst_recip = worst_recip.max((f64::from(one_over_one_plus(b)) * 2f64.powi(-31) - exact).abs());
+            let exact = 2.0 * exact - 1.0;
+            let got = f64::from(one_minus_over_one_plus(b)) * 2f64.powi(-31);
+            worst_recip = worst_recip.max((got - exact).abs() / 4.0);
         }
         assert!(worst_exp < 2f64.powi(-20), "{worst_exp:e}");
         assert!(worst_recip < 2f64.powi(-28), "{worst_recip:e}");
-        assert_eq!(exp_on_negative(i32::MIN), 0);
+        assert_eq!(exp_on_negative(i32::MIN, 5), 0);
     }
 }

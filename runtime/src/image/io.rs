@@ -5,16 +5,16 @@
 //! IO section: 8-byte head, then 40-byte records, inputs first
 //! head               record
 //!  0  u32 inputs      0  u32 slot                    12  u32 mantissa
-//!  4  u32 outputs     4  u8  element type (I8)       16  i32 exponent
+//!  4  u32 outputs     4  u8  element type            16  i32 exponent
 //!                     5  u8  rank, 1 to 4            20  [u32;4] dims, 1 beyond the rank
 //!                     6  u16 zero                    36  u32 zero
 //!                     8  i32 zero point
 //! ```
 //!
+//! The element type is I8, U8, I16 or I32; U8 lies in a slot of int8, byte by byte, the others in slots of their own kind.
 //! `real = (integer - zero point) * mantissa * 2^-exponent`; mantissa 0: the model does not say.
 
 use super::header::{put, u16_at, u32_at};
-use super::plan::{Kind, Rows};
 use super::tensors::Dtype;
 use super::{Image, section};
 use crate::error::{Error, Result};
@@ -23,6 +23,26 @@ use crate::error::{Error, Result};
 pub const HEAD_BYTES: usize = 8;
 /// Bytes of a record.
 pub const RECORD_BYTES: usize = 40;
+
+/// Element types of inputs and outputs, as Rust has them: `i8`, `u8`, `i16`, `i32`.
+pub trait Element: sealed::Sealed {
+    /// The type in the image.
+    const DTYPE: Dtype;
+}
+
+mod sealed {
+    pub trait Sealed: bytemuck::Pod {}
+}
+
+macro_rules! elements {
+    ($($t:ty = $dtype:ident),*) => {$(
+        impl sealed::Sealed for $t {}
+        impl Element for $t {
+            const DTYPE: Dtype = Dtype::$dtype;
+        }
+    )*};
+}
+elements!(i8 = I8, u8 = U8, i16 = I16, i32 = I32);
 
 /// One input or output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +91,15 @@ impl Port {
         };
         let rank_ok = (1..=4).contains(&port.rank) && port.dims.iter().skip(port.rank.into()).all(|d| *d == 1);
         let zero = u16_at(r, 6)? == 0 && u32_at(r, 36)? == 0;
-        let range = (-256..=256).contains(&port.exponent) && (-128..=127).contains(&port.zero_point);
-        (rank_ok && zero && range && port.dtype == Dtype::I8).then_some(port)
+        let zero_points = match port.dtype {
+            Dtype::I8 => -128..=127,
+            Dtype::U8 => 0..=255,
+            Dtype::I16 => -32_768..=32_767,
+            Dtype::I32 => i32::MIN..=i32::MAX,
+            Dtype::U64 | Dtype::N4 | Dtype::N8 => return None,
+        };
+        let range = (-256..=256).contains(&port.exponent) && zero_points.contains(&port.zero_point);
+        (rank_ok && zero && range).then_some(port)
     }
 
     /// Dimensions, as many as there are.
@@ -145,7 +172,8 @@ impl<'a> Ports<'a> {
         for record in self.records {
             let port = Port::decode(record).ok_or(bad)?;
             let slot = image.slot(port.slot)?;
-            if slot.kind != Kind::I8 || slot.rows != Rows::One || port.elements() != Some(slot.cols) {
+            let bytes = if port.dtype == Dtype::U8 { Dtype::I8 } else { port.dtype };
+            if slot.plain() != Some(bytes) || port.elements() != Some(slot.cols) {
                 return Err(bad);
             }
         }

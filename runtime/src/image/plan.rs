@@ -7,7 +7,9 @@
 //!  4  u32 largest context                       1  u8  rows         8  u32 heads      (cache)
 //!  8  u32 vocabulary                            2  i16 frac        12  u32 head_dim   (cache)
 //! 12  u32 slot of the logits                   16  [u64;4] offset coefficients
-//! 16  [u8;48] zero
+//! 16  u32 vocabulary of sources (encoder)
+//! 20  u32 token that begins a target
+//! 24  [u8;40] zero
 //! ```
 //!
 //! Offset and size are *affine*: `k[0] + k[1]*batch + k[2]*context + k[3]*context*threads` bytes. The quantizer
@@ -18,7 +20,7 @@
 use core::ops::Range;
 
 use super::header::{put, u16_at, u32_at, u64_at};
-use super::tensors::GROUP;
+use super::tensors::{Dtype, GROUP};
 use crate::error::{Error, Result};
 
 /// Bytes of the plan's head.
@@ -55,6 +57,8 @@ pub enum Kind {
     /// One int8 tensor of `cols` elements, in the order of its dimensions (images: height, width, channels); what its
     /// integers mean is the ops' and the IO section's business. The stride is `cols` rounded up to 16.
     I8 = 4,
+    /// One int16 tensor, as [`Kind::I8`]: `2 * cols` bytes, rounded up to 16.
+    I16 = 5,
 }
 
 /// How many rows a slot has.
@@ -65,7 +69,7 @@ pub enum Rows {
     One = 0,
     /// One a token of the step.
     Batch = 1,
-    /// One a position (caches).
+    /// One a position (caches, and what the stages of an encoder hand on).
     Context = 2,
     /// One a thread, each as long as the context (scratch); `cols` is 1.
     ThreadContext = 3,
@@ -99,11 +103,24 @@ impl Slot {
             Kind::I32 => cols.next_multiple_of(4) * 4,
             Kind::Q8 => Q8_HEAD as u64 + cols.next_multiple_of(GROUP as u64),
             Kind::I8 => cols.next_multiple_of(SLOT_ALIGN),
+            Kind::I16 => (2 * cols).next_multiple_of(SLOT_ALIGN),
             Kind::Cache => {
                 let each = 2 * u64::from(self.head_dim) + 8;
                 u64::from(self.heads).saturating_mul(each).saturating_add(SLOT_ALIGN - 1) & !(SLOT_ALIGN - 1)
             }
         }
+    }
+
+    /// The type of the elements if the slot is one plain tensor: I8 (or U8: the same bytes), I16 or I32 of one row.
+    #[must_use]
+    pub fn plain(&self) -> Option<Dtype> {
+        let dtype = match self.kind {
+            Kind::I8 => Dtype::I8,
+            Kind::I16 => Dtype::I16,
+            Kind::I32 => Dtype::I32,
+            Kind::Q8 | Kind::Cache => return None,
+        };
+        (self.rows == Rows::One).then_some(dtype)
     }
 
     /// Size coefficients in bytes, as the plan's packing uses them.
@@ -145,6 +162,7 @@ impl Slot {
             2 => Kind::Q8,
             3 => Kind::Cache,
             4 => Kind::I8,
+            5 => Kind::I16,
             _ => return None,
         };
         let rows = match *r.get(1)? {
@@ -167,11 +185,12 @@ impl Slot {
         let shape_ok = slot.cols != 0
             && slot.cols < 1 << 28
             && (-64..=64).contains(&slot.frac)
-            && is_cache == (rows == Rows::Context)
+            && (!is_cache || rows == Rows::Context)
+            && (rows != Rows::Context || is_cache || kind == Kind::I32)
             && is_cache == (slot.heads != 0 && slot.head_dim != 0)
             && slot.heads < 1 << 16
             && slot.head_dim <= MAX_HEAD_DIM
-            && (kind != Kind::I8 || (rows == Rows::One && slot.frac == 0))
+            && (!matches!(kind, Kind::I8 | Kind::I16) || (rows == Rows::One && slot.frac == 0))
             && (rows != Rows::ThreadContext || (kind == Kind::I32 && slot.cols == 1));
         let [one, batch, context, scratch] = slot.offset;
         let aligned = (one | batch | context) % SLOT_ALIGN == 0 && scratch % 4 == 0;
@@ -193,6 +212,10 @@ pub struct Plan {
     pub vocab: u32,
     /// The slot that holds the result of the last entry point.
     pub logits: u32,
+    /// Token ids of sources are below this; 0 for models without an encoder.
+    pub source_vocab: u32,
+    /// The token that begins a target; only models with an encoder have one.
+    pub start: u32,
 }
 
 impl Plan {
@@ -200,7 +223,8 @@ impl Plan {
     #[must_use]
     pub fn to_bytes(&self) -> [u8; HEAD_BYTES] {
         let mut r = [0; HEAD_BYTES];
-        for (i, word) in [self.slots, self.max_context, self.vocab, self.logits].iter().enumerate() {
+        let words = [self.slots, self.max_context, self.vocab, self.logits, self.source_vocab, self.start];
+        for (i, word) in words.iter().enumerate() {
             put(&mut r, 4 * i, &word.to_le_bytes());
         }
         r
@@ -224,12 +248,14 @@ impl Plan {
     }
 
     fn decode(s: &[u8]) -> Option<Self> {
-        let zero = s.get(16..HEAD_BYTES)?.iter().all(|b| *b == 0);
+        let zero = s.get(24..HEAD_BYTES)?.iter().all(|b| *b == 0);
         zero.then_some(Self {
             slots: u32_at(s, 0)?,
             max_context: u32_at(s, 4)?,
             vocab: u32_at(s, 8)?,
             logits: u32_at(s, 12)?,
+            source_vocab: u32_at(s, 16)?,
+            start: u32_at(s, 20)?,
         })
     }
 }

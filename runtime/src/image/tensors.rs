@@ -54,11 +54,13 @@ pub enum Dtype {
     N4 = 5,
     /// 8-bit codes with group scales.
     N8 = 6,
+    /// Unsigned bytes.
+    U8 = 7,
 }
 
 impl Dtype {
     pub(super) fn of(code: u8) -> Option<Self> {
-        [Self::I8, Self::I16, Self::I32, Self::U64, Self::N4, Self::N8].into_iter().find(|d| *d as u8 == code)
+        [Self::I8, Self::I16, Self::I32, Self::U64, Self::N4, Self::N8, Self::U8].into_iter().find(|d| *d as u8 == code)
     }
 }
 
@@ -85,7 +87,7 @@ impl TensorDesc {
     pub fn data_bytes(dtype: Dtype, dims: [u32; 4]) -> Option<u64> {
         let count = dims.iter().try_fold(1u64, |n, d| n.checked_mul(u64::from(*d)))?;
         let code_bits = match dtype {
-            Dtype::I8 => return Some(count),
+            Dtype::I8 | Dtype::U8 => return Some(count),
             Dtype::I16 => return count.checked_mul(2),
             Dtype::I32 => return count.checked_mul(4),
             Dtype::U64 => return count.checked_mul(8),
@@ -203,7 +205,7 @@ impl<'a> Coded<'a> {
             Dtype::N4 => desc.codebook.iter().map(|c| c.unsigned_abs()).fold(1, u8::max),
             _ => 128,
         };
-        // Activations are in -127..=127; 128 also covers whatever bytes a wrong program may read as activations.
+        // Activations may be any int8.
         let group_bound = GROUP as u64 * 128 * 255 * u64::from(top);
         let row_bound = group_bound.saturating_mul(groups as u64);
         Some(Self {

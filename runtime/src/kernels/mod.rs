@@ -13,7 +13,7 @@ use crate::image::tensors::BLOCK;
 /// Exact sums of one block of 16 rows with one row of activations:
 /// `acc[r] = sum over groups of scale[r, group] * sum over columns of level[r, col] * x[col]`.
 ///
-/// Shapes: `x` holds `32 * groups` codes in -127..=127 (zeros beyond the columns). `acc` is overwritten.
+/// Shapes: `x` holds `32 * groups` codes, any int8 (zeros beyond the columns). `acc` is overwritten.
 pub type BlockFn = fn(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]);
 
 /// The kernels of one instruction set.

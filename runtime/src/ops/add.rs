@@ -1,39 +1,68 @@
-//! Sum of two int8 tensors of one shape, TensorFlow Lite's `ADD`.
+//! Sum or difference of two tensors of one shape, TensorFlow Lite's `ADD` and `SUB`, int8 or int16.
 //!
-//! Arguments: first slot (I8), second slot (I8), out slot (I8), multipliers of first, second and sum, their shifts (a byte
-//! each), zero points of first and second (a byte each), numbers without an input's zero point (`ops/window.rs`). Flag 1:
-//! single rounding. NUMERICS.md, "add".
+//! Arguments: first slot, second slot, out slot (all I8 or all I16), multipliers of first, second and sum, their shifts (a byte
+//! each), zero points of first and second (a byte each; 0 for int16), numbers without an input's zero point
+//! (`ops/window.rs`). Flag 1: single rounding; 2: backward; 4: the second is subtracted. NUMERICS.md, "add".
 
+use super::tensor::quantized_arg;
 use super::window::{self, SINGLE_ROUNDING};
-use super::{OpDef, Run, arg, bytes_arg, ensure, i8_arg, i8_cols};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, bytes_arg, ensure, turned};
 use crate::fixed::tflite::requantize;
+use crate::image::plan::{Kind, Slot};
 use crate::image::{Image, Op};
+use crate::kernels::scalar::int8::Quantized;
+
+/// Flag: the second is subtracted.
+pub const SUBTRACT: u16 = 4;
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 15, name: "add", args: 9, flags: SINGLE_ROUNDING, slots: &[0, 1, 2], check, run };
+pub static OP: OpDef = OpDef {
+    code: 15,
+    name: "add",
+    args: 9,
+    flags: SINGLE_ROUNDING | BACKWARD | SUBTRACT,
+    slots: &[0, 1, 2],
+    overlap: Overlap::Elements(&[(0, 1), (0, 2), (1, 2)]),
+    check,
+    run,
+};
 
-/// Bits that both terms are moved up by before they are brought to one scale.
-const HEAD_ROOM: u32 = 20;
+/// Bits that both terms are moved up by before they are brought to one scale: of int8, and of int16.
+const HEAD_ROOM: [u32; 2] = [20, 15];
+
+fn slots(image: &Image<'_>, op: &Op) -> Option<[Slot; 3]> {
+    Some([quantized_arg(image, op, 0)?, quantized_arg(image, op, 1)?, quantized_arg(image, op, 2)?])
+}
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let (a, b, out) = (i8_arg(image, op, 0)?, i8_arg(image, op, 1)?, i8_arg(image, op, 2)?);
-    let ([.., c, d], [.., e]) = (bytes_arg(op, 7)?, bytes_arg(op, 6)?);
-    let (zero_in, _) = window::numbers(op, 8)?;
-    ensure(a.cols == b.cols && a.cols == out.cols && zero_in == 0 && [c, d, e] == [0; 3])
+    let [a, b, out] = slots(image, op)?;
+    let ([za, zb, c, d], [.., e]) = (bytes_arg(op, 7)?, bytes_arg(op, 6)?);
+    let (zero_in, _) = window::numbers(op, 8, out.kind)?;
+    ensure(a.kind == out.kind && b.kind == out.kind && a.cols == out.cols && b.cols == out.cols)?;
+    ensure(zero_in == 0 && [c, d, e] == [0; 3] && (out.kind == Kind::I8 || [za, zb] == [0; 2]))
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let (a, b, out) = (i8_arg(r.image, op, 0)?, i8_arg(r.image, op, 1)?, i8_arg(r.image, op, 2)?);
+    let slots = slots(r.image, op)?;
+    match slots[0].kind {
+        Kind::I16 => run_of::<i16>(r, op, &slots),
+        _ => run_of::<i8>(r, op, &slots),
+    }
+}
+
+fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Slot; 3]) -> Option<()> {
     let multiplier = |which| arg(op, which).map(|m| m as i32);
     let (ma, mb, mo) = (multiplier(3)?, multiplier(4)?, multiplier(5)?);
     let [sa, sb, so, _] = bytes_arg(op, 6)?.map(|b| i32::from(b as i8));
     let [za, zb, ..] = bytes_arg(op, 7)?.map(|b| i32::from(b as i8));
-    let (_, o) = window::numbers(op, 8)?;
-    let [x, y, to] = r.slots([&a, &b, &out])?;
-    for ((x, y), to) in i8_cols(&a, x)?.iter().zip(i8_cols(&b, y)?.iter()).zip(i8_cols(&out, to)?) {
-        let x = requantize((i32::from(*x) - za) << HEAD_ROOM, ma, sa, o.rounding);
-        let y = requantize((i32::from(*y) - zb) << HEAD_ROOM, mb, sb, o.rounding);
-        *to = o.clamp(requantize(x.wrapping_add(y), mo, so, o.rounding));
-    }
+    let (_, o) = window::numbers(op, 8, slots[0].kind)?;
+    let up = HEAD_ROOM[usize::from(slots[0].kind == Kind::I16)];
+    let [x, y, to] = r.cells::<T, 3>(slots.each_ref())?;
+    turned(op, x.iter().zip(y).zip(to), |((x, y), to)| {
+        let x = requantize((x.get().into() - za) << up, ma, sa, o.rounding);
+        let y = requantize((y.get().into() - zb) << up, mb, sb, o.rounding);
+        let sum = if op.flags & SUBTRACT == 0 { x.wrapping_add(y) } else { x.wrapping_sub(y) };
+        to.set(T::narrow(o.limit(requantize(sum, mo, so, o.rounding))));
+    });
     Some(())
 }

@@ -2,14 +2,15 @@
 //!
 //! Arguments: k slot, v slot (I32, heads * head_dim columns), cache slot. Layout: [`crate::image::plan::Kind::Cache`].
 
-use super::{I32Rows, OpDef, Run, ensure, pack, part, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, ensure, pack, part, slot_arg};
 use crate::fixed::requantize::quantize_row;
 use crate::image::plan::{Kind, Rows, Slot};
 use crate::image::{Image, Op};
 use crate::view;
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 7, name: "cache", args: 3, flags: 0, slots: &[0, 1, 2], check, run };
+pub static OP: OpDef =
+    OpDef { code: 7, name: "cache", args: 3, flags: 0, slots: &[0, 1, 2], overlap: Overlap::Apart, check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let k = slot_arg(image, op, 0, Kind::I32)?;

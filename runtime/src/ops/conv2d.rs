@@ -1,38 +1,59 @@
-//! 2D convolution of int8, TensorFlow Lite's `CONV_2D`.
+//! 2D convolution of int8 or int16, TensorFlow Lite's `CONV_2D`.
 //!
-//! Arguments: in slot (I8), out slot (I8), weights (I8 `[out channels, kernel height, kernel width, in channels]`), channels
-//! (I32 `[out channels, 3]`: bias, multiplier, shift), input size, output size, steps, padding above | left << 16, numbers
-//! (`ops/window.rs`). Flag 1: single rounding. NUMERICS.md, "conv2d".
+//! Arguments: in slot, out slot (both I8 or both I16), weights (I8 `[out channels, kernel height, kernel width, depth]`),
+//! channels, input size, output size, steps, padding above | left << 16, numbers (`ops/window.rs`), the weights' zero point.
+//! With `depth` less than the input's channels these form groups of `depth`, each with as many output channels. Flag 1: single
+//! rounding; 2: backward; 4: narrow sums of int16. NUMERICS.md, "conv2d".
 
-use super::window::{self, SINGLE_ROUNDING};
-use super::{OpDef, Run, arg, ensure, i8_arg, i8_cols};
+use core::num::NonZeroUsize;
+
+use super::window::{self, NARROW, SINGLE_ROUNDING, Sums};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure};
+use crate::image::plan::{Kind, Slot};
 use crate::image::{Dtype, Image, Op};
-use crate::kernels::scalar::int8;
+use crate::kernels::scalar::int8::{self, Quantized, Window};
 use crate::view::as_i8;
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 10, name: "conv2d", args: 9, flags: SINGLE_ROUNDING, slots: &[0, 1], check, run };
+pub static OP: OpDef = OpDef {
+    code: 10,
+    name: "conv2d",
+    args: 10,
+    flags: SINGLE_ROUNDING | BACKWARD | NARROW,
+    slots: &[0, 1],
+    overlap: Overlap::Units(&[(0, 1)]),
+    check,
+    run,
+};
 
-fn parts(image: &Image<'_>, op: &Op) -> Option<(int8::Window, u32)> {
-    let [out_channels, kh, kw, in_channels] = window::weights(image, op, 2)?.dims;
-    let g = window::window(op, 4, [kh as usize, kw as usize], &i8_arg(image, op, 0)?)?;
-    ensure(g.channels == in_channels as usize)?;
-    Some((g, out_channels))
+/// The window, the groups, and what becomes of the sums: everything checked.
+fn parts(image: &Image<'_>, op: &Op, [input, output]: &[Slot; 2]) -> Option<(Window, NonZeroUsize, Sums)> {
+    let [out_channels, kh, kw, depth] = window::weights(image, op, 2)?.dims;
+    let g = window::window(op, 4, [kh as usize, kw as usize], input)?;
+    let groups = NonZeroUsize::new(g.channels.checked_div(depth as usize)?)?;
+    ensure(groups.get().checked_mul(depth as usize)? == g.channels)?;
+    ensure(out_channels != 0 && (out_channels as usize) % groups == 0)?;
+    window::ensure_output(&g, out_channels as usize, output)?;
+    let products = [kh, kw, depth].iter().try_fold(1u64, |n, d| n.checked_mul(u64::from(*d)))?;
+    Some((g, groups, Sums::new(image, op, input.kind, 8, (out_channels, products))?))
 }
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let (g, out_channels) = parts(image, op)?;
-    window::ensure_output(&g, out_channels as usize, &i8_arg(image, op, 1)?)?;
-    let products = [g.y.kernel, g.x.kernel, g.channels].iter().try_fold(1u64, |n, d| n.checked_mul(*d as u64))?;
-    window::ensure_channels(image, op, 3, out_channels, products)?;
-    window::numbers(op, 8).map(|_| ())
+    let slots = window::slots(image, op)?;
+    parts(image, op, &slots).map(|_| ())
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let (g, _) = parts(r.image, op)?;
-    let (input, output) = (i8_arg(r.image, op, 0)?, i8_arg(r.image, op, 1)?);
-    let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op, 3)?);
-    let (zero_point, o) = window::numbers(op, 8)?;
-    let [from, to] = r.slots([&input, &output])?;
-    int8::conv2d(&g, (i8_cols(&input, from)?, zero_point), weights, channels, &o, i8_cols(&output, to)?)
+    let slots = window::slots(r.image, op)?;
+    match slots[0].kind {
+        Kind::I16 => run_of::<i16>(r, op, &slots),
+        _ => run_of::<i8>(r, op, &slots),
+    }
+}
+
+fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Slot; 2]) -> Option<()> {
+    let (g, groups, sums) = parts(r.image, op, slots)?;
+    let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op)?);
+    let [from, to] = r.cells::<T, 2>(slots.each_ref())?;
+    int8::conv2d(&g, groups, (from, sums.zero_in), (weights, sums.zero_weights), channels, &sums.output, to)
 }

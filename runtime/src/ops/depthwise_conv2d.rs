@@ -1,41 +1,64 @@
-//! Depthwise 2D convolution of int8, TensorFlow Lite's `DEPTHWISE_CONV_2D`.
+//! Depthwise 2D convolution of int8 or int16, TensorFlow Lite's `DEPTHWISE_CONV_2D`.
 //!
-//! Arguments as `conv2d`'s, the weights being I8 `[1, kernel height, kernel width, out channels]`; output channel c reads
-//! input channel `c / (out channels / in channels)`. Flag 1: single rounding. NUMERICS.md, "depthwise_conv2d".
+//! Arguments and flags as `conv2d`'s, the weights being I8 `[1, kernel height, kernel width, out channels]`; output channel c
+//! reads input channel `c / (out channels / in channels)`. NUMERICS.md, "depthwise_conv2d".
 
 use core::num::NonZeroUsize;
 
-use super::window::{self, SINGLE_ROUNDING};
-use super::{OpDef, Run, arg, ensure, i8_arg, i8_cols};
+use super::window::{self, NARROW, SINGLE_ROUNDING, Sums};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure};
+use crate::image::plan::{Kind, Slot};
 use crate::image::{Dtype, Image, Op};
-use crate::kernels::scalar::int8;
+use crate::kernels::scalar::int8::{self, Quantized, Window};
 use crate::view::as_i8;
 
 /// The op.
-pub static OP: OpDef =
-    OpDef { code: 11, name: "depthwise_conv2d", args: 9, flags: SINGLE_ROUNDING, slots: &[0, 1], check, run };
+pub static OP: OpDef = OpDef {
+    code: 11,
+    name: "depthwise_conv2d",
+    args: 10,
+    flags: SINGLE_ROUNDING | BACKWARD | NARROW,
+    slots: &[0, 1],
+    overlap: Overlap::Units(&[(0, 1)]),
+    check,
+    run,
+};
 
-fn parts(image: &Image<'_>, op: &Op) -> Option<(int8::Window, u32, NonZeroUsize)> {
+/// The window, output channels of an input channel, and what becomes of the sums: everything checked.
+fn parts(image: &Image<'_>, op: &Op, [input, output]: &[Slot; 2]) -> Option<(Window, NonZeroUsize, Sums)> {
     let [one, kh, kw, out_channels] = window::weights(image, op, 2)?.dims;
-    let g = window::window(op, 4, [kh as usize, kw as usize], &i8_arg(image, op, 0)?)?;
+    let g = window::window(op, 4, [kh as usize, kw as usize], input)?;
     let multiplier = NonZeroUsize::new((out_channels as usize).checked_div(g.channels)?)?;
     ensure(one == 1 && multiplier.get().checked_mul(g.channels)? == out_channels as usize)?;
-    Some((g, out_channels, multiplier))
+    window::ensure_output(&g, out_channels as usize, output)?;
+    let products = u64::from(kh).checked_mul(kw.into())?;
+    Some((g, multiplier, Sums::new(image, op, input.kind, 8, (out_channels, products))?))
 }
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let (g, out_channels, _) = parts(image, op)?;
-    window::ensure_output(&g, out_channels as usize, &i8_arg(image, op, 1)?)?;
-    window::ensure_channels(image, op, 3, out_channels, (g.y.kernel as u64).checked_mul(g.x.kernel as u64)?)?;
-    window::numbers(op, 8).map(|_| ())
+    let slots = window::slots(image, op)?;
+    parts(image, op, &slots).map(|_| ())
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let (g, _, multiplier) = parts(r.image, op)?;
-    let (input, output) = (i8_arg(r.image, op, 0)?, i8_arg(r.image, op, 1)?);
-    let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op, 3)?);
-    let (zero_point, o) = window::numbers(op, 8)?;
-    let [from, to] = r.slots([&input, &output])?;
-    let x = (&*i8_cols(&input, from)?, zero_point);
-    int8::depthwise_conv2d(&g, multiplier, x, weights, channels, &o, i8_cols(&output, to)?)
+    let slots = window::slots(r.image, op)?;
+    match slots[0].kind {
+        Kind::I16 => run_of::<i16>(r, op, &slots),
+        _ => run_of::<i8>(r, op, &slots),
+    }
+}
+
+fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Slot; 2]) -> Option<()> {
+    let (g, multiplier, sums) = parts(r.image, op, slots)?;
+    let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op)?);
+    let [from, to] = r.cells::<T, 2>(slots.each_ref())?;
+    int8::depthwise_conv2d(
+        &g,
+        multiplier,
+        (from, sums.zero_in),
+        (weights, sums.zero_weights),
+        channels,
+        &sums.output,
+        to,
+    )
 }

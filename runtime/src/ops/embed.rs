@@ -1,34 +1,61 @@
-//! Embed: rows of a coded table, by token, into fixed point.
+//! Embed: rows of a coded table into fixed point: by token, or by position and added to what is there.
 //!
-//! Arguments: out slot (I32, a row a token), table (coded, [vocab, cols]).
+//! Arguments: out slot (I32, a row a token), table (coded, [vocab or positions, cols]), mantissa and exponent of a factor
+//! (mantissa 0: none). Flag 1: the row is the position's, and is added. Flag 2: the tokens are a source's.
 
-use super::{I32Rows, OpDef, Run, arg, ensure, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg};
 use crate::fixed::{saturate, shift_round};
 use crate::image::plan::{Kind, Rows};
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 1, name: "embed", args: 2, flags: 0, slots: &[0], check, run };
+pub static OP: OpDef = OpDef {
+    code: 1,
+    name: "embed",
+    args: 4,
+    flags: POSITIONS | SOURCE,
+    slots: &[0],
+    overlap: Overlap::Apart,
+    check,
+    run,
+};
+
+/// Flag: rows by position, added to the out slot (learned positions).
+pub const POSITIONS: u16 = 1;
+/// Flag: the table is that of a source's tokens, for encoders.
+pub const SOURCE: u16 = 2;
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let out = slot_arg(image, op, 0, Kind::I32)?;
     let table = image.coded(arg(op, 1)?)?;
     ensure(out.rows == Rows::Batch && out.cols as usize == table.cols)?;
-    ensure(table.rows == image.plan().vocab as usize)
+    ensure(arg(op, 2)? < 1 << 16 && (-64..=64).contains(&(arg(op, 3)? as i32)))?;
+    let plan = image.plan();
+    if op.flags & POSITIONS != 0 {
+        return ensure(table.rows >= plan.max_context as usize);
+    }
+    let vocab = if op.flags & SOURCE != 0 { plan.source_vocab } else { plan.vocab };
+    ensure(table.rows == vocab as usize)
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let slot = slot_arg(r.image, op, 0, Kind::I32)?;
     let table = r.image.coded(arg(op, 1)?)?;
-    let shift = table.exponent - i32::from(slot.frac);
-    let tokens = r.tokens;
+    let (factor, exponent) = match arg(op, 2)? {
+        0 => (1, 0),
+        mantissa => (i64::from(mantissa), arg(op, 3)? as i32),
+    };
+    let shift = table.exponent + exponent - i32::from(slot.frac);
+    let positions = op.flags & POSITIONS != 0;
+    let (tokens, first, rows) = (r.tokens, r.position as usize, r.rows as usize);
     let [out] = r.slots([&slot])?;
     let mut out = I32Rows::new(&slot, out)?;
-    for (i, token) in tokens.iter().enumerate() {
-        let row = *token as usize;
-        let mult = i64::from(table.mult(row));
+    for i in 0..rows {
+        let row = if positions { first + i } else { *tokens.get(i)? as usize };
+        let mult = i64::from(table.mult(row)) * factor;
         table.row_levels(row, out.row(i)?, |out, level_times_scale| {
-            *out = saturate(shift_round(i64::from(level_times_scale) * mult, shift));
+            let value = saturate(shift_round(i64::from(level_times_scale) * mult, shift));
+            *out = if positions { out.saturating_add(value) } else { value };
         });
     }
     Some(())

@@ -1,35 +1,55 @@
-//! Fully connected layer of int8, TensorFlow Lite's `FULLY_CONNECTED`.
+//! Fully connected layer of int8 or int16, TensorFlow Lite's `FULLY_CONNECTED`: a convolution whose pixels are the rows.
 //!
-//! Arguments: in slot (I8, rows of in features), out slot (I8, as many rows of out features), weights (I8 `[out features,
-//! in features]`), channels (I32 `[out features, 3]`: bias, multiplier, shift), numbers (`ops/window.rs`). Flag 1: single
-//! rounding. NUMERICS.md, "fully_connected".
+//! Arguments: in slot, out slot (both I8 or both I16: rows of in features, as many rows of out features), weights (I8 `[out
+//! features, in features]`), channels, numbers (`ops/window.rs`), the weights' zero point. Flag 1: single rounding; 2: backward;
+//! 4: narrow sums of int16. NUMERICS.md, "fully_connected".
 
-use super::window::{self, SINGLE_ROUNDING};
-use super::{OpDef, Run, arg, ensure, i8_arg, i8_cols};
+use core::num::NonZeroUsize;
+
+use super::window::{self, NARROW, SINGLE_ROUNDING, Sums};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure};
+use crate::image::plan::{Kind, Slot};
 use crate::image::{Dtype, Image, Op};
-use crate::kernels::scalar::int8;
+use crate::kernels::scalar::int8::{self, Quantized, Window};
 use crate::view::as_i8;
 
 /// The op.
-pub static OP: OpDef =
-    OpDef { code: 12, name: "fully_connected", args: 5, flags: SINGLE_ROUNDING, slots: &[0, 1], check, run };
+pub static OP: OpDef = OpDef {
+    code: 12,
+    name: "fully_connected",
+    args: 6,
+    flags: SINGLE_ROUNDING | BACKWARD | NARROW,
+    slots: &[0, 1],
+    overlap: Overlap::Units(&[(0, 1)]),
+    check,
+    run,
+};
+
+/// The window and what becomes of the sums: everything checked.
+fn parts(image: &Image<'_>, op: &Op, [input, output]: &[Slot; 2]) -> Option<(Window, Sums)> {
+    let [out_features, in_features, a, b] = window::weights(image, op, 2)?.dims;
+    let g = window::rows(op, in_features, input)?;
+    ensure(a == 1 && b == 1)?;
+    window::ensure_output(&g, out_features as usize, output)?;
+    Some((g, Sums::new(image, op, input.kind, 4, (out_features, in_features.into()))?))
+}
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let (input, output) = (i8_arg(image, op, 0)?, i8_arg(image, op, 1)?);
-    let [out_features, in_features, a, b] = window::weights(image, op, 2)?.dims;
-    let rows = input.cols.checked_div(in_features)?;
-    ensure(a == 1 && b == 1 && rows.checked_mul(in_features)? == input.cols)?;
-    ensure(rows.checked_mul(out_features)? == output.cols)?;
-    window::ensure_channels(image, op, 3, out_features, in_features.into())?;
-    window::numbers(op, 4).map(|_| ())
+    let slots = window::slots(image, op)?;
+    parts(image, op, &slots).map(|_| ())
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let (input, output) = (i8_arg(r.image, op, 0)?, i8_arg(r.image, op, 1)?);
-    let [_, in_features, ..] = window::weights(r.image, op, 2)?.dims;
-    let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op, 3)?);
-    let (zero_point, o) = window::numbers(op, 4)?;
-    let [from, to] = r.slots([&input, &output])?;
-    let x = (&*i8_cols(&input, from)?, zero_point);
-    int8::fully_connected(in_features as usize, x, weights, channels, &o, i8_cols(&output, to)?)
+    let slots = window::slots(r.image, op)?;
+    match slots[0].kind {
+        Kind::I16 => run_of::<i16>(r, op, &slots),
+        _ => run_of::<i8>(r, op, &slots),
+    }
+}
+
+fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Slot; 2]) -> Option<()> {
+    let (g, sums) = parts(r.image, op, slots)?;
+    let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op)?);
+    let [from, to] = r.cells::<T, 2>(slots.each_ref())?;
+    int8::conv2d(&g, NonZeroUsize::MIN, (from, sums.zero_in), (weights, sums.zero_weights), channels, &sums.output, to)
 }

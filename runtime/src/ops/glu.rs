@@ -3,18 +3,15 @@
 //! Arguments: gate slot (I32), up slot (I32, the same shape), out slot: the gate slot's place with the result's
 //! fraction bits. NUMERICS.md, "glu".
 
-use super::{I32Rows, OpDef, Run, ensure, slot_arg};
-use crate::fixed::exp::exp2_neg_q16;
-use crate::fixed::rsqrt::recip;
+use super::{I32Rows, OpDef, Overlap, Run, ensure, slot_arg};
+use crate::fixed::sigmoid::sigmoid;
 use crate::fixed::{saturate, shift_round};
 use crate::image::plan::{Kind, Slot};
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 9, name: "glu", args: 3, flags: 0, slots: &[0, 1], check, run };
-
-/// log2(e) in Q30.
-const LOG2_E: u64 = 1_549_082_005;
+pub static OP: OpDef =
+    OpDef { code: 9, name: "glu", args: 3, flags: 0, slots: &[0, 1], overlap: Overlap::Apart, check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let gate = slot_arg(image, op, 0, Kind::I32)?;
@@ -42,16 +39,9 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
 }
 
 /// `x * sigmoid(x)` for `x` with `frac` fraction bits (0 to 28); the result has as many.
-///
-/// sigmoid(|x|) = 1 / (1 + e), sigmoid(-|x|) = e / (1 + e) with e = 2^(-|x| log2 e), its exponent rounded to Q16.
 #[must_use]
 pub fn silu(x: i32, frac: i32) -> i32 {
-    let size = u64::from(x.unsigned_abs());
-    let z = shift_round((size * LOG2_E) as i64, frac + 14);
-    let e = exp2_neg_q16(u32::try_from(z).unwrap_or(u32::MAX));
-    let inverse = recip((1 << 30) + e); // 2 / (1 + e) in Q30, so 1 / (1 + e) in Q31
-    let sigmoid = if x < 0 { (u64::from(e) * u64::from(inverse)) >> 30 } else { u64::from(inverse) };
-    saturate(shift_round(i64::from(x) * sigmoid as i64, 31))
+    saturate(shift_round(i64::from(x) * sigmoid(x, frac), 31))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //!
 //! Each thread takes whole blocks of 16 weight rows for all rows of the step, so weights are read once a step.
 
-use super::{I32Rows, OpDef, Run, arg, ensure, optional, q8_row, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, optional, q8_row, slot_arg};
 use crate::fixed::{saturate, shift_round};
 use crate::image::plan::Kind;
 use crate::image::tensors::BLOCK;
@@ -13,7 +13,8 @@ use crate::image::{Coded, Dtype, Image, Op};
 use crate::view::{Shape, for_column_parts};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 5, name: "matmul", args: 4, flags: ACCUMULATE, slots: &[0, 3], check, run };
+pub static OP: OpDef =
+    OpDef { code: 5, name: "matmul", args: 4, flags: ACCUMULATE, slots: &[0, 3], overlap: Overlap::Apart, check, run };
 
 /// Flag: add to the out slot instead of overwriting it.
 pub const ACCUMULATE: u16 = 1;

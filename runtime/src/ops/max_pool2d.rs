@@ -1,16 +1,24 @@
-//! Max pooling of int8, TensorFlow Lite's `MAX_POOL_2D`. Input and output have the same scale and zero point.
+//! Max pooling of int8 or int16, TensorFlow Lite's `MAX_POOL_2D`. Input and output have the same scale and zero point.
 //!
-//! Arguments: in slot (I8), out slot (I8), input size, output size, steps (dilations 1), padding above | left << 16, window
+//! Arguments: in slot, out slot (both I8 or both I16), input size, output size, steps (dilations 1), padding above | left << 16, window
 //! size, numbers with zero points 0 (`ops/window.rs`). NUMERICS.md, "pools".
 
 use super::window::{check_pool, run_pool};
-use super::{OpDef, Run};
+use super::{BACKWARD, OpDef, Overlap, Run};
 use crate::image::Op;
 
 /// The op.
-pub static OP: OpDef =
-    OpDef { code: 14, name: "max_pool2d", args: 8, flags: 0, slots: &[0, 1], check: check_pool, run };
+pub static OP: OpDef = OpDef {
+    code: 14,
+    name: "max_pool2d",
+    args: 8,
+    flags: BACKWARD,
+    slots: &[0, 1],
+    overlap: Overlap::Units(&[(0, 1)]),
+    check: check_pool,
+    run,
+};
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    run_pool(r, op, (i32::from(i8::MIN), i32::max), |largest, _| Some(largest))
+    run_pool(r, op, (i32::MIN, i32::max), |largest, _| Some(largest))
 }

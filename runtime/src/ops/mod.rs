@@ -1,29 +1,60 @@
 //! Ops: what programs are made of, one file each.
 //!
 //! An op is three functions: which slots it touches, a check made once when the image is opened (indices, types,
-//! shapes), and the run. To add one: copy a neighbour's file, add a row to [`DECODER`] or [`CONVNET`], define it in NUMERICS.md.
+//! shapes), and the run. To add one: copy a neighbour's file, add a row to [`DECODER`], [`CONVNET`] or [`CODED`], define it in NUMERICS.md.
 //!
 //! `check` and `run` return `None` for anything amiss; after `check` has passed, `run` only fails where its own
 //! `get`s cannot be proven away by the compiler, never in practice.
 
+pub mod activation;
 pub mod add;
+pub mod arg_max;
+pub mod arithmetic;
 pub mod attention;
 pub mod average_pool2d;
+pub mod batch_matmul;
 pub mod cache;
+mod coded;
 pub mod conv2d;
+pub mod conv2d_coded;
+pub mod copy;
 pub mod depthwise_conv2d;
 pub mod embed;
+pub mod embedding_bag;
+pub mod fill;
 pub mod fully_connected;
+pub mod gather;
 pub mod glu;
+pub mod gru;
+pub mod kept_rows;
+pub mod layer_norm;
+pub mod lookup;
+pub mod lstm;
 pub mod matmul;
 pub mod max_pool2d;
+pub mod maximum;
+pub mod mul;
+pub mod norm;
+pub mod prelu;
 pub mod quantize;
+pub mod recurrent;
+pub mod reduce;
+pub mod requantize;
+pub mod resize;
 pub mod rms_norm;
 pub mod rope;
 pub mod select_row;
+pub mod sigmoid16;
+pub mod sinusoid;
 pub mod softmax;
-mod window;
+pub mod softmax16;
+pub mod squared_difference;
+mod tensor;
+pub mod top_k;
+pub mod transpose_conv2d;
+pub mod window;
 
+use core::cell::Cell;
 use core::ops::Range;
 
 use crate::error::{Error, Result};
@@ -45,16 +76,49 @@ pub struct OpDef {
     pub args: usize,
     /// Flags it knows. An image that uses another was made for a later runtime, and is refused.
     pub flags: u16,
-    /// Arguments that are slots, each of which must be apart from the others in the arena.
+    /// Arguments that are slots.
     pub slots: &'static [usize],
+    /// Which of them may overlap in the arena; all others lie apart.
+    pub overlap: Overlap,
     /// Checks an op of an image.
     pub check: fn(&Image<'_>, &Op) -> Option<()>,
     /// Runs it.
     pub run: fn(&mut Run<'_>, &Op) -> Option<()>,
 }
 
-/// Ops of language models.
-pub static DECODER: [&OpDef; 9] = [
+/// Which slots of an op may overlap in the arena: pairs of arguments, an input before the output that may lie on it.
+///
+/// Such an op reads and writes single elements of the arena in a fixed order ([`Run::cells`]), so it cannot fault however its
+/// slots lie. Its numbers are right if what it writes is read by no later part of it; the quantizer plans the arena so
+/// (`quantize/src/plan/units.rs`), and may turn the order around ([`BACKWARD`]).
+#[derive(Clone, Copy, Debug)]
+pub enum Overlap {
+    /// None.
+    Apart,
+    /// Element `i` of the output follows from elements `i` of the inputs, and is written when those have been read. (Two
+    /// inputs may be a pair, too.)
+    Elements(&'static [(usize, usize)]),
+    /// The output is computed in *units* of at most four pixels side by side in a row, all channels; a unit may be written
+    /// in any order and while it is read.
+    Units(&'static [(usize, usize)]),
+}
+
+impl Overlap {
+    /// The pairs.
+    #[must_use]
+    pub fn pairs(self) -> &'static [(usize, usize)] {
+        match self {
+            Self::Apart => &[],
+            Self::Elements(pairs) | Self::Units(pairs) => pairs,
+        }
+    }
+}
+
+/// Flag of ops whose slots may overlap: units, or elements, from the last to the first.
+pub const BACKWARD: u16 = 2;
+
+/// Ops of language models and word vectors.
+pub static DECODER: [&OpDef; 14] = [
     &embed::OP,
     &select_row::OP,
     &rms_norm::OP,
@@ -64,37 +128,128 @@ pub static DECODER: [&OpDef; 9] = [
     &cache::OP,
     &attention::OP,
     &glu::OP,
+    &layer_norm::OP,
+    &activation::OP,
+    &embedding_bag::OP,
+    &sinusoid::OP,
+    &kept_rows::OP,
 ];
 
-/// Ops of int8 convolutional nets, as TensorFlow Lite defines them.
-pub static CONVNET: [&OpDef; 7] = [
+/// Ops of nets of int8 and int16, as TensorFlow Lite defines them.
+pub static CONVNET: [&OpDef; 26] = [
     &conv2d::OP,
     &depthwise_conv2d::OP,
     &fully_connected::OP,
+    &transpose_conv2d::OP,
     &average_pool2d::OP,
     &max_pool2d::OP,
     &add::OP,
     &softmax::OP,
+    &lookup::OP,
+    &copy::OP,
+    &fill::OP,
+    &mul::OP,
+    &maximum::OP,
+    &squared_difference::OP,
+    &reduce::OP,
+    &gather::OP,
+    &gather::SLOT,
+    &requantize::OP,
+    &arg_max::OP,
+    &top_k::OP,
+    &resize::OP,
+    &batch_matmul::OP,
+    &prelu::OP,
+    &sigmoid16::OP,
+    &softmax16::OP,
+    &arithmetic::OP,
 ];
 
-/// The ops that this build knows. What no feature names here is not linked.
-pub static TABLE: &[&[&OpDef]] = &[
+/// Ops of nets that Mote has quantized from floats, beside those of [`CONVNET`].
+pub static CODED: [&OpDef; 4] = [&conv2d_coded::OP, &lstm::OP, &gru::OP, &norm::OP];
+
+/// Ops that an image may use.
+pub type Table = &'static [&'static OpDef];
+
+/// The sets of ops that this build knows.
+const SETS: &[Table] = &[
     #[cfg(feature = "decoder")]
     &DECODER,
     #[cfg(feature = "convnet")]
     &CONVNET,
+    #[cfg(feature = "coded")]
+    &CODED,
 ];
+
+/// The ops that this build knows. What no feature names is not linked.
+pub static TABLE: Table = &flatten::<{ count() }>();
+
+const fn count() -> usize {
+    let (mut count, mut set) = (0, 0);
+    while set < SETS.len() {
+        count += SETS[set].len();
+        set += 1;
+    }
+    count
+}
+
+const fn flatten<const N: usize>() -> [&'static OpDef; N] {
+    let mut rows: [&'static OpDef; N] = [&embed::OP; N];
+    let (mut set, mut at, mut row) = (0, 0, 0);
+    while row < N {
+        if at < SETS[set].len() {
+            rows[row] = SETS[set][at];
+            (at, row) = (at + 1, row + 1);
+        } else {
+            (set, at) = (set + 1, 0);
+        }
+    }
+    rows
+}
 
 /// The definition of an op's code.
 #[must_use]
 pub fn find(code: u16) -> Option<&'static OpDef> {
-    TABLE.iter().copied().flatten().copied().find(|def| def.code == code)
+    find_in(TABLE, code)
+}
+
+/// The definition of an op's code in `table`.
+#[inline(never)] // called from a few places, all of them cold; smaller firmware
+pub(crate) fn find_in(table: Table, code: u16) -> Option<&'static OpDef> {
+    table.iter().copied().find(|def| def.code == code)
+}
+
+/// The rows of [`TABLE`] with these codes. Firmware that opens its image with a table of the ops which that image uses
+/// ([`Image::open_with`]) links no others:
+///
+/// ```
+/// use mote_runtime::ops;
+/// static OPS: ops::Table = &ops::select([5, 9]); // matmul, glu
+/// # assert_eq!(OPS.iter().map(|op| op.name).collect::<Vec<_>>(), ["matmul", "glu"]);
+/// ```
+///
+/// # Panics
+/// This build does not know a code. In a `static`, where it belongs, that is an error of compilation.
+#[must_use]
+pub const fn select<const N: usize>(codes: [u16; N]) -> [&'static OpDef; N] {
+    let mut rows: [&'static OpDef; N] = [&embed::OP; N];
+    let mut row = 0;
+    while row < N {
+        let mut at = 0;
+        while at < TABLE.len() && TABLE[at].code != codes[row] {
+            at += 1;
+        }
+        assert!(at < TABLE.len(), "this build knows no op of this code");
+        rows[row] = TABLE[at];
+        row += 1;
+    }
+    rows
 }
 
 /// Checks one op of an image.
 #[must_use]
 pub fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let def = find(op.code)?;
+    let def = image.op(op.code)?;
     ensure(op.flags & !def.flags == 0 && op.args.iter().skip(def.args).all(|arg| *arg == 0))?;
     (def.check)(image, op)
 }
@@ -103,30 +258,34 @@ pub fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 /// one row, to which [`select_row`] leads, and programs without tokens on one row. So no result depends on how tokens are cut into steps.
 #[must_use]
 pub fn check_rows(image: &Image<'_>, op: &Op, id: u32) -> Option<()> {
-    let def = find(op.code)?;
+    let def = image.op(op.code)?;
     let one = |which: &usize| Some(image.slot(arg(op, *which)?).ok()?.rows == Rows::One);
+    if def.code == embed::OP.code {
+        ensure((op.flags & embed::SOURCE != 0) == (id == entry::ENCODE) || op.flags & embed::POSITIONS != 0)?;
+    }
     match id {
-        entry::BODY => ensure(def.slots.iter().all(|s| one(s) == Some(false))),
+        entry::BODY | entry::ENCODE => ensure(def.slots.iter().all(|s| one(s) == Some(false))),
         entry::HEAD if def.code == select_row::OP.code => Some(()),
-        entry::HEAD | entry::RUN => ensure(def.slots.iter().all(|s| one(s) == Some(true))),
+        entry::HEAD | entry::RUN | entry::RESET => ensure(def.slots.iter().all(|s| one(s) == Some(true))),
         _ => Some(()),
     }
 }
 
-/// Checks that the slots of an op lie apart from each other at these limits. In the arena they all do: it ends where the
-/// highest one does.
+/// Checks that the slots of an op lie apart from each other at these limits, but for those that may overlap. In the arena they
+/// all do: it ends where the highest one does.
 ///
 /// # Errors
 /// [`Error::Op`], [`Error::Slot`].
 pub fn check_arena(image: &Image<'_>, op: &Op, index: u32, limits: Limits) -> Result<()> {
     let bad = Error::Op { index, code: op.code };
     let range = |which: &usize| image.slot(arg(op, *which).ok_or(bad)?)?.range(limits).ok_or(bad);
-    let slots = find(op.code).ok_or(bad)?.slots;
-    for (i, a) in slots.iter().enumerate() {
-        let a = range(a)?;
-        for b in slots.iter().skip(i + 1) {
-            let b = range(b)?;
-            if a.start < b.end && b.start < a.end {
+    let def = image.op(op.code).ok_or(bad)?;
+    for (i, first) in def.slots.iter().enumerate() {
+        let a = range(first)?;
+        for second in def.slots.iter().skip(i + 1) {
+            let b = range(second)?;
+            let apart = a.end <= b.start || b.end <= a.start;
+            if !apart && !def.overlap.pairs().contains(&(*first, *second)) {
                 return Err(bad);
             }
         }
@@ -146,6 +305,8 @@ pub struct Run<'r> {
     pub tokens: &'r [u32],
     /// Position of the step's first token.
     pub position: u32,
+    /// Positions of the source that is encoded, or being encoded.
+    pub source: u32,
     /// Rows of this step.
     pub rows: u32,
     /// Row that [`select_row`] takes.
@@ -160,6 +321,18 @@ impl Run<'_> {
     /// The bytes of several slots at once.
     pub(crate) fn slots<const N: usize>(&mut self, slots: [&Slot; N]) -> Option<[&mut [u8]; N]> {
         split_slots(self.arena, self.limits, slots)
+    }
+
+    /// The elements of several slots at once, wherever they lie: what one slot's cells are set to is what another's there
+    /// are.
+    pub(crate) fn cells<T: bytemuck::Pod, const N: usize>(&mut self, slots: [&Slot; N]) -> Option<[&[Cell<T>]; N]> {
+        let all = view::as_cells::<T>(self.arena)?;
+        let mut cells: [&[Cell<T>]; N] = [&[]; N];
+        for (to, slot) in cells.iter_mut().zip(slots) {
+            let start = usize::try_from(slot.range(self.limits)?.start).ok()? / size_of::<T>();
+            *to = all.get(start..)?.get(..slot.cols as usize)?;
+        }
+        Some(cells)
     }
 
     /// Rows of a slot that this step uses.
@@ -182,15 +355,21 @@ pub(crate) fn split_slots<'a, const N: usize>(
     arena.get_disjoint_mut(ranges).ok()
 }
 
+/// Calls `each` for all items in an op's order: the last first if its flag [`BACKWARD`] says so.
+pub(crate) fn turned<T>(op: &Op, items: impl DoubleEndedIterator<Item = T>, each: impl FnMut(T)) {
+    if op.flags & BACKWARD == 0 { items.for_each(each) } else { items.rev().for_each(each) }
+}
+
 /// Argument `which` of an op.
 pub(crate) fn arg(op: &Op, which: usize) -> Option<u32> {
     op.args.get(which).copied()
 }
 
-/// Argument `which` as a slot of kind `kind` that is not a thread's scratch.
+/// Argument `which` as a slot of kind `kind`, neither a thread's scratch nor rows kept by position.
 pub(crate) fn slot_arg(image: &Image<'_>, op: &Op, which: usize, kind: Kind) -> Option<Slot> {
     let slot = image.slot(arg(op, which)?).ok()?;
-    (slot.kind == kind && slot.rows != Rows::ThreadContext).then_some(slot)
+    let scattered = slot.rows == Rows::ThreadContext || slot.rows == Rows::Context && kind != Kind::Cache;
+    (slot.kind == kind && !scattered).then_some(slot)
 }
 
 /// Argument `which` as an int8 tensor's slot.

@@ -4,13 +4,14 @@
 //! transform's block (0: none). The transform spreads outliers over its block; the quantizer has folded its inverse
 //! into the next matrix (QuaRot, arXiv 2404.00456, section 4). NUMERICS.md, "quantize".
 
-use super::{I32Rows, OpDef, Run, arg, ensure, part, put_q8_row, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, part, put_q8_row, slot_arg};
 use crate::fixed::{requantize, shift_round};
 use crate::image::plan::Kind;
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 4, name: "quantize", args: 3, flags: 0, slots: &[0, 1], check, run };
+pub static OP: OpDef =
+    OpDef { code: 4, name: "quantize", args: 3, flags: 0, slots: &[0, 1], overlap: Overlap::Apart, check, run };
 
 /// Largest block of the transform, as a power of two.
 pub const MAX_LOG2_BLOCK: u32 = 12;

@@ -4,19 +4,20 @@
 //! mantissa and exponent of sqrt(width), width. `eps` is stored as `eps * width * 2^(2 frac)`, so that the sum of
 //! squares needs no division. NUMERICS.md, "rms_norm".
 
-use super::{I32Rows, OpDef, Run, arg, ensure, optional, part, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, optional, part, slot_arg};
 use crate::fixed::rsqrt::rsqrt;
 use crate::fixed::{requantize, saturate, shift_round};
 use crate::image::plan::Kind;
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 3, name: "rms_norm", args: 8, flags: 0, slots: &[0, 1], check, run };
+pub static OP: OpDef =
+    OpDef { code: 3, name: "rms_norm", args: 8, flags: 0, slots: &[0, 1], overlap: Overlap::Apart, check, run };
 
 /// Bits of |x| that enter the sum of squares: 2^17 squares of 23 bits fit u64.
 const SQUARE_BITS: u32 = 23;
 /// Fraction bits of the normalised value before gamma.
-const NORM_FRAC: i32 = 22;
+pub(super) const NORM_FRAC: i32 = 22;
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let input = slot_arg(image, op, 0, Kind::I32)?;
@@ -68,7 +69,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
 }
 
 /// `(unit, shift)`: `x / rms` in Q22 is `shift_round(x * unit, shift)`. `unit` is at most 2^31, so the product fits.
-fn normaliser(x: &[i32], eps: u64, (root_mant, root_exp): (u64, i32)) -> (i64, i32) {
+pub(super) fn normaliser(x: &[i32], eps: u64, (root_mant, root_exp): (u64, i32)) -> (i64, i32) {
     let bits = 32 - requantize::amax(x).leading_zeros();
     let drop = bits.saturating_sub(SQUARE_BITS);
     let sum = x.iter().fold(0u64, |sum, x| {

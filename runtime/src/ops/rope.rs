@@ -3,13 +3,14 @@
 //! Arguments: slot (I32, heads * head_dim columns), steps (U64 [head_dim / 2], turns a position in 2^-64), heads,
 //! head_dim. Scaled variants (Llama 3, linear, YaRN) differ in the steps alone. NUMERICS.md, "rope".
 
-use super::{I32Rows, OpDef, Run, arg, ensure, part, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, part, slot_arg};
 use crate::fixed::rope::{cos_sin, rotate};
 use crate::image::plan::{Kind, Rows};
 use crate::image::{Dtype, Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 6, name: "rope", args: 4, flags: 0, slots: &[0], check, run };
+pub static OP: OpDef =
+    OpDef { code: 6, name: "rope", args: 4, flags: 0, slots: &[0], overlap: Overlap::Apart, check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let slot = slot_arg(image, op, 0, Kind::I32)?;

@@ -2,12 +2,13 @@
 //!
 //! Arguments: in slot (I32, a row a token), out slot (I32, one row, same columns and fraction bits).
 
-use super::{I32Rows, OpDef, Run, ensure, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, ensure, slot_arg};
 use crate::image::plan::{Kind, Rows};
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 2, name: "select_row", args: 2, flags: 0, slots: &[0, 1], check, run };
+pub static OP: OpDef =
+    OpDef { code: 2, name: "select_row", args: 2, flags: 0, slots: &[0, 1], overlap: Overlap::Apart, check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let input = slot_arg(image, op, 0, Kind::I32)?;

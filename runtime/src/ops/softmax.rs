@@ -4,12 +4,21 @@
 //! least difference that counts (as int32). Flag 1: single rounding. NUMERICS.md, "softmax".
 
 use super::window::SINGLE_ROUNDING;
-use super::{OpDef, Run, arg, ensure, i8_arg, i8_cols};
+use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols};
 use crate::fixed::tflite::{Rounding, divide_by_pot, exp_on_negative, high_mul, one_over_one_plus, requantize};
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef = OpDef { code: 16, name: "softmax", args: 6, flags: SINGLE_ROUNDING, slots: &[0, 1], check, run };
+pub static OP: OpDef = OpDef {
+    code: 16,
+    name: "softmax",
+    args: 6,
+    flags: SINGLE_ROUNDING,
+    slots: &[0, 1],
+    overlap: Overlap::Apart,
+    check,
+    run,
+};
 
 /// Integer bits of the sum: a row has fewer elements than 2^12.
 const SUM_BITS: u32 = 12;
@@ -32,7 +41,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         // e^(x - largest) in Q0.31; nothing if that is too little to count.
         let exp = |x: i8| {
             let difference = i32::from(x) - largest;
-            (difference >= least).then(|| exp_on_negative(requantize(difference, multiplier, shift, rounding)))
+            (difference >= least).then(|| exp_on_negative(requantize(difference, multiplier, shift, rounding), 5))
         };
         let sum =
             from.iter().filter_map(|x| exp(*x)).fold(0, |sum: i32, e| sum.wrapping_add(divide_by_pot(e, SUM_BITS)));

@@ -1,23 +1,29 @@
-//! What the ops of convolutional nets share: a window's arguments, and how sums become int8.
+//! What the ops of convolutional nets share: a window's arguments, and how sums become int8 or int16.
 //!
 //! ```text
 //! sizes     height | width << 16
 //! steps     stride down | stride across << 8 | dilation down << 16 | dilation across << 24
 //! numbers   input zero point | output zero point << 8 | least output << 16 | largest output << 24     (int8 each)
+//!           of int16, without zero points: least output | largest output << 16
+//! channels  I32 [out channels, 3]: bias, multiplier, shift
+//!           of int16 [out channels, 4]: bias (two words, low first), multiplier, shift
 //! ```
 
 use core::num::NonZeroUsize;
 
-use super::{Run, arg, bytes_arg, ensure, i8_arg, i8_cols};
-use crate::fixed::tflite::Rounding;
-use crate::image::plan::Slot;
+use super::tensor::{quantized_arg, rounding};
+use super::{BACKWARD, Run, arg, bytes_arg, ensure};
+use crate::image::plan::{Kind, Slot};
 use crate::image::{Dtype, Image, Op, TensorDesc};
-use crate::kernels::scalar::int8::{self, Axis, Channel, Output, Window};
+use crate::kernels::scalar::int8::{self, Axis, Output, Quantized, Window};
 
 /// Flag: the product is rounded once, not twice (`fixed::tflite::Rounding`).
-pub(crate) const SINGLE_ROUNDING: u16 = 1;
+pub const SINGLE_ROUNDING: u16 = 1;
 
-/// Sums of so many products of int8 by int8 less a zero point fit int32.
+/// Flag of ops on int16 with weights: sums are int32, as TFLite's are where the bias is int32.
+pub const NARROW: u16 = 4;
+
+/// Sums of so many products of int8 by int8 less a zero point fit int32; of half as many where both have zero points.
 const MOST_PRODUCTS: u64 = 1 << 16;
 
 /// A pair in one word: low half, high half.
@@ -27,24 +33,52 @@ fn pair(op: &Op, which: usize) -> Option<[usize; 2]> {
 }
 
 /// The window whose sizes begin at argument `at`: input size, output size, steps, padding above and left.
-/// With `kernel` taps down and across; `channels` of the input follow from its slot.
-pub(crate) fn window(op: &Op, at: usize, kernel: [usize; 2], input: &Slot) -> Option<Window> {
+/// With `kernel` taps down and across; `channels` of the input follow from its slot. `None` for what is no window of it.
+#[must_use]
+pub fn window(op: &Op, at: usize, kernel: [usize; 2], input: &Slot) -> Option<Window> {
+    let g = any_window(op, at, kernel, input)?;
+    // Both ends of the output have a tap or the gap between two inside: strides and pads are those of this image.
+    let inside = |a: &Axis| {
+        let reach = (a.kernel as u64 - 1) * a.dilation.get() as u64;
+        a.pad as u64 <= reach && (a.output as u64 - 1) * (a.stride as u64) < a.input as u64 + a.pad as u64
+    };
+    (inside(&g.y) && inside(&g.x)).then_some(g)
+}
+
+/// As [`window`], of a transposed convolution: dilations 1, and any padding.
+#[must_use]
+pub fn transposed_window(op: &Op, at: usize, kernel: [usize; 2], input: &Slot) -> Option<Window> {
+    any_window(op, at, kernel, input).filter(|g| g.y.dilation.get() == 1 && g.x.dilation.get() == 1)
+}
+
+fn any_window(op: &Op, at: usize, kernel: [usize; 2], input: &Slot) -> Option<Window> {
     let ([ih, iw], [oh, ow], [ph, pw]) = (pair(op, at)?, pair(op, at + 1)?, pair(op, at + 3)?);
     let [sh, sw, dh, dw] = bytes_arg(op, at + 2)?.map(usize::from);
     let axis = |input, output, kernel, stride, dilation, pad| {
         let dilation = NonZeroUsize::new(dilation)?;
-        // Both ends of the output have a tap or the gap between two inside: strides and pads are those of this image.
         let ok = input != 0 && output != 0 && kernel != 0 && stride != 0 && kernel <= 0xFFFF;
-        let reach = (kernel as u64 - u64::from(kernel != 0)) * dilation.get() as u64;
-        let starts = pad as u64 <= reach;
-        let ends = (output as u64).saturating_sub(1) * (stride as u64) < input as u64 + pad as u64;
-        (ok && starts && ends).then_some(Axis { input, output, kernel, stride, dilation, pad })
+        ok.then_some(Axis { input, output, kernel, stride, dilation, pad })
     };
     let y = axis(ih, oh, kernel[0], sh, dh, ph)?;
     let x = axis(iw, ow, kernel[1], sw, dw, pw)?;
     let pixels = ih.checked_mul(iw)?;
     let channels = (input.cols as usize).checked_div(pixels)?;
-    (channels != 0 && channels.checked_mul(pixels)? == input.cols as usize).then_some(Window { y, x, channels })
+    let backward = op.flags & BACKWARD != 0;
+    (channels != 0 && channels.checked_mul(pixels)? == input.cols as usize).then_some(Window {
+        y,
+        x,
+        channels,
+        backward,
+    })
+}
+
+/// The window of a fully connected layer: one tap on each row of `features` elements of `input`.
+#[must_use]
+pub fn rows(op: &Op, features: u32, input: &Slot) -> Option<Window> {
+    let rows = input.cols.checked_div(features)?;
+    let whole = rows != 0 && rows.checked_mul(features)? == input.cols;
+    let (y, x) = (Axis::each(1), Axis::each(rows as usize));
+    whole.then_some(Window { y, x, channels: features as usize, backward: op.flags & BACKWARD != 0 })
 }
 
 /// Checks that `out` holds `channels` of the window's output.
@@ -52,12 +86,23 @@ pub(crate) fn ensure_output(g: &Window, channels: usize, out: &Slot) -> Option<(
     ensure(g.y.output.checked_mul(g.x.output)?.checked_mul(channels)? == out.cols as usize)
 }
 
-/// The input's zero point and how sums become outputs: argument `which`.
-pub(crate) fn numbers(op: &Op, which: usize) -> Option<(i32, Output)> {
-    let [zero_in, zero_out, min, max] = bytes_arg(op, which)?.map(|b| b as i8);
-    let rounding = if op.flags & SINGLE_ROUNDING != 0 { Rounding::Single } else { Rounding::Double };
-    let output = Output { zero_point: zero_out.into(), min, max, rounding };
-    (min <= max).then_some((zero_in.into(), output))
+/// The input's zero point and how sums become elements of this kind: argument `which`.
+pub(crate) fn numbers(op: &Op, which: usize, kind: Kind) -> Option<(i32, Output)> {
+    let [zero_in, zero_point, min, max] = match kind {
+        Kind::I16 => {
+            let word = arg(op, which)?;
+            [0, 0, i32::from(word as i16), i32::from((word >> 16) as i16)]
+        }
+        _ => bytes_arg(op, which)?.map(|b| i32::from(b as i8)),
+    };
+    let output = Output { zero_point, min, max, rounding: rounding(op), narrow: op.flags & NARROW != 0 };
+    (min <= max).then_some((zero_in, output))
+}
+
+/// The slots of arguments 0 and 1: input and output, both int8 or both int16.
+pub(crate) fn slots(image: &Image<'_>, op: &Op) -> Option<[Slot; 2]> {
+    let slots = [quantized_arg(image, op, 0)?, quantized_arg(image, op, 1)?];
+    (slots[0].kind == slots[1].kind).then_some(slots)
 }
 
 /// The record of the plain int8 weights that argument `which` names.
@@ -66,28 +111,56 @@ pub(crate) fn weights(image: &Image<'_>, op: &Op, which: usize) -> Option<Tensor
     (desc.dtype == Dtype::I8).then_some(desc)
 }
 
-/// Checks that argument `which` is a table of `count` channels, and that the `products` of each sum fit int32.
-pub(crate) fn ensure_channels(image: &Image<'_>, op: &Op, which: usize, count: u32, products: u64) -> Option<()> {
-    let desc = image.tensor(arg(op, which)?).ok()?;
-    ensure(desc.dtype == Dtype::I32 && desc.dims == [count, 3, 1, 1] && products <= MOST_PRODUCTS)
+/// What an op with weights has: a table of channels (argument 3), numbers, the weights' zero point.
+pub(crate) struct Sums {
+    /// Zero point of the input.
+    pub zero_in: i32,
+    /// Zero point of the weights.
+    pub zero_weights: i32,
+    /// How sums become outputs.
+    pub output: Output,
 }
 
-/// The table of channels that argument `which` names.
-pub(crate) fn channels<'a>(image: &Image<'a>, op: &Op, which: usize) -> Option<&'a [Channel]> {
-    Some(image.raw(arg(op, which)?, Dtype::I32)?.as_chunks::<4>().0.as_chunks::<3>().0)
+impl Sums {
+    /// Of an op on slots of this kind: numbers in argument `at`, the weights' zero point in the low byte of the next. `None` if
+    /// the table is not of `count` channels, or if `products` of each sum are too many to be exact.
+    pub(crate) fn new(
+        image: &Image<'_>,
+        op: &Op,
+        kind: Kind,
+        at: usize,
+        (count, products): (u32, u64),
+    ) -> Option<Self> {
+        let (zero_in, output) = numbers(op, at, kind)?;
+        let [zero, rest @ ..] = bytes_arg(op, at + 1)?;
+        let zero_weights = i32::from(zero as i8);
+        let desc = image.tensor(arg(op, 3)?).ok()?;
+        let words = if kind == Kind::I16 { 4 } else { 3 };
+        ensure(desc.dtype == Dtype::I32 && desc.dims == [count, words, 1, 1] && rest == [0; 3])?;
+        ensure(kind == Kind::I16 || op.flags & NARROW == 0)?;
+        let most = if zero_weights == 0 { MOST_PRODUCTS } else { MOST_PRODUCTS / 2 };
+        (products <= most).then_some(Self { zero_in, zero_weights, output })
+    }
 }
 
-/// A pool's window: sizes from argument 2 on, the kernel's at 6.
-fn pool(image: &Image<'_>, op: &Op) -> Option<Window> {
-    window(op, 2, pair(op, 6)?, &i8_arg(image, op, 0)?)
+/// The table of channels, argument 3.
+pub(crate) fn channels<'a, C: bytemuck::Pod>(image: &Image<'a>, op: &Op) -> Option<&'a [C]> {
+    bytemuck::try_cast_slice(image.raw(arg(op, 3)?, Dtype::I32)?).ok()
+}
+
+/// A pool's window over `input`: sizes from argument 2 on, the kernel's at 6.
+#[must_use]
+pub fn pool(op: &Op, input: &Slot) -> Option<Window> {
+    window(op, 2, pair(op, 6)?, input)
 }
 
 /// Checks a pool: input and output have one scale and zero point, so it works on their integers.
 pub(crate) fn check_pool(image: &Image<'_>, op: &Op) -> Option<()> {
-    let g = pool(image, op)?;
-    ensure_output(&g, g.channels, &i8_arg(image, op, 1)?)?;
+    let [input, output] = slots(image, op)?;
+    let g = pool(op, &input)?;
+    ensure_output(&g, g.channels, &output)?;
     let [_, _, down, across] = bytes_arg(op, 4)?;
-    let (zero_in, o) = numbers(op, 7)?;
+    let (zero_in, o) = numbers(op, 7, input.kind)?;
     ensure(down == 1 && across == 1 && zero_in == 0 && o.zero_point == 0)
 }
 
@@ -96,12 +169,24 @@ pub(crate) fn run_pool(
     r: &mut Run<'_>,
     op: &Op,
     fold: (i32, fn(i32, i32) -> i32),
-    result: impl Fn(i32, i32) -> Option<i32>,
+    result: fn(i32, i32) -> Option<i32>,
 ) -> Option<()> {
-    let g = pool(r.image, op)?;
-    let (input, output) = (i8_arg(r.image, op, 0)?, i8_arg(r.image, op, 1)?);
-    let (_, o) = numbers(op, 7)?;
-    let [from, to] = r.slots([&input, &output])?;
-    let clamped = |folded: i32, count: i32| Some(o.clamp(result(folded, count)?));
-    int8::pool2d(&g, i8_cols(&input, from)?, fold, clamped, i8_cols(&output, to)?)
+    let slots = slots(r.image, op)?;
+    match slots[0].kind {
+        Kind::I16 => pool_of::<i16>(r, op, slots, fold, result),
+        _ => pool_of::<i8>(r, op, slots, fold, result),
+    }
+}
+
+fn pool_of<T: Quantized>(
+    r: &mut Run<'_>,
+    op: &Op,
+    [input, output]: [Slot; 2],
+    fold: (i32, fn(i32, i32) -> i32),
+    result: fn(i32, i32) -> Option<i32>,
+) -> Option<()> {
+    let g = pool(op, &input)?;
+    let (_, o) = numbers(op, 7, input.kind)?;
+    let [from, to] = r.cells::<T, 2>([&input, &output])?;
+    int8::pool2d(&g, from, fold, |folded, count| Some(o.limit(result(folded, count)?)), to)
 }

@@ -2,13 +2,21 @@
 //!
 //! [`Session::prefill`] runs tokens through the body of the program, a batch at a time, filling the caches;
 //! [`Session::logits`] runs the head for one row of the last batch. How the tokens are cut into batches changes no bit.
+//!
+//! A program without tokens has inputs and outputs: fill each [`Session::input`], [`Session::run`], read each
+//! [`Session::output`]. What such a program keeps from one run to the next (the state of a recurrent or streaming model)
+//! lies in slots that nothing else uses. The entry point RESET gives them their first contents: when the session is opened, and
+//! at [`Session::reset`]. Nothing else in the arena is read before it is written.
+//!
+//! Models with an encoder take a source first: [`Session::encode`].
 
 use crate::error::{Error, Result};
+use crate::image::plan::Kind;
 use crate::image::program::entry;
-use crate::image::{Image, Limits, Port, Slot};
+use crate::image::{Element, Image, Limits, Op, Port, Slot};
 use crate::kernels::{self, Kernels};
 use crate::ops::{self, Run};
-use crate::view::{Pool, Single};
+use crate::view::{self, Pool, Single};
 
 /// Runs a program over an arena: a language model's by tokens, any other by inputs and outputs.
 pub struct Session<'a> {
@@ -20,11 +28,13 @@ pub struct Session<'a> {
     logits: Slot,
     position: u32,
     rows: u32,
+    /// Positions of the source that has been encoded.
+    source: u32,
 }
 
 impl<'a> Session<'a> {
     /// Opens a session on the caller's thread. `arena` must be 16-byte aligned and hold at least
-    /// [`Image::arena_bytes`] bytes; what it held before does not matter.
+    /// [`Image::arena_bytes`] bytes; what it held before does not matter. State is as after [`Session::reset`].
     ///
     /// # Errors
     /// [`Error::Limits`], [`Error::ArenaSize`], [`Error::ArenaAlignment`], [`Error::Op`].
@@ -48,7 +58,22 @@ impl<'a> Session<'a> {
             ops::check_arena(image, &op, index, limits)?;
         }
         let logits = image.slot(image.plan().logits)?;
-        Ok(Self { image, arena, limits, pool, kernels: kernels::select(), logits, position: 0, rows: 0 })
+        let kernels = kernels::select();
+        let mut session = Self { image, arena, limits, pool, kernels, logits, position: 0, rows: 0, source: 0 };
+        session.reset()?;
+        Ok(session)
+    }
+
+    /// Forgets everything: all positions, and what earlier runs left for later ones. Inputs have to be filled again.
+    ///
+    /// # Errors
+    /// [`Error::Op`].
+    pub fn reset(&mut self) -> Result<()> {
+        self.rewind(0);
+        match self.run_entry(entry::RESET, &[], 0) {
+            Err(Error::Entry { .. }) => Ok(()), // nothing is kept
+            done => done,
+        }
     }
 
     /// Uses these kernels instead of the best ones: for tests and benchmarks. No bit changes.
@@ -68,11 +93,49 @@ impl<'a> Session<'a> {
         self.rows = 0;
     }
 
+    /// Runs a source through the encoder, in batches, and forgets all positions of the target: [`Session::prefill`] then begins
+    /// the target, which [`Session::rewind`] to 0 may do again over the same source. A source may be as long as the context.
+    ///
+    /// # Errors
+    /// [`Error::Token`], [`Error::ContextFull`], [`Error::NoSource`] for none: the one before is still there.
+    /// [`Error::Entry`] for models without an encoder.
+    pub fn encode(&mut self, source: &[u32]) -> Result<()> {
+        let vocab = self.image.plan().source_vocab;
+        if vocab == 0 {
+            return Err(Error::Entry { id: entry::ENCODE });
+        }
+        if let Some(id) = source.iter().copied().find(|t| *t >= vocab) {
+            return Err(Error::Token { id, vocab });
+        }
+        let context = self.limits.context;
+        let longer = Error::ContextFull { used: 0, context };
+        let length = u32::try_from(source.len()).ok().filter(|n| *n <= context).ok_or(longer)?;
+        if length == 0 {
+            return Err(Error::NoSource);
+        }
+        self.source = length;
+        let program = *self.image.program();
+        for stage in program.entries().filter(|e| e.id == entry::ENCODE) {
+            self.position = 0;
+            for batch in source.chunks((self.limits.batch as usize).max(1)) {
+                self.rows = batch.len() as u32;
+                self.run_ops(program.ops_of(stage), batch, 0)?;
+                self.position += self.rows;
+            }
+        }
+        (self.position, self.rows) = (0, 0);
+        Ok(())
+    }
+
     /// Appends tokens to the context, in batches. Afterwards [`Session::logits`] serves the rows of the last batch.
     ///
     /// # Errors
-    /// [`Error::Token`], [`Error::ContextFull`]: nothing has been appended. [`Error::Entry`] for other programs.
+    /// [`Error::Token`], [`Error::ContextFull`], [`Error::NoSource`]: nothing has been appended. [`Error::Entry`] for other
+    /// programs.
     pub fn prefill(&mut self, tokens: &[u32]) -> Result<()> {
+        if self.image.plan().source_vocab != 0 && self.source == 0 {
+            return Err(Error::NoSource);
+        }
         let vocab = self.image.plan().vocab;
         if let Some(id) = tokens.iter().copied().find(|t| *t >= vocab) {
             return Err(Error::Token { id, vocab });
@@ -112,7 +175,7 @@ impl<'a> Session<'a> {
         let slot = self.logits;
         let missing = Error::Slot { index: self.image.plan().logits };
         let [bytes] = ops::split_slots(self.arena, self.limits, [&slot]).ok_or(missing)?;
-        let all = crate::view::as_i32(bytes).ok_or(missing)?;
+        let all = view::as_i32(bytes).ok_or(missing)?;
         all.get_mut(..slot.cols as usize).ok_or(missing)
     }
 
@@ -130,13 +193,14 @@ impl<'a> Session<'a> {
         self.logits.frac.max(0).unsigned_abs().into()
     }
 
-    /// Input `index` of a program without tokens, to be filled before [`Session::run`], which may overwrite it.
+    /// Input `index` of a program without tokens, to be filled before [`Session::run`], which may overwrite it. `T` is
+    /// the type of its elements: `session.input::<i8>(0)`.
     ///
     /// # Errors
-    /// [`Error::Port`].
-    pub fn input(&mut self, index: u32) -> Result<&mut [i8]> {
+    /// [`Error::Port`], [`Error::PortType`].
+    pub fn input<T: Element>(&mut self, index: u32) -> Result<&mut [T]> {
         let port = self.image.ports().inputs().nth(index as usize);
-        self.port(port).ok_or(Error::Port { index })
+        self.port(port, index)
     }
 
     /// Computes the outputs from the inputs.
@@ -147,19 +211,52 @@ impl<'a> Session<'a> {
         self.run_entry(entry::RUN, &[], 0)
     }
 
-    /// Output `index` of the last [`Session::run`].
+    /// Output `index` of the last [`Session::run`], with elements of type `T`.
+    ///
+    /// # Errors
+    /// [`Error::Port`], [`Error::PortType`].
+    pub fn output<T: Element>(&mut self, index: u32) -> Result<&[T]> {
+        let port = self.image.ports().outputs().nth(index as usize);
+        self.port(port, index).map(|o| &*o)
+    }
+
+    /// Input `index` as bytes, whatever its type: integers in this machine's byte order.
     ///
     /// # Errors
     /// [`Error::Port`].
-    pub fn output(&mut self, index: u32) -> Result<&[i8]> {
-        let port = self.image.ports().outputs().nth(index as usize);
-        self.port(port).map(|o| &*o).ok_or(Error::Port { index })
+    pub fn input_bytes(&mut self, index: u32) -> Result<&mut [u8]> {
+        let port = self.image.ports().inputs().nth(index as usize);
+        self.port_bytes(port, index)
     }
 
-    fn port(&mut self, port: Option<Port>) -> Option<&mut [i8]> {
-        let slot = self.image.slot(port?.slot).ok()?;
-        let [bytes] = ops::split_slots(self.arena, self.limits, [&slot])?;
-        ops::i8_cols(&slot, bytes)
+    /// Output `index` of the last [`Session::run`] as bytes, whatever its type: integers in this machine's byte order.
+    ///
+    /// # Errors
+    /// [`Error::Port`].
+    pub fn output_bytes(&mut self, index: u32) -> Result<&[u8]> {
+        let port = self.image.ports().outputs().nth(index as usize);
+        self.port_bytes(port, index).map(|o| &*o)
+    }
+
+    fn port<T: Element>(&mut self, port: Option<Port>, index: u32) -> Result<&mut [T]> {
+        match port {
+            Some(Port { dtype: found, .. }) if found != T::DTYPE => {
+                Err(Error::PortType { index, found, expected: T::DTYPE })
+            }
+            port => view::as_elements(self.port_bytes(port, index)?).ok_or(Error::Port { index }),
+        }
+    }
+
+    fn port_bytes(&mut self, port: Option<Port>, index: u32) -> Result<&mut [u8]> {
+        let missing = Error::Port { index };
+        let slot = self.image.slot(port.ok_or(missing)?.slot)?;
+        let [bytes] = ops::split_slots(self.arena, self.limits, [&slot]).ok_or(missing)?;
+        let width = match slot.kind {
+            Kind::I32 => 4,
+            Kind::I16 => 2,
+            _ => 1,
+        };
+        (slot.cols as usize).checked_mul(width).and_then(|n| bytes.get_mut(..n)).ok_or(missing)
     }
 
     fn step<'s>(&'s mut self, tokens: &'s [u32], row: u32) -> Run<'s> {
@@ -169,6 +266,7 @@ impl<'a> Session<'a> {
             limits: self.limits,
             tokens,
             position: self.position,
+            source: self.source,
             rows: self.rows,
             row,
             pool: self.pool,
@@ -177,9 +275,13 @@ impl<'a> Session<'a> {
     }
 
     fn run_entry(&mut self, id: u32, tokens: &[u32], row: u32) -> Result<()> {
-        for (index, op) in self.image.program().entry(id)? {
+        self.run_ops(self.image.program().entry(id)?, tokens, row)
+    }
+
+    fn run_ops(&mut self, ops: impl Iterator<Item = (u32, Op)>, tokens: &[u32], row: u32) -> Result<()> {
+        for (index, op) in ops {
             let bad = Error::Op { index, code: op.code };
-            let def = ops::find(op.code).ok_or(bad)?;
+            let def = self.image.op(op.code).ok_or(bad)?;
             (def.run)(&mut self.step(tokens, row), &op).ok_or(bad)?;
         }
         Ok(())

@@ -146,11 +146,16 @@ pub struct Builder {
     pub head: Vec<Op>,
     /// Ops of a program without tokens; the entry point is there if this is not empty.
     pub run: Vec<Op>,
+    /// Ops that give state its first contents; the entry point is there if this is not empty.
+    pub reset: Vec<Op>,
     /// Inputs and outputs; the section is there if they are.
     pub ports: [Vec<Port>; 2],
     pub vocab: u32,
     pub logits: u32,
     pub max_context: u32,
+    /// Stages of an encoder; the entry points are there if these are.
+    pub encode: Vec<Vec<Op>>,
+    pub source_vocab: u32,
 }
 
 impl Builder {
@@ -216,8 +221,23 @@ impl Builder {
     }
 
     pub fn i8_slot(&mut self, cols: usize) -> u32 {
+        self.plain_slot(Kind::I8, cols)
+    }
+
+    /// One tensor of I8, I16 or I32.
+    pub fn plain_slot(&mut self, kind: Kind, cols: usize) -> u32 {
         let cols = cols as u32;
-        self.slot(Slot { kind: Kind::I8, rows: Rows::One, frac: 0, cols, heads: 0, head_dim: 0, offset: [0; 4] })
+        self.slot(Slot { kind, rows: Rows::One, frac: 0, cols, heads: 0, head_dim: 0, offset: [0; 4] })
+    }
+
+    /// A constant of int8, int16 or int32, as a slot of that kind would hold it.
+    pub fn constant(&mut self, kind: Kind, values: &[i64], dims: &[usize]) -> u32 {
+        let (dtype, size) = match kind {
+            Kind::I8 => (Dtype::I8, 1),
+            Kind::I16 => (Dtype::I16, 2),
+            _ => (Dtype::I32, 4),
+        };
+        self.shaped(dtype, dims, values.iter().flat_map(|v| v.to_le_bytes()[..size].to_vec()).collect())
     }
 
     /// A plain tensor of bytes.
@@ -266,7 +286,14 @@ impl Builder {
     }
 
     pub fn plan(&self) -> Plan {
-        Plan { slots: self.slots.len() as u32, max_context: self.max_context, vocab: self.vocab, logits: self.logits }
+        Plan {
+            slots: self.slots.len() as u32,
+            max_context: self.max_context,
+            vocab: self.vocab,
+            logits: self.logits,
+            source_vocab: self.source_vocab,
+            start: 0,
+        }
     }
 
     /// The sections' bytes in file order.
@@ -279,18 +306,24 @@ impl Builder {
             table.extend(TensorDesc { span, ..*desc }.to_bytes());
             weights.extend(bytes);
         }
-        let (body, head) = (self.body.len() as u32, self.head.len() as u32);
+        let mut parts = vec![&self.body, &self.head, &self.run, &self.reset];
+        let mut ids = vec![entry::BODY, entry::HEAD, entry::RUN, entry::RESET];
+        parts.extend(&self.encode);
+        ids.extend(self.encode.iter().map(|_| entry::ENCODE));
+        let (mut entries, mut first) = (Vec::new(), 0);
+        for (ops, id) in parts.iter().zip(ids) {
+            let count = ops.len() as u32;
+            if count > 0 || id == entry::BODY || id == entry::HEAD {
+                entries.push(Entry { id, first, count });
+            }
+            first += count;
+        }
         let mut program = Vec::new();
-        let run = self.run.len() as u32;
-        for word in [2 + u32::from(run > 0), body + head + run, 0, 0] {
+        for word in [entries.len() as u32, first, 0, 0] {
             program.extend(word.to_le_bytes());
         }
-        program.extend(Entry { id: entry::BODY, first: 0, count: body }.to_bytes());
-        program.extend(Entry { id: entry::HEAD, first: body, count: head }.to_bytes());
-        if run > 0 {
-            program.extend(Entry { id: entry::RUN, first: body + head, count: run }.to_bytes());
-        }
-        program.extend(self.body.iter().chain(&self.head).chain(&self.run).flat_map(Op::to_bytes));
+        program.extend(entries.iter().flat_map(Entry::to_bytes));
+        program.extend(parts.into_iter().flatten().flat_map(Op::to_bytes));
         let mut plan = self.plan().to_bytes().to_vec();
         plan.extend(self.slots.iter().flat_map(Slot::to_bytes));
         let mut sections = vec![
@@ -340,7 +373,7 @@ pub fn op(code: u16, args: &[u32]) -> Op {
 }
 
 pub fn code(name: &str) -> u16 {
-    ops::TABLE.iter().copied().flatten().find(|def| def.name == name).unwrap().code
+    ops::TABLE.iter().find(|def| def.name == name).unwrap().code
 }
 
 /// `x` as mantissa (16 bits, normalised) and exponent: `x = mant * 2^-exp`.
@@ -356,6 +389,13 @@ pub fn rms_norm(input: u32, out: u32, gamma: Option<u32>, eps: f64, width: usize
     let (mant, exp) = mant_exp((width as f64).sqrt());
     let gamma = gamma.unwrap_or(NONE);
     op(code("rms_norm"), &[input, out, gamma, stored as u32, (stored >> 32) as u32, mant, exp, width as u32])
+}
+
+/// `layer_norm`, its constants from `eps` as the quantizer computes them; `frac` of the input.
+pub fn layer_norm(input: u32, out: u32, (gamma, beta): (u32, u32), eps: f64, width: usize, frac: i16) -> Op {
+    let stored = (eps * (width as f64).powi(3) * 2f64.powi(2 * i32::from(frac))).round() as u64;
+    let (mant, exp) = mant_exp((width as f64).sqrt());
+    op(code("layer_norm"), &[input, out, gamma, beta, stored as u32, (stored >> 32) as u32, mant, exp])
 }
 
 pub fn attention(q: u32, cache: u32, scratch: u32, out: u32, heads: usize, head_dim: usize, window: u32) -> Op {
@@ -451,14 +491,46 @@ impl Bench {
         bytes[16..16 + codes.len()].copy_from_slice(bytemuck::cast_slice(codes));
     }
 
+    /// Writes the elements of a plain tensor's slot.
+    pub fn put(&mut self, slot: u32, values: &[i64]) {
+        let kind = self.builder.slots[slot as usize].kind;
+        let bytes = self.bytes(slot);
+        match kind {
+            Kind::I8 => bytes.iter_mut().zip(values).for_each(|(to, v)| *to = *v as u8),
+            Kind::I16 => bytemuck::cast_slice_mut(bytes).iter_mut().zip(values).for_each(|(to, v)| *to = *v as i16),
+            _ => bytemuck::cast_slice_mut(bytes).iter_mut().zip(values).for_each(|(to, v)| *to = *v as i32),
+        }
+    }
+
+    /// The elements of a plain tensor's slot.
+    pub fn got(&mut self, slot: u32) -> Vec<i64> {
+        let Slot { kind, cols, .. } = self.builder.slots[slot as usize];
+        let (bytes, cols) = (self.bytes(slot), cols as usize);
+        match kind {
+            Kind::I8 => bytes[..cols].iter().map(|b| i64::from(*b as i8)).collect(),
+            Kind::I16 => bytemuck::cast_slice::<u8, i16>(bytes)[..cols].iter().map(|v| i64::from(*v)).collect(),
+            _ => bytemuck::cast_slice::<u8, i32>(bytes)[..cols].iter().map(|v| i64::from(*v)).collect(),
+        }
+    }
+
     /// Runs one op for `rows` rows from `position` on.
     pub fn run_with(&mut self, op: &Op, position: u32, tokens: &[u32], rows: u32, pool: &dyn Pool) {
         let image = Image::open(&self.file).unwrap();
         let limits = self.limits;
         ops::check_arena(&image, op, 0, limits).unwrap();
         let arena = self.arena.get();
-        let mut run =
-            Run { image: &image, arena, limits, tokens, position, rows, row: 0, pool, kernels: kernels::select() };
+        let mut run = Run {
+            image: &image,
+            arena,
+            limits,
+            tokens,
+            position,
+            source: 0,
+            rows,
+            row: 0,
+            pool,
+            kernels: kernels::select(),
+        };
         (ops::find(op.code).unwrap().run)(&mut run, op).unwrap();
         assert!(self.arena.guards_hold());
     }
@@ -579,6 +651,227 @@ pub fn small_model(seed: u64) -> Builder {
         rms_norm(last, last_normed, None, 1e-5, dim, res),
         op(code("quantize"), &[last_normed, last8, 0]),
         op(code("matmul"), &[last8, table, NONE, b.logits]),
+    ]);
+    b
+}
+
+/// Four numbers in one word, the first lowest.
+pub fn word(bytes: [i64; 4]) -> u32 {
+    u32::from_le_bytes(bytes.map(|b| b as u8))
+}
+
+/// NUMERICS.md, section 13.1, by exact division, not by shifts.
+pub fn requantize(x: i64, m: i64, shift: i64, single: bool) -> i64 {
+    let away = |n: i128, d: i128| (2 * n.abs() + d) / (2 * d) * n.signum();
+    let up = |n: i128, d: i128| (2 * n + d).div_euclid(2 * d);
+    if single {
+        return up(i128::from(x) * i128::from(m), 1 << (31 - shift)) as i32 as i64;
+    }
+    let moved = (x << shift.max(0)) as i32;
+    let high = up(i128::from(moved) * i128::from(m), 1 << 31);
+    away(high, 1 << (-shift).max(0)) as i64
+}
+
+/// The same of int64, the multiplier in 16 bits.
+pub fn requantize_wide(x: i64, m: i64, shift: i64) -> i64 {
+    let m = ((m as f64 / 65_536.0).round() as i128).min(32_767);
+    let (n, d) = (i128::from(x) * m, 1i128 << (15 - shift));
+    (2 * n + d).div_euclid(2 * d) as i32 as i64
+}
+
+/// A small GPT-2 with random weights: learned positions, layer norms, biases, GELU in its three forms a layer each.
+pub fn small_gpt(seed: u64) -> Builder {
+    let r = &mut Random::new(seed);
+    let (vocab, dim, heads, head_dim, hidden) = (37usize, 24usize, 3usize, 8usize, 40usize);
+    let (res, act) = (16i16, 20i16);
+    let mut b = Builder { vocab: vocab as u32, max_context: 64, ..Builder::new() };
+    let table = b.matrix(&Matrix::like_a_model(r, vocab, dim, 8, 0.3));
+    let positions = b.matrix(&Matrix::like_a_model(r, 64, dim, 8, 0.5));
+    let batch = Rows::Batch;
+    let (x, normed) = (b.i32_slot(batch, dim, res), b.i32_slot(batch, dim, act));
+    let (q, k, v) = (b.i32_slot(batch, dim, act), b.i32_slot(batch, dim, act), b.i32_slot(batch, dim, act));
+    let (out, inner) = (b.i32_slot(batch, dim, act), b.i32_slot(batch, hidden, act));
+    let active = b.again(inner, 18);
+    let (normed8, out8, active8) = (b.q8_slot(batch, dim), b.q8_slot(batch, dim), b.q8_slot(batch, hidden));
+    let scratch = b.scratch_slot();
+    let (mant, exp) = mant_exp(3.7);
+    b.body.push(op(code("embed"), &[x, table, mant, exp]));
+    b.body.push(Op { flags: ops::embed::POSITIONS, ..op(code("embed"), &[x, positions]) });
+    let gains = |b: &mut Builder, r: &mut Random, frac: i16| {
+        let gamma: Vec<i16> = (0..dim).map(|_| r.range(8_000, 24_000) as i16).collect();
+        let beta: Vec<i32> = (0..dim).map(|_| r.range(-1 << frac, 1 << frac) as i32).collect();
+        (b.vector16(&gamma, 14), b.vector32(&beta, i32::from(frac)))
+    };
+    for function in 0..3 {
+        let cache = b.cache_slot(heads, head_dim);
+        let (g1, g2) = (gains(&mut b, r, act), gains(&mut b, r, act));
+        let mut linear = |b: &mut Builder, from: u32, (rows, cols): (usize, usize), to: u32| {
+            let weight = b.matrix(&Matrix::like_a_model(r, rows, cols, 4, 1.5 / (cols as f64).sqrt()));
+            let frac = b.slots[to as usize].frac;
+            let bias: Vec<i32> = (0..rows).map(|_| r.range(-1 << frac, 1 << frac) as i32).collect();
+            let bias = b.vector32(&bias, i32::from(frac));
+            let flags = if to == x { ops::matmul::ACCUMULATE } else { 0 };
+            Op { flags, ..op(code("matmul"), &[from, weight, bias, to]) }
+        };
+        let square = (dim, dim);
+        let [mq, mk, mv] = [q, k, v].map(|to| linear(&mut b, normed8, square, to));
+        let mo = linear(&mut b, out8, square, x);
+        let (m1, m2) = (linear(&mut b, normed8, (hidden, dim), inner), linear(&mut b, active8, (dim, hidden), x));
+        b.body.extend([
+            layer_norm(x, normed, g1, 1e-5, dim, res),
+            op(code("quantize"), &[normed, normed8, 0]),
+            mq,
+            mk,
+            mv,
+            op(code("cache"), &[k, v, cache]),
+            attention(q, cache, scratch, out, heads, head_dim, 0),
+            op(code("quantize"), &[out, out8, 3]),
+            mo,
+            layer_norm(x, normed, g2, 1e-5, dim, res),
+            op(code("quantize"), &[normed, normed8, 0]),
+            m1,
+            op(code("activation"), &[inner, active, function]),
+            op(code("quantize"), &[active, active8, 3]),
+            m2,
+        ]);
+    }
+    let one = Rows::One;
+    let (last, last_normed) = (b.i32_slot(one, dim, res), b.i32_slot(one, dim, act));
+    let last8 = b.q8_slot(one, dim);
+    let end = gains(&mut b, r, act);
+    b.logits = b.i32_slot(one, vocab, 16);
+    b.head.extend([
+        op(code("select_row"), &[x, last]),
+        layer_norm(last, last_normed, end, 1e-5, dim, res),
+        op(code("quantize"), &[last_normed, last8, 0]),
+        op(code("matmul"), &[last8, table, NONE, b.logits]),
+    ]);
+    b
+}
+
+/// A small encoder-decoder with random weights: two layers each, sinusoidal positions, ReLU, vocabularies of 29 and 37.
+pub fn small_translator(seed: u64) -> Builder {
+    let r = &mut Random::new(seed);
+    let (source_vocab, vocab, dim, heads, head_dim, hidden) = (29usize, 37usize, 16usize, 2usize, 8usize, 40usize);
+    let (res, act) = (16i16, 20i16);
+    let mut b = Builder { vocab: vocab as u32, source_vocab: source_vocab as u32, max_context: 64, ..Builder::new() };
+    let table = b.matrix(&Matrix::like_a_model(r, vocab, dim, 8, 0.3));
+    let source_table = b.matrix(&Matrix::like_a_model(r, source_vocab, dim, 4, 0.3));
+    let steps: Vec<u64> = (0..dim / 2).map(|i| (0.3f64.powi(i as i32 + 1) * 2f64.powi(64)) as u64).collect();
+    let steps = b.vector64(&steps);
+    let batch = Rows::Batch;
+    let kept = b.i32_slot(Rows::Context, dim, res);
+    let (x, normed) = (b.i32_slot(batch, dim, res), b.i32_slot(batch, dim, act));
+    let (q, k, v) = (b.i32_slot(batch, dim, act), b.i32_slot(batch, dim, act), b.i32_slot(batch, dim, act));
+    let (out, inner) = (b.i32_slot(batch, dim, act), b.i32_slot(batch, hidden, act));
+    let active = b.again(inner, 18);
+    let (normed8, out8, active8) = (b.q8_slot(batch, dim), b.q8_slot(batch, dim), b.q8_slot(batch, hidden));
+    let scratch = b.scratch_slot();
+    let [encoder_cache, self_1, cross_1, self_2, cross_2] = [(); 5].map(|()| b.cache_slot(heads, head_dim));
+    let norm = |b: &mut Builder, r: &mut Random, from: u32, to: u32| {
+        let gamma: Vec<i16> = (0..dim).map(|_| r.range(8_000, 24_000) as i16).collect();
+        let beta: Vec<i32> = (0..dim).map(|_| r.range(-1 << act, 1 << act) as i32).collect();
+        let gains = (b.vector16(&gamma, 14), b.vector32(&beta, i32::from(act)));
+        layer_norm(from, to, gains, 1e-5, dim, res)
+    };
+    let linear = |b: &mut Builder, r: &mut Random, from: u32, (rows, cols): (usize, usize), to: u32| {
+        let weight = b.matrix(&Matrix::like_a_model(r, rows, cols, 4, 1.5 / (cols as f64).sqrt()));
+        let frac = b.slots[to as usize].frac;
+        let bias: Vec<i32> = (0..rows).map(|_| r.range(-1 << frac, 1 << frac) as i32).collect();
+        let bias = b.vector32(&bias, i32::from(frac));
+        let flags = if to == x { ops::matmul::ACCUMULATE } else { 0 };
+        Op { flags, ..op(code("matmul"), &[from, weight, bias, to]) }
+    };
+    let square = (dim, dim);
+    let to8 = |from: u32, to: u32, log2: u32| op(code("quantize"), &[from, to, log2]);
+    let over_source = |op: Op| Op { flags: ops::attention::SOURCE, ..op };
+    let (load, keep) = (op(code("kept_rows"), &[x, kept]), op(code("kept_rows"), &[x, kept]));
+    let keep = Op { flags: ops::kept_rows::KEEP, ..keep };
+    let (mant, exp) = mant_exp(4.0f64);
+    let mut stage = vec![
+        Op { flags: ops::embed::SOURCE, ..op(code("embed"), &[x, source_table, mant, exp]) },
+        op(code("sinusoid"), &[x, steps, 2]),
+        keep,
+    ];
+    for _ in 0..2 {
+        let ln = norm(&mut b, r, x, normed);
+        let [mk, mv] = [k, v].map(|to| linear(&mut b, r, normed8, square, to));
+        stage.extend([ln, to8(normed, normed8, 0), mk, mv, op(code("cache"), &[k, v, encoder_cache])]);
+        b.encode.push(std::mem::take(&mut stage));
+        let mq = linear(&mut b, r, normed8, square, q);
+        let mo = linear(&mut b, r, out8, square, x);
+        let ln2 = norm(&mut b, r, x, normed);
+        let m1 = linear(&mut b, r, normed8, (hidden, dim), inner);
+        let m2 = linear(&mut b, r, active8, (dim, hidden), x);
+        b.encode.push(vec![
+            load,
+            ln,
+            to8(normed, normed8, 0),
+            mq,
+            over_source(attention(q, encoder_cache, scratch, out, heads, head_dim, 0)),
+            to8(out, out8, 3),
+            mo,
+            ln2,
+            to8(normed, normed8, 0),
+            m1,
+            op(code("activation"), &[inner, active, ops::activation::RELU]),
+            to8(active, active8, 3),
+            m2,
+            keep,
+        ]);
+        stage.push(load);
+    }
+    stage.extend([norm(&mut b, r, x, normed), to8(normed, normed8, 0)]);
+    for cross in [cross_1, cross_2] {
+        let [mk, mv] = [k, v].map(|to| linear(&mut b, r, normed8, square, to));
+        stage.extend([mk, mv, op(code("cache"), &[k, v, cross])]);
+    }
+    b.encode.push(stage);
+    b.body.extend([op(code("embed"), &[x, table, mant, exp]), op(code("sinusoid"), &[x, steps, 2])]);
+    for (cache, cross) in [(self_1, cross_1), (self_2, cross_2)] {
+        let ln = norm(&mut b, r, x, normed);
+        let [mq, mk, mv] = [q, k, v].map(|to| linear(&mut b, r, normed8, square, to));
+        let mo = linear(&mut b, r, out8, square, x);
+        let (ln2, mq2) = (norm(&mut b, r, x, normed), linear(&mut b, r, normed8, square, q));
+        let (mo2, ln3) = (linear(&mut b, r, out8, square, x), norm(&mut b, r, x, normed));
+        let m1 = linear(&mut b, r, normed8, (hidden, dim), inner);
+        let m2 = linear(&mut b, r, active8, (dim, hidden), x);
+        b.body.extend([
+            ln,
+            to8(normed, normed8, 0),
+            mq,
+            mk,
+            mv,
+            op(code("cache"), &[k, v, cache]),
+            attention(q, cache, scratch, out, heads, head_dim, 0),
+            to8(out, out8, 3),
+            mo,
+            ln2,
+            to8(normed, normed8, 0),
+            mq2,
+            over_source(attention(q, cross, scratch, out, heads, head_dim, 0)),
+            to8(out, out8, 3),
+            mo2,
+            ln3,
+            to8(normed, normed8, 0),
+            m1,
+            op(code("activation"), &[inner, active, ops::activation::RELU]),
+            to8(active, active8, 3),
+            m2,
+        ]);
+    }
+    let one = Rows::One;
+    let (last, last_normed) = (b.i32_slot(one, dim, res), b.i32_slot(one, dim, act));
+    let last8 = b.q8_slot(one, dim);
+    let end = norm(&mut b, r, last, last_normed);
+    b.logits = b.i32_slot(one, vocab, 16);
+    let bias: Vec<i32> = (0..vocab).map(|_| r.range(-1 << 16, 1 << 16) as i32).collect();
+    let bias = b.vector32(&bias, 16);
+    b.head.extend([
+        op(code("select_row"), &[x, last]),
+        end,
+        to8(last_normed, last8, 0),
+        op(code("matmul"), &[last8, table, bias, b.logits]),
     ]);
     b
 }

@@ -16,7 +16,7 @@ import sys
 import torch
 import transformers
 import transformers.utils.logging
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 # name, model, tokens, weight type, largest shard, keys of config.json, its whether config.json is as before transformers 5
 MODELS = [
@@ -62,15 +62,35 @@ MODELS = [
          "rope_theta": 10000.0, "sliding_window": 12},
         True,
     ),
+    (
+        "gpt2-tied", "GPT2", 40, torch.bfloat16, "5GB",
+        {"vocab_size": 151, "n_embd": 40, "n_head": 4, "n_positions": 64},
+        False,
+    ),
+    (
+        # GELU by erf, a feed-forward width that is not four times the other, heads of odd width.
+        "gpt2-untied", "GPT2", 40, torch.float16, "5GB",
+        {"vocab_size": 131, "n_embd": 36, "n_head": 4, "n_inner": 80, "n_positions": 48, "activation_function": "gelu",
+         "layer_norm_epsilon": 0.01, "tie_word_embeddings": False},
+        False,
+    ),
+    (
+        # Encoder and decoder with other heads and widths than each other.
+        "m2m100", "M2M100", 30, torch.bfloat16, "5GB",
+        {"vocab_size": 131, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+         "decoder_attention_heads": 2, "encoder_ffn_dim": 80, "decoder_ffn_dim": 48, "max_position_embeddings": 64,
+         "pad_token_id": 1, "decoder_start_token_id": 2},
+        False,
+    ),
 ]
 
 
 def randomise(model, generator):
     for name, p in model.named_parameters():
-        if name.endswith("norm.weight"):  # also q_norm and k_norm
+        if name.endswith(("norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")):  # also q_norm and k_norm
             p.uniform_(0.5, 1.5, generator=generator)
         else:
-            std = 0.5 if name.endswith(("embed_tokens.weight", "bias")) else 0.2
+            std = 0.5 if name.endswith(("embed_tokens.weight", "wte.weight", "wpe.weight", "bias")) else 0.2
             p.normal_(0, std, generator=generator)
 
 
@@ -92,11 +112,16 @@ def older_config(path, keys):
 @torch.no_grad()
 def make(folder, seed, kind, count, dtype, shard, keys, older):
     generator = torch.Generator().manual_seed(seed)
-    common = {"num_hidden_layers": 2, "max_position_embeddings": 128, "bos_token_id": None, "eos_token_id": None}
-    config = getattr(transformers, f"{kind}Config")(**common, **keys)
-    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    common = {"num_hidden_layers": 2, "max_position_embeddings": keys.get("n_positions", 128)}
+    auto, source, first = AutoModelForCausalLM, None, 0
+    if kind == "M2M100":
+        common, auto, first = {}, AutoModelForSeq2SeqLM, 3  # no padding: it has no position
+    config = getattr(transformers, f"{kind}Config")(**common, bos_token_id=None, eos_token_id=None, **keys)
+    model = auto.from_config(config)
     randomise(model, generator)
-    tokens = torch.randint(0, config.vocab_size, (1, count), generator=generator)
+    tokens = torch.randint(first, config.vocab_size, (1, count), generator=generator)
+    if kind == "M2M100":
+        source = torch.randint(first, config.vocab_size, (1, count // 2), generator=generator)
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
@@ -107,8 +132,8 @@ def make(folder, seed, kind, count, dtype, shard, keys, older):
     if older:
         older_config(folder / "config.json", keys)
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-    logits = model(tokens).logits[0]
+    model = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    logits = (model(tokens) if source is None else model(input_ids=source, decoder_input_ids=tokens)).logits[0]
     assert logits.dtype == torch.float32 and logits.isfinite().all()
     (folder / "logits.f32").write_bytes(logits.numpy().astype("<f4").tobytes())
     expected = {
@@ -119,6 +144,8 @@ def make(folder, seed, kind, count, dtype, shard, keys, older):
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
+    if source is not None:
+        expected["source"] = source[0].tolist()
     (folder / "expected.json").write_text(json.dumps(expected) + "\n")
     entropy = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean()
     print(f"{folder.name}: logits' deviation {logits.std():.2f}, mean entropy {entropy:.2f} nats")

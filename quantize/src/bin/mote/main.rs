@@ -11,6 +11,7 @@ mod fit;
 mod infer;
 mod inspect;
 mod logits;
+mod nearest;
 mod quantize;
 mod run;
 
@@ -27,12 +28,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Quantize a model (Hugging Face folder, llama2.c checkpoint, TensorFlow Lite file) to an image
+    /// Quantize a model (Hugging Face folder, llama2.c checkpoint, TensorFlow Lite file, word vectors) to an image
     Quantize(quantize::Args),
     /// Generate text with an image
     Run(run::Args),
     /// Run a net once on arrays of its own integer type
     Infer(infer::Args),
+    /// Ask word vectors for the words nearest to a word, or to a sum of words
+    Nearest(nearest::Args),
     /// Show what is in an image
     Inspect(inspect::Args),
     /// Say whether an image fits a board, and with what context
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Verb::Quantize(args) => quantize::main(&args),
         Verb::Run(args) => run::main(&args),
         Verb::Infer(args) => infer::main(&args),
+        Verb::Nearest(args) => nearest::main(&args),
         Verb::Inspect(args) => inspect::main(&args),
         Verb::Fit(args) => fit::main(&args),
         Verb::Eval(args) => eval::main(&args),

@@ -15,6 +15,8 @@ mod recurrent;
 mod reduce;
 mod resize;
 
+pub(crate) use elementwise::function;
+
 use super::{DType, Data, Graph, Node, Op, Tensor, Value, ValueId, shape};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -187,6 +189,14 @@ fn for_each_scale(value: &Value, count: usize, mut f: impl FnMut(usize, f32, i32
         let (scale, zero) = pairs[if last == 0 { 0 } else { (i / inner) % (last + 1) }];
         f(i, scale, zero);
     }
+}
+
+/// A tensor as `value` holds it: real numbers on its grid, if it has one.
+#[must_use]
+pub fn held(value: &Value, tensor: &Tensor) -> Tensor {
+    let mut tensor = tensor.clone();
+    settle(value, &mut tensor);
+    tensor
 }
 
 /// The integers that a tensor of real numbers is stored as; integers are given back.

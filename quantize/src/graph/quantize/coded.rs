@@ -1,0 +1,136 @@
+//! Layers in codes: weights chosen for what the layer gives on calibration samples.
+//!
+//! x: what the layer meets in the float net, x': what it meets in the net quantized so far. Both lose their mean, for the bias
+//! makes up for any mean; then
+//!
+//! ```text
+//! H = mean x' x'^T + damping                    what the codes are chosen by (`codes::code_matrix_for`)
+//! W' = W + W (mean x x'^T - mean x' x'^T) H^-1  the weights that give from x' what W gives from x, as far as weights can
+//! b' = b + W mean(x) - Q mean(x')               bias correction, Q the coded weights
+//! ```
+
+use super::Feedback;
+use super::patches::Geometry;
+use crate::codes::{CodedMatrix, Coding, code_matrix, code_matrix_for};
+use crate::layers::with_room_for_bias;
+use candle_core::{Device, Tensor};
+
+/// A layer's weights in codes.
+pub struct Layer {
+    /// Weights in steps of the output a step of the input.
+    pub matrix: CodedMatrix,
+    /// Their floats, in the model's units.
+    pub weights: Vec<f32>,
+    /// The bias that goes with them.
+    pub bias: Vec<f32>,
+}
+
+/// Rows of inputs, [rows, cols], that a layer meets: in the float net and in the quantized one.
+#[derive(Clone, Debug, Default)]
+pub struct Met {
+    /// In the float net.
+    pub float: Vec<f32>,
+    /// In the net quantized so far.
+    pub quantized: Vec<f32>,
+}
+
+/// The mean row.
+fn mean(x: &[f32], cols: usize) -> Vec<f64> {
+    let mut mean = vec![0f64; cols];
+    x.chunks_exact(cols).for_each(|row| mean.iter_mut().zip(row).for_each(|(m, x)| *m += f64::from(*x)));
+    let rows = (x.len() / cols.max(1)).max(1) as f64;
+    mean.iter().map(|m| m / rows).collect()
+}
+
+/// x^T y / rows, each less its mean.
+fn covariance(x: &[f32], y: &[f32], cols: usize) -> Vec<f64> {
+    let rows = x.len() / cols;
+    let centred = |x: &[f32]| {
+        let mean = mean(x, cols);
+        let values: Vec<f32> = x.iter().enumerate().map(|(i, x)| (f64::from(*x) - mean[i % cols]) as f32).collect();
+        Tensor::from_vec(values, (rows, cols), &Device::Cpu)
+    };
+    let product = || centred(x)?.t()?.matmul(&centred(y)?)?.flatten_all()?.to_vec1::<f32>();
+    let values = product().unwrap_or_else(|_: candle_core::Error| vec![0.0; cols * cols]);
+    values.into_iter().map(|v| f64::from(v) / rows.max(1) as f64).collect()
+}
+
+/// Codes a layer: weights [out, cols], bias [out]; `ratio` is the input's scale over the output's.
+pub fn code(
+    geometry: &Geometry,
+    (weights, bias): (&[f32], &[f32]),
+    ratio: f64,
+    coding: Coding,
+    feedback: Feedback,
+    met: &Met,
+) -> Layer {
+    let (out, cols) = (geometry.out, geometry.cols);
+    let rows = met.quantized.len() / cols;
+    let steps = |weights: &[f32]| weights.iter().map(|w| (f64::from(*w) * ratio) as f32).collect::<Vec<_>>();
+    let matrix = if feedback == Feedback::None || rows < 2 {
+        code_matrix(&steps(weights), out, cols, coding, None)
+    } else {
+        let seen = covariance(&met.quantized, &met.quantized, cols);
+        let trace: f64 = (0..cols).map(|c| seen[c * cols + c]).sum();
+        // Fewer rows say less: what they do not know must not be made up for.
+        let damping = (trace / cols as f64).max(1e-12) * (0.01 + 0.5 * cols as f64 / rows as f64).min(1.0);
+        let mut hessian = seen.clone();
+        (0..cols).for_each(|c| hessian[c * cols + c] += damping);
+        let wanted = if feedback == Feedback::Full {
+            let across = covariance(&met.float, &met.quantized, cols);
+            let more: Vec<f64> = across.iter().zip(&seen).map(|(a, s)| a - s).collect();
+            corrected(weights, &more, &hessian, cols)
+        } else {
+            weights.to_vec()
+        };
+        match feedback {
+            Feedback::Importance => {
+                let importance: Vec<f32> = (0..cols).map(|c| hessian[c * cols + c] as f32).collect();
+                code_matrix(&steps(weights), out, cols, coding, Some(&importance))
+            }
+            _ => code_matrix_for(&steps(&wanted), out, cols, coding, &hessian),
+        }
+    };
+    let matrix = with_room_for_bias(matrix);
+    let decoded: Vec<f32> = matrix.decode().iter().map(|w| (f64::from(*w) / ratio) as f32).collect();
+    let mut bias = bias.to_vec();
+    if feedback != Feedback::None && rows >= 2 {
+        let (x, y) = (mean(&met.float, cols), mean(&met.quantized, cols));
+        for ((bias, w), q) in bias.iter_mut().zip(weights.chunks_exact(cols)).zip(decoded.chunks_exact(cols)) {
+            let gives = |w: &[f32], x: &[f64]| w.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum::<f64>();
+            *bias += (gives(w, &x) - gives(q, &y)) as f32;
+        }
+    }
+    Layer { matrix, weights: decoded, bias }
+}
+
+/// W + W M H^-1, row by row: with H = L L^T, (W M) L^-T L^-1.
+fn corrected(weights: &[f32], more: &[f64], hessian: &[f64], cols: usize) -> Vec<f32> {
+    let mut lower = hessian.to_vec();
+    for j in 0..cols {
+        for i in j..cols {
+            let (left, right) = (&lower[i * cols..][..j], &lower[j * cols..][..j]);
+            let sum: f64 = left.iter().zip(right).map(|(a, b)| a * b).sum();
+            let rest = lower[i * cols + j] - sum;
+            lower[i * cols + j] = if i == j { rest.max(1e-30).sqrt() } else { rest / lower[j * cols + j] };
+        }
+    }
+    let mut out = Vec::with_capacity(weights.len());
+    for row in weights.chunks_exact(cols) {
+        let mut solved = vec![0f64; cols];
+        for (w, line) in row.iter().zip(more.chunks_exact(cols)) {
+            solved.iter_mut().zip(line).for_each(|(s, m)| *s += f64::from(*w) * m);
+        }
+        for i in 0..cols {
+            let sum: f64 = lower[i * cols..][..i].iter().zip(&solved).map(|(l, s)| l * s).sum();
+            solved[i] = (solved[i] - sum) / lower[i * cols + i];
+        }
+        for i in (0..cols).rev() {
+            let value = solved[i] / lower[i * cols + i];
+            solved[i] = value;
+            solved[..i].iter_mut().zip(&lower[i * cols..][..i]).for_each(|(s, l)| *s -= l * value);
+        }
+        out.extend(row.iter().zip(&solved).map(|(w, s)| (f64::from(*w) + s) as f32));
+    }
+    out
+}

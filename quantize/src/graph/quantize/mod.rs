@@ -1,0 +1,354 @@
+//! From a float graph and samples of its inputs to a graph of integers.
+//!
+//! 1. `equalize`: one layer's channels against the next one's columns (4 bits only).
+//! 2. `observe`: the float graph runs on the samples; `ranges`: every activation gets an int8 grid.
+//! 3. Layer by layer, in the order in which they run: 8-bit weights are the classic int8, symmetric, a scale an output
+//!    channel, the bias int32 with the input's scale times theirs; 4-bit weights are codes (`coded`), chosen with what the
+//!    layer meets in the net quantized so far, their bias a float that lowering rounds.
+//! 4. Other constants: int8, one scale.
+//!
+//! Depthwise convolutions stay at 8 bits: their rows of 9 or so weights would fill a third of a group of 32.
+
+mod coded;
+mod equalize;
+mod mixed;
+mod observe;
+mod patches;
+mod ranges;
+#[cfg(test)]
+mod tests;
+
+pub use ranges::Rule;
+
+use super::{DType, Data, Graph, Op, Quant, Tensor, Value, ValueId, eval};
+use crate::codes::{CodedMatrix, Coding};
+use coded::Met;
+use patches::Geometry;
+use std::sync::Arc;
+
+/// How codes are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feedback {
+    /// The nearest ones.
+    None,
+    /// Least error weighted by the mean square of the inputs; biases corrected.
+    Importance,
+    /// Error feedback and learned rounding on the inputs' covariance; biases corrected.
+    Errors,
+    /// As errors, for weights that make up for what the layers before have lost, too.
+    Full,
+}
+
+/// How to quantize.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How the weights of convolutions and fully connected layers are coded; `None`: plain int8.
+    pub coding: Option<Coding>,
+    /// How grids are chosen.
+    pub rule: Rule,
+    /// Cross-layer equalisation.
+    pub equalize: bool,
+    /// How codes are chosen.
+    pub feedback: Feedback,
+    /// Layers (by their place in [`layers`]) that keep 8-bit weights.
+    pub keep: Vec<usize>,
+    /// More layers keep them, chosen by what their codes cost, while all weights together grow by no more than this share.
+    pub room: f64,
+}
+
+impl Settings {
+    /// What has proved best at these bits (BENCHMARKS.md).
+    #[must_use]
+    pub fn bits(bits: u8, coding: Coding) -> Self {
+        let coding = (bits == 4).then_some(coding);
+        Self { coding, rule: Rule::MinMax, equalize: false, feedback: Feedback::Full, keep: Vec::new(), room: 0.05 }
+    }
+}
+
+/// Runs over the samples that are enough for what codes are chosen by.
+const FEEDBACK_SAMPLES: usize = 512;
+/// Numbers of inputs that are kept for a layer, at most.
+const MOST_MET: usize = 1 << 23;
+
+/// Quantizes a float graph, which the passes have gone through, with samples of its inputs: for each run a tensor an
+/// input. `progress` is called with the share that is done.
+///
+/// # Errors
+/// [`eval::EvalError`] where a sample does not fit.
+pub fn quantize(
+    graph: &Graph,
+    samples: &[Vec<Tensor>],
+    settings: &Settings,
+    progress: &mut dyn FnMut(f32),
+) -> Result<Graph, eval::EvalError> {
+    let mut float = graph.clone();
+    if settings.equalize {
+        equalize::equalize(&mut float);
+    }
+    let mut done = 0;
+    let mut tick = || {
+        done += 1;
+        progress(0.5 * done as f32 / samples.len() as f32);
+    };
+    let seen = observe::observe(&float, samples, &mut tick)?;
+    let mut grids = float.clone();
+    let added = ranges::quantize(&mut grids, &seen, settings.rule);
+    let base = Base { float: &float, grids: &grids, added: &added, samples };
+    if settings.coding.is_none() {
+        return base.weights(settings);
+    }
+    let coded = base.weights(settings)?;
+    progress(0.75);
+    let plain = base.weights(&Settings { coding: None, ..settings.clone() })?;
+    let keep = mixed::keep([&float, &plain, &coded], samples, settings)?;
+    if keep == settings.keep { Ok(coded) } else { base.weights(&Settings { keep, ..settings.clone() }) }
+}
+
+/// A graph whose activations have their grids, before its weights have theirs.
+struct Base<'g> {
+    float: &'g Graph,
+    grids: &'g Graph,
+    /// Values that the float graph lacks, each with the one that it stands for.
+    added: &'g [(ValueId, ValueId)],
+    samples: &'g [Vec<Tensor>],
+}
+
+impl Base<'_> {
+    /// The graph with integers or codes for all constants.
+    fn weights(&self, settings: &Settings) -> Result<Graph, eval::EvalError> {
+        let mut graph = self.grids.clone();
+        let coded = coded_layers(&graph, settings);
+        if coded.is_empty() {
+            (0..graph.nodes.len()).for_each(|index| plain(&mut graph, index));
+        } else {
+            let samples = &self.samples[..self.samples.len().min(FEEDBACK_SAMPLES)];
+            let mut walk = Walk::new(self.float, &graph, samples, self.added, &coded)?;
+            for index in 0..graph.nodes.len() {
+                if coded.contains(&index) {
+                    walk.code(&mut graph, index, settings)?;
+                } else {
+                    plain(&mut graph, index);
+                }
+                walk.step(&graph, index)?;
+            }
+        }
+        constants(&mut graph);
+        Ok(graph)
+    }
+}
+
+/// Layers whose weights may be coded: nodes, in order.
+#[must_use]
+pub fn layers(graph: &Graph) -> Vec<usize> {
+    let is_layer = |i: &usize| {
+        let node = &graph.nodes[*i];
+        let constant = |which: usize| matches!(graph.input(node, which).map(|v| &v.data), Some(Some(Data::F32(_))));
+        let bias = node.inputs.get(2).copied().flatten().is_none() || constant(2);
+        // A transposed convolution has no op for codes yet.
+        let coded = !matches!(node.op, Op::ConvTranspose2d { .. });
+        coded && Geometry::of(graph, node).is_some() && constant(1) && bias
+    };
+    (0..graph.nodes.len()).filter(is_layer).collect()
+}
+
+fn coded_layers(graph: &Graph, settings: &Settings) -> Vec<usize> {
+    if settings.coding.is_none() {
+        return Vec::new();
+    }
+    let layers = layers(graph).into_iter().enumerate();
+    layers.filter(|(place, _)| !settings.keep.contains(place)).map(|(_, index)| index).collect()
+}
+
+/// The one scale of an activation.
+fn scale(graph: &Graph, id: Option<ValueId>) -> f32 {
+    id.and_then(|id| graph.values[id].quant.as_ref()?.single()).map_or(1.0, |(scale, _)| scale)
+}
+
+/// Classic int8 for the weights and bias of a layer.
+fn plain(graph: &mut Graph, index: usize) {
+    let node = &graph.nodes[index];
+    if !matches!(node.op, Op::Conv2d { .. } | Op::ConvTranspose2d { .. } | Op::FullyConnected) {
+        return;
+    }
+    let (Some(w), bias) = (graph.input(node, 1), graph.input(node, 2)) else { return };
+    let Some(Data::F32(weights)) = &w.data else { return };
+    let biases = match bias.map(|b| &b.data) {
+        None => None,
+        Some(Some(Data::F32(biases))) => Some(biases),
+        Some(_) => return,
+    };
+    let s_in = f64::from(scale(graph, node.inputs[0]));
+    let out = w.shape[0];
+    let row = weights.len() / out.max(1);
+    let peak = |o: usize| weights[o * row..][..row].iter().fold(0f64, |m, w| m.max(f64::from(w.abs())));
+    // A bias that is large beside its weights (those of a dead channel) must still fit int32.
+    let room = |o: usize| biases.map_or(0.0, |b| f64::from(b[o].abs()) / s_in / f64::from(1 << 30));
+    let scales: Vec<f32> = (0..out).map(|o| (peak(o) / 127.0).max(room(o)).max(1e-30) as f32).collect();
+    let integer = |x: f64, most: f64| x.round().clamp(-most, most) as i64;
+    let ints = weights.iter().enumerate().map(|(i, w)| integer(f64::from(*w) / f64::from(scales[i / row]), 127.0));
+    let quant = |scales: Vec<f32>| Some(Quant { zero_points: vec![0; out], scales, axis: 0 });
+    let new =
+        Value { dtype: DType::I8, quant: quant(scales.clone()), data: Some(Data::Int(ints.collect())), ..w.clone() };
+    let new_bias = bias.zip(biases).map(|(bias, biases)| {
+        let scales: Vec<f32> = scales.iter().map(|s| (f64::from(*s) * s_in) as f32).collect();
+        let most = f64::from(i32::MAX);
+        let ints = biases.iter().zip(&scales).map(|(b, s)| integer(f64::from(*b) / f64::from(*s), most)).collect();
+        Value { dtype: DType::I32, quant: quant(scales), data: Some(Data::Int(ints)), ..bias.clone() }
+    });
+    graph.values.push(new);
+    graph.nodes[index].inputs[1] = Some(graph.values.len() - 1);
+    if let Some(bias) = new_bias {
+        graph.values.push(bias);
+        graph.nodes[index].inputs[2] = Some(graph.values.len() - 1);
+    }
+}
+
+/// Int8 for the constants that are left, except those that ops take as floats: gains and biases of norms, weights of
+/// recurrent layers, biases of coded layers.
+fn constants(graph: &mut Graph) {
+    for index in 0..graph.nodes.len() {
+        let node = &graph.nodes[index];
+        if !matches!(node.op, Op::Binary(_) | Op::MatMul { .. } | Op::Select | Op::Unary(_)) {
+            continue;
+        }
+        for which in 0..node.inputs.len() {
+            let Some(value) = graph.input(&graph.nodes[index], which) else { continue };
+            let Some(Data::F32(floats)) = value.data.as_ref().filter(|_| value.quant.is_none()) else { continue };
+            let low = floats.iter().copied().fold(0f32, f32::min);
+            let high = floats.iter().copied().fold(0f32, f32::max);
+            let quant = ranges::grid(low, high);
+            let data = Some(Data::Int(ranges::integers(floats, &quant)));
+            let new = Value { dtype: DType::I8, quant: Some(quant), data, ..value.clone() };
+            graph.values.push(new);
+            let id = graph.values.len() - 1;
+            graph.nodes[index].inputs[which] = Some(id);
+        }
+    }
+}
+
+/// The quantized net, all samples side by side, as far as it is quantized.
+struct Walk {
+    /// What coded layers meet, by node of the quantized graph.
+    met: Vec<(usize, Geometry, Met, Vec<Vec<usize>>)>,
+    held: Vec<Vec<Option<Arc<Tensor>>>>,
+    /// The last node that reads a value.
+    last: Vec<usize>,
+}
+
+impl Walk {
+    /// Runs the float graph for what coded layers meet there, and for its states.
+    fn new(
+        float: &Graph,
+        graph: &Graph,
+        samples: &[Vec<Tensor>],
+        added: &[(ValueId, ValueId)],
+        coded: &[usize],
+    ) -> Result<Self, eval::EvalError> {
+        let mut met = Vec::new();
+        for index in coded {
+            let Some(geometry) = Geometry::of(graph, &graph.nodes[*index]) else { continue };
+            // As many rows of each sample as there is room for, evenly.
+            let most = (MOST_MET / geometry.cols.max(1) / samples.len().max(1)).clamp(1, 1024);
+            let all = geometry.rows();
+            let places = |turn: usize| {
+                let count = all.min(most);
+                (0..count).map(|i| (i * all / count + (turn * 7) % (all / count).max(1)) % all).collect()
+            };
+            let places: Vec<Vec<usize>> = (0..samples.len()).map(places).collect();
+            met.push((*index, geometry, Met::default(), places));
+        }
+        let mut held = vec![vec![None; graph.values.len()]; samples.len()];
+        let mut evaluator = eval::Evaluator::new(float)?;
+        for (turn, sample) in samples.iter().enumerate() {
+            evaluator.visit(sample, |id, tensor| {
+                for (index, geometry, met, places) in &mut met {
+                    let reads = graph.nodes[*index].inputs[0];
+                    let reads = reads.map(|r| added.iter().find(|(new, _)| *new == r).map_or(r, |(_, old)| *old));
+                    if reads == Some(id) {
+                        places[turn].iter().for_each(|row| geometry.row(tensor, *row, &mut met.float));
+                    }
+                }
+                if graph.inputs.contains(&id) || graph.states.iter().any(|s| s.read == id) {
+                    // On the quantized graph's grid.
+                    held[turn][id] = Some(Arc::new(eval::held(&graph.values[id], tensor)));
+                }
+            })?;
+        }
+        let mut last = vec![0; graph.values.len()];
+        for (index, node) in graph.nodes.iter().enumerate() {
+            node.inputs.iter().flatten().for_each(|i| last[*i] = index);
+        }
+        Ok(Self { met, held, last })
+    }
+
+    /// Codes the weights of a layer.
+    fn code(&mut self, graph: &mut Graph, index: usize, settings: &Settings) -> Result<(), eval::EvalError> {
+        let (Some(at), Some(coding)) = (self.met.iter().position(|m| m.0 == index), settings.coding) else {
+            return Ok(());
+        };
+        let (_, geometry, mut met, places) = self.met.swap_remove(at);
+        let node = &graph.nodes[index];
+        let reads = node.inputs[0].unwrap_or_default();
+        for (held, places) in self.held.iter().zip(&places) {
+            if let Some(tensor) = &held[reads] {
+                places.iter().for_each(|row| geometry.row(tensor, *row, &mut met.quantized));
+            }
+        }
+        let (Some(w), bias) = (graph.input(node, 1).cloned(), graph.input(node, 2).cloned()) else { return Ok(()) };
+        let Some(Data::F32(weights)) = &w.data else { return Ok(()) };
+        let biases = match bias.as_ref().and_then(|b| b.data.as_ref()) {
+            Some(Data::F32(biases)) => biases.clone(),
+            _ => vec![0.0; geometry.out],
+        };
+        let ratio = f64::from(scale(graph, node.inputs[0])) / f64::from(scale(graph, node.outputs.first().copied()));
+        let layer = coded::code(&geometry, (weights, &biases), ratio, coding, settings.feedback, &met);
+        let bias_name = bias.map_or_else(|| format!("{}.bias", w.name), |b| b.name);
+        set_coded(graph, index, w, bias_name, layer);
+        Ok(())
+    }
+
+    /// Runs a node on all samples.
+    fn step(&mut self, graph: &Graph, index: usize) -> Result<(), eval::EvalError> {
+        let node = &graph.nodes[index];
+        let constants: Vec<Option<Tensor>> =
+            node.inputs.iter().map(|i| i.and_then(|i| eval::constant(&graph.values[i]))).collect();
+        let outputs: Vec<&Value> = node.outputs.iter().map(|o| &graph.values[*o]).collect();
+        for held in &mut self.held {
+            let operand = |(i, c): (&Option<ValueId>, &'_ Option<Tensor>)| match (i, c) {
+                (None, _) => None,
+                (Some(_), Some(_)) => None,
+                (Some(id), None) => held[*id].clone(),
+            };
+            let computed: Vec<_> = node.inputs.iter().zip(&constants).map(operand).collect();
+            let operands: Vec<_> = computed.iter().zip(&constants).map(|(h, c)| c.as_ref().or(h.as_deref())).collect();
+            let fail = |what| eval::EvalError::Node { node: node.to_string(), what };
+            let results = eval::node(node, &operands, &outputs).map_err(fail)?;
+            for (id, tensor) in node.outputs.iter().zip(results) {
+                held[*id] = Some(Arc::new(tensor));
+            }
+            for id in node.inputs.iter().flatten().filter(|id| self.last.get(**id) == Some(&index)) {
+                held[*id] = None;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives a layer its coded weights: their floats as the constant, the codes beside.
+fn set_coded(graph: &mut Graph, index: usize, w: Value, bias_name: String, layer: coded::Layer) {
+    let coded::Layer { matrix, weights, bias } = layer;
+    let bias = Tensor { shape: vec![bias.len()], data: Data::F32(bias) };
+    graph.values.push(Value { data: Some(Data::F32(weights)), ..w });
+    let weights = graph.values.len() - 1;
+    graph.coded.insert(weights, matrix);
+    let bias = graph.constant(bias_name, bias);
+    let node = &mut graph.nodes[index];
+    node.inputs.truncate(1);
+    node.inputs.extend([Some(weights), Some(bias)]);
+}
+
+/// The coded matrix of a node's weights.
+#[must_use]
+pub fn coded_matrix<'g>(graph: &'g Graph, node: &super::Node) -> Option<&'g CodedMatrix> {
+    graph.coded.get(&(*node.inputs.get(1)?)?)
+}

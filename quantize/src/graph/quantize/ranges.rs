@@ -1,0 +1,238 @@
+//! Scales of activations: int8, asymmetric, one scale a tensor, as TensorFlow Lite's operators ask for them.
+//!
+//! Some operators move elements and do not compute: what goes in and what comes out have one scale, and so have all that
+//! are put side by side. Values that must share form a class, and a class gets one range. Some results have a range by
+//! nature: softmax and sigmoid [0, 1), tanh [-1, 1); their scales are fixed. Where a fixed scale meets another in one
+//! class, a [`Op::Requantize`] comes between.
+
+use super::observe::Seen;
+use crate::graph::{Binary, DType, Data, Graph, Node, Op, Quant, Reduction, State, Unary, Value, ValueId};
+
+/// How the range of a grid is chosen from what was seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rule {
+    /// From the smallest to the largest.
+    MinMax,
+    /// Without this share of the elements on either side.
+    Percentile(f64),
+    /// So that the mean squared error is least.
+    Mse,
+}
+
+/// Whether a value is an activation to be quantized.
+fn is_activation(value: &Value) -> bool {
+    value.data.is_none() && value.dtype == DType::F32 && value.quant.is_none()
+}
+
+/// Gives every activation of floats a scale, and rewrites the initial values of states in theirs. Returns the values that
+/// it added, each with the one that it stands for.
+pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule) -> Vec<(ValueId, ValueId)> {
+    let added = separate(graph);
+    let seen = |id: ValueId| seen.get(added.iter().find(|(new, _)| *new == id).map_or(id, |(_, old)| *old))?.as_ref();
+    let classes = classes(graph);
+    let fixed = fixed(graph);
+    let mut members = vec![Vec::new(); graph.values.len()];
+    (0..graph.values.len()).for_each(|id| members[classes[id]].push(id));
+    for class in &members {
+        if !class.iter().any(|id| is_activation(&graph.values[*id])) {
+            continue;
+        }
+        let quant = class.iter().find_map(|id| fixed[*id].clone()).unwrap_or_else(|| {
+            let mut all = Seen::default();
+            for id in class {
+                if let Some(seen) = seen(*id) {
+                    all.min = all.min.min(seen.min);
+                    all.max = all.max.max(seen.max);
+                    all.some.extend(&seen.some);
+                } else if let Some(Data::F32(floats)) = &graph.values[*id].data {
+                    all.min = floats.iter().copied().fold(all.min, f32::min);
+                    all.max = floats.iter().copied().fold(all.max, f32::max);
+                    all.some.extend(floats);
+                }
+            }
+            let (low, high) = range(&all, rule);
+            grid(low, high)
+        });
+        for id in class {
+            let value = &mut graph.values[*id];
+            if is_activation(value) {
+                value.dtype = DType::I8;
+                value.quant = Some(quant.clone());
+            } else if let Some(Data::F32(floats)) = &value.data {
+                // A constant among them; others may read it as something else, but not as another class.
+                value.data = Some(Data::Int(integers(floats, &quant)));
+                value.dtype = DType::I8;
+                value.quant = Some(quant.clone());
+            }
+        }
+    }
+    let Graph { states, values, .. } = graph;
+    for State { read, initial, .. } in states {
+        if let (Data::F32(floats), Some(quant)) = (&*initial, &values[*read].quant) {
+            *initial = Data::Int(integers(floats, quant));
+        }
+    }
+    added
+}
+
+/// The grid of int8 from `low` to `high`, which has 0 exactly.
+pub fn grid(low: f32, high: f32) -> Quant {
+    let (low, high) = (f64::from(low.min(0.0)), f64::from(high.max(0.0)));
+    let scale = if high > low { ((high - low) / 255.0).max(1e-30) as f32 } else { 1.0 };
+    let zero = (-128.0 - low / f64::from(scale)).round().clamp(-128.0, 127.0);
+    Quant::one(scale, zero as i32)
+}
+
+/// Floats in the integers of a grid of int8.
+pub fn integers(floats: &[f32], quant: &Quant) -> Vec<i64> {
+    let (scale, zero) = quant.single().unwrap_or((1.0, 0));
+    let integer = |x: &f32| (f64::from(*x) / f64::from(scale)).round_ties_even() + f64::from(zero);
+    floats.iter().map(|x| integer(x).clamp(-128.0, 127.0) as i64).collect()
+}
+
+/// Mean squared error of elements on the grid from `low` to `high`.
+fn error(some: &[f32], low: f32, high: f32) -> f64 {
+    let Some((scale, zero)) = grid(low, high).single() else { return f64::INFINITY };
+    let (inverse, zero) = (1.0 / scale, zero as f32);
+    let one = |x: &f32| {
+        let rounded = ((x * inverse).round() + zero).clamp(-128.0, 127.0) - zero;
+        f64::from(x - rounded * scale).powi(2)
+    };
+    some.iter().map(one).sum()
+}
+
+/// The range for what was seen.
+fn range(seen: &Seen, rule: Rule) -> (f32, f32) {
+    match rule {
+        Rule::MinMax => (seen.min, seen.max),
+        Rule::Percentile(share) => {
+            let mut some = seen.some.clone();
+            some.sort_by(f32::total_cmp);
+            let (Some(last), cut) = (some.len().checked_sub(1), (some.len() as f64 * share) as usize) else {
+                return (seen.min, seen.max);
+            };
+            (some[cut.min(last)].min(0.0), some[last - cut.min(last)].max(0.0))
+        }
+        Rule::Mse => {
+            let factors = || (0..28).map(|i| 1.0 - i as f32 * 0.025);
+            let best = |of: &dyn Fn(f32) -> (f32, f32)| {
+                let tried = factors().map(|f| (error(&seen.some, of(f).0, of(f).1), of(f)));
+                tried.min_by(|a, b| a.0.total_cmp(&b.0)).map_or((seen.min, seen.max), |(_, range)| range)
+            };
+            let both = best(&|f| (seen.min * f, seen.max * f));
+            let low = best(&|f| (seen.min * f, both.1));
+            best(&|f| (low.0, seen.max * f))
+        }
+    }
+}
+
+/// Scales that results have by nature, as TFLite has them.
+fn fixed(graph: &Graph) -> Vec<Option<Quant>> {
+    let mut fixed: Vec<Option<Quant>> =
+        graph.values.iter().map(|v| v.quant.clone().filter(|_| v.data.is_none())).collect();
+    for node in &graph.nodes {
+        let quant = match &node.op {
+            Op::Softmax { log: false, .. } | Op::Unary(Unary::Sigmoid) => Quant::one(1.0 / 256.0, -128),
+            Op::Softmax { log: true, .. } => Quant::one(16.0 / 256.0, 127),
+            Op::Unary(Unary::Tanh) => Quant::one(1.0 / 128.0, 0),
+            _ => continue,
+        };
+        node.outputs.iter().for_each(|o| fixed[*o] = Some(quant.clone()));
+    }
+    fixed
+}
+
+/// Which of a node's inputs share their scale with its result.
+fn shared(node: &Node) -> &[Option<ValueId>] {
+    match &node.op {
+        Op::Reshape
+        | Op::Transpose { .. }
+        | Op::Slice { .. }
+        | Op::Gather { .. }
+        | Op::Expand
+        | Op::Pad { .. }
+        | Op::Pool2d { .. }
+        | Op::Resize { .. }
+        | Op::TopK { .. }
+        | Op::Unary(Unary::Identity)
+        | Op::Reduce { kind: Reduction::Max | Reduction::Min, .. } => &node.inputs[..1],
+        Op::Concat { .. } | Op::Binary(Binary::Max | Binary::Min) => &node.inputs,
+        Op::Select => node.inputs.get(1..).unwrap_or_default(),
+        _ => &[],
+    }
+}
+
+/// The class of each value, as the index of one of it.
+fn classes(graph: &Graph) -> Vec<usize> {
+    let mut parent: Vec<usize> = (0..graph.values.len()).collect();
+    fn root(parent: &mut [usize], mut id: usize) -> usize {
+        while parent[id] != id {
+            parent[id] = parent[parent[id]];
+            id = parent[id];
+        }
+        id
+    }
+    let mut join = |a: usize, b: usize| {
+        let (a, b) = (root(&mut parent, a), root(&mut parent, b));
+        parent[a] = b;
+    };
+    for node in &graph.nodes {
+        let Some(output) = node.outputs.first() else { continue };
+        shared(node).iter().flatten().for_each(|input| join(*input, *output));
+    }
+    graph.states.iter().for_each(|s| join(s.read, s.write));
+    (0..parent.len()).map(|id| root(&mut parent, id)).collect()
+}
+
+/// Puts a requantization behind each result with a scale by nature that shares a class with what has another, or with what
+/// is computed or given; and gives every reader of a shared constant its own. Returns the new values, each with the one that
+/// it stands for.
+fn separate(graph: &mut Graph) -> Vec<(ValueId, ValueId)> {
+    let Graph { nodes, values, .. } = graph;
+    for node in nodes {
+        let shared = shared(node).to_vec();
+        for input in node.inputs.iter_mut().filter(|i| shared.contains(i)) {
+            if let Some(id) = input.filter(|id| matches!(values[*id].data, Some(Data::F32(_)))) {
+                values.push(values[id].clone());
+                *input = Some(values.len() - 1);
+            }
+        }
+    }
+    let (classes, fixed) = (classes(graph), fixed(graph));
+    let mut origin = vec![false; graph.values.len()];
+    for node in graph.nodes.iter().filter(|n| shared(n).is_empty()) {
+        node.outputs.iter().for_each(|o| origin[*o] = true);
+    }
+    graph.inputs.iter().chain(graph.states.iter().map(|s| &s.read)).for_each(|id| origin[*id] = true);
+    let mut behind = Vec::new();
+    for id in (0..graph.values.len()).filter(|id| fixed[*id].is_some()) {
+        let other = |o: &usize| *o != id && classes[*o] == classes[id] && origin[*o] && fixed[*o] != fixed[id];
+        if (0..graph.values.len()).any(|o| other(&o)) {
+            behind.push(id);
+        }
+    }
+    let mut added = Vec::new();
+    for id in behind {
+        let value = Value { quant: None, dtype: DType::F32, ..graph.values[id].clone() };
+        graph.values.push(value);
+        let new = graph.values.len() - 1;
+        for node in &mut graph.nodes {
+            if shared(node).contains(&Some(id)) {
+                node.inputs.iter_mut().filter(|i| **i == Some(id)).for_each(|i| *i = Some(new));
+            }
+        }
+        graph.states.iter_mut().filter(|s| s.write == id).for_each(|s| s.write = new);
+        let made = graph.nodes.iter().position(|n| n.outputs.contains(&id)).map_or(0, |i| i + 1);
+        let node = Node {
+            name: graph.values[id].name.clone(),
+            kind: "Requantize".into(),
+            op: Op::Requantize,
+            inputs: vec![Some(id)],
+            outputs: vec![new],
+            clamp: None,
+        };
+        graph.nodes.insert(made, node);
+        added.push((new, id));
+    }
+    added
+}

@@ -1,0 +1,73 @@
+//! GPT-2: embeddings by token and by position, layers of attention and feed-forward nets with layer norms before them and
+//! biases everywhere, a head. Hugging Face stores its matrices with the columns first, and q, k and v as one.
+
+use super::steps::{BODY, HEAD, Ranges, Steps, hadamard};
+use crate::import::{LlmConfig, Stored, Weight};
+use mote_runtime::image::plan::Rows;
+
+/// A matrix and its bias, which are rows `first..` of a layer stored as `[cols, all]`.
+fn conv1d(
+    name: &str,
+    stored: &str,
+    rows: usize,
+    cols: usize,
+    (first, all): (usize, usize),
+) -> (Weight, Option<Weight>) {
+    let part = |end: &str, shape: &[usize], whole: Vec<usize>| Weight {
+        name: format!("transformer.{name}.{end}"),
+        shape: shape.to_vec(),
+        stored: Some(Stored { name: format!("transformer.{stored}.{end}"), shape: whole, first }),
+    };
+    (part("weight", &[rows, cols], vec![cols, all]), Some(part("bias", &[rows], vec![all])))
+}
+
+/// Lowers a model.
+pub(super) fn lower(c: &LlmConfig, ranges: &Ranges) -> Steps {
+    let mut b = Steps::new(c, ranges);
+    b.limit_for_layer_norm(c.norm_eps, c.dim);
+    let (x, normed, normed8) = (b.batch(c.dim, "residual"), b.batch(c.dim, "normed"), b.codes(Rows::Batch, c.dim));
+    let qkv = [b.batch(c.dim, "q"), b.batch(c.dim, "k"), b.batch(c.dim, "v")];
+    let (scores, attn, attn8) = (b.scores(), b.batch(c.dim, "attention"), b.codes(Rows::Batch, c.dim));
+    let inner = b.batch(c.hidden, "inner");
+    let (active, active8) = (b.alias(inner, "active"), b.codes(Rows::Batch, c.hidden));
+    let table = Weight::new("transformer.wte.weight", &[c.vocab, c.dim]);
+
+    b.entry(BODY);
+    b.embed(x, table.clone(), 1.0);
+    b.positions(x, Weight::new("transformer.wpe.weight", &[c.max_context, c.dim]));
+    for l in 0..c.layers {
+        let name = |part: &str| format!("h.{l}.{part}");
+        b.layer_norm(x, normed, &format!("transformer.h.{l}.ln_1"), c.norm_eps);
+        b.quantize(normed, normed8, 0);
+        for (i, (part, to)) in ["q", "k", "v"].into_iter().zip(qkv).enumerate() {
+            let place = (i * c.dim, 3 * c.dim);
+            let (weight, bias) = conv1d(&name(&format!("attn.{part}")), &name("attn.c_attn"), c.dim, c.dim, place);
+            b.matmul(normed8, weight, 0, bias, to, false);
+        }
+        let cache = b.cache(c.heads, c.head_dim);
+        b.write_cache(qkv[1], qkv[2], cache);
+        b.attention(qkv[0], cache, scores, attn, c.heads, 0);
+        let project = |b: &mut Steps, part: &str, from: u32, from8: u32, cols: usize| {
+            let (weight, bias) = conv1d(&name(part), &name(part), c.dim, cols, (0, c.dim));
+            b.quantize(from, from8, hadamard(cols));
+            b.matmul(from8, weight, hadamard(cols), bias, x, true);
+        };
+        project(&mut b, "attn.c_proj", attn, attn8, c.dim);
+        b.layer_norm(x, normed, &format!("transformer.h.{l}.ln_2"), c.norm_eps);
+        b.quantize(normed, normed8, 0);
+        let (weight, bias) = conv1d(&name("mlp.c_fc"), &name("mlp.c_fc"), c.hidden, c.dim, (0, c.hidden));
+        b.matmul(normed8, weight, 0, bias, inner, false);
+        b.activation(inner, active, c.activation);
+        project(&mut b, "mlp.c_proj", active, active8, c.hidden);
+    }
+
+    b.entry(HEAD);
+    let (last, last_normed) = (b.rows(Rows::One, c.dim, "residual", 1.0), b.rows(Rows::One, c.dim, "normed", 1.0));
+    let last8 = b.codes(Rows::One, c.dim);
+    b.select_row(x, last);
+    b.layer_norm(last, last_normed, "transformer.ln_f", c.norm_eps);
+    b.quantize(last_normed, last8, 0);
+    let head = if c.tied { table } else { Weight::new("lm_head.weight", &[c.vocab, c.dim]) };
+    b.logits(last8, head, c.head_bias.then(|| Weight::new("lm_head.bias", &[c.vocab])));
+    b
+}

@@ -1,0 +1,350 @@
+//! Slots that lie on each other: the gaps that the planner works with against a byte-by-byte account of each unit, and whole
+//! random nets with their planned arena against the same nets with every slot apart.
+
+use mote_quantize::lower::{Builder, Constant, Lowered};
+use mote_quantize::plan::units::gaps;
+use mote_quantize::quantize::{plan_bytes, program_bytes};
+use mote_runtime::image::header::{self, ENTRY_BYTES, HEADER_BYTES, Section, Span, align_up, section};
+use mote_runtime::image::plan::{Kind, Rows};
+use mote_runtime::image::{Dtype, Image, Limits, Op, Port, Ports, Slot, TensorDesc, crc, program::entry};
+use mote_runtime::ops::{self, BACKWARD};
+use mote_runtime::{Error, Session};
+use std::ops::Range;
+
+struct Random(u64);
+
+impl Random {
+    fn range(&mut self, low: usize, high: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        low + ((self.0 >> 33) as usize) % (high - low + 1)
+    }
+}
+
+fn word(bytes: [i64; 4]) -> u32 {
+    u32::from_le_bytes(bytes.map(|b| b as u8))
+}
+
+/// A window as its arguments have it, vertical first.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    input: [usize; 2],
+    output: [usize; 2],
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    dilation: [usize; 2],
+    pad: [usize; 2],
+}
+
+impl Shape {
+    fn random(r: &mut Random, input: [usize; 2], dilated: bool) -> Self {
+        let mut pair = |low, high| [r.range(low, high), r.range(low, high)];
+        let (kernel, stride) = (pair(1, 4), pair(1, 3));
+        let dilation = if dilated { pair(1, 3) } else { [1, 1] };
+        let pad: [usize; 2] = std::array::from_fn(|i| r.range(0, (kernel[i] - 1) * dilation[i]));
+        let most = |i: usize| (input[i] + pad[i] - 1) / stride[i] + 1;
+        let output = std::array::from_fn(|i| r.range(most(i).div_ceil(2), most(i)));
+        Self { input, output, kernel, stride, dilation, pad }
+    }
+
+    fn words(&self) -> [u32; 4] {
+        let pair = |p: [usize; 2]| p[0] as u32 | (p[1] as u32) << 16;
+        let steps = [self.stride[0], self.stride[1], self.dilation[0], self.dilation[1]];
+        [pair(self.input), pair(self.output), word(steps.map(|s| s as i64)), pair(self.pad)]
+    }
+
+    /// As [`Shape::taps`], of a transposed convolution: the input pixels whose window covers an output pixel.
+    fn transposed_taps(&self, oy: usize, ox: usize) -> Vec<usize> {
+        let axis = |i: usize, at: usize| {
+            let covers = |p: &usize| {
+                let tap = (at + self.pad[i]).checked_sub(p * self.stride[i]);
+                tap.is_some_and(|tap| tap < self.kernel[i])
+            };
+            (0..self.input[i]).filter(covers).collect::<Vec<_>>()
+        };
+        let cols = axis(1, ox);
+        axis(0, oy).iter().flat_map(|y| cols.iter().map(move |x| y * self.input[1] + x)).collect()
+    }
+
+    /// Input pixels that an output pixel reads.
+    fn taps(&self, oy: usize, ox: usize) -> Vec<usize> {
+        let axis = |i: usize, at: usize| {
+            let place = |k: usize| (at * self.stride[i] + k * self.dilation[i]).checked_sub(self.pad[i]);
+            (0..self.kernel[i]).filter_map(place).filter(|p| *p < self.input[i]).collect::<Vec<_>>()
+        };
+        let cols = axis(1, ox);
+        axis(0, oy).iter().flat_map(|y| cols.iter().map(move |x| y * self.input[1] + x)).collect()
+    }
+
+    /// Of each unit, the bytes read and those written.
+    fn units(&self, transposed: bool, channels: [usize; 2], size: usize) -> Vec<(Vec<Range<i64>>, Range<i64>)> {
+        let bytes = |pixel: usize, channels: usize| {
+            let each = channels * size;
+            (pixel * each) as i64..((pixel + 1) * each) as i64
+        };
+        let taps = |y, x| if transposed { self.transposed_taps(y, x) } else { self.taps(y, x) };
+        let mut units = Vec::new();
+        for oy in 0..self.output[0] {
+            let pixels: Vec<usize> = (0..self.output[1]).collect();
+            for xs in pixels.chunks(4) {
+                let reads = xs.iter().flat_map(|x| taps(oy, *x)).map(|pixel| bytes(pixel, channels[0])).collect();
+                let pixel = |x: usize| oy * self.output[1] + x;
+                let written = bytes(pixel(xs[0]), channels[1]).start..bytes(pixel(xs[xs.len() - 1]), channels[1]).end;
+                units.push((reads, written));
+            }
+        }
+        units
+    }
+}
+
+/// Whether each unit, in this order, leaves alone what it and the later ones read. `shift`: output - input.
+fn safe(units: &[(Vec<Range<i64>>, Range<i64>)], shift: i64, backward: bool) -> bool {
+    let mut order: Vec<_> = units.iter().collect();
+    if backward {
+        order.reverse();
+    }
+    order.iter().enumerate().all(|(at, (_, written))| {
+        let (start, end) = (written.start + shift, written.end + shift);
+        order[at..].iter().flat_map(|(reads, _)| reads).all(|read| read.end <= start || end <= read.start)
+    })
+}
+
+#[test]
+fn gaps_are_exact() {
+    let r = &mut Random(1);
+    for case in 0..400 {
+        let input = [r.range(1, 12), r.range(1, 12)];
+        let transposed = case % 3 == 0;
+        let mut shape = Shape::random(r, input, !transposed);
+        let channels = [r.range(1, 4), r.range(1, 9)];
+        let (def, kind, size) = if transposed {
+            shape.output = [r.range(1, 12), r.range(1, 12)];
+            (&ops::transpose_conv2d::OP, Kind::I16, 2)
+        } else {
+            (&ops::conv2d::OP, Kind::I8, 1)
+        };
+        let slot = |pixels: [usize; 2], channels: usize| Slot {
+            kind,
+            rows: Rows::One,
+            frac: 0,
+            cols: (pixels[0] * pixels[1] * channels) as u32,
+            heads: 0,
+            head_dim: 0,
+            offset: [0; 4],
+        };
+        let slots = [slot(shape.input, channels[0]), slot(shape.output, channels[1])];
+        let [i, o, steps, pads] = shape.words();
+        let op = Op { code: def.code, flags: 0, args: [0, 1, 0, 0, i, o, steps, pads, 0, 0, 0] };
+        let dims = |_| [channels[1] as u32, shape.kernel[0] as u32, shape.kernel[1] as u32, channels[0] as u32];
+        let found = gaps(&op, &slots, &dims);
+        assert_eq!((found.len(), found[0].input, found[0].output), (1, 0, 1));
+        let units = shape.units(transposed, channels, size);
+        // Beyond these the slots do not touch.
+        let bytes = |slot: &Slot| i64::from(slot.cols) * size as i64;
+        let bounds = -bytes(&slots[1])..=bytes(&slots[0]);
+        let lowest = bounds.clone().take_while(|shift| safe(&units, *shift, false)).last();
+        let highest = bounds.clone().rev().take_while(|shift| safe(&units, *shift, true)).last();
+        let expected = (lowest.unwrap(), highest.unwrap());
+        // Only where the two touch at all does a gap mean anything.
+        let within = |shift: i64| shift.clamp(*bounds.start(), *bounds.end());
+        assert_eq!(
+            (within(-found[0].forward), within(found[0].backward)),
+            expected,
+            "case {case}: {shape:?} {channels:?}"
+        );
+    }
+}
+
+/// A net under construction: tensors as (slot, height, width, channels).
+struct Layers<'r> {
+    r: &'r mut Random,
+    b: Builder<Constant>,
+    tensors: Vec<(u32, [usize; 3])>,
+}
+
+impl Layers<'_> {
+    fn tensor(&mut self, shape: [usize; 3]) -> u32 {
+        let slot = self.b.slot(Kind::I8, Rows::One, shape.iter().product(), 0);
+        self.tensors.push((slot, shape));
+        slot
+    }
+
+    fn weights(&mut self, dims: Vec<usize>) -> u32 {
+        let count = dims.iter().product();
+        let bytes: Vec<u8> = (0..count).map(|_| self.r.range(0, 255) as u8).collect();
+        let name = format!("{}", self.r.range(0, 1 << 30));
+        self.b.tensor(Constant::plain(&name, Dtype::I8, &dims, bytes))
+    }
+
+    fn channels(&mut self, count: usize) -> u32 {
+        let channel = |r: &mut Random| [r.range(0, 999) as i32 - 500, (1 << 30) + r.range(0, 1 << 29) as i32, -8];
+        let bytes: Vec<u8> = (0..count).flat_map(|_| channel(self.r)).flat_map(i32::to_le_bytes).collect();
+        let name = format!("{}", self.r.range(0, 1 << 30));
+        self.b.tensor(Constant::plain(&name, Dtype::I32, &[count, 3], bytes))
+    }
+
+    fn op(&mut self, def: &ops::OpDef, args: &[u32], reads: &[u32], write: u32) {
+        self.b.op(def.code, 0, args, reads, &[write]);
+    }
+
+    /// An op on some tensor, most often the last.
+    fn layer(&mut self) {
+        let last = self.tensors.len() - 1;
+        let at = if self.r.range(0, 3) == 0 { self.r.range(0, last) } else { last };
+        let (from, [h, w, c]) = self.tensors[at];
+        let shape = Shape::random(self.r, [h, w], true);
+        let numbers = word([3, -5, -128, 127]);
+        match self.r.range(0, 5) {
+            0 | 1 => {
+                let out = if self.r.range(0, 1) == 0 { c } else { self.r.range(1, 9) };
+                let [i, o, steps, pads] = shape.words();
+                let weights = self.weights(vec![out, shape.kernel[0], shape.kernel[1], c]);
+                let table = self.channels(out);
+                let to = self.tensor([shape.output[0], shape.output[1], out]);
+                let args = [from, to, weights, table, i, o, steps, pads, numbers];
+                self.op(&ops::conv2d::OP, &args, &[from], to);
+            }
+            2 => {
+                let out = c * self.r.range(1, 2);
+                let [i, o, steps, pads] = shape.words();
+                let weights = self.weights(vec![1, shape.kernel[0], shape.kernel[1], out]);
+                let table = self.channels(out);
+                let to = self.tensor([shape.output[0], shape.output[1], out]);
+                let args = [from, to, weights, table, i, o, steps, pads, numbers];
+                self.op(&ops::depthwise_conv2d::OP, &args, &[from], to);
+            }
+            3 => {
+                let out = self.r.range(1, 9);
+                let (weights, table) = (self.weights(vec![out, c]), self.channels(out));
+                let to = self.tensor([h, w, out]);
+                self.op(&ops::fully_connected::OP, &[from, to, weights, table, numbers], &[from], to);
+            }
+            4 => {
+                let shape = Shape::random(self.r, [h, w], false);
+                let [i, o, steps, pads] = shape.words();
+                let size = shape.kernel[0] as u32 | (shape.kernel[1] as u32) << 16;
+                let to = self.tensor([shape.output[0], shape.output[1], c]);
+                let pool = [&ops::max_pool2d::OP, &ops::average_pool2d::OP][self.r.range(0, 1)];
+                let args = [from, to, i, o, steps, pads, size, word([0, 0, -100, 100])];
+                self.op(pool, &args, &[from], to);
+            }
+            _ => {
+                let same: Vec<u32> = self.tensors.iter().filter(|t| t.1 == [h, w, c]).map(|t| t.0).collect();
+                let other = same[self.r.range(0, same.len() - 1)];
+                let to = self.tensor([h, w, c]);
+                let multiplier = 3 << 29;
+                let (shifts, zeros) = (word([-1, -1, -18, 0]), word([4, -4, 0, 0]));
+                let args =
+                    [from, other, to, multiplier, multiplier, multiplier, shifts, zeros, word([0, 0, -128, 127])];
+                self.op(&ops::add::OP, &args, &[from, other], to);
+            }
+        }
+    }
+}
+
+fn image(lowered: &Lowered<Constant>, inputs: &[Port], outputs: &[Port]) -> Vec<u8> {
+    let (mut weights, mut table, mut io) = (Vec::new(), Vec::new(), Vec::new());
+    for c in &lowered.tensors {
+        weights.resize(align_up(weights.len() as u64) as usize, 0);
+        let span = Span { offset: weights.len() as u64, bytes: c.bytes.len() as u64 };
+        let mut dims = [1; 4];
+        dims.iter_mut().zip(&c.dims).for_each(|(to, from)| *to = *from as u32);
+        let rank = c.dims.len() as u8;
+        table.extend(TensorDesc { dtype: c.dtype, rank, exponent: 0, dims, span, codebook: [0; 16] }.to_bytes());
+        weights.extend_from_slice(&c.bytes);
+    }
+    Ports::write(inputs, outputs, &mut |bytes| io.extend_from_slice(bytes));
+    let parts = [
+        (section::PROGRAM, program_bytes(lowered)),
+        (section::PLAN, plan_bytes(lowered)),
+        (section::TENSORS, table),
+        (section::WEIGHTS, weights),
+        (section::IO, io),
+    ];
+    let mut end = (HEADER_BYTES + parts.len() * ENTRY_BYTES) as u64;
+    let section = |(kind, bytes): &(u32, Vec<u8>)| {
+        let span = Span { offset: align_up(end), bytes: bytes.len() as u64 };
+        end = span.offset + span.bytes;
+        Section { kind: *kind, crc: crc::crc32c(bytes), span }
+    };
+    let sections: Vec<Section> = parts.iter().map(section).collect();
+    let mut file = Vec::new();
+    header::write(&sections, end, &mut |bytes| file.extend_from_slice(bytes));
+    for (section, (_, bytes)) in sections.iter().zip(&parts) {
+        file.resize(section.span.offset as usize, 0);
+        file.extend_from_slice(bytes);
+    }
+    file
+}
+
+const LIMITS: Limits = Limits { batch: 1, context: 1, threads: 1 };
+
+/// Runs an image twice in exactly its arena, between guards: all its outputs.
+fn run(file: &[u8], input: &[i8], outputs: u32) -> Vec<Vec<i8>> {
+    let image = Image::open(file).unwrap();
+    let bytes = image.arena_bytes(LIMITS).unwrap() as usize;
+    let mut words = vec![[0xA7u8; 64]; bytes.div_ceil(64) + 3];
+    let all = words.as_flattened_mut();
+    let start = 64 + all.as_ptr().align_offset(64);
+    let found = bytes - 1;
+    let short = Session::new(&image, &mut all[start..start + found], LIMITS).err();
+    assert_eq!(short, Some(Error::ArenaSize { found, needed: bytes as u64 }), "a byte less is too little");
+    let mut results = Vec::new();
+    for _ in 0..2 {
+        let mut session = Session::new(&image, &mut all[start..start + bytes], LIMITS).unwrap();
+        session.input(0).unwrap().copy_from_slice(input);
+        session.run().unwrap();
+        results = (0..outputs).map(|index| session.output(index).unwrap().to_vec()).collect();
+    }
+    assert!(all[..start].iter().chain(&all[start + bytes..]).all(|b| *b == 0xA7), "the guards hold");
+    results
+}
+
+#[test]
+fn planned_nets_compute_what_spread_out_ones_do() {
+    let (mut planned_bytes, mut apart_bytes, mut backward, mut overlapping) = (0, 0, 0, 0);
+    for case in 0..100 {
+        let r = &mut Random(case);
+        let (layers, shape) = (r.range(1, 10), [r.range(1, 10), r.range(1, 10), r.range(1, 6)]);
+        let mut net = Layers { r, b: Builder::default(), tensors: vec![] };
+        let from = net.tensor(shape);
+        net.b.entry(entry::RUN);
+        (0..layers).for_each(|_| net.layer());
+        let mut outs = vec![net.tensors[net.tensors.len() - 1].0];
+        if net.r.range(0, 2) == 0 {
+            outs.push(net.tensors[net.r.range(0, net.tensors.len() - 1)].0);
+        }
+        outs.dedup();
+        let port = |slot: u32, [h, w, c]: [usize; 3]| {
+            let dims = [h as u32, w as u32, c as u32, 1];
+            Port { slot, dtype: Dtype::I8, rank: 3, zero_point: 0, mantissa: 1, exponent: 0, dims }
+        };
+        let shape_of = |slot: u32| net.tensors.iter().find(|t| t.0 == slot).unwrap().1;
+        let outputs: Vec<Port> = outs.iter().map(|slot| port(*slot, shape_of(*slot))).collect();
+        let inputs = [port(from, shape)];
+        let input: Vec<i8> = (0..shape.iter().product()).map(|_| net.r.range(0, 255) as u8 as i8).collect();
+        net.b.ports(vec![from], outs.clone());
+        let planned = net.b.finish(1, 0, 0);
+        let mut apart = planned.clone();
+        let mut end = 0;
+        for slot in &mut apart.slots {
+            slot.offset[0] = end;
+            end += slot.size()[0];
+        }
+        apart.ops.iter_mut().for_each(|op| op.flags &= !BACKWARD);
+        let results = run(&image(&planned, &inputs, &outputs), &input, outs.len() as u32);
+        let expected = run(&image(&apart, &inputs, &outputs), &input, outs.len() as u32);
+        assert_eq!(results, expected, "case {case}: {:?}", planned.ops);
+        planned_bytes += planned.slots.iter().map(|s| s.offset[0] + s.size()[0]).max().unwrap();
+        apart_bytes += end;
+        backward += planned.ops.iter().filter(|op| op.flags & BACKWARD != 0).count();
+        let range = |slot: u32| planned.slots[slot as usize].range(LIMITS).unwrap();
+        let on = |op: &&Op| {
+            range(op.args[0]).start < range(op.args[1]).end && range(op.args[1]).start < range(op.args[0]).end
+        };
+        overlapping += planned.ops.iter().filter(on).count();
+    }
+    assert!(
+        3 * planned_bytes < 2 * apart_bytes && backward > 50 && overlapping > 150,
+        "{planned_bytes} {apart_bytes} {backward} {overlapping}"
+    );
+}
