@@ -53,7 +53,7 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     window::ensure_output(&g, linear.weights.rows, &quantized_arg(image, op, 1)?)?;
     let patches = i8_arg(image, op, 2)?.cols as usize;
     ensure(patches >= linear.padded() * planes || in_place(&g, &linear, planes))?;
-    window::numbers(op, 10).map(|_| ())
+    window::numbers(op, 10, Kind::I8).map(|_| ())
 }
 
 /// The elements of the output.
@@ -68,7 +68,7 @@ impl Results<'_> {
         match self {
             Self::I8(all) => *all.get_mut(at)? = o.clamp(v),
             Self::I16(all) => {
-                let (min, max) = (i32::from(o.min) * 256, i32::from(o.max) * 256 + 255);
+                let (min, max) = (o.min * 256, o.max * 256 + 255);
                 *all.get_mut(at)? = v.saturating_add(o.zero_point).max(min).min(max) as i16;
             }
         }
@@ -80,7 +80,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (g, linear, planes) = parts(r.image, op)?;
     let slot = |which| quantized_arg(r.image, op, which);
     let (input, output, patches) = (slot(0)?, slot(1)?, slot(2)?);
-    let (zero_point, o) = window::numbers(op, 10)?;
+    let (zero_point, o) = window::numbers(op, 10, Kind::I8)?;
     let (kernel, in_place) = (linear.kernel(r), in_place(&g, &linear, planes));
     let (rows, pixels) = (linear.weights.rows, g.y.output.checked_mul(g.x.output)?);
     let [from, to, scratch] = r.slots([&input, &output, &patches])?;
