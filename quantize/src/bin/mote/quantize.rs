@@ -2,14 +2,16 @@
 
 use crate::args::{print_json, progress, size};
 use anyhow::{Context, Result, bail};
-use mote_quantize::calibrate;
+use mote_quantize::calibrate::{self, Text};
 use mote_quantize::codes::Coding;
+use mote_quantize::float::FloatModel;
 use mote_quantize::import::{self, tokenizer};
 use mote_quantize::lower;
 use mote_quantize::net;
 use mote_quantize::quantize::{Meta, Settings, quantize};
 use mote_quantize::vectors;
 use mote_runtime::fixed::tflite::Rounding;
+use mote_runtime::image::section;
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -67,7 +69,8 @@ pub struct Args {
     /// Longest context the image will allow [default: the model's]
     #[arg(long)]
     context: Option<usize>,
-    /// Text to calibrate with; some of the kind the model will see is best [default: a built-in one]
+    /// Text to calibrate with; some of the kind the model will see is best: for a model with an encoder, a source a line
+    /// [default: a built-in one]
     #[arg(long, value_name = "TEXT FILE")]
     calibrate: Option<PathBuf>,
     /// Most tokens of it that are used
@@ -79,6 +82,10 @@ pub struct Args {
     /// Rounding that a TensorFlow Lite model of integers was made for
     #[arg(long, value_enum, default_value_t = TfliteRounding::Double)]
     rounding: TfliteRounding,
+    /// Tokenizer of the sources, of a model whose encoder has a vocabulary of its own [default: source_tokenizer.json or
+    /// source_vocabulary.txt beside the model]
+    #[arg(long)]
+    source_tokenizer: Option<PathBuf>,
     /// Name of the model [default: the file's]
     #[arg(long)]
     name: Option<String>,
@@ -131,21 +138,41 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let model = import::open_model(&args.model)?;
     let config = model.config();
     let vocabulary = tokenizer::find(&args.model, args.tokenizer.as_deref(), config.vocab)?;
-    let notes = vocabulary.as_ref().map_or_else(Vec::new, |v| v.warnings.clone());
+    let source = match &config.encoder {
+        Some(encoder) if !encoder.shared => {
+            tokenizer::find_source(&args.model, args.source_tokenizer.as_deref(), encoder.vocab)?
+        }
+        _ if args.source_tokenizer.is_some() => {
+            bail!("--source-tokenizer is for models whose encoder has a vocabulary of its own")
+        }
+        _ => None,
+    };
+    let notes: Vec<String> = vocabulary.iter().chain(&source).flat_map(|v| v.warnings.clone()).collect();
+    let ends = vocabulary.as_ref().map_or_else(Vec::new, |v| v.ends.clone());
     let text = vocabulary.map(|v| v.to_bytes());
+    let source_text = source.map(|v| v.to_bytes());
     if text.is_none() {
         eprintln!("no tokenizer beside the model: the image will take and give token ids only (see --tokenizer)");
     }
     for warning in model.warnings().iter().chain(&notes) {
         eprintln!("note: {warning}");
     }
-    let calibration = calibration_tokens(args, text.as_deref(), config.vocab)?;
+    let calibration = match &config.encoder {
+        None => Text::windows(&calibration_tokens(args, text.as_deref(), config.vocab)?, config.max_context),
+        Some(encoder) => {
+            let reads = if encoder.shared { &text } else { &source_text };
+            let sources = calibration_sources(args, reads.as_deref(), encoder.vocab)?;
+            calibrate::translations(&FloatModel::load(&*model)?, &sources, &ends, args.calibrate_tokens)?
+        }
+    };
     let settings = Settings { coding, head, context: args.context, name, license: args.license.clone(), calibration };
 
     let matrices = lower::weights(config).into_iter().map(|w| w.shape).filter(|shape| shape.len() == 2);
     let total = matrices.map(|shape| 4 * shape.iter().product::<usize>() as u64).sum();
     let bar = progress(total, "{bytes}/{total_bytes}");
-    let done = quantize(&*model, text.as_deref(), &settings, &args.out, &mut |name, bytes| {
+    let texts = [(section::TEXT, &text), (section::SOURCE_TEXT, &source_text)];
+    let texts: Vec<(u32, &[u8])> = texts.iter().filter_map(|(kind, text)| Some((*kind, text.as_deref()?))).collect();
+    let done = quantize(&*model, &texts, &settings, &args.out, &mut |name, bytes| {
         bar.set_message(name.to_owned());
         bar.inc(bytes);
     });
@@ -164,16 +191,41 @@ fn report(args: &Args, meta: &Meta, bytes: u64, start: Instant) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-fn calibration_tokens(args: &Args, text: Option<&[u8]>, vocab: usize) -> Result<Vec<u32>> {
-    let given = match &args.calibrate {
-        Some(path) => {
-            let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-            // What is more than this cannot be used, and a cut inside a character does no harm.
-            let most = args.calibrate_tokens.saturating_mul(16).min(bytes.len());
-            Some(String::from_utf8_lossy(&bytes[..most]).into_owned())
-        }
-        None => None,
+/// The text of `--calibrate`.
+fn calibration_text(args: &Args) -> Result<Option<String>> {
+    let Some(path) = &args.calibrate else { return Ok(None) };
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    // What is more than this cannot be used, and a cut inside a character does no harm.
+    let most = args.calibrate_tokens.saturating_mul(16).min(bytes.len());
+    Ok(Some(String::from_utf8_lossy(&bytes[..most]).into_owned()))
+}
+
+/// Sources to calibrate an encoder with, one a line.
+fn calibration_sources(args: &Args, text: Option<&[u8]>, vocab: usize) -> Result<Vec<Vec<u32>>> {
+    let given = calibration_text(args)?;
+    let lines = |section: &[u8], text: &str| -> Result<Vec<Vec<u32>>, _> {
+        text.lines().filter(|line| !line.is_empty()).map(|line| tokenizer::encode(section, line, false)).collect()
     };
+    let known = match (text, &given) {
+        (Some(section), Some(given)) => Some(lines(section, given).context("the calibration text")?),
+        // A vocabulary of one script's characters has no tokens for the built-in text.
+        (Some(section), None) => lines(section, calibrate::TEXT).ok(),
+        (None, Some(_)) => {
+            bail!("--calibrate needs a tokenizer of the sources: give one with --tokenizer or --source-tokenizer")
+        }
+        (None, None) => None,
+    };
+    // Without a text: every id about as often as any other.
+    let id = |i: u64| ((i * 2_654_435_761) % vocab as u64) as u32;
+    let known = known.unwrap_or_else(|| (0..64u64).map(|line| (16 * line..16 * line + 16).map(id).collect()).collect());
+    if known.iter().all(Vec::is_empty) {
+        bail!("the calibration text has no tokens");
+    }
+    Ok(known)
+}
+
+fn calibration_tokens(args: &Args, text: Option<&[u8]>, vocab: usize) -> Result<Vec<u32>> {
+    let given = calibration_text(args)?;
     let mut tokens = match text {
         Some(section) => tokenizer::encode(section, given.as_deref().unwrap_or(calibrate::TEXT), false)
             .context("the calibration text")?,
