@@ -167,7 +167,12 @@ fn main() {
         let line = |weights: &str, graph: &Graph| {
             let s = score(case, &float, &outputs(graph, &case.test));
             let (name, bits) = (case.name, bits(graph));
-            println!("| {name} | {weights} | {bits:.2} | {:.2} % | {:.2} % | {:.1} dB |", 100.0 * s.right, 100.0 * s.same, s.ratio);
+            println!(
+                "| {name} | {weights} | {bits:.2} | {:.2} % | {:.2} % | {:.1} dB |",
+                100.0 * s.right,
+                100.0 * s.same,
+                s.ratio
+            );
         };
         line("float", &case.graph);
         let n = layers(&case.graph).len();

@@ -8,7 +8,7 @@
 //! Layer normalization has depth and inner 1, instance normalization of an image depth = pixels, inner = channels, width 1,
 //! group normalization depth = pixels, inner = groups, width = channels of a group.
 
-use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols, window};
+use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols, rows_of, window};
 use crate::fixed::rsqrt::rsqrt;
 use crate::fixed::{saturate, shift_round};
 use crate::image::plan::Kind;
@@ -65,7 +65,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let each = (p.depth * channels).max(1);
     let shift = NORM_FRAC + p.gains.exponent;
     let [from, to] = r.slots([&input, &output])?;
-    for (from, to) in i8_cols(&input, from)?.chunks(each).zip(i8_cols(&output, to)?.chunks_mut(each)) {
+    for (from, to) in rows_of(i8_cols(&input, from)?, i8_cols(&output, to)?, each) {
         for first in (0..channels).step_by(p.width.max(1)) {
             let (mut sum, mut squares) = (0i64, 0i64);
             for row in from.chunks(channels.max(1)) {
@@ -79,7 +79,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
             let scaled = (count * squares - sum * sum) as u64;
             let (root, half) = rsqrt((scaled << EPS_FRAC).saturating_add(eps));
             let norm_shift = half as i32 + 30 - NORM_FRAC - EPS_FRAC / 2;
-            for (from, to) in from.chunks(channels.max(1)).zip(to.chunks_mut(channels.max(1))) {
+            for (from, to) in rows_of(from, to, channels) {
                 let pixels = from.iter().zip(to).skip(first).take(p.width);
                 let constants = p.gains.iter().zip(p.biases).skip(first);
                 for ((x, to), (gain, bias)) in pixels.zip(constants) {
