@@ -5,11 +5,12 @@
 //! imatrix is the same number).
 
 use crate::codes::hadamard_rows;
-use crate::float::{FloatError, Result, Stream, operands, slots, step};
+use crate::float::{FloatError, FloatModel, Result, Stream, operands, slots, step};
 use crate::import::Model;
 use crate::lower::{LOGITS, Ranges, Source, Steps};
 use candle_core::{D, Tensor};
 use mote_runtime::image::Op;
+use mote_runtime::image::program::entry;
 use mote_runtime::ops;
 use std::collections::HashMap;
 
@@ -19,10 +20,51 @@ pub const WINDOW: usize = 256;
 /// A text of our own for models that come without one. Its subjects vary so that no domain dominates.
 pub const TEXT: &str = include_str!("calibrate.txt");
 
+/// A text to calibrate with: what an encoder reads (nothing for models without one) and what the decoder sees.
+#[derive(Clone, Debug, Default)]
+pub struct Text {
+    /// Tokens of the source.
+    pub source: Vec<u32>,
+    /// Tokens of the text, or of the target with the token that begins it.
+    pub tokens: Vec<u32>,
+}
+
+impl Text {
+    /// One long text, cut into windows of at most `longest` tokens.
+    #[must_use]
+    pub fn windows(tokens: &[u32], longest: usize) -> Vec<Self> {
+        let window = |tokens: &[u32]| Self { source: Vec::new(), tokens: tokens.to_vec() };
+        tokens.chunks(WINDOW.min(longest)).map(window).collect()
+    }
+}
+
+/// Texts for a model with an encoder: each source, and what the model itself writes for it by greedy search, until one of
+/// `ends`. Stops at `most` tokens in all.
+///
+/// # Errors
+/// [`FloatError`].
+pub fn translations(model: &FloatModel, sources: &[Vec<u32>], ends: &[u32], most: usize) -> Result<Vec<Text>> {
+    let c = model.config();
+    let start = c.encoder.as_ref().map_or(0, |e| e.start);
+    let (mut texts, mut used) = (Vec::new(), 0);
+    for source in sources.iter().filter(|source| !source.is_empty()) {
+        let longest = WINDOW.min(c.max_context);
+        let source = source[..source.len().min(longest)].to_vec();
+        let (written, _) = model.session().translate(&source, ends, longest - 1)?;
+        let tokens: Vec<u32> = std::iter::once(start).chain(written).collect();
+        used += source.len() + tokens.len();
+        texts.push(Text { source, tokens });
+        if used >= most {
+            break;
+        }
+    }
+    Ok(texts)
+}
+
 /// Is told a matrix, by its index, and the importances of its columns.
 pub type Done<'d, E> = dyn FnMut(u32, &[f32]) -> std::result::Result<(), E> + 'd;
 
-/// Runs `program` over `tokens`, cut into windows, and returns the ranges of its places. `done` is told each matrix, by its
+/// Runs `program` over `texts` and returns the ranges of its places. `done` is told each matrix, by its
 /// index, once nothing will use it any more, with the importances of its columns (none if it was not multiplied with).
 /// In memory at a time: one op's weights, and what one layer makes of the text.
 ///
@@ -31,12 +73,12 @@ pub type Done<'d, E> = dyn FnMut(u32, &[f32]) -> std::result::Result<(), E> + 'd
 pub fn calibrate<E: From<FloatError>>(
     model: &dyn Model,
     program: &Steps,
-    tokens: &[u32],
+    texts: &[Text],
     done: &mut Done<'_, E>,
 ) -> std::result::Result<Ranges, E> {
     let c = model.config();
-    let window = WINDOW.min(c.max_context);
-    let mut streams: Vec<Stream> = tokens.chunks(window).map(Stream::new).collect();
+    let mut streams: Vec<Stream> = texts.iter().map(|text| Stream::new(&text.source)).collect();
+    let body = program.entry_ops(entry::BODY).next().map(|(at, _)| at);
     let (mut slot_ends, mut matrix_ends) = (HashMap::new(), HashMap::new());
     for (at, op) in program.ops().iter().enumerate() {
         slot_ends.extend(slots(op).into_iter().map(|slot| (slot, at)));
@@ -46,6 +88,9 @@ pub fn calibrate<E: From<FloatError>>(
     let mut importances: HashMap<u32, Vec<f32>> = HashMap::new();
     for (at, op) in program.ops().iter().enumerate() {
         let tensors = operands(model, program, op)?;
+        if Some(at) == body {
+            streams.iter_mut().zip(texts).for_each(|(s, text)| s.tokens.clone_from(&text.tokens));
+        }
         if let Some((index, log2)) = multiplied(program, op) {
             let sums = importances.entry(index).or_default();
             let mut count = 0;

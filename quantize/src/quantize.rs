@@ -11,11 +11,13 @@
 //!
 //! The largest things in memory are one matrix in floats, the same being coded, and what a layer makes of the text.
 
-use crate::calibrate::calibrate;
+use crate::calibrate::{Text, calibrate};
 use crate::codes::{CodedMatrix, Coding, Stats, code_matrix, hadamard_rows};
 use crate::float::FloatError;
+use crate::graph::eval::EvalError;
 use crate::import::{ImportError, LlmConfig, Model, Weight};
-use crate::lower::{Lowered, Ranges, Source, language_model};
+use crate::lower::{Lowered, ROPE_STEPS, Ranges, SINUSOID_STEPS, Source, language_model};
+use crate::samples::SampleError;
 use crate::write::{Weights, WriteError};
 use mote_runtime::image::header::Span;
 use mote_runtime::image::program::HEAD_BYTES as PROGRAM_HEAD;
@@ -52,6 +54,23 @@ pub enum QuantizeError {
         /// The tensor.
         name: String,
     },
+    /// The samples that a net of floats is calibrated with.
+    #[error(transparent)]
+    Samples(#[from] SampleError),
+    /// A net that cannot be evaluated on its samples.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// A net of floats, and nothing to calibrate it with.
+    #[error(
+        "{path} computes in floats: give samples of its inputs ({}) with --calibrate DIR (.npy, .png, .jpg, .bmp, .wav)",
+        shapes.join(", ")
+    )]
+    NoSamples {
+        /// The model.
+        path: PathBuf,
+        /// Name and shape of each input.
+        shapes: Vec<String>,
+    },
     /// The context asked for is impossible.
     #[error("a context of {asked} was asked for; the model was made for 1 to {longest}")]
     Context {
@@ -79,8 +98,8 @@ pub struct Settings {
     pub name: String,
     /// Its licence, if known.
     pub license: Option<String>,
-    /// Tokens of the calibration text.
-    pub calibration: Vec<u32>,
+    /// Texts to calibrate with.
+    pub calibration: Vec<Text>,
 }
 
 /// What became of one tensor.
@@ -109,6 +128,10 @@ fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
+fn is_none(samples: &usize) -> bool {
+    *samples == 0
+}
+
 /// What an image says of itself: its META section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Meta {
@@ -127,6 +150,9 @@ pub struct Meta {
     pub bits: u8,
     /// Tokens of calibration text.
     pub calibration_tokens: usize,
+    /// Runs on calibration samples, of a net.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub calibration_samples: usize,
     /// All tensors, in the order of the tensor table.
     pub tensors: Vec<TensorReport>,
     /// Weights in matrices, gains and biases.
@@ -141,14 +167,14 @@ struct Placed {
     report: TensorReport,
 }
 
-/// Quantizes `model` to an image at `out`; `text` is its TEXT section. `progress` is told each tensor's name and the
+/// Quantizes `model` to an image at `out`; `texts` are its TEXT sections, by their kinds. `progress` is told each tensor's name and the
 /// number of bytes that its weights had as f32. Returns what the image says of itself and its bytes.
 ///
 /// # Errors
 /// [`QuantizeError`]; `out` is then as it was before.
 pub fn quantize(
     model: &dyn Model,
-    text: Option<&[u8]>,
+    texts: &[(u32, &[u8])],
     settings: &Settings,
     out: &Path,
     progress: &mut dyn FnMut(&str, u64),
@@ -198,19 +224,20 @@ pub fn quantize(
         quantizer: QUANTIZER.to_owned(),
         config: Some(c.clone()),
         bits: settings.coding.bits(),
-        calibration_tokens: settings.calibration.len(),
+        calibration_tokens: settings.calibration.iter().map(|text| text.tokens.len()).sum(),
+        calibration_samples: 0,
         tensors: reports,
         parameters,
         bits_per_weight: bytes as f64 * 8.0 / parameters as f64,
     };
-    let bytes = write(weights, &lowered, &descs, &meta, text.map(|t| (section::TEXT, t)).as_slice())?;
+    let bytes = write(weights, &lowered, &descs, &meta, texts)?;
     Ok((meta, bytes))
 }
 
 /// The quantizer and its version, for META.
 pub(crate) const QUANTIZER: &str = concat!("mote ", env!("CARGO_PKG_VERSION"));
 
-/// Writes the image of a lowered program whose tensors are in `weights`; `more` is a section that not every image has.
+/// Writes the image of a lowered program whose tensors are in `weights`; `more` are the sections that not every image has.
 /// Returns its bytes.
 pub(crate) fn write<S>(
     weights: Weights,
@@ -283,11 +310,8 @@ fn small(model: &dyn Model, source: &Source, weights: &mut Weights) -> Result<Pl
             let (bytes, error) = integers(&values, frac, |v| (v as i32).to_le_bytes());
             (weight.name.clone(), Dtype::I32, frac, bytes, error)
         }
-        Source::RopeSteps => {
-            let turns = c.rope_frequencies().into_iter().map(|f| f / std::f64::consts::TAU);
-            let bytes = turns.flat_map(|t| ((t.fract() * 2f64.powi(64)) as u64).to_le_bytes()).collect();
-            ("rope.turns_per_position".into(), Dtype::U64, 64, bytes, 0.0)
-        }
+        Source::RopeSteps => (ROPE_STEPS.into(), Dtype::U64, 64, turns(c.rope_frequencies()), 0.0),
+        Source::SinusoidSteps => (SINUSOID_STEPS.into(), Dtype::U64, 64, turns(c.sinusoid_frequencies()), 0.0),
     };
     let width = match dtype {
         Dtype::I16 => 2,
@@ -308,6 +332,12 @@ fn small(model: &dyn Model, source: &Source, weights: &mut Weights) -> Result<Pl
         bytes: span.bytes,
     };
     Ok(Placed { desc, report })
+}
+
+/// Angles in radians as turns in 2^-64.
+fn turns(angles: Vec<f64>) -> Vec<u8> {
+    let turns = angles.into_iter().map(|f| f / std::f64::consts::TAU);
+    turns.flat_map(|t| ((t.fract() * 2f64.powi(64)) as u64).to_le_bytes()).collect()
 }
 
 /// Values times 2^exponent, rounded, and the relative error of that.

@@ -94,6 +94,8 @@ pub enum Error {
         /// Positions there are.
         context: u32,
     },
+    /// The model has an encoder, which has been given nothing.
+    NoSource,
     /// The program has no such input or output.
     Port {
         /// The index asked for.
@@ -169,6 +171,7 @@ impl fmt::Display for Error {
             Error::Terms { found, most } => {
                 write!(f, "the query has {found} terms, the image takes {most} at most")
             }
+            Error::NoSource => write!(f, "the model has an encoder: give it a source of at least one token first"),
             Error::Row { row, rows } => {
                 write!(f, "row {row} was asked for, the last step had {rows}")
             }

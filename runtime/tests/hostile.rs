@@ -5,11 +5,11 @@ mod support;
 
 use mote_runtime::image::header::{self, HEADER_BYTES};
 use mote_runtime::image::plan::{Kind, Rows, Slot};
-use mote_runtime::image::program::{NONE, OP_BYTES};
+use mote_runtime::image::program::{NONE, OP_BYTES, Op};
 use mote_runtime::image::tensors::{Dtype, RECORD_BYTES};
 use mote_runtime::image::{crc, plan, program, section};
 use mote_runtime::{Error, Image, Limits, Result, Session, ops};
-use support::{Arena, Builder, Parts, Random, assemble, code, op, small_model};
+use support::{Arena, Builder, Parts, Random, assemble, code, op, small_gpt, small_model, small_translator};
 
 const LIMITS: Limits = Limits { batch: 3, context: 8, threads: 2 };
 
@@ -29,6 +29,9 @@ fn attempt(file: &[u8], arena: &mut Arena) -> Result<()> {
 fn run(file: &[u8], arena: &mut Arena) -> Result<()> {
     let image = Image::open(file)?;
     let mut session = Session::with_pool(&image, arena.get(), LIMITS, &Parts(3))?;
+    if image.plan().source_vocab != 0 {
+        session.encode(&[4, 3, 2, 1, 0, 1, 2])?;
+    }
     session.prefill(&[1, 2, 3, 4, 5])?;
     session.logits(0)?;
     session.last_logits()?;
@@ -146,11 +149,11 @@ fn flipped_bytes() {
 
 /// Attempts, of which each section is changed in its turn and every checksum is right. Returns how many ran.
 fn mutate(rounds: usize, seed: u64, change: impl Fn(&mut Random, u32, &mut Vec<u8>)) -> usize {
-    let sections = small_model(1).sections();
+    let models = [small_model(1), small_gpt(1), small_translator(1)].map(|model| model.sections());
     let (mut arena, r) = (arena(), &mut Random::new(seed));
     let mut ran = 0;
     for round in 0..rounds {
-        let mut changed = sections.clone();
+        let mut changed = models[round / 4 % 3].clone();
         let count = changed.len();
         let (kind, bytes) = &mut changed[round % count];
         change(r, *kind, bytes);
@@ -202,7 +205,7 @@ fn words_replaced_by_nasty_numbers() {
 fn records_shuffled() {
     let ran = mutate(10_000, 4, |r, kind, bytes| {
         let (head, record) = match kind {
-            section::PROGRAM => (program::HEAD_BYTES + 2 * program::ENTRY_BYTES, OP_BYTES),
+            section::PROGRAM => (program::HEAD_BYTES + bytes[0] as usize * program::ENTRY_BYTES, OP_BYTES),
             section::PLAN => (plan::HEAD_BYTES, plan::SLOT_BYTES),
             section::TENSORS => (0, RECORD_BYTES),
             _ => return bytes.iter_mut().for_each(|b| *b = r.next() as u8),
@@ -219,7 +222,8 @@ fn records_shuffled() {
             }
             _ => {
                 if kind == section::PROGRAM {
-                    target[..2].copy_from_slice(&(r.range(0, 11) as u16).to_le_bytes());
+                    let code = if r.range(0, 1) == 0 { r.range(0, 11) } else { r.range(40, 44) };
+                    target[..2].copy_from_slice(&(code as u16).to_le_bytes());
                 }
                 let word = r.range(1, 8) as usize * 4;
                 target[word..word + 4].copy_from_slice(&(r.range(0, 40) as u32).to_le_bytes());
@@ -593,13 +597,51 @@ fn codebook_of_minus_128() {
 /// Activations that no op has written: garbage in, garbage out, but nothing overflows.
 #[test]
 fn activations_never_written() {
-    let model = small_model(1);
-    for fill in [0x00, 0x7F, 0x80, 0xFF, 0xA5] {
-        for skip in 0..model.body.len() {
+    for (model, fill) in [small_model(1), small_gpt(1), small_translator(1)]
+        .iter()
+        .flat_map(|model| [0x00, 0x7F, 0x80, 0xFF, 0xA5].map(|fill| (model, fill)))
+    {
+        let stages = model.encode.iter().enumerate().flat_map(|(s, ops)| (0..ops.len()).map(move |at| (Some(s), at)));
+        for (stage, skip) in (0..model.body.len()).map(|at| (None, at)).chain(stages) {
             let mut b = model.clone();
-            b.body.remove(skip);
+            stage.map_or(&mut b.body, |s| &mut b.encode[s]).remove(skip);
             let mut arena = Arena::new(64 << 10, || fill);
             assert_eq!(attempt(&b.image(), &mut arena), Ok(()));
         }
     }
+}
+
+#[test]
+fn encoders_that_are_none() {
+    let model = small_translator(1);
+    let changed = |change: &dyn Fn(&mut Builder)| {
+        let mut b = model.clone();
+        change(&mut b);
+        refused(&b)
+    };
+    assert_eq!(changed(&|b| b.source_vocab = 0), Error::Op { index: encode_at(&model), code: code("embed") });
+    assert_eq!(changed(&|b| b.encode.clear()), Error::Entry { id: program::entry::ENCODE });
+    // The target's table at the source's entry point, and the other way round.
+    let flagged = |op: &mut Op| op.flags ^= ops::embed::SOURCE;
+    assert!(matches!(changed(&|b| flagged(&mut b.encode[0][0])), Error::Op { .. }));
+    assert!(matches!(changed(&|b| flagged(&mut b.body[0])), Error::Op { .. }));
+    // Rows kept by position are for one op only.
+    let kept = model.encode[1][0].args[1];
+    assert!(matches!(changed(&|b| b.encode[1][1].args[0] = kept), Error::Op { .. }));
+    assert!(matches!(changed(&|b| b.encode[1][0].args[1] = b.encode[1][0].args[0]), Error::Op { .. }));
+    // Entry points that share ops.
+    let mut sections = model.sections();
+    let program = &mut sections[0].1;
+    let at = program::HEAD_BYTES + 2 * program::ENTRY_BYTES;
+    let last: Vec<u8> = program[at..at + program::ENTRY_BYTES].to_vec();
+    program[at + program::ENTRY_BYTES..at + 2 * program::ENTRY_BYTES].copy_from_slice(&last);
+    let count = u32::from_le_bytes(last[8..12].try_into().unwrap());
+    assert!(count < model.encode[1].len() as u32, "the copy is the shorter one");
+    program[16 + 8..16 + 12].copy_from_slice(&(model.body.len() as u32 + 40).to_le_bytes());
+    assert!(matches!(Image::open(&assemble(&sections)).err(), Some(Error::Entry { .. })));
+}
+
+/// Index of the encoder's first op.
+fn encode_at(model: &Builder) -> u32 {
+    (model.body.len() + model.head.len()) as u32
 }

@@ -345,6 +345,37 @@ fn rope_against_f64() {
     measured("rope against position * theta up to 2^20", worst_theta, 2f64.powi(-28));
 }
 
+#[test]
+fn sinusoid_against_f64() {
+    let r = &mut Random::new(32);
+    let mut worst = 0f64;
+    for (cols, frac) in [(2usize, 16i16), (32, 20), (64, 28), (512, 8), (6, 0)] {
+        let half = cols / 2;
+        let frequency = |i: usize| 10000f64.powf(-(i as f64) / (half as f64 - 1.0).max(1.0));
+        let steps: Vec<u64> = (0..half).map(|i| (frequency(i) / TAU * 2f64.powi(64)) as u64).collect();
+        let mut b = builder();
+        let slot = b.i32_slot(Rows::Batch, cols, frac);
+        let table = b.vector64(&steps);
+        let op = op(code("sinusoid"), &[slot, table, 2]);
+        b.body.push(op);
+        let mut bench = bench(&b, 2);
+        for position in [0u32, 1, 63, 1023, 65_535] {
+            let x: Vec<i32> = (0..cols).map(|_| r.range(-1 << 20, 1 << 20) as i32).collect();
+            (0..2).for_each(|row| bench.row(slot, row).copy_from_slice(&x));
+            bench.run_with(&op, position, &[], 2, &Single);
+            for row in 0..2 {
+                for (i, got) in bench.row(slot, row).iter().enumerate() {
+                    let angle = f64::from(position + row as u32 + 2) * frequency(i % half);
+                    let exact = if i < half { angle.sin() } else { angle.cos() };
+                    let error = (real(*got - x[i], frac) - exact).abs() - 0.5 * 2f64.powi(-i32::from(frac));
+                    worst = worst.max(error);
+                }
+            }
+        }
+    }
+    measured("sinusoid, beyond half a unit", worst, 2f64.powi(-28));
+}
+
 /// Error of one product beyond half a unit of the result and half a unit of the gate times up, in multiples of
 /// |x up| (2^-17 sigmoid(x) + 2^-29): the exponent is rounded to Q16, the exponential to Q30.
 fn glu_error(bench: &mut Bench, op: &Op, slots: [u32; 3], fracs: [i16; 3], g: i32, u: i32) -> f64 {

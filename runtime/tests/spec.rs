@@ -10,7 +10,7 @@ use mote_runtime::image::Dtype;
 use mote_runtime::image::plan::{Kind, Rows, Slot};
 use mote_runtime::image::program::{NONE, Op};
 use mote_runtime::{Image, Limits, Session, ops};
-use support::{Arena, Builder, Matrix, Random, code, small_gpt, small_model};
+use support::{Arena, Builder, Matrix, Random, code, small_gpt, small_model, small_translator};
 
 type Row = Vec<i128>;
 
@@ -273,6 +273,8 @@ struct Interpreter {
     rows: HashMap<[u64; 4], Row>,
     q8: HashMap<u32, Q8>,
     caches: HashMap<u32, Cache>,
+    /// Rows by slot and position.
+    kept: HashMap<(u32, u64), Row>,
 }
 
 impl Interpreter {
@@ -329,6 +331,24 @@ impl Interpreter {
                 let out = row(0).iter().map(|x| activation(*x, frac(0), a[2], frac(1))).collect();
                 self.rows.insert(slot(1).offset, out);
             }
+            "sinusoid" => {
+                let bytes = b.tensors[a[1] as usize].1.as_chunks::<8>().0;
+                let steps: Vec<u64> = bytes.iter().map(|s| u64::from_le_bytes(*s)).collect();
+                let mut x = row(0);
+                let half = x.len() / 2;
+                for (i, step) in steps.iter().enumerate() {
+                    let (cos, sin) = cos_sin(step.wrapping_mul(position + u64::from(a[2])));
+                    x[i] = sat(x[i] + sat(r(sin, 30 - frac(0))));
+                    x[half + i] = sat(x[half + i] + sat(r(cos, 30 - frac(0))));
+                }
+                self.rows.insert(slot(0).offset, x);
+            }
+            "kept_rows" if op.flags & ops::kept_rows::KEEP != 0 => {
+                self.kept.insert((a[1], position), row(0));
+            }
+            "kept_rows" => {
+                self.rows.insert(slot(0).offset, self.kept[&(a[1], position)].clone());
+            }
             "quantize" => {
                 let q = quantize(&row(0), frac(0), i128::from(a[2]));
                 self.q8.insert(a[1], q);
@@ -353,7 +373,10 @@ impl Interpreter {
             "cache" => {
                 let (k, v) = (row(0), row(1));
                 let Slot { heads, head_dim, .. } = slot(2);
-                let cache = self.caches.entry(a[2]).or_insert_with(|| vec![Vec::new(); heads as usize]);
+                let cache = self.caches.entry(a[2]).or_default();
+                if position == 0 {
+                    *cache = vec![Vec::new(); heads as usize];
+                }
                 for (head, k, v) in cache
                     .iter_mut()
                     .zip(k.chunks(head_dim as usize).zip(v.chunks(head_dim as usize)))
@@ -370,6 +393,7 @@ impl Interpreter {
                 for (h, q) in q.chunks(head_dim).enumerate() {
                     let all = &cache[h / (heads / cache.len())];
                     let window = if a[7] == 0 { usize::MAX } else { a[7] as usize };
+                    // A source is encoded as a whole before anything looks at all of it: its positions are those of the cache.
                     let (k, v): (Vec<Q8>, Vec<Q8>) = all[all.len().saturating_sub(window)..].iter().cloned().unzip();
                     out.extend(attention(&quantize(q, frac(0), 0), unit, &k, &v, frac(3)));
                 }
@@ -403,6 +427,55 @@ fn compare(b: &Builder, tokens: &[u32], why: &str) -> usize {
         different = std::collections::HashSet::<i128>::from_iter(got).len();
     }
     different
+}
+
+/// A source through the stages of the encoder, then a target: the same logits, whatever the batches and threads.
+#[test]
+fn an_encoder_decoder_has_the_logits_of_the_page() {
+    for seed in 1..=6u64 {
+        let b = small_translator(seed);
+        let random = &mut Random::new(seed + 100);
+        let source: Vec<u32> = (0..3 * seed + 1).map(|_| random.range(0, 28) as u32).collect();
+        let target = tokens(seed, 17);
+        let mut page = Interpreter::default();
+        for stage in &b.encode {
+            (0..).zip(&source).for_each(|(position, token)| page.run(&b, stage, *token as usize, position));
+        }
+        let expected: Vec<Row> = (0..)
+            .zip(&target)
+            .map(|(position, token)| {
+                page.run(&b, &b.body, *token as usize, position);
+                page.run(&b, &b.head, *token as usize, position);
+                page.rows[&b.slots[b.logits as usize].offset].clone()
+            })
+            .collect();
+        let file = b.image();
+        let image = Image::open(&file).unwrap();
+        for (batch, context) in [(1, 20), (3, 21), (32, 64)] {
+            let limits = Limits { batch, context, threads: 2 };
+            let mut arena = Arena::new(image.arena_bytes(limits).unwrap() as usize, || 0xA5);
+            let mut session = Session::with_pool(&image, arena.get(), limits, &support::Parts(2)).unwrap();
+            assert_eq!(session.prefill(&target), Err(mote_runtime::Error::NoSource));
+            // Another source first, and the target twice: nothing of them is left.
+            for source in [&[5, 6, 7][..], &source] {
+                session.encode(source).unwrap();
+                session.prefill(&target).unwrap();
+            }
+            session.rewind(0);
+            for (part, expected) in target.chunks(5).zip(expected.chunks(5)) {
+                for (token, expected) in part.iter().zip(expected) {
+                    session.prefill(&[*token]).unwrap();
+                    let got: Row = session.last_logits().unwrap().iter().map(|v| i128::from(*v)).collect();
+                    assert_eq!(got, *expected, "seed {seed}, batch {batch}");
+                }
+            }
+            assert_eq!(session.encode(&[29]), Err(mote_runtime::Error::Token { id: 29, vocab: 29 }));
+            assert_eq!(session.encode(&[]), Err(mote_runtime::Error::NoSource));
+            let longer = vec![1; context as usize + 1];
+            assert_eq!(session.encode(&longer), Err(mote_runtime::Error::ContextFull { used: 0, context }));
+        }
+        assert!(expected.iter().flatten().collect::<std::collections::HashSet<_>>().len() > 300);
+    }
 }
 
 fn tokens(seed: u64, n: usize) -> Vec<u32> {

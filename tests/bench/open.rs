@@ -38,7 +38,7 @@ fn write(config: &LlmConfig, path: &Path) {
             Source::Positions(_) => Dtype::N8,
             Source::Gain(_) => Dtype::I16,
             Source::Bias(..) => Dtype::I32,
-            Source::RopeSteps => Dtype::U64,
+            Source::RopeSteps | Source::SinusoidSteps => Dtype::U64,
         };
         let dims = source.weight().map_or(vec![config.head_dim / 2], |weight| weight.shape.clone());
         let mut shape = [1u32; 4];

@@ -2,6 +2,7 @@
 //! pipeline against the float evaluator on every architecture that is imported.
 
 use mote_host::{Arena, Model, Threads};
+use mote_quantize::calibrate::Text;
 use mote_quantize::codes::Coding;
 use mote_quantize::float::FloatModel;
 use mote_quantize::float::metrics::LockStep;
@@ -11,7 +12,7 @@ use mote_tests::{golden, shared};
 use std::path::{Path, PathBuf};
 
 /// The models in `golden/transformers`, each an architecture or a detail of one; `make.py` there says which.
-const MODELS: [&str; 8] = [
+const MODELS: [&str; 9] = [
     "mha-untied",
     "gqa-tied",
     "llama3-rope",
@@ -20,18 +21,32 @@ const MODELS: [&str; 8] = [
     "qwen3-qk-norm",
     "gpt2-tied",
     "gpt2-untied",
+    "m2m100",
 ];
 
-/// A model's folder, its tokens, and the logits that transformers computed for them, a row a token.
-fn expected(name: &str) -> (PathBuf, Vec<u32>, Vec<Vec<f32>>) {
+/// A model's folder, the source that its encoder is given (empty if it has none) and its tokens, and the logits that
+/// transformers computed for them, a row a token.
+fn expected(name: &str) -> (PathBuf, Text, Vec<Vec<f32>>) {
     let folder = golden().join("transformers").join(name);
     let json: serde_json::Value =
         serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
-    let tokens: Vec<u32> = json["tokens"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect();
+    let ids = |name: &str| -> Vec<u32> {
+        json[name].as_array().into_iter().flatten().map(|t| t.as_u64().unwrap() as u32).collect()
+    };
+    let (source, tokens) = (ids("source"), ids("tokens"));
     let bytes = std::fs::read(folder.join(json["logits"].as_str().unwrap())).unwrap();
     let floats: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     let rows = floats.chunks_exact(floats.len() / tokens.len()).map(<[f32]>::to_vec).collect();
-    (folder, tokens, rows)
+    (folder, Text { source, tokens }, rows)
+}
+
+/// Logits of all tokens at a time.
+fn floats(model: &FloatModel, text: &Text) -> Vec<Vec<f32>> {
+    let mut session = model.session();
+    if !text.source.is_empty() {
+        session.encode(&text.source).unwrap();
+    }
+    session.forward(&text.tokens).unwrap()
 }
 
 fn relative(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f64 {
@@ -43,22 +58,25 @@ fn relative(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f64 {
 #[test]
 fn float_logits_are_those_of_transformers() {
     for name in MODELS {
-        let (folder, tokens, rows) = expected(name);
+        let (folder, text, rows) = expected(name);
         let model = FloatModel::load(&*open_model(&folder).unwrap()).unwrap();
-        let whole = model.session().forward(&tokens).unwrap();
+        let whole = floats(&model, &text);
         assert_eq!((whole.len(), whole[0].len()), (rows.len(), rows[0].len()), "{name}");
         let error = relative(&whole, &rows);
         assert!(error < 1e-4, "{name}: {error:e}");
         // Token by token, over a cache.
         let mut session = model.session();
-        let single: Vec<Vec<f32>> = tokens.iter().map(|t| session.forward(&[*t]).unwrap().remove(0)).collect();
+        if !text.source.is_empty() {
+            session.encode(&text.source).unwrap();
+        }
+        let single: Vec<Vec<f32>> = text.tokens.iter().map(|t| session.forward(&[*t]).unwrap().remove(0)).collect();
         let error = relative(&single, &rows);
         assert!(error < 1e-4, "{name}, token by token: {error:e}");
     }
 }
 
 /// KL divergence of the image from the model, and the same of the image's weights in floats.
-fn divergences(folder: &Path, tokens: &[u32], coding: Coding) -> (f64, f64) {
+fn divergences(folder: &Path, text: &Text, coding: Coding) -> (f64, f64) {
     let model = open_model(folder).unwrap();
     let out = tempfile::tempdir().unwrap();
     let path = out.path().join("x.mote");
@@ -68,19 +86,22 @@ fn divergences(folder: &Path, tokens: &[u32], coding: Coding) -> (f64, f64) {
         context: None,
         name: "golden".into(),
         license: None,
-        calibration: tokens.to_vec(),
+        calibration: vec![text.clone()],
     };
-    quantize(&*model, None, &settings, &path, &mut |_, _| {}).unwrap();
-    let reference = FloatModel::load(&*model).unwrap().session().forward(tokens).unwrap();
-    let decoded = FloatModel::load(&ImageModel::open(&path).unwrap()).unwrap().session().forward(tokens).unwrap();
+    quantize(&*model, &[], &settings, &path, &mut |_, _| {}).unwrap();
+    let reference = floats(&FloatModel::load(&*model).unwrap(), text);
+    let decoded = floats(&FloatModel::load(&ImageModel::open(&path).unwrap()).unwrap(), text);
     let image = Model::open(&path).unwrap();
     image.image().verify().unwrap();
     let pool = Threads::new(2);
-    let mut arena = Arena::for_limits(&image, image.limits(7, tokens.len() as u32, 2)).unwrap();
+    let mut arena = Arena::for_limits(&image, image.limits(7, text.tokens.len() as u32, 2)).unwrap();
     let mut session = image.session(&mut arena, &pool).unwrap();
     let unit = 2f32.powi(-(session.logits_frac_bits() as i32));
+    if !text.source.is_empty() {
+        session.encode(&text.source).unwrap();
+    }
     let (mut integer, mut float, mut at) = (LockStep::default(), LockStep::default(), 0);
-    for batch in tokens.chunks(7) {
+    for batch in text.tokens.chunks(7) {
         session.prefill(batch).unwrap();
         for row in 0..batch.len() {
             let logits: Vec<f32> = session.logits(row as u32).unwrap().iter().map(|l| *l as f32 * unit).collect();
@@ -95,11 +116,11 @@ fn divergences(folder: &Path, tokens: &[u32], coding: Coding) -> (f64, f64) {
 #[test]
 fn integer_logits_are_near_those_of_transformers() {
     for name in MODELS {
-        let (folder, tokens, _) = expected(name);
-        let (integer, float) = divergences(&folder, &tokens, Coding::N8);
+        let (folder, text, _) = expected(name);
+        let (integer, float) = divergences(&folder, &text, Coding::N8);
         eprintln!("{name}: 8 bits, KL divergence {integer:.6} in integers, {float:.6} in floats");
         assert!(integer < MOST_AT_8_BITS, "{name}: {integer}");
-        let (integer, float) = divergences(&folder, &tokens, Coding::N4Learned);
+        let (integer, float) = divergences(&folder, &text, Coding::N4Learned);
         eprintln!("{name}: 4 bits, KL divergence {integer:.6} in integers, {float:.6} in floats");
         assert!(integer < 1.5 * float + MOST_AT_8_BITS, "{name}: {integer} against {float}");
     }

@@ -2,6 +2,7 @@
 //! `golden/models/convert.py`, compared in floats with what their authors' runtimes computed, and quantized.
 
 use mote_host::{Arena, Model, Threads};
+use mote_quantize::calibrate::Text;
 use mote_quantize::codes::Coding;
 use mote_quantize::float::FloatModel;
 use mote_quantize::float::metrics::LockStep;
@@ -25,7 +26,7 @@ fn converted(kind: &str, file: &str) -> Option<TempDir> {
     Some(out)
 }
 
-fn settings(coding: Coding, calibration: Vec<u32>) -> Settings {
+fn settings(coding: Coding, calibration: Vec<Text>) -> Settings {
     Settings { coding, head: coding, context: None, name: "trained".into(), license: None, calibration }
 }
 
@@ -103,16 +104,90 @@ fn gpt2basic_is_its_authors_model_at_8_and_4_bits() {
     assert!((worst - 0.0494).abs() < 2e-4, "{worst}");
 
     let texts: Vec<Vec<u32>> = vectors.iter().map(|(tokens, _)| drawn(&model, tokens, 150)).collect();
-    let calibration = drawn(&model, &[1000], 190);
+    let calibration = Text::windows(&drawn(&model, &[1000], 190), 192);
     for (coding, bits, most) in [(Coding::N8, 8, 0.001), (Coding::N4Learned, 4, 0.05)] {
         let out = folder.path().join("x.mote");
-        let (_, bytes) =
-            quantize(&*source, None, &settings(coding, calibration.clone()), &out, &mut |_, _| {}).unwrap();
+        let (_, bytes) = quantize(&*source, &[], &settings(coding, calibration.clone()), &out, &mut |_, _| {}).unwrap();
         let (kl, same) = divergence(&model, &out, &texts);
         eprintln!(
             "gpt2basic: {bits} bits, {bytes} bytes, KL divergence {kl:.6}, same likeliest token {:.1} %",
             100.0 * same
         );
         assert!(kl < most, "{bits} bits: {kl}");
+    }
+}
+
+/// A name, what CTranslate2 writes for it, and the sum of the log-probabilities.
+struct Name {
+    source: Vec<u32>,
+    target: String,
+    chance: f64,
+}
+
+/// Ids of characters, by their lines in a vocabulary.
+fn ids(vocabulary: &[String], text: &str) -> Vec<u32> {
+    let id = |c: char| vocabulary.iter().position(|token| *token == c.to_string()).map(|id| id as u32);
+    text.chars().map(|c| id(c).unwrap_or_else(|| panic!("{c:?} of {text:?} is not in the vocabulary"))).collect()
+}
+
+#[test]
+fn aren_writes_what_ctranslate2_writes() {
+    let Some(folder) = converted("aren", "encoder-decoder/aren_f32/model.bin") else { return };
+    let lines =
+        |path: &Path| -> Vec<String> { std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect() };
+    let (source_tokens, target_tokens) =
+        (lines(&folder.path().join("source_vocabulary.txt")), lines(&folder.path().join("target_vocabulary.txt")));
+    let text = |ids: &[u32]| ids.iter().map(|id| target_tokens[*id as usize].as_str()).collect::<String>();
+    let golden = lines(&shared("encoder-decoder/aren_golden.tsv").unwrap());
+    let name = |line: &String| {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let chance = fields[2].parse().unwrap();
+        Name { source: ids(&source_tokens, fields[0]), target: fields[1].into(), chance }
+    };
+    let names: Vec<Name> = golden.iter().filter(|line| !line.starts_with('#')).map(name).collect();
+    assert_eq!(names.len(), 20);
+
+    let source = open_model(folder.path()).unwrap();
+    let model = FloatModel::load(&*source).unwrap();
+    let mut worst = 0f64;
+    for name in &names {
+        let (written, chance) = model.session().translate(&name.source, &[2], 40).unwrap();
+        assert_eq!(text(&written), name.target);
+        worst = worst.max((chance - name.chance).abs());
+    }
+    eprintln!("aren: largest difference of a log-probability {worst:.1e}");
+    assert!(worst < 1e-3, "{worst}");
+
+    // Calibrated with words that are none of the twenty: the characters, some at a time.
+    let words: Vec<Vec<u32>> =
+        (0..24u32).map(|w| (0..4 + w % 5).map(|i| 3 + (w * 7 + i * i * 5 + i) % 48).collect()).collect();
+    let texts = mote_quantize::calibrate::translations(&model, &words, &[2], 1000).unwrap();
+    for (coding, bits, fewest) in [(Coding::N8, 8, 20), (Coding::N4Learned, 4, 10)] {
+        let out = folder.path().join("x.mote");
+        let (_, bytes) = quantize(&*source, &[], &settings(coding, texts.clone()), &out, &mut |_, _| {}).unwrap();
+        let image = Model::open(&out).unwrap();
+        let pool = Threads::new(1);
+        let (mut right, mut wrong) = (0, Vec::new());
+        for name in &names {
+            let mut arena = Arena::for_limits(&image, image.limits(4, 40, 1)).unwrap();
+            let mut session = image.session(&mut arena, &pool).unwrap();
+            session.encode(&name.source).unwrap();
+            let (mut next, mut written) = (image.image().plan().start, Vec::new());
+            while session.position() < 40 {
+                session.prefill(&[next]).unwrap();
+                let logits = session.last_logits().unwrap();
+                next = (0..logits.len()).rev().max_by_key(|id| logits[*id]).unwrap() as u32;
+                if next == 2 {
+                    break;
+                }
+                written.push(next);
+            }
+            right += usize::from(text(&written) == name.target);
+            if text(&written) != name.target {
+                wrong.push(format!("{} not {}", text(&written), name.target));
+            }
+        }
+        eprintln!("aren: {bits} bits, {bytes} bytes, {right} of 20 as in floats; {}", wrong.join(", "));
+        assert!(right >= fewest, "{bits} bits: {right}");
     }
 }

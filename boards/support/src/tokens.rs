@@ -39,7 +39,9 @@ pub(crate) fn run<'l, W: Write, C: Counter, P: OutputPin>(
     let arena_bytes = image.arena_bytes(limits)?;
     let tokenizer = image.section(section::TEXT).ok().and_then(|s| Tokenizer::open(s).ok());
     if tokens.is_empty() {
-        let tokenizer = tokenizer.ok_or(Failure::NoTokens)?;
+        // What an encoder reads may have tables of its own.
+        let source = image.section(section::SOURCE_TEXT).ok().and_then(|s| Tokenizer::open(s).ok());
+        let tokenizer = source.or(tokenizer).ok_or(Failure::NoTokens)?;
         encode(&tokenizer, command.prompt, arena, tokens).map_err(Failure::Text)?;
     }
     let given = tokens.len();
@@ -54,6 +56,13 @@ pub(crate) fn run<'l, W: Write, C: Counter, P: OutputPin>(
     let mut decoder = tokenizer.map(Decoder::new);
     let mut hash = Sha256::new();
 
+    let plan = image.plan();
+    if plan.source_vocab != 0 {
+        // The tokens are the source; the target begins with one that the image names.
+        meter.measure(|| session.encode(tokens))?;
+        tokens.clear();
+        tokens.push(plan.start).map_err(|_| Failure::NoTokens)?;
+    }
     show(&mut meter.board.console, &mut decoder, tokens);
     let mut rest = tokens.as_slice();
     while !rest.is_empty() {

@@ -30,6 +30,9 @@ pub enum FloatError {
         /// Ids are below this.
         vocab: usize,
     },
+    /// The model has an encoder and got no source, or the other way round.
+    #[error("{0}")]
+    Source(&'static str),
     /// More tokens than the model has positions.
     #[error("{found} positions are needed, the model has {longest}")]
     Positions {
@@ -66,6 +69,10 @@ impl Stream {
     pub(crate) fn value(&self, slot: u32) -> Result<&Tensor> {
         let empty = || candle_core::Error::Msg(format!("the program reads slot {slot}, which it has not written"));
         Ok(self.values.get(&slot).ok_or_else(empty)?)
+    }
+
+    fn has_caches(&self) -> bool {
+        !self.caches.is_empty()
     }
 
     /// Forgets a slot.
@@ -140,8 +147,17 @@ pub(crate) fn step(c: &LlmConfig, steps: &Steps, op: &Op, tensors: &[Tensor], s:
                 return Err(FloatError::Token { id, vocab });
             }
             let rows = tensors[0].index_select(&Tensor::new(s.tokens.as_slice(), &Device::Cpu)?, 0)?;
-            (a[0], rows)
+            (a[0], if a[2] == 0 { rows } else { (rows * (c.dim as f64).sqrt())? })
         }
+        "sinusoid" => {
+            let old = s.value(a[0])?;
+            let first = s.position + a[2] as usize;
+            let (cos, sin) = waves(&c.sinusoid_frequencies(), first, old.dim(0)?)?;
+            (a[0], (old + Tensor::cat(&[sin, cos], 1)?)?)
+        }
+        // A source is one step here.
+        "kept_rows" if op.flags & ops::kept_rows::KEEP != 0 => (a[1], s.value(a[0])?.clone()),
+        "kept_rows" => (a[0], s.value(a[1])?.clone()),
         "select_row" => (a[1], s.value(a[0])?.clone()),
         "rms_norm" => {
             let x = s.value(a[0])?;
@@ -166,7 +182,7 @@ pub(crate) fn step(c: &LlmConfig, steps: &Steps, op: &Op, tensors: &[Tensor], s:
         }
         "rope" => {
             let x = heads(s.value(a[0])?, a[2] as usize)?;
-            (a[0], joined(&rotate(&x, &rotations(c, s.position, x.dim(1)?)?)?)?)
+            (a[0], joined(&rotate(&x, &waves(&c.rope_frequencies(), s.position, x.dim(1)?)?)?)?)
         }
         "cache" => {
             let kv_heads = steps.slot(a[2]).heads as usize;
@@ -180,7 +196,11 @@ pub(crate) fn step(c: &LlmConfig, steps: &Steps, op: &Op, tensors: &[Tensor], s:
             return Ok(None);
         }
         "attention" => {
-            let window = if a[7] == 0 { usize::MAX } else { a[7] as usize };
+            let window = match a[7] {
+                _ if op.flags & ops::attention::SOURCE != 0 => None,
+                0 => Some(usize::MAX),
+                window => Some(window as usize),
+            };
             (a[3], attention(&heads(s.value(a[0])?, a[4] as usize)?, s.cache(a[1])?, window)?)
         }
         "glu" => (a[2], (silu(s.value(a[0])?)? * s.value(a[1])?)?),
@@ -208,9 +228,8 @@ fn silu(x: &Tensor) -> Result<Tensor> {
     Ok((x / (x.neg()?.exp()? + 1.0)?)?)
 }
 
-/// Cosines and sines `[positions, head_dim / 2]` from position `start` on.
-fn rotations(c: &LlmConfig, start: usize, n: usize) -> Result<(Tensor, Tensor)> {
-    let frequencies = c.rope_frequencies();
+/// Cosines and sines `[positions, frequencies]` from position `start` on.
+fn waves(frequencies: &[f64], start: usize, n: usize) -> Result<(Tensor, Tensor)> {
     let angles = (start..start + n).flat_map(|p| frequencies.iter().map(move |f| p as f64 * f));
     let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (a.cos() as f32, a.sin() as f32)).unzip();
     let shape = (n, frequencies.len());
@@ -238,8 +257,9 @@ fn joined(x: &Tensor) -> Result<Tensor> {
     Ok(x.transpose(0, 1)?.reshape((n, count * head_dim))?)
 }
 
-/// Causal attention of queries `[heads, n, head_dim]`, the last n positions of the cache.
-fn attention(q: &Tensor, (keys, values): &(Tensor, Tensor), window: usize) -> Result<Tensor> {
+/// Attention of queries `[heads, n, head_dim]`: causal within a window, they being the last n positions of the cache; or to all
+/// of the cache.
+fn attention(q: &Tensor, (keys, values): &(Tensor, Tensor), window: Option<usize>) -> Result<Tensor> {
     let (heads, n, head_dim) = q.dims3()?;
     let (kv_heads, total, _) = keys.dims3()?;
     let spread = |x: &Tensor| -> Result<Tensor> {
@@ -247,6 +267,7 @@ fn attention(q: &Tensor, (keys, values): &(Tensor, Tensor), window: usize) -> Re
         Ok(x.reshape((heads, total, head_dim))?)
     };
     let scores = (q.matmul(&spread(keys)?.t()?.contiguous()?)? / (head_dim as f64).sqrt())?;
+    let Some(window) = window else { return joined(&softmax(&scores)?.matmul(&spread(values)?)?) };
     let first = total - n;
     let hidden = |i: usize, j: usize| j > first + i || j.saturating_add(window) <= first + i;
     let mask: Vec<f32> =
@@ -300,11 +321,49 @@ pub struct FloatSession<'m> {
 }
 
 impl FloatSession<'_> {
+    /// Runs a source through the encoder, and forgets the target.
+    ///
+    /// # Errors
+    /// [`FloatError`].
+    pub fn encode(&mut self, source: &[u32]) -> Result<()> {
+        if self.model.config.encoder.is_none() || source.is_empty() {
+            return Err(FloatError::Source("a source of at least one token is for models with an encoder"));
+        }
+        self.stream = Stream::new(source);
+        self.run(entry::ENCODE)
+    }
+
+    /// What greedy search writes for `source`: at most `most` tokens, `end` (which is not among them) earlier; and the sum of
+    /// their log-probabilities, that of `end` included. Afterwards the session is at the target's end.
+    ///
+    /// # Errors
+    /// [`FloatError`].
+    pub fn translate(&mut self, source: &[u32], end: &[u32], most: usize) -> Result<(Vec<u32>, f64)> {
+        self.encode(source)?;
+        let mut next = self.model.config.encoder.as_ref().map_or(0, |e| e.start);
+        let (mut written, mut sum) = (Vec::new(), 0.0);
+        for _ in 0..=most {
+            let logits = self.forward(&[next])?.pop().unwrap_or_default();
+            let chances = super::metrics::log_softmax(&logits);
+            let best = chances.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
+            let Some((id, chance)) = best else { break };
+            (next, sum) = (id as u32, sum + chance);
+            if end.contains(&next) || written.len() == most {
+                break;
+            }
+            written.push(next);
+        }
+        Ok((written, sum))
+    }
+
     /// Appends tokens; returns their logits, a row of `vocab` each.
     ///
     /// # Errors
     /// [`FloatError`].
     pub fn forward(&mut self, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
+        if self.model.config.encoder.is_some() && !self.stream.has_caches() {
+            return Err(FloatError::Source("the model has an encoder: give it a source first"));
+        }
         self.stream.tokens = tokens.to_vec();
         for id in [entry::BODY, entry::HEAD] {
             self.run(id)?;

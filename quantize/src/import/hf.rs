@@ -1,6 +1,6 @@
 //! Hugging Face folders: config.json and safetensors, in one file or in shards.
 
-use super::{ImportError, LlmConfig, Model, Result, Weight, gpt2, hash_files, llama, map};
+use super::{ImportError, LlmConfig, Model, Result, Weight, gpt2, hash_files, llama, m2m100, map};
 use crate::lower;
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
@@ -61,7 +61,9 @@ impl Folder {
             }
             used.insert(self.key(name).to_owned());
         }
-        let tied = |name: &str| self.config.tied && name == "lm_head.weight";
+        let shares =
+            |name: &str| self.config.encoder.as_ref().is_some_and(|e| e.shared) && m2m100::SHARING.contains(&name);
+        let tied = |name: &str| self.config.tied && name == "lm_head.weight" || shares(name);
         let unused = self.index.keys().filter(|n| !used.contains(*n) && !tied(n) && !is_constant(n));
         let left: Vec<&str> = unused.map(String::as_str).collect();
         if !left.is_empty() {
@@ -70,10 +72,13 @@ impl Folder {
         Ok(())
     }
 
-    /// `name` as the files have it: without the model's prefix if the model was saved without its head.
+    /// `name` as the files have it: without the model's prefix if the model was saved without its head, and a shared
+    /// embedding under the name of any that shares it.
     fn key<'n>(&self, name: &'n str) -> &'n str {
         let short = name.split_once('.').map_or(name, |(_, rest)| rest);
-        if !self.index.contains_key(name) && self.index.contains_key(short) { short } else { name }
+        let shared = if name == m2m100::SHARED { &m2m100::SHARING[..] } else { &[] };
+        let mut names = [name, short].into_iter().chain(shared.iter().copied());
+        names.find(|name| self.index.contains_key(*name)).unwrap_or(name)
     }
 
     fn view(&self, name: &str) -> Result<(Dtype, Vec<usize>, &[u8])> {
@@ -157,16 +162,19 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(names.into_iter().collect())
 }
 
-/// Tensors that follow from the configuration: rotary frequencies and GPT-2's causal masks.
+/// Tensors that follow from the configuration: rotary frequencies, GPT-2's causal masks, sinusoidal positions.
 fn is_constant(name: &str) -> bool {
-    [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias"].iter().any(|end| name.ends_with(end))
+    [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".embed_positions.weights"]
+        .iter()
+        .any(|end| name.ends_with(end))
 }
 
 /// Reads a family's configuration; the function says whether the folder has a tensor of this name.
 type Parse = fn(&Config, &dyn Fn(&str) -> bool) -> Result<LlmConfig>;
 
 /// The architectures, by their names in `architectures` or `model_type`.
-const ARCHITECTURES: [(&[&str], Parse); 2] = [(&llama::NAMES, llama::parse), (&gpt2::NAMES, gpt2::parse)];
+const ARCHITECTURES: [(&[&str], Parse); 3] =
+    [(&llama::NAMES, llama::parse), (&gpt2::NAMES, gpt2::parse), (&m2m100::NAMES, m2m100::parse)];
 
 /// A config.json.
 pub(super) struct Config {

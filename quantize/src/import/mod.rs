@@ -9,6 +9,7 @@ mod hf;
 mod image;
 mod llama;
 mod llama2c;
+mod m2m100;
 pub mod onnx;
 pub mod tflite;
 pub mod tokenizer;
@@ -105,6 +106,25 @@ pub enum Family {
     Llama,
     /// GPT-2: learned positions, layer norms, biases.
     Gpt2,
+    /// M2M-100 and NLLB: an encoder and a decoder, sinusoidal positions, layer norms before each step, biases.
+    M2m100,
+}
+
+/// The encoder before a decoder.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Encoder {
+    /// Rows of its embedding.
+    pub vocab: usize,
+    /// Its embedding is the decoder's.
+    pub shared: bool,
+    /// Layers.
+    pub layers: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Width inside its feed-forward net.
+    pub hidden: usize,
+    /// The token that begins a target.
+    pub start: u32,
 }
 
 /// The function inside a feed-forward net.
@@ -165,9 +185,26 @@ pub struct LlmConfig {
     /// The output matrix has a bias.
     #[serde(default)]
     pub head_bias: bool,
+    /// Embeddings are multiplied by the root of the width.
+    #[serde(default)]
+    pub scaled_embedding: bool,
+    /// The position that a text's first token has.
+    #[serde(default)]
+    pub first_position: usize,
+    /// What stands before the decoder.
+    #[serde(default)]
+    pub encoder: Option<Encoder>,
 }
 
 impl LlmConfig {
+    /// Angle in radians by which each sine and cosine of a sinusoidal position turns per position, `dim / 2` of them.
+    #[must_use]
+    pub fn sinusoid_frequencies(&self) -> Vec<f64> {
+        let half = self.dim / 2;
+        let last = (half as f64 - 1.0).max(1.0);
+        (0..half).map(|i| 10000f64.powf(-(i as f64) / last)).collect()
+    }
+
     /// Angle in radians by which each pair of a head turns per position, `head_dim / 2` of them.
     #[must_use]
     pub fn rope_frequencies(&self) -> Vec<f64> {

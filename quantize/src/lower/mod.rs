@@ -4,6 +4,7 @@
 
 mod gpt2;
 mod llama;
+mod m2m100;
 mod net;
 mod steps;
 mod vectors;
@@ -11,12 +12,13 @@ mod vectors;
 pub(crate) use net::quantize_multiplier;
 pub use net::{Constant, Net, net};
 pub use steps::{LOGITS, Ranges, Steps};
+pub(crate) use steps::{ROPE_STEPS, SINUSOID_STEPS};
 pub use vectors::{TERMS, vectors};
 
 use crate::import::{Family, LlmConfig, Weight};
 use crate::plan::{self, Access, Stretch};
 use mote_runtime::image::plan::{Kind, Rows};
-use mote_runtime::image::program::ARGS;
+use mote_runtime::image::program::{ARGS, entry};
 use mote_runtime::image::{Entry, Limits, Op, Plan, Slot};
 use mote_runtime::ops::BACKWARD;
 
@@ -33,6 +35,8 @@ pub enum Source {
     Bias(Weight, i16),
     /// Turns a position of each rotary pair, u64.
     RopeSteps,
+    /// Turns a position of each sine and cosine, u64.
+    SinusoidSteps,
 }
 
 /// What the planner asks of a tensor.
@@ -63,7 +67,7 @@ impl Source {
             Self::Coded(weight, _) | Self::Positions(weight) | Self::Gain(weight) | Self::Bias(weight, _) => {
                 Some(weight)
             }
-            Self::RopeSteps => None,
+            Self::RopeSteps | Self::SinusoidSteps => None,
         }
     }
 }
@@ -75,6 +79,7 @@ pub fn language_model(c: &LlmConfig, ranges: &Ranges) -> Steps {
     match c.family {
         Family::Llama => llama::lower(c, ranges),
         Family::Gpt2 => gpt2::lower(c, ranges),
+        Family::M2m100 => m2m100::lower(c, ranges),
     }
 }
 
@@ -223,9 +228,21 @@ impl<S: PartialEq + Dims> Builder<S> {
             self.access.push(Access { reads: places(outputs), writes: vec![] });
             stretches = vec![Stretch { first: 0, end: self.access.len() }];
         }
-        let mut kept = std::mem::take(&mut self.kept);
-        kept.extend((0..self.slots.len()).filter(|s| self.slots[*s].kind == Kind::Cache));
-        let lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept, ports.is_some());
+        // Caches that the body uses are kept; those of the encoder's stages are done with when the last stage is, and where
+        // they were the body may have its own, which begin with it.
+        let body = self.entries.iter().find(|e| e.id == entry::BODY).map_or(0, |e| e.first as usize);
+        let uses = |slot: usize, at: usize| {
+            let access = &self.access[at];
+            access.reads.contains(&slot) || access.writes.contains(&slot)
+        };
+        let (before, after) = (0..body, body..self.access.len());
+        let caches = (0..self.slots.len()).filter(|s| self.slots[*s].kind == Kind::Cache);
+        let caches: Vec<usize> = caches.filter(|s| after.clone().any(|at| uses(*s, at))).collect();
+        let kept = [&self.kept[..], &caches].concat();
+        let mut lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept, ports.is_some());
+        for slot in caches.into_iter().filter(|s| !before.clone().any(|at| uses(*s, at))) {
+            lives[slot] = vec![(body, self.access.len().saturating_sub(1))];
+        }
         let sizes: Vec<[u64; 4]> = self.slots.iter().map(Slot::size).collect();
         let offsets = if ports.is_some() {
             self.pack_net(&sizes, &lives)
@@ -240,8 +257,8 @@ impl<S: PartialEq + Dims> Builder<S> {
         for (alias, of) in &self.aliases {
             self.slots[*alias].offset = self.slots[*of].offset;
         }
-        let plan =
-            Plan { slots: self.slots.len() as u32, max_context: max_context as u32, vocab: vocab as u32, logits };
+        let (slots, max_context, vocab) = (self.slots.len() as u32, max_context as u32, vocab as u32);
+        let plan = Plan { slots, max_context, vocab, logits, source_vocab: 0, start: 0 };
         Lowered { entries: self.entries, ops: self.ops, slots: self.slots, plan, tensors: self.tensors }
     }
 

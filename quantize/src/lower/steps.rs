@@ -41,6 +41,8 @@ pub struct Steps {
     most_frac: i16,
     vocab: usize,
     logits: u32,
+    /// Vocabulary of sources, and the token that begins targets.
+    source: (u32, u32),
 }
 
 impl Steps {
@@ -54,6 +56,7 @@ impl Steps {
             most_frac: i16::MAX,
             vocab: c.vocab,
             logits: 0,
+            source: c.encoder.as_ref().map_or((0, 0), |e| (e.vocab as u32, e.start)),
         }
     }
 
@@ -102,7 +105,12 @@ impl Steps {
     }
 
     fn tensor(&mut self, source: Source) -> u32 {
-        let name = source.weight().map_or("", |weight| &weight.name).to_owned();
+        let name = match &source {
+            Source::RopeSteps => ROPE_STEPS,
+            Source::SinusoidSteps => SINUSOID_STEPS,
+            source => source.weight().map_or("", |weight| &weight.name),
+        };
+        let name = name.to_owned();
         let (known, tensors) = (&mut self.known, &mut self.builder.tensors);
         *known.entry(name).or_insert_with(|| {
             tensors.push(source);
@@ -110,11 +118,36 @@ impl Steps {
         })
     }
 
-    /// Rows of `table` by token, times `scale`.
+    /// Rows of `table` by token, those of a source at its entry points, times `scale`.
     pub(super) fn embed(&mut self, to: u32, table: Weight, scale: f64) {
         let table = self.tensor(Source::Coded(table, 0));
         let (factor, exponent) = if scale == 1.0 { (0, 0) } else { mantissa(scale) };
-        self.builder.op(ops::embed::OP.code, 0, &[to, table, factor, exponent as u32], &[], &[to]);
+        let encodes = self.builder.entries.last().is_some_and(|e| e.id == ENCODE);
+        let flags = if encodes { ops::embed::SOURCE } else { 0 };
+        self.builder.op(ops::embed::OP.code, flags, &[to, table, factor, exponent as u32], &[], &[to]);
+    }
+
+    /// Sines and cosines of the position, the first token's being `first`, added.
+    pub(super) fn sinusoid(&mut self, slot: u32, first: usize) {
+        let steps = self.tensor(Source::SinusoidSteps);
+        self.builder.op(ops::sinusoid::OP.code, 0, &[slot, steps, first as u32], &[slot], &[slot]);
+    }
+
+    /// Rows of every position of a source, for what one stage of an encoder hands to the next.
+    pub(super) fn kept(&mut self, of: u32) -> u32 {
+        let (cols, frac) = (self.builder.slots[of as usize].cols as usize, self.frac(of));
+        self.builder.slot(Kind::I32, Rows::Context, cols, frac)
+    }
+
+    /// The step's rows to their positions.
+    pub(super) fn keep(&mut self, rows: u32, kept: u32) {
+        let code = ops::kept_rows::OP.code;
+        self.builder.op(code, ops::kept_rows::KEEP, &[rows, kept], &[rows, kept], &[kept]);
+    }
+
+    /// And back.
+    pub(super) fn fetch(&mut self, rows: u32, kept: u32) {
+        self.builder.op(ops::kept_rows::OP.code, 0, &[rows, kept], &[kept], &[rows]);
     }
 
     /// Rows of `table` by position, added.
@@ -176,12 +209,22 @@ impl Steps {
         self.builder.op(ops::cache::OP.code, 0, &[k, v, cache], &[k, v, cache], &[cache]);
     }
 
-    /// Attention of `heads` heads over a cache, scaled by the root of `head_dim`.
+    /// Causal attention of `heads` heads over a cache, scaled by the root of `head_dim`.
     pub(super) fn attention(&mut self, q: u32, cache: u32, scores: u32, to: u32, heads: usize, window: usize) {
+        self.attend(0, q, cache, scores, to, heads, window);
+    }
+
+    /// Attention to all of a source.
+    pub(super) fn attention_to_source(&mut self, q: u32, cache: u32, scores: u32, to: u32, heads: usize) {
+        self.attend(ops::attention::SOURCE, q, cache, scores, to, heads, 0);
+    }
+
+    #[allow(clippy::too_many_arguments)] // the op's own
+    fn attend(&mut self, flags: u16, q: u32, cache: u32, scores: u32, to: u32, heads: usize, window: usize) {
         let head_dim = f64::from(self.builder.slots[cache as usize].head_dim);
         let (unit, exponent) = mantissa(std::f64::consts::LOG2_E / head_dim.sqrt());
         let args = [q, cache, scores, to, heads as u32, unit, exponent as u32, window as u32];
-        self.builder.op(ops::attention::OP.code, 0, &args, &[q, cache], &[scores, to]);
+        self.builder.op(ops::attention::OP.code, flags, &args, &[q, cache], &[scores, to]);
     }
 
     /// `to = silu(gate) * up`, in the gate's place.
@@ -258,7 +301,9 @@ impl Steps {
     /// Places the slots.
     #[must_use]
     pub fn finish(self, max_context: usize) -> Lowered {
-        self.builder.finish(max_context, self.vocab, self.logits)
+        let mut lowered = self.builder.finish(max_context, self.vocab, self.logits);
+        (lowered.plan.source_vocab, lowered.plan.start) = self.source;
+        lowered
     }
 }
 
@@ -271,5 +316,8 @@ pub(super) fn hadamard(cols: usize) -> u32 {
     cols.trailing_zeros().min(ops::quantize::MAX_LOG2_BLOCK)
 }
 
-/// The entry points of decoders.
-pub(super) use entry::{BODY, HEAD};
+/// The entry points of encoders and decoders.
+pub(super) use entry::{BODY, ENCODE, HEAD};
+/// Names of what is no weight.
+pub(crate) const ROPE_STEPS: &str = "rope.turns_per_position";
+pub(crate) const SINUSOID_STEPS: &str = "sinusoid.turns_per_position";

@@ -21,13 +21,15 @@ pub struct Options {
     pub batch: u32,
     /// Threads; their number changes no result.
     pub threads: u32,
+    /// Models with an encoder: the token after the one that begins every target (the language to translate to).
+    pub begin: Option<u32>,
 }
 
 impl Default for Options {
     /// 128 tokens at temperature 0.8 from the 40 likeliest, seed 0, one thread.
     fn default() -> Self {
         let sampling = Params { temperature: ONE / 5 * 4, top_k: 40, ..Params::GREEDY };
-        Self { max_tokens: 128, sampling, seed: 0, context: None, batch: 32, threads: 1 }
+        Self { max_tokens: 128, sampling, seed: 0, context: None, batch: 32, threads: 1, begin: None }
     }
 }
 
@@ -47,9 +49,9 @@ pub enum Ended {
 /// What was generated.
 #[derive(Clone, Debug)]
 pub struct Generation {
-    /// The prompt's tokens, then the generated ones.
+    /// The prompt's tokens, then the generated ones. With an encoder: those that begin the target, then the generated ones.
     pub tokens: Vec<u32>,
-    /// How many of them are the prompt's.
+    /// How many of them are the prompt's, or begin the target.
     pub prompt_tokens: usize,
     /// Their text; empty if the image has no tokenizer.
     pub text: String,
@@ -64,8 +66,9 @@ pub struct Generation {
 }
 
 impl Model {
-    /// Continues `prompt`. `on_token` gets each token, the prompt's too, with the text it completes (tokens can end within a
-    /// character: then the text comes with a later one), and may stop the generation.
+    /// Continues `prompt`; a model with an encoder takes it as its source and writes the target. `on_token` gets each token of
+    /// [`Generation::tokens`], the prompt's too, with the text it completes (tokens can end within a character: then the text
+    /// comes with a later one), and may stop the generation.
     ///
     /// # Errors
     /// [`HostError::Session`] for an empty prompt, ids outside the vocabulary or a context that is too short;
@@ -76,7 +79,12 @@ impl Model {
         options: &Options,
         on_token: &mut dyn FnMut(u32, &str) -> ControlFlow<()>,
     ) -> Result<Generation, HostError> {
-        let wanted = u32::try_from(prompt.len()).unwrap_or(u32::MAX).saturating_add(options.max_tokens);
+        let given = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
+        let begin: Vec<u32> = std::iter::once(self.image().plan().start).chain(options.begin).collect();
+        let wanted = match self.has_encoder() {
+            true => given.max(options.max_tokens.saturating_add(begin.len() as u32)),
+            false => given.saturating_add(options.max_tokens),
+        };
         let limits = self.limits(options.batch, options.context.unwrap_or(wanted), options.threads);
         let pool = Threads::new(options.threads as usize);
         let mut arena = Arena::for_limits(self, limits)?;
@@ -99,8 +107,12 @@ impl Model {
         };
         let mut tokens = prompt.to_vec();
         let start = Instant::now();
+        if self.has_encoder() {
+            session.encode(prompt)?;
+            tokens = begin;
+        }
         session.prefill(&tokens)?;
-        let prefill = start.elapsed();
+        let (prefill, prompt_tokens) = (start.elapsed(), tokens.len());
         let mut ended = Ended::Length;
         if tokens.iter().any(|id| show(Some(*id), *id).is_break()) {
             ended = Ended::Stopped;
@@ -133,6 +145,6 @@ impl Model {
         // A text that ends within a character.
         let _ = show(None, tokens.last().copied().unwrap_or(0));
         let arena_bytes = self.image().arena_bytes(limits)?;
-        Ok(Generation { prompt_tokens: prompt.len(), tokens, text, ended, arena_bytes, prefill, decode })
+        Ok(Generation { prompt_tokens, tokens, text, ended, arena_bytes, prefill, decode })
     }
 }

@@ -133,12 +133,20 @@ impl Model {
         Ok(Tokenizer::open(self.text()?)?)
     }
 
-    /// The tokens of a text, BOS first if the tokenizer wants it. Special tokens spelled out are text like any other.
+    /// The tokens of a text that the model is given: of a source, if it has an encoder. BOS first if the tokenizer wants it.
+    /// Special tokens spelled out are text like any other.
     ///
     /// # Errors
     /// [`HostError::NoTokenizer`], [`HostError::Text`].
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, HostError> {
-        Ok(text::encode(self.text()?, text, false)?)
+        let source = self.image.section(section::SOURCE_TEXT).ok().filter(|_| self.has_encoder());
+        Ok(text::encode(source.map_or_else(|| self.text(), Ok)?, text, false)?)
+    }
+
+    /// Whether the model has an encoder, so that what it is given is a source and what it writes is a text of its own.
+    #[must_use]
+    pub fn has_encoder(&self) -> bool {
+        self.image.plan().source_vocab != 0
     }
 
     fn text(&self) -> Result<&[u8], HostError> {

@@ -2,7 +2,7 @@
 
 use mote_runtime::text::{Decoder, TextError, Tokenizer};
 
-/// Encodes `text` with the TEXT section of an image, beginning with BOS if the tokenizer wants it. With
+/// Encodes `text` with the TEXT section of an image, with BOS before it and an end after it if the tokenizer wants them. With
 /// `parse_special`, special tokens spelled out in the text become those tokens.
 ///
 /// # Errors
@@ -10,10 +10,12 @@ use mote_runtime::text::{Decoder, TextError, Tokenizer};
 pub fn encode(section: &[u8], text: &str, parse_special: bool) -> Result<Vec<u32>, TextError> {
     let tokenizer = Tokenizer::open(section)?;
     let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
-    encode_after(section, bos, text, parse_special)
+    let mut ids = encode_after(section, bos, text, parse_special)?;
+    ids.extend(tokenizer.after());
+    Ok(ids)
 }
 
-/// As [`encode`], beginning with `first` (or nothing) instead of BOS.
+/// As [`encode`], beginning with `first` (or nothing) instead of BOS, and with nothing at the end.
 ///
 /// # Errors
 /// As [`encode`].

@@ -45,6 +45,8 @@ pub mod section {
     pub const META: u32 = 6;
     /// Inputs and outputs of programs that are not language models'.
     pub const IO: u32 = 7;
+    /// Tokenizer tables of an encoder's sources, if they are other than those of TEXT.
+    pub const SOURCE_TEXT: u32 = 8;
 }
 
 /// A place in the file.

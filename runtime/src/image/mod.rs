@@ -97,12 +97,16 @@ impl<'a> Image<'a> {
         if HAS_PORTS {
             self.ports.check(self)?;
         }
-        for id in [entry::BODY, entry::HEAD, entry::RUN, entry::RESET] {
-            for (index, op) in self.program.entry(id).into_iter().flatten() {
-                ops::check_rows(self, &op, id).ok_or(Error::Op { index, code: op.code })?;
+        for entry in self.program.entries() {
+            for (index, op) in self.program.ops_of(entry) {
+                ops::check_rows(self, &op, entry.id).ok_or(Error::Op { index, code: op.code })?;
             }
         }
-        let Plan { vocab, logits: index, .. } = self.plan;
+        let Plan { vocab, logits: index, source_vocab, start, .. } = self.plan;
+        let encodes = self.program.entry(entry::ENCODE).is_ok();
+        if encodes != (source_vocab != 0) || (start != 0 && start >= vocab) || (start != 0 && !encodes) {
+            return Err(Error::Entry { id: entry::ENCODE });
+        }
         if vocab == 0 && self.program.entry(entry::HEAD).is_err() {
             return Ok(()); // no tokens, no logits
         }

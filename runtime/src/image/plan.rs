@@ -7,7 +7,9 @@
 //!  4  u32 largest context                       1  u8  rows         8  u32 heads      (cache)
 //!  8  u32 vocabulary                            2  i16 frac        12  u32 head_dim   (cache)
 //! 12  u32 slot of the logits                   16  [u64;4] offset coefficients
-//! 16  [u8;48] zero
+//! 16  u32 vocabulary of sources (encoder)
+//! 20  u32 token that begins a target
+//! 24  [u8;40] zero
 //! ```
 //!
 //! Offset and size are *affine*: `k[0] + k[1]*batch + k[2]*context + k[3]*context*threads` bytes. The quantizer
@@ -67,7 +69,7 @@ pub enum Rows {
     One = 0,
     /// One a token of the step.
     Batch = 1,
-    /// One a position (caches).
+    /// One a position (caches, and what the stages of an encoder hand on).
     Context = 2,
     /// One a thread, each as long as the context (scratch); `cols` is 1.
     ThreadContext = 3,
@@ -183,7 +185,8 @@ impl Slot {
         let shape_ok = slot.cols != 0
             && slot.cols < 1 << 28
             && (-64..=64).contains(&slot.frac)
-            && is_cache == (rows == Rows::Context)
+            && (!is_cache || rows == Rows::Context)
+            && (rows != Rows::Context || is_cache || kind == Kind::I32)
             && is_cache == (slot.heads != 0 && slot.head_dim != 0)
             && slot.heads < 1 << 16
             && slot.head_dim <= MAX_HEAD_DIM
@@ -209,6 +212,10 @@ pub struct Plan {
     pub vocab: u32,
     /// The slot that holds the result of the last entry point.
     pub logits: u32,
+    /// Token ids of sources are below this; 0 for models without an encoder.
+    pub source_vocab: u32,
+    /// The token that begins a target; only models with an encoder have one.
+    pub start: u32,
 }
 
 impl Plan {
@@ -216,7 +223,8 @@ impl Plan {
     #[must_use]
     pub fn to_bytes(&self) -> [u8; HEAD_BYTES] {
         let mut r = [0; HEAD_BYTES];
-        for (i, word) in [self.slots, self.max_context, self.vocab, self.logits].iter().enumerate() {
+        let words = [self.slots, self.max_context, self.vocab, self.logits, self.source_vocab, self.start];
+        for (i, word) in words.iter().enumerate() {
             put(&mut r, 4 * i, &word.to_le_bytes());
         }
         r
@@ -240,12 +248,14 @@ impl Plan {
     }
 
     fn decode(s: &[u8]) -> Option<Self> {
-        let zero = s.get(16..HEAD_BYTES)?.iter().all(|b| *b == 0);
+        let zero = s.get(24..HEAD_BYTES)?.iter().all(|b| *b == 0);
         zero.then_some(Self {
             slots: u32_at(s, 0)?,
             max_context: u32_at(s, 4)?,
             vocab: u32_at(s, 8)?,
             logits: u32_at(s, 12)?,
+            source_vocab: u32_at(s, 16)?,
+            start: u32_at(s, 20)?,
         })
     }
 }

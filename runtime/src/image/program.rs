@@ -25,7 +25,7 @@ pub const ARGS: usize = 11;
 /// An argument that names no tensor or slot.
 pub const NONE: u32 = u32::MAX;
 
-/// Entry points: two of language models, two of everything else.
+/// Entry points: two of language models, more of those with an encoder; one of everything else, two if it keeps state.
 pub mod entry {
     /// Runs the tokens of a step through all layers: embeddings to the last residual, caches filled.
     pub const BODY: u32 = 1;
@@ -36,6 +36,9 @@ pub mod entry {
     /// Gives the slots that live from one run to the next their first contents: runs once before the first run, and at
     /// `Session::reset`. A program whose runs keep nothing has none.
     pub const RESET: u32 = 4;
+    /// A stage of the encoder: runs all tokens of a source through some ops, a batch at a time. There are as many entry points
+    /// of this id as stages; each begins when the one before has seen the whole source, since attention looks at all of it.
+    pub const ENCODE: u32 = 5;
 }
 
 /// A named stretch of ops.
@@ -101,12 +104,16 @@ impl<'a> Program<'a> {
     pub fn read(section: &'a [u8]) -> Result<Self> {
         let bad = Error::Section { section: super::header::section::PROGRAM };
         let program = Self::split(section).ok_or(bad)?;
+        // Entry points share no ops: as many as there are, so that walking all of them costs no more than the section.
+        let mut left = program.ops.len() as u64;
         for (entry, record) in program.entries().zip(program.entries) {
             if u32_at(record, 12) != Some(0) {
                 return Err(bad);
             }
             let last = u64::from(entry.first) + u64::from(entry.count);
-            if last > program.ops.len() as u64 {
+            let (rest, more) = left.overflowing_sub(entry.count.into());
+            left = rest;
+            if last > program.ops.len() as u64 || more {
                 return Err(Error::Entry { id: entry.id });
             }
         }
@@ -142,9 +149,13 @@ impl<'a> Program<'a> {
     /// # Errors
     /// [`Error::Entry`].
     pub fn entry(&self, id: u32) -> Result<impl Iterator<Item = (u32, Op)> + 'a> {
-        let entry = self.entries().find(|e| e.id == id).ok_or(Error::Entry { id })?;
+        Ok(self.ops_of(self.entries().find(|e| e.id == id).ok_or(Error::Entry { id })?))
+    }
+
+    /// The ops of an entry point, each with its index.
+    pub fn ops_of(&self, entry: Entry) -> impl Iterator<Item = (u32, Op)> + 'a {
         let ops = self.ops.iter().skip(entry.first as usize).take(entry.count as usize);
-        Ok(ops.zip(entry.first..).map(|(r, index)| (index, decode(r))))
+        ops.zip(entry.first..).map(|(r, index)| (index, decode(r)))
     }
 }
 

@@ -1,7 +1,8 @@
-//! Attention: softmax(q k^T) v over the cache, causal, with grouped heads and an optional sliding window.
+//! Attention: softmax(q k^T) v over the cache, with grouped heads: causal, with an optional sliding window, or over a source.
 //!
 //! Arguments: q slot (I32, heads * head_dim columns), cache slot, scratch slot (I32, a context a thread), out slot
-//! (I32, as q), heads, mantissa and exponent of log2(e) / sqrt(head_dim), window (0: none). NUMERICS.md, "attention".
+//! (I32, as q), heads, mantissa and exponent of log2(e) / sqrt(head_dim), window (0: none). Flag 1: every row sees all
+//! positions of the source, and none other (encoders, cross-attention). NUMERICS.md, "attention".
 //!
 //! ```text
 //! for each row (position p) and head h:
@@ -29,8 +30,19 @@ use crate::image::{Image, Op};
 use crate::view::{Shape, as_i8, for_column_parts};
 
 /// The op.
-pub static OP: OpDef =
-    OpDef { code: 8, name: "attention", args: 8, flags: 0, slots: &[0, 1, 2, 3], overlap: Overlap::Apart, check, run };
+pub static OP: OpDef = OpDef {
+    code: 8,
+    name: "attention",
+    args: 8,
+    flags: SOURCE,
+    slots: &[0, 1, 2, 3],
+    overlap: Overlap::Apart,
+    check,
+    run,
+};
+
+/// Flag: attend to the whole source.
+pub const SOURCE: u16 = 1;
 
 /// Positions whose weighted sum fits int32 whatever bytes the cache holds: 512 * 32768 * -128 = -2^31.
 const STRETCH: usize = 512;
@@ -61,6 +73,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         window => window,
     };
     let (rows, first, context) = (r.rows as usize, r.position as usize, r.limits.context as usize);
+    let source = (op.flags & SOURCE != 0).then_some(r.source as usize);
     let pool = r.pool;
     let [q, cache, scratch, out] = r.slots([&q_slot, &cache_slot, &scratch_slot, &out_slot])?;
     let q = I32Rows::new(&q_slot, q)?;
@@ -81,8 +94,8 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         while start < cols.end {
             let kv_head = heads_before(head, sharing);
             for (row, position) in (0..rows).zip(first..) {
-                let from = (position + 1).saturating_sub(window);
-                let span = kv_head * context + from..kv_head * context + position + 1;
+                let seen = source.map_or((position + 1).saturating_sub(window)..position + 1, |source| 0..source);
+                let span = kv_head * context + seen.start..kv_head * context + seen.end;
                 let codes = span.start * head_dim..span.end * head_dim;
                 let done = (|| {
                     let head = Head {

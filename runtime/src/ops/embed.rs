@@ -1,7 +1,7 @@
 //! Embed: rows of a coded table into fixed point: by token, or by position and added to what is there.
 //!
 //! Arguments: out slot (I32, a row a token), table (coded, [vocab or positions, cols]), mantissa and exponent of a factor
-//! (mantissa 0: none). Flag 1: the row is the position's, and is added.
+//! (mantissa 0: none). Flag 1: the row is the position's, and is added. Flag 2: the tokens are a source's.
 
 use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg};
 use crate::fixed::{saturate, shift_round};
@@ -9,11 +9,21 @@ use crate::image::plan::{Kind, Rows};
 use crate::image::{Image, Op};
 
 /// The op.
-pub static OP: OpDef =
-    OpDef { code: 1, name: "embed", args: 4, flags: POSITIONS, slots: &[0], overlap: Overlap::Apart, check, run };
+pub static OP: OpDef = OpDef {
+    code: 1,
+    name: "embed",
+    args: 4,
+    flags: POSITIONS | SOURCE,
+    slots: &[0],
+    overlap: Overlap::Apart,
+    check,
+    run,
+};
 
 /// Flag: rows by position, added to the out slot (learned positions).
 pub const POSITIONS: u16 = 1;
+/// Flag: the table is that of a source's tokens, for encoders.
+pub const SOURCE: u16 = 2;
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let out = slot_arg(image, op, 0, Kind::I32)?;
@@ -24,7 +34,8 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     if op.flags & POSITIONS != 0 {
         return ensure(table.rows >= plan.max_context as usize);
     }
-    ensure(table.rows == plan.vocab as usize)
+    let vocab = if op.flags & SOURCE != 0 { plan.source_vocab } else { plan.vocab };
+    ensure(table.rows == vocab as usize)
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {

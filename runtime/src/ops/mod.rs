@@ -9,6 +9,7 @@
 pub mod activation;
 pub mod add;
 pub mod arg_max;
+pub mod arithmetic;
 pub mod attention;
 pub mod average_pool2d;
 pub mod batch_matmul;
@@ -25,6 +26,7 @@ pub mod fully_connected;
 pub mod gather;
 pub mod glu;
 pub mod gru;
+pub mod kept_rows;
 pub mod layer_norm;
 pub mod lookup;
 pub mod lstm;
@@ -43,6 +45,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod select_row;
 pub mod sigmoid16;
+pub mod sinusoid;
 pub mod softmax;
 pub mod softmax16;
 pub mod squared_difference;
@@ -115,7 +118,7 @@ impl Overlap {
 pub const BACKWARD: u16 = 2;
 
 /// Ops of language models and word vectors.
-pub static DECODER: [&OpDef; 12] = [
+pub static DECODER: [&OpDef; 14] = [
     &embed::OP,
     &select_row::OP,
     &rms_norm::OP,
@@ -128,10 +131,12 @@ pub static DECODER: [&OpDef; 12] = [
     &layer_norm::OP,
     &activation::OP,
     &embedding_bag::OP,
+    &sinusoid::OP,
+    &kept_rows::OP,
 ];
 
 /// Ops of nets of int8 and int16, as TensorFlow Lite defines them.
-pub static CONVNET: [&OpDef; 25] = [
+pub static CONVNET: [&OpDef; 26] = [
     &conv2d::OP,
     &depthwise_conv2d::OP,
     &fully_connected::OP,
@@ -157,6 +162,7 @@ pub static CONVNET: [&OpDef; 25] = [
     &prelu::OP,
     &sigmoid16::OP,
     &softmax16::OP,
+    &arithmetic::OP,
 ];
 
 /// Ops of nets that Mote has quantized from floats, beside those of [`CONVNET`].
@@ -254,8 +260,11 @@ pub fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 pub fn check_rows(image: &Image<'_>, op: &Op, id: u32) -> Option<()> {
     let def = image.op(op.code)?;
     let one = |which: &usize| Some(image.slot(arg(op, *which)?).ok()?.rows == Rows::One);
+    if def.code == embed::OP.code {
+        ensure((op.flags & embed::SOURCE != 0) == (id == entry::ENCODE) || op.flags & embed::POSITIONS != 0)?;
+    }
     match id {
-        entry::BODY => ensure(def.slots.iter().all(|s| one(s) == Some(false))),
+        entry::BODY | entry::ENCODE => ensure(def.slots.iter().all(|s| one(s) == Some(false))),
         entry::HEAD if def.code == select_row::OP.code => Some(()),
         entry::HEAD | entry::RUN | entry::RESET => ensure(def.slots.iter().all(|s| one(s) == Some(true))),
         _ => Some(()),
@@ -296,6 +305,8 @@ pub struct Run<'r> {
     pub tokens: &'r [u32],
     /// Position of the step's first token.
     pub position: u32,
+    /// Positions of the source that is encoded, or being encoded.
+    pub source: u32,
     /// Rows of this step.
     pub rows: u32,
     /// Row that [`select_row`] takes.
@@ -354,10 +365,11 @@ pub(crate) fn arg(op: &Op, which: usize) -> Option<u32> {
     op.args.get(which).copied()
 }
 
-/// Argument `which` as a slot of kind `kind` that is not a thread's scratch.
+/// Argument `which` as a slot of kind `kind`, neither a thread's scratch nor rows kept by position.
 pub(crate) fn slot_arg(image: &Image<'_>, op: &Op, which: usize, kind: Kind) -> Option<Slot> {
     let slot = image.slot(arg(op, which)?).ok()?;
-    (slot.kind == kind && slot.rows != Rows::ThreadContext).then_some(slot)
+    let scattered = slot.rows == Rows::ThreadContext || slot.rows == Rows::Context && kind != Kind::Cache;
+    (slot.kind == kind && !scattered).then_some(slot)
 }
 
 /// Argument `which` as an int8 tensor's slot.

@@ -7,11 +7,13 @@
 //! [`Session::output`]. What such a program keeps from one run to the next (the state of a recurrent or streaming model)
 //! lies in slots that nothing else uses. The entry point RESET gives them their first contents: when the session is opened, and
 //! at [`Session::reset`]. Nothing else in the arena is read before it is written.
+//!
+//! Models with an encoder take a source first: [`Session::encode`].
 
 use crate::error::{Error, Result};
 use crate::image::plan::Kind;
 use crate::image::program::entry;
-use crate::image::{Element, Image, Limits, Port, Slot};
+use crate::image::{Element, Image, Limits, Op, Port, Slot};
 use crate::kernels::{self, Kernels};
 use crate::ops::{self, Run};
 use crate::view::{self, Pool, Single};
@@ -26,6 +28,8 @@ pub struct Session<'a> {
     logits: Slot,
     position: u32,
     rows: u32,
+    /// Positions of the source that has been encoded.
+    source: u32,
 }
 
 impl<'a> Session<'a> {
@@ -55,7 +59,7 @@ impl<'a> Session<'a> {
         }
         let logits = image.slot(image.plan().logits)?;
         let kernels = kernels::select();
-        let mut session = Self { image, arena, limits, pool, kernels, logits, position: 0, rows: 0 };
+        let mut session = Self { image, arena, limits, pool, kernels, logits, position: 0, rows: 0, source: 0 };
         session.reset()?;
         Ok(session)
     }
@@ -89,11 +93,49 @@ impl<'a> Session<'a> {
         self.rows = 0;
     }
 
+    /// Runs a source through the encoder, in batches, and forgets all positions of the target: [`Session::prefill`] then begins
+    /// the target, which [`Session::rewind`] to 0 may do again over the same source. A source may be as long as the context.
+    ///
+    /// # Errors
+    /// [`Error::Token`], [`Error::ContextFull`], [`Error::NoSource`] for none: the one before is still there.
+    /// [`Error::Entry`] for models without an encoder.
+    pub fn encode(&mut self, source: &[u32]) -> Result<()> {
+        let vocab = self.image.plan().source_vocab;
+        if vocab == 0 {
+            return Err(Error::Entry { id: entry::ENCODE });
+        }
+        if let Some(id) = source.iter().copied().find(|t| *t >= vocab) {
+            return Err(Error::Token { id, vocab });
+        }
+        let context = self.limits.context;
+        let longer = Error::ContextFull { used: 0, context };
+        let length = u32::try_from(source.len()).ok().filter(|n| *n <= context).ok_or(longer)?;
+        if length == 0 {
+            return Err(Error::NoSource);
+        }
+        self.source = length;
+        let program = *self.image.program();
+        for stage in program.entries().filter(|e| e.id == entry::ENCODE) {
+            self.position = 0;
+            for batch in source.chunks((self.limits.batch as usize).max(1)) {
+                self.rows = batch.len() as u32;
+                self.run_ops(program.ops_of(stage), batch, 0)?;
+                self.position += self.rows;
+            }
+        }
+        (self.position, self.rows) = (0, 0);
+        Ok(())
+    }
+
     /// Appends tokens to the context, in batches. Afterwards [`Session::logits`] serves the rows of the last batch.
     ///
     /// # Errors
-    /// [`Error::Token`], [`Error::ContextFull`]: nothing has been appended. [`Error::Entry`] for other programs.
+    /// [`Error::Token`], [`Error::ContextFull`], [`Error::NoSource`]: nothing has been appended. [`Error::Entry`] for other
+    /// programs.
     pub fn prefill(&mut self, tokens: &[u32]) -> Result<()> {
+        if self.image.plan().source_vocab != 0 && self.source == 0 {
+            return Err(Error::NoSource);
+        }
         let vocab = self.image.plan().vocab;
         if let Some(id) = tokens.iter().copied().find(|t| *t >= vocab) {
             return Err(Error::Token { id, vocab });
@@ -224,6 +266,7 @@ impl<'a> Session<'a> {
             limits: self.limits,
             tokens,
             position: self.position,
+            source: self.source,
             rows: self.rows,
             row,
             pool: self.pool,
@@ -232,7 +275,11 @@ impl<'a> Session<'a> {
     }
 
     fn run_entry(&mut self, id: u32, tokens: &[u32], row: u32) -> Result<()> {
-        for (index, op) in self.image.program().entry(id)? {
+        self.run_ops(self.image.program().entry(id)?, tokens, row)
+    }
+
+    fn run_ops(&mut self, ops: impl Iterator<Item = (u32, Op)>, tokens: &[u32], row: u32) -> Result<()> {
+        for (index, op) in ops {
             let bad = Error::Op { index, code: op.code };
             let def = self.image.op(op.code).ok_or(bad)?;
             (def.run)(&mut self.step(tokens, row), &op).ok_or(bad)?;

@@ -14,7 +14,8 @@
 //! 36 u32 sorted
 //! 40 u32 blob bytes
 //! 44 u32 added
-//! 48 zeros
+//! 48 u32 id after a text
+//! 52 zeros
 //! ```
 
 /// Bytes of the head.
@@ -46,6 +47,8 @@ pub mod flag {
     pub const SPACE_EACH: u32 = 32;
     /// No space is put before text that begins with one.
     pub const SPACE_ONCE: u32 = 64;
+    /// Texts end with the token that the head names.
+    pub const ADD_END: u32 = 128;
 }
 
 /// How text is cut into words before merging.

@@ -62,6 +62,7 @@ pub struct Tokenizer<'a> {
     pre: u32,
     bos: u32,
     unknown: u32,
+    after: u32,
     offsets: &'a [[u8; 4]],
     sorted: &'a [[u8; 4]],
     ranks: &'a [[u8; 4]],
@@ -103,6 +104,7 @@ impl<'a> Tokenizer<'a> {
             bos: field(3)?,
             unknown: field(4)?,
             pre: field(5)?,
+            after: field(12)?,
             offsets: take(&mut rest, vocab.checked_add(1)?)?,
             sorted: take(&mut rest, field(9)?)?,
             ranks: take(&mut rest, if kind == kind::SCORES { vocab } else { 0 })?,
@@ -133,6 +135,12 @@ impl<'a> Tokenizer<'a> {
     #[must_use]
     pub fn adds_bos(&self) -> bool {
         self.flags & flag::ADD_BOS != 0
+    }
+
+    /// The token that is put after a text, if one is.
+    #[must_use]
+    pub fn after(&self) -> Option<u32> {
+        Some(self.after).filter(|_| self.flags & flag::ADD_END != 0)
     }
 
     /// Whether `id` ends a text.
@@ -182,7 +190,7 @@ impl<'a> Tokenizer<'a> {
     /// Encodes `text` into `ids` and returns how many there are. With `parse_special`, special tokens spelled out in the
     /// text become those tokens (for templates); without, they are text like any other (for what users type).
     /// Added tokens that are no special ones (`<tool_call>`, say) are found either way, as their tokenizers do.
-    /// BOS is put first if the tokenizer wants it.
+    /// BOS is put first, and an end last, if the tokenizer wants it.
     ///
     /// `scratch` serves the longest word; [`Tokenizer::scratch_words`] of the text's length is always enough.
     ///
@@ -196,10 +204,13 @@ impl<'a> Tokenizer<'a> {
         scratch: &mut [u32],
     ) -> Result<usize, TextError> {
         let bos = if self.adds_bos() { self.bos() } else { None };
-        self.encode_after(bos, text, parse_special, ids, scratch)
+        let count = self.encode_after(bos, text, parse_special, ids, scratch)?;
+        let mut out = Ids { ids, count };
+        self.after().map_or(Ok(()), |id| out.push(id))?;
+        Ok(out.count)
     }
 
-    /// As [`Tokenizer::encode`], beginning with `first` (or nothing) instead of BOS.
+    /// As [`Tokenizer::encode`], beginning with `first` (or nothing) instead of BOS, and with nothing at the end.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].

@@ -153,6 +153,9 @@ pub struct Builder {
     pub vocab: u32,
     pub logits: u32,
     pub max_context: u32,
+    /// Stages of an encoder; the entry points are there if these are.
+    pub encode: Vec<Vec<Op>>,
+    pub source_vocab: u32,
 }
 
 impl Builder {
@@ -283,7 +286,14 @@ impl Builder {
     }
 
     pub fn plan(&self) -> Plan {
-        Plan { slots: self.slots.len() as u32, max_context: self.max_context, vocab: self.vocab, logits: self.logits }
+        Plan {
+            slots: self.slots.len() as u32,
+            max_context: self.max_context,
+            vocab: self.vocab,
+            logits: self.logits,
+            source_vocab: self.source_vocab,
+            start: 0,
+        }
     }
 
     /// The sections' bytes in file order.
@@ -296,10 +306,12 @@ impl Builder {
             table.extend(TensorDesc { span, ..*desc }.to_bytes());
             weights.extend(bytes);
         }
-        let parts = [&self.body, &self.head, &self.run, &self.reset];
-        let ids = [entry::BODY, entry::HEAD, entry::RUN, entry::RESET];
+        let mut parts = vec![&self.body, &self.head, &self.run, &self.reset];
+        let mut ids = vec![entry::BODY, entry::HEAD, entry::RUN, entry::RESET];
+        parts.extend(&self.encode);
+        ids.extend(self.encode.iter().map(|_| entry::ENCODE));
         let (mut entries, mut first) = (Vec::new(), 0);
-        for (ops, id) in parts.into_iter().zip(ids) {
+        for (ops, id) in parts.iter().zip(ids) {
             let count = ops.len() as u32;
             if count > 0 || id == entry::BODY || id == entry::HEAD {
                 entries.push(Entry { id, first, count });
@@ -507,8 +519,18 @@ impl Bench {
         let limits = self.limits;
         ops::check_arena(&image, op, 0, limits).unwrap();
         let arena = self.arena.get();
-        let mut run =
-            Run { image: &image, arena, limits, tokens, position, rows, row: 0, pool, kernels: kernels::select() };
+        let mut run = Run {
+            image: &image,
+            arena,
+            limits,
+            tokens,
+            position,
+            source: 0,
+            rows,
+            row: 0,
+            pool,
+            kernels: kernels::select(),
+        };
         (ops::find(op.code).unwrap().run)(&mut run, op).unwrap();
         assert!(self.arena.guards_hold());
     }
@@ -723,6 +745,133 @@ pub fn small_gpt(seed: u64) -> Builder {
         layer_norm(last, last_normed, end, 1e-5, dim, res),
         op(code("quantize"), &[last_normed, last8, 0]),
         op(code("matmul"), &[last8, table, NONE, b.logits]),
+    ]);
+    b
+}
+
+/// A small encoder-decoder with random weights: two layers each, sinusoidal positions, ReLU, vocabularies of 29 and 37.
+pub fn small_translator(seed: u64) -> Builder {
+    let r = &mut Random::new(seed);
+    let (source_vocab, vocab, dim, heads, head_dim, hidden) = (29usize, 37usize, 16usize, 2usize, 8usize, 40usize);
+    let (res, act) = (16i16, 20i16);
+    let mut b = Builder { vocab: vocab as u32, source_vocab: source_vocab as u32, max_context: 64, ..Builder::new() };
+    let table = b.matrix(&Matrix::like_a_model(r, vocab, dim, 8, 0.3));
+    let source_table = b.matrix(&Matrix::like_a_model(r, source_vocab, dim, 4, 0.3));
+    let steps: Vec<u64> = (0..dim / 2).map(|i| (0.3f64.powi(i as i32 + 1) * 2f64.powi(64)) as u64).collect();
+    let steps = b.vector64(&steps);
+    let batch = Rows::Batch;
+    let kept = b.i32_slot(Rows::Context, dim, res);
+    let (x, normed) = (b.i32_slot(batch, dim, res), b.i32_slot(batch, dim, act));
+    let (q, k, v) = (b.i32_slot(batch, dim, act), b.i32_slot(batch, dim, act), b.i32_slot(batch, dim, act));
+    let (out, inner) = (b.i32_slot(batch, dim, act), b.i32_slot(batch, hidden, act));
+    let active = b.again(inner, 18);
+    let (normed8, out8, active8) = (b.q8_slot(batch, dim), b.q8_slot(batch, dim), b.q8_slot(batch, hidden));
+    let scratch = b.scratch_slot();
+    let [encoder_cache, self_1, cross_1, self_2, cross_2] = [(); 5].map(|()| b.cache_slot(heads, head_dim));
+    let norm = |b: &mut Builder, r: &mut Random, from: u32, to: u32| {
+        let gamma: Vec<i16> = (0..dim).map(|_| r.range(8_000, 24_000) as i16).collect();
+        let beta: Vec<i32> = (0..dim).map(|_| r.range(-1 << act, 1 << act) as i32).collect();
+        let gains = (b.vector16(&gamma, 14), b.vector32(&beta, i32::from(act)));
+        layer_norm(from, to, gains, 1e-5, dim, res)
+    };
+    let linear = |b: &mut Builder, r: &mut Random, from: u32, (rows, cols): (usize, usize), to: u32| {
+        let weight = b.matrix(&Matrix::like_a_model(r, rows, cols, 4, 1.5 / (cols as f64).sqrt()));
+        let frac = b.slots[to as usize].frac;
+        let bias: Vec<i32> = (0..rows).map(|_| r.range(-1 << frac, 1 << frac) as i32).collect();
+        let bias = b.vector32(&bias, i32::from(frac));
+        let flags = if to == x { ops::matmul::ACCUMULATE } else { 0 };
+        Op { flags, ..op(code("matmul"), &[from, weight, bias, to]) }
+    };
+    let square = (dim, dim);
+    let to8 = |from: u32, to: u32, log2: u32| op(code("quantize"), &[from, to, log2]);
+    let over_source = |op: Op| Op { flags: ops::attention::SOURCE, ..op };
+    let (load, keep) = (op(code("kept_rows"), &[x, kept]), op(code("kept_rows"), &[x, kept]));
+    let keep = Op { flags: ops::kept_rows::KEEP, ..keep };
+    let (mant, exp) = mant_exp(4.0f64);
+    let mut stage = vec![
+        Op { flags: ops::embed::SOURCE, ..op(code("embed"), &[x, source_table, mant, exp]) },
+        op(code("sinusoid"), &[x, steps, 2]),
+        keep,
+    ];
+    for _ in 0..2 {
+        let ln = norm(&mut b, r, x, normed);
+        let [mk, mv] = [k, v].map(|to| linear(&mut b, r, normed8, square, to));
+        stage.extend([ln, to8(normed, normed8, 0), mk, mv, op(code("cache"), &[k, v, encoder_cache])]);
+        b.encode.push(std::mem::take(&mut stage));
+        let mq = linear(&mut b, r, normed8, square, q);
+        let mo = linear(&mut b, r, out8, square, x);
+        let ln2 = norm(&mut b, r, x, normed);
+        let m1 = linear(&mut b, r, normed8, (hidden, dim), inner);
+        let m2 = linear(&mut b, r, active8, (dim, hidden), x);
+        b.encode.push(vec![
+            load,
+            ln,
+            to8(normed, normed8, 0),
+            mq,
+            over_source(attention(q, encoder_cache, scratch, out, heads, head_dim, 0)),
+            to8(out, out8, 3),
+            mo,
+            ln2,
+            to8(normed, normed8, 0),
+            m1,
+            op(code("activation"), &[inner, active, ops::activation::RELU]),
+            to8(active, active8, 3),
+            m2,
+            keep,
+        ]);
+        stage.push(load);
+    }
+    stage.extend([norm(&mut b, r, x, normed), to8(normed, normed8, 0)]);
+    for cross in [cross_1, cross_2] {
+        let [mk, mv] = [k, v].map(|to| linear(&mut b, r, normed8, square, to));
+        stage.extend([mk, mv, op(code("cache"), &[k, v, cross])]);
+    }
+    b.encode.push(stage);
+    b.body.extend([op(code("embed"), &[x, table, mant, exp]), op(code("sinusoid"), &[x, steps, 2])]);
+    for (cache, cross) in [(self_1, cross_1), (self_2, cross_2)] {
+        let ln = norm(&mut b, r, x, normed);
+        let [mq, mk, mv] = [q, k, v].map(|to| linear(&mut b, r, normed8, square, to));
+        let mo = linear(&mut b, r, out8, square, x);
+        let (ln2, mq2) = (norm(&mut b, r, x, normed), linear(&mut b, r, normed8, square, q));
+        let (mo2, ln3) = (linear(&mut b, r, out8, square, x), norm(&mut b, r, x, normed));
+        let m1 = linear(&mut b, r, normed8, (hidden, dim), inner);
+        let m2 = linear(&mut b, r, active8, (dim, hidden), x);
+        b.body.extend([
+            ln,
+            to8(normed, normed8, 0),
+            mq,
+            mk,
+            mv,
+            op(code("cache"), &[k, v, cache]),
+            attention(q, cache, scratch, out, heads, head_dim, 0),
+            to8(out, out8, 3),
+            mo,
+            ln2,
+            to8(normed, normed8, 0),
+            mq2,
+            over_source(attention(q, cross, scratch, out, heads, head_dim, 0)),
+            to8(out, out8, 3),
+            mo2,
+            ln3,
+            to8(normed, normed8, 0),
+            m1,
+            op(code("activation"), &[inner, active, ops::activation::RELU]),
+            to8(active, active8, 3),
+            m2,
+        ]);
+    }
+    let one = Rows::One;
+    let (last, last_normed) = (b.i32_slot(one, dim, res), b.i32_slot(one, dim, act));
+    let last8 = b.q8_slot(one, dim);
+    let end = norm(&mut b, r, last, last_normed);
+    b.logits = b.i32_slot(one, vocab, 16);
+    let bias: Vec<i32> = (0..vocab).map(|_| r.range(-1 << 16, 1 << 16) as i32).collect();
+    let bias = b.vector32(&bias, 16);
+    b.head.extend([
+        op(code("select_row"), &[x, last]),
+        end,
+        to8(last_normed, last8, 0),
+        op(code("matmul"), &[last8, table, bias, b.logits]),
     ]);
     b
 }

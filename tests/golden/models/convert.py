@@ -83,6 +83,84 @@ def gpt2basic(folder, out):
     write(out, config, tensors)
 
 
+def variables(file):
+    """{name: (shape, floats)} of a CTranslate2 model, format version 2."""
+    data, at, found = file.read_bytes(), 0, {}
+
+    def number(kind):
+        nonlocal at
+        (value,) = struct.unpack_from("<" + kind, data, at)
+        at += struct.calcsize(kind)
+        return value
+
+    def string():
+        nonlocal at
+        length = number("H")
+        at += length
+        return data[at - length : at - 1].decode()
+
+    version, _, _ = number("I"), string(), number("I")
+    assert version == 2, f"CTranslate2 format {version}"
+    for _ in range(number("I")):
+        name = string()
+        shape = [number("I") for _ in range(number("B"))]
+        item, items = number("B"), number("I")
+        at += item * items
+        if item == 4 and shape:
+            found[name] = (shape, array.array("f", data[at - item * items : at]))
+    return found
+
+
+def aren(folder, out):
+    found, tensors = variables(folder / "model.bin"), {}
+    source, target = ((folder / f"{side}_vocabulary.txt").read_text() for side in ("source", "target"))
+    layers = {side: sum(f"{side}/layer_{i}/ffn/linear_0/weight" in found for i in range(99)) for side in ("encoder", "decoder")}
+
+    def norm(name, of):
+        tensors[f"{name}.weight"], tensors[f"{name}.bias"] = found[f"{of}/gamma"], found[f"{of}/beta"]
+
+    def linear(name, of, part=0, parts=1):
+        """Rows of the `part`th of `parts` matrices that are one there."""
+        for kind in ("weight", "bias"):
+            shape, values = found[f"{of}/{kind}"]
+            size = len(values) // parts
+            tensors[f"{name}.{kind}"] = ([shape[0] // parts, *shape[1:]], values[part * size : (part + 1) * size])
+
+    for side in layers:
+        tensors[f"model.{side}.embed_tokens.weight"] = found[f"{side}/embeddings/weight"]
+        norm(f"model.{side}.layer_norm", f"{side}/layer_norm")
+        for i in range(layers[side]):
+            name, of = f"model.{side}.layers.{i}", f"{side}/layer_{i}"
+            norm(f"{name}.self_attn_layer_norm", f"{of}/self_attention/layer_norm")
+            for part, letter in enumerate("qkv"):
+                linear(f"{name}.self_attn.{letter}_proj", f"{of}/self_attention/linear_0", part, 3)
+            linear(f"{name}.self_attn.out_proj", f"{of}/self_attention/linear_1")
+            if side == "decoder":
+                norm(f"{name}.encoder_attn_layer_norm", f"{of}/attention/layer_norm")
+                linear(f"{name}.encoder_attn.q_proj", f"{of}/attention/linear_0")
+                for part, letter in enumerate("kv"):
+                    linear(f"{name}.encoder_attn.{letter}_proj", f"{of}/attention/linear_1", part, 2)
+                linear(f"{name}.encoder_attn.out_proj", f"{of}/attention/linear_2")
+            norm(f"{name}.final_layer_norm", f"{of}/ffn/layer_norm")
+            linear(f"{name}.fc1", f"{of}/ffn/linear_0")
+            linear(f"{name}.fc2", f"{of}/ffn/linear_1")
+    linear("lm_head", "decoder/projection")
+    dim = tensors["model.encoder.embed_tokens.weight"][0][1]
+    config = {
+        "architectures": ["M2M100ForConditionalGeneration"], "model_type": "m2m_100", "is_encoder_decoder": True,
+        "vocab_size": tensors["model.encoder.embed_tokens.weight"][0][0],
+        "decoder_vocab_size": tensors["model.decoder.embed_tokens.weight"][0][0], "tie_word_embeddings": False,
+        "d_model": dim, "encoder_layers": layers["encoder"], "decoder_layers": layers["decoder"],
+        "encoder_attention_heads": 8, "decoder_attention_heads": 8, "encoder_ffn_dim": 4 * dim, "decoder_ffn_dim": 4 * dim,
+        "activation_function": "relu", "scale_embedding": True, "max_position_embeddings": 64,
+        # Positions are counted from the padding token's id plus 1.
+        "pad_token_id": 0, "decoder_start_token_id": 1, "bos_token_id": 1, "eos_token_id": 2,
+    }
+    write(out, config, tensors)
+    (out / "source_vocabulary.txt").write_text(source)
+    (out / "target_vocabulary.txt").write_text(target)
+
+
 if __name__ == "__main__":
     kind, folder, out = sys.argv[1:]
-    {"gpt2basic": gpt2basic}[kind](pathlib.Path(folder), pathlib.Path(out))
+    {"gpt2basic": gpt2basic, "aren": aren}[kind](pathlib.Path(folder), pathlib.Path(out))

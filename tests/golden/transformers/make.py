@@ -16,7 +16,7 @@ import sys
 import torch
 import transformers
 import transformers.utils.logging
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 # name, model, tokens, weight type, largest shard, keys of config.json, its whether config.json is as before transformers 5
 MODELS = [
@@ -74,6 +74,14 @@ MODELS = [
          "layer_norm_epsilon": 0.01, "tie_word_embeddings": False},
         False,
     ),
+    (
+        # Encoder and decoder with other heads and widths than each other.
+        "m2m100", "M2M100", 30, torch.bfloat16, "5GB",
+        {"vocab_size": 131, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+         "decoder_attention_heads": 2, "encoder_ffn_dim": 80, "decoder_ffn_dim": 48, "max_position_embeddings": 64,
+         "pad_token_id": 1, "decoder_start_token_id": 2},
+        False,
+    ),
 ]
 
 
@@ -104,11 +112,16 @@ def older_config(path, keys):
 @torch.no_grad()
 def make(folder, seed, kind, count, dtype, shard, keys, older):
     generator = torch.Generator().manual_seed(seed)
-    common = {"num_hidden_layers": 2, "max_position_embeddings": keys.get("n_positions", 128), "bos_token_id": None, "eos_token_id": None}
-    config = getattr(transformers, f"{kind}Config")(**common, **keys)
-    model = AutoModelForCausalLM.from_config(config)
+    common = {"num_hidden_layers": 2, "max_position_embeddings": keys.get("n_positions", 128)}
+    auto, source, first = AutoModelForCausalLM, None, 0
+    if kind == "M2M100":
+        common, auto, first = {}, AutoModelForSeq2SeqLM, 3  # no padding: it has no position
+    config = getattr(transformers, f"{kind}Config")(**common, bos_token_id=None, eos_token_id=None, **keys)
+    model = auto.from_config(config)
     randomise(model, generator)
-    tokens = torch.randint(0, config.vocab_size, (1, count), generator=generator)
+    tokens = torch.randint(first, config.vocab_size, (1, count), generator=generator)
+    if kind == "M2M100":
+        source = torch.randint(first, config.vocab_size, (1, count // 2), generator=generator)
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
@@ -119,8 +132,8 @@ def make(folder, seed, kind, count, dtype, shard, keys, older):
     if older:
         older_config(folder / "config.json", keys)
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-    logits = model(tokens).logits[0]
+    model = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    logits = (model(tokens) if source is None else model(input_ids=source, decoder_input_ids=tokens)).logits[0]
     assert logits.dtype == torch.float32 and logits.isfinite().all()
     (folder / "logits.f32").write_bytes(logits.numpy().astype("<f4").tobytes())
     expected = {
@@ -131,6 +144,8 @@ def make(folder, seed, kind, count, dtype, shard, keys, older):
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
+    if source is not None:
+        expected["source"] = source[0].tolist()
     (folder / "expected.json").write_text(json.dumps(expected) + "\n")
     entropy = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean()
     print(f"{folder.name}: logits' deviation {logits.std():.2f}, mean entropy {entropy:.2f} nats")

@@ -75,7 +75,10 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     for run in 0..=args.runs {
         session.rewind(0);
         let start = Instant::now();
-        session.prefill(&prompt)?;
+        match model.image().plan().source_vocab {
+            0 => session.prefill(&prompt)?,
+            vocab => session.encode(&prompt.iter().map(|id| id % vocab).collect::<Vec<_>>())?,
+        }
         let between = Instant::now();
         let mut id = 1 % vocab.max(1);
         for _ in 0..n {

@@ -54,6 +54,12 @@ struct Outcome {
 /// Runs it.
 pub fn main(args: &Args) -> Result<ExitCode> {
     let model = args::open_language_model(&args.image)?;
+    if model.has_encoder() {
+        bail!(
+            "{} has an encoder: a text alone says nothing of it; compare what `mote run` writes",
+            args.image.display()
+        );
+    }
     model.prefetch();
     let tokenizer = model.tokenizer()?;
     let source = import::open_model(&args.reference)?;

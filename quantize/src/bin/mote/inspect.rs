@@ -89,7 +89,7 @@ struct Outcome {
     ops: Vec<OpLine>,
 }
 
-const NAMES: [(u32, &str); 7] = [
+const NAMES: [(u32, &str); 8] = [
     (section::PROGRAM, "program"),
     (section::PLAN, "plan"),
     (section::TENSORS, "tensors"),
@@ -97,6 +97,7 @@ const NAMES: [(u32, &str); 7] = [
     (section::WEIGHTS, "weights"),
     (section::META, "meta"),
     (section::IO, "io"),
+    (section::SOURCE_TEXT, "source text"),
 ];
 
 /// Runs it.
@@ -189,6 +190,13 @@ fn print(o: &Outcome) -> Result<()> {
                 out,
                 "{} layers, width {}, feed-forward {}, {} heads of {} on {} key-value heads",
                 c.layers, c.dim, c.hidden, c.heads, c.head_dim, c.kv_heads
+            )?;
+        }
+        if let Some(e) = m.config.as_ref().and_then(|c| c.encoder.as_ref()) {
+            writeln!(
+                out,
+                "encoder of {} layers, feed-forward {}, {} heads, vocabulary {}",
+                e.layers, e.hidden, e.heads, e.vocab
             )?;
         }
         writeln!(

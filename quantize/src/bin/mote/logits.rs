@@ -21,6 +21,9 @@ pub struct Args {
     /// Text instead of token ids
     #[arg(long, conflicts_with = "tokens")]
     prompt: Option<String>,
+    /// For a model with an encoder, whose source the ids or the text are: what follows the token that begins its texts
+    #[arg(long, value_name = "1,2,3")]
+    target: Option<String>,
     /// Print the SHA-256 of all positions' logits (each `vocab` little-endian int32) instead of the likeliest tokens
     #[arg(long)]
     sha256: bool,
@@ -59,11 +62,22 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         (None, Some(text)) => model.encode(text)?,
         (None, None) => bail!("give --tokens or --prompt"),
     };
-    let positions = u32::try_from(tokens.len()).context("too many tokens")?;
+    let (source, tokens) = match &args.target {
+        Some(target) if model.has_encoder() => {
+            (tokens, std::iter::once(model.image().plan().start).chain(args::ids(target)?).collect())
+        }
+        None if model.has_encoder() => (tokens, vec![model.image().plan().start]),
+        Some(_) => bail!("--target is for models with an encoder; give all ids with --tokens"),
+        None => (Vec::new(), tokens),
+    };
+    let positions = u32::try_from(tokens.len().max(source.len())).context("too many tokens")?;
     let limits = args.compute.limits(&model, positions.max(1));
     let pool = args.compute.pool();
     let mut arena = Arena::for_limits(&model, limits)?;
     let mut session = model.session(&mut arena, &pool)?;
+    if model.has_encoder() {
+        session.encode(&source)?;
+    }
     let frac_bits = session.logits_frac_bits();
     let mut hash = Sha256::new();
     let mut last = Vec::new();

@@ -15,12 +15,15 @@ use std::time::Duration;
 pub struct Args {
     /// The image
     image: PathBuf,
-    /// Text to begin with
+    /// Text to begin with; for a model with an encoder, its source
     #[arg(long, default_value = "", conflicts_with = "tokens")]
     prompt: String,
     /// Token ids to begin with, instead of text
     #[arg(long, value_name = "1,2,3")]
     tokens: Option<String>,
+    /// For a model with an encoder: the id that follows the one which begins its texts (the language to translate to)
+    #[arg(long, value_name = "ID")]
+    begin: Option<u32>,
     /// Tokens to generate at most
     #[arg(short, default_value_t = 128)]
     n: u32,
@@ -64,7 +67,12 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         let given = args.context.map_or_else(String::new, |c| format!("--context is {c}, "));
         bail!("the prompt has {} tokens; {given}the image allows {longest}", prompt.len());
     }
+    if args.begin.is_some() && !model.has_encoder() {
+        bail!("--begin is for models with an encoder; {} continues what it is given: --prompt", args.image.display());
+    }
     let has_text = model.tokenizer().is_ok();
+    // What stands before the first generated token.
+    let before = if model.has_encoder() { 1 + usize::from(args.begin.is_some()) } else { prompt.len() };
     let options = Options {
         max_tokens: args.n,
         sampling: args.sampling.params(),
@@ -72,16 +80,17 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         context: args.context,
         batch: args.compute.batch,
         threads: args.compute.threads,
+        begin: args.begin,
     };
     let mut shown = 0;
     let generation = model.generate(&prompt, &options, &mut |id, text| {
         shown += 1;
         let mut out = std::io::stdout().lock();
-        let written = match (args.json, has_text, shown > prompt.len()) {
+        let written = match (args.json, has_text, shown > before) {
             (true, ..) => Ok(()),
             (_, true, _) => out.write_all(text.as_bytes()),
             // Without a tokenizer: the ids that are new.
-            (_, false, true) => write!(out, "{}{id}", if shown > prompt.len() + 1 { "," } else { "" }),
+            (_, false, true) => write!(out, "{}{id}", if shown > before + 1 { "," } else { "" }),
             (_, false, false) => Ok(()),
         };
         // A reader that has gone away (`mote run ... | head`) ends the run.
@@ -92,6 +101,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     }
     let Generation { tokens, prompt_tokens, text, ended, arena_bytes, prefill, decode } = generation;
     let made = tokens.len() - prompt_tokens;
+    let given = if model.has_encoder() { prompt.len() } else { prompt_tokens };
     let rate = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
     let outcome = Outcome {
         text,
@@ -102,7 +112,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
             Ended::ContextFull => "context full",
             Ended::Length | Ended::Stopped => "length",
         },
-        prefill_tokens_per_second: rate(prompt_tokens, prefill),
+        prefill_tokens_per_second: rate(given, prefill),
         decode_tokens_per_second: rate(made, decode),
         arena_bytes,
         tokens,
@@ -112,7 +122,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     } else {
         writeln!(std::io::stdout())?;
         eprintln!(
-            "\n{prompt_tokens} prompt tokens at {:.0} tokens/s, {made} generated at {:.0} tokens/s ({}), arena {}, seed {}",
+            "\n{given} prompt tokens at {:.0} tokens/s, {made} generated at {:.0} tokens/s ({}), arena {}, seed {}",
             outcome.prefill_tokens_per_second,
             outcome.decode_tokens_per_second,
             outcome.ended,

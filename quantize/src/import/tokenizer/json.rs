@@ -1,5 +1,5 @@
-//! Hugging Face's tokenizer.json: byte-level BPE (GPT-2, Llama 3, Qwen 2, SmolLM) and BPE over characters with byte
-//! fall-back (Llama 2, Mistral).
+//! Hugging Face's tokenizer.json: byte-level BPE (GPT-2, Llama 3, Qwen 2, SmolLM), BPE over characters with byte
+//! fall-back (Llama 2, Mistral), and vocabularies of characters (BPE without merges, or WordLevel over single characters).
 //!
 //! How text becomes words is in scheme.rs; here are the pieces, the merges and the tokens around the text. Source:
 //! huggingface/tokenizers, `tokenizers/src/models/bpe`.
@@ -22,19 +22,33 @@ pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Vocabulary> {
         .map_err(|why| malformed(path, format!("not JSON: {why}; is the file truncated?")))?;
     let model = &json["model"];
     check(path, model)?;
-    let scheme = Scheme::read(path, &json)?;
+    let word_level = model["type"] == "WordLevel";
+    let no_merges = model["merges"].as_array().is_none_or(Vec::is_empty);
+    let scheme = Scheme::read(path, &json, word_level, no_merges)?;
     let vocab = model["vocab"].as_object().ok_or_else(|| malformed(path, "model.vocab is no object"))?;
     let ids = read_ids(path, vocab)?;
     let mut v = Vocabulary::new(kind::MERGES, Vec::new());
     v.pre = scheme.pre;
     v.flags = scheme.flags;
     v.pieces = pieces(path, &scheme, &ids)?;
-    v.merges = merges(path, &scheme, &model["merges"], &ids)?;
+    v.merges = if word_level { Vec::new() } else { merges(path, &scheme, &model["merges"], &ids)? };
     v.warnings.extend(scheme.warning);
     let whole_words = model["ignore_merges"] == true;
     if scheme.byte_level {
         v.bytes = std::array::from_fn(|b| ids.get(name(b as u8).encode_utf8(&mut [0; 4]) as &str).copied());
         v.flags |= if whole_words { flag::WHOLE_WORDS } else { 0 };
+    } else if no_merges && model["byte_fallback"] != true {
+        v.flags |= flag::CHARACTERS;
+        if whole_words || model["fuse_unk"] == true {
+            let supported = "for a vocabulary of characters, supported is ignore_merges = false and fuse_unk = false";
+            return Err(unsupported(path, "BPE without merges", supported));
+        }
+        // Nothing merges to them: text never becomes one.
+        let longer = |p: &&mut Piece| std::str::from_utf8(&p.bytes).is_ok_and(|text| text.chars().count() != 1);
+        v.pieces.iter_mut().filter(longer).for_each(|p| p.class = Class::Unused);
+        if model["unk_token"].is_null() {
+            v.warnings.push("characters outside the vocabulary are refused; the tokenizer itself drops them".into());
+        }
     } else {
         v.flags |= flag::CHARACTERS;
         v.find_bytes();
@@ -54,12 +68,9 @@ pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Vocabulary> {
 fn check(path: &Path, model: &Value) -> Result<()> {
     // GPT-2's own file is older than the field `type`; it is told by its merges.
     let kind = model["type"].as_str().unwrap_or(if model["merges"].is_array() { "BPE" } else { "of no type" });
-    if kind != "BPE" {
-        return Err(unsupported(
-            path,
-            format!("a tokenizer {kind}"),
-            "supported is BPE, as Llama, Mistral and Qwen use",
-        ));
+    if kind != "BPE" && kind != "WordLevel" {
+        let supported = "supported is BPE, as Llama, Mistral and Qwen use, and WordLevel over single characters";
+        return Err(unsupported(path, format!("a tokenizer {kind}"), supported));
     }
     let has_text = |field: &str| model[field].as_str().is_some_and(|s| !s.is_empty());
     for field in ["continuing_subword_prefix", "end_of_word_suffix"] {
@@ -93,8 +104,9 @@ fn pieces(path: &Path, scheme: &Scheme, ids: &HashMap<&str, u32>) -> Result<Vec<
             },
             (false, Some(byte)) => Piece::new([byte], Class::Byte),
             // Text has no raw space when pieces are looked up, so a piece with one is never found.
-            (false, None) if text.contains(' ') => Piece::new(*text, Class::Unused),
-            (false, None) => Piece::new(text.replace('\u{2581}', " "), Class::Normal),
+            (false, None) if scheme.marks_spaces && text.contains(' ') => Piece::new(*text, Class::Unused),
+            (false, None) if scheme.marks_spaces => Piece::new(text.replace('\u{2581}', " "), Class::Normal),
+            (false, None) => Piece::new(*text, Class::Normal),
         };
         if pieces[*id as usize].replace(piece).is_some() {
             return Err(malformed(path, format!("token {text:?} has id {id}, which another has too")));
@@ -152,7 +164,8 @@ fn around(path: &Path, v: &mut Vocabulary, json: &Value, ids: &HashMap<&str, u32
         let added = added.get(name.as_str()).and_then(|id| id.as_u64()).map(|id| id as u32);
         added.or_else(|| ids.get(name.as_str()).copied())
     };
-    let template = template_bos(path, &json["post_processor"])?;
+    let (template, after) = template(path, &json["post_processor"])?;
+    v.after = after;
     v.bos = template.or_else(|| sidecar.bos_name.as_ref().and_then(id_of)).or(sidecar.bos_id);
     if sidecar.add_bos.unwrap_or(template.is_some()) {
         if v.bos.is_none() {
@@ -165,22 +178,33 @@ fn around(path: &Path, v: &mut Vocabulary, json: &Value, ids: &HashMap<&str, u32
     Ok(())
 }
 
-/// The token that the post-processor puts before a text.
-fn template_bos(path: &Path, json: &Value) -> Result<Option<u32>> {
+/// The tokens that the post-processor puts before and after a text.
+fn template(path: &Path, json: &Value) -> Result<(Option<u32>, Option<u32>)> {
     match json["type"].as_str() {
-        None if json.is_null() => Ok(None),
-        Some("ByteLevel") => Ok(None),
+        None if json.is_null() => Ok((None, None)),
+        Some("ByteLevel") => Ok((None, None)),
         Some("Sequence") => {
             let parts = json["processors"].as_array().into_iter().flatten();
-            let found = parts.map(|part| template_bos(path, part)).collect::<Result<Vec<_>>>()?;
-            Ok(found.into_iter().flatten().next())
+            let found = parts.map(|part| template(path, part)).collect::<Result<Vec<_>>>()?;
+            Ok((found.iter().find_map(|f| f.0), found.iter().find_map(|f| f.1)))
         }
         Some("TemplateProcessing") => {
-            let Some(name) = json["single"][0]["SpecialToken"]["id"].as_str() else { return Ok(None) };
-            let token = &json["special_tokens"][name]["ids"];
-            let one = token.as_array().filter(|ids| ids.len() == 1).map(|ids| read_id(path, name, &ids[0]));
-            one.unwrap_or_else(|| Err(malformed(path, format!("the template's token {name:?} has ids {token}"))))
-                .map(Some)
+            let parts = json["single"].as_array().map_or(&[][..], Vec::as_slice);
+            let text = parts.iter().position(|part| part["Sequence"].is_object()).unwrap_or(parts.len());
+            let (before, after) = (&parts[..text], parts.get(text + 1..).unwrap_or(&[]));
+            if before.len() > 1 || after.len() > 1 {
+                let supported = "supported are templates of a token at most before the text and one after it";
+                return Err(unsupported(path, format!("the template {}", json["single"]), supported));
+            }
+            let id = |part: &Value| {
+                let name = part["SpecialToken"]["id"].as_str().unwrap_or_default();
+                let ids = &json["special_tokens"][name]["ids"];
+                match ids.as_array().map(Vec::as_slice) {
+                    Some([id]) => read_id(path, name, id),
+                    _ => Err(malformed(path, format!("the template's token {name:?} has ids {ids}"))),
+                }
+            };
+            Ok((before.first().map(id).transpose()?, after.first().map(id).transpose()?))
         }
         other => {
             let found = format!("post-processor {}", other.unwrap_or("of no type"));

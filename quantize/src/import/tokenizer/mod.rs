@@ -1,17 +1,19 @@
 //! Importers: tokenizer files to the TEXT section of an image.
 //!
-//! Four formats give one [`Vocabulary`]; `section.rs` writes it down. To add one: a file here, and a row in [`open`].
+//! Five formats give one [`Vocabulary`]; `section.rs` writes it down. To add one: a file here, and a row in [`open`].
 //!
 //! ```text
-//! json.rs           Hugging Face tokenizer.json (BPE), its scheme.rs for cutting words, and sidecar.rs
+//! json.rs           Hugging Face tokenizer.json (BPE, characters), its scheme.rs for cutting words, and sidecar.rs
 //! sentencepiece.rs  tokenizer.model (BPE)
 //! llama2c.rs        tokenizer.bin
 //! gguf.rs           the vocabulary of a GGUF file
+//! list.rs           a vocabulary of characters, one a line (.txt)
 //! ```
 
 mod byte_level;
 mod gguf;
 mod json;
+mod list;
 mod llama2c;
 mod scheme;
 mod section;
@@ -81,6 +83,8 @@ pub struct Vocabulary {
     pub pre: u32,
     /// The token that begins a text.
     pub bos: Option<u32>,
+    /// The token that is put after a text.
+    pub after: Option<u32>,
     /// The token for what has none.
     pub unknown: Option<u32>,
     /// Every piece, by id.
@@ -104,6 +108,7 @@ impl Vocabulary {
             flags: 0,
             pre: mote_runtime::text::layout::pre::NONE,
             bos: None,
+            after: None,
             unknown: None,
             pieces,
             ranks: Vec::new(),
@@ -160,35 +165,48 @@ impl Vocabulary {
 
 /// Finds the tokenizer of a model with `vocab` rows in its embedding, padded to them: `explicit` (a file, or a folder
 /// to look in) if given; else what lies beside the model. In a Hugging Face folder that is tokenizer.json, else
-/// tokenizer.model; beside a llama2.c checkpoint tokenizer.bin. `None` if there is none.
+/// tokenizer.model, else target_vocabulary.txt; beside a llama2.c checkpoint tokenizer.bin. `None` if there is none.
 ///
 /// # Errors
 /// [`ImportError`], saying what was found and what is supported.
 pub fn find(model: &Path, explicit: Option<&Path>, vocab: usize) -> Result<Option<Vocabulary>> {
+    find_in(model, explicit, vocab, &FOLDER_FILES)
+}
+
+/// As [`find`], for the sources of an encoder with a vocabulary of its own: source_tokenizer.json or source_vocabulary.txt.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_source(model: &Path, explicit: Option<&Path>, vocab: usize) -> Result<Option<Vocabulary>> {
+    find_in(model, explicit, vocab, &SOURCE_FILES)
+}
+
+fn find_in(model: &Path, explicit: Option<&Path>, vocab: usize, names: &[&str]) -> Result<Option<Vocabulary>> {
     let file = match explicit {
         Some(folder) if folder.is_dir() => {
-            let missing = || ImportError::Missing { path: folder.to_owned(), name: "tokenizer.json".into() };
-            Some(first_in(folder, &FOLDER_FILES).ok_or_else(missing)?)
+            let missing = || ImportError::Missing { path: folder.to_owned(), name: names[0].into() };
+            Some(first_in(folder, names).ok_or_else(missing)?)
         }
         Some(file) => Some(file.to_owned()),
-        None if model.is_dir() => first_in(model, &FOLDER_FILES),
+        None if model.is_dir() => first_in(model, names),
         None => {
             let name = model.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let in_folder = name.ends_with(".json") || name.ends_with(".safetensors");
-            let files: &[&str] = if in_folder { &FOLDER_FILES } else { &["tokenizer.bin"] };
+            let files: &[&str] = if in_folder { names } else { &["tokenizer.bin"] };
             first_in(model.parent().unwrap_or(Path::new("")), files)
         }
     };
     file.map(|file| open(&file)?.fit(&file, vocab)).transpose()
 }
 
-const FOLDER_FILES: [&str; 2] = ["tokenizer.json", "tokenizer.model"];
+const FOLDER_FILES: [&str; 3] = ["tokenizer.json", "tokenizer.model", "target_vocabulary.txt"];
+const SOURCE_FILES: [&str; 2] = ["source_tokenizer.json", "source_vocabulary.txt"];
 
 fn first_in(folder: &Path, names: &[&str]) -> Option<PathBuf> {
     names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
-/// Reads a tokenizer file, whatever its format: told by content, not by name.
+/// Reads a tokenizer file, whatever its format: told by content, but for lists (.txt), which could be anything.
 ///
 /// # Errors
 /// [`ImportError`], saying what was found and what is supported.
@@ -197,6 +215,7 @@ pub fn open(path: &Path) -> Result<Vocabulary> {
     let bytes: &[u8] = &file;
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
     let vocabulary = match bytes {
+        _ if path.extension().is_some_and(|end| end == "txt") => list::parse(path, bytes),
         _ if text.starts_with(b"{") => json::parse(path, text),
         [b'G', b'G', b'U', b'F', ..] => gguf::parse(path, bytes),
         // A length below 65536 in little-endian order; in a protobuf, byte 2 is the tag of the first piece's text.
@@ -206,7 +225,7 @@ pub fn open(path: &Path) -> Result<Vocabulary> {
             path: path.to_owned(),
             found: "this tokenizer file".into(),
             supported:
-                "supported are tokenizer.json, SentencePiece's tokenizer.model, llama2.c's tokenizer.bin and GGUF"
+                "supported are tokenizer.json, SentencePiece's tokenizer.model, llama2.c's tokenizer.bin, GGUF, and lists of characters (.txt)"
                     .into(),
         }),
     }?;

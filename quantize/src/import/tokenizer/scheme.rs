@@ -33,12 +33,13 @@ pub(super) struct Scheme {
     /// What a person should know.
     pub(super) warning: Option<String>,
     /// Spaces are written as U+2581.
-    marks_spaces: bool,
+    pub(super) marks_spaces: bool,
 }
 
 impl Scheme {
-    /// Reads the normalizer and the pre-tokenizer.
-    pub(super) fn read(path: &Path, json: &Value) -> Result<Self> {
+    /// Reads the normalizer and the pre-tokenizer. Where nothing merges, characters need not be cut into words; those of a
+    /// `WordLevel` model must be cut one by one.
+    pub(super) fn read(path: &Path, json: &Value, word_level: bool, no_merges: bool) -> Result<Self> {
         let mut scheme = Self::default();
         for part in parts(&json["normalizer"], "normalizers") {
             scheme.normalize(path, part)?;
@@ -47,7 +48,12 @@ impl Scheme {
         let kind = |part: &Value| part["type"].as_str().unwrap_or("of no type").to_owned();
         let kinds: Vec<String> = parts.iter().map(|part| kind(part)).collect();
         match kinds.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            [] if scheme.marks_spaces => {}
+            ["Split"] if no_merges && each_character(parts[0]) => {}
+            _ if word_level => {
+                let found = format!("WordLevel with pre-tokenizer {}", json["pre_tokenizer"]);
+                return Err(unsupported(path, found, "supported is Split by Regex \"\", Isolated: single characters"));
+            }
+            [] if scheme.marks_spaces || no_merges => {}
             ["Metaspace"] => scheme.metaspace(path, parts[0])?,
             ["ByteLevel"] => scheme.bytes(path, parts[0], pre::GPT2)?,
             ["Split", "ByteLevel"] => {
@@ -121,6 +127,11 @@ impl Scheme {
 
 fn uses_regex(part: &Value) -> bool {
     part["use_regex"] != false
+}
+
+/// Whether a `Split` cuts between all characters.
+fn each_character(part: &Value) -> bool {
+    part["pattern"]["Regex"] == "" && part["behavior"] == "Isolated" && part["invert"] != true
 }
 
 fn split(path: &Path, part: &Value) -> Result<u32> {

@@ -15,7 +15,7 @@ pub(super) fn finish(path: &Path, mut v: Vocabulary) -> Result<Vocabulary> {
     if count >= NONE as usize || u32::try_from(blob).is_err() {
         return malformed(format!("{count} pieces of {blob} bytes are more than an image can hold"));
     }
-    let named = [("BOS", v.bos), ("unknown", v.unknown)].map(|(name, id)| id.map(|id| (name, id)));
+    let named = [("BOS", v.bos), ("unknown", v.unknown), ("last", v.after)].map(|(name, id)| id.map(|id| (name, id)));
     let ends = v.ends.iter().map(|id| ("end", *id));
     if let Some((name, id)) = named.into_iter().flatten().chain(ends).find(|(_, id)| *id as usize >= count) {
         return malformed(format!("its {name} token is {id}, it has {count} pieces"));
@@ -44,7 +44,7 @@ impl Vocabulary {
         head[..12].copy_from_slice(&[
             self.kind,
             self.pieces.len() as u32,
-            self.flags,
+            self.flags | if self.after.is_some() { flag::ADD_END } else { 0 },
             self.bos.unwrap_or(NONE),
             self.unknown.unwrap_or(NONE),
             self.pre,
@@ -60,6 +60,7 @@ impl Vocabulary {
             end += p.bytes.len() as u32;
             end
         });
+        head[12] = self.after.unwrap_or(0);
         let mut words = head.to_vec();
         words.push(0);
         words.extend(ends_of_pieces);

@@ -226,19 +226,19 @@ pub fn conv2d<T: Quantized>(
     let depth = g.channels / groups;
     let filter = NonZeroUsize::new(g.y.kernel * g.x.kernel * depth)?;
     let share = NonZeroUsize::new(cs.len() / groups)?;
-    let filters = share.checked_mul(filter)?;
     g.pixels(out, cs.len(), |oy, ox, out| {
         let ((rows, iy), (cols, ix)) = (g.y.taps(oy), g.x.taps(ox));
         // Taps side by side are side by side in memory, weights and image alike: one stretch a row.
         let side_by_side = g.x.dilation.get() == 1 && groups.get() == 1;
-        let (stretches, together) = if side_by_side { (1, cols.len()) } else { (cols.len(), 1) };
-        let of_groups = cs.chunks(share.get()).zip(w.chunks(filters.get())).zip(out.chunks(share.get()));
+        let together = if side_by_side { cols.len().max(1) } else { 1 };
+        let of_groups =
+            cs.chunks(share.get()).zip(w.chunks(share.saturating_mul(filter).get())).zip(out.chunks(share.get()));
         for (group, ((cs, w), out)) in of_groups.enumerate() {
             for ((c, w), out) in cs.iter().zip(w.chunks(filter.get())).zip(out) {
                 let mut acc = T::ZERO;
                 for (n, ky) in rows.clone().enumerate() {
                     let row = (iy + n * g.y.dilation.get()) * g.x.input;
-                    for (n, kx) in cols.clone().take(stretches).enumerate() {
+                    for (n, kx) in cols.clone().step_by(together).enumerate() {
                         let at = (row + ix + n * g.x.dilation.get()) * g.channels + group * depth;
                         let x = x.get(at..)?.get(..together * depth)?;
                         acc = dot(acc, x, w.get((ky * g.x.kernel + kx) * depth..)?, [zx, zw]);
