@@ -1,10 +1,14 @@
 //! Links the model in: writes the constants that `src/memory.rs` includes.
 //!
-//! Environment: `MOTE_IMAGE` (path of a `.mote` file), `MOTE_BATCH` and `MOTE_CONTEXT` (limits, 8 and 256),
-//! `MOTE_ARENA_BYTES` (instead of the exact number that the image states for these limits).
-//! Without an image the firmware still builds, so that it can be linted; it then says `error=not_an_image`.
+//! Environment: `MOTE_IMAGE` (path of a `.mote` file), `MOTE_BATCH` and `MOTE_CONTEXT` (limits, 8 and 256; 1 for nets without
+//! tokens), `MOTE_ARENA_BYTES` (instead of the exact number that the image states for these limits), `MOTE_OPS=all` (every
+//! op of the features, for firmware whose image will be replaced by others; else the ops that the image uses).
+//! Without an image the firmware still builds, with every op, so that it can be linted; it then says `error=not_an_image`.
 
+use mote_runtime::image::program::entry;
+use mote_runtime::ops::{self, Table};
 use mote_runtime::{Image, Limits};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::{env, fs};
 
@@ -16,47 +20,84 @@ fn main() {
     }
 }
 
-fn number(name: &str, default: u32) -> Result<u32, String> {
+/// An environment variable, of which Cargo is told.
+fn variable(name: &str) -> Option<String> {
     println!("cargo:rerun-if-env-changed={name}");
-    let Ok(text) = env::var(name) else { return Ok(default) };
+    env::var(name).ok()
+}
+
+fn number(name: &str, default: u32) -> Result<u32, String> {
+    let Some(text) = variable(name) else { return Ok(default) };
     text.parse().map_err(|_| format!("{name} is {text:?}, which is not a number"))
+}
+
+/// The codes of every op that the enabled features bring.
+fn known() -> BTreeSet<u16> {
+    let decoder: &[Table] = if cfg!(feature = "decoder") { &[&ops::DECODER] } else { &[] };
+    let convnet: &[Table] = if cfg!(feature = "convnet") { &[&ops::CONVNET, &ops::CODED] } else { &[] };
+    decoder.iter().chain(convnet).copied().flatten().map(|op| op.code).collect()
+}
+
+/// What of an image is compiled in: arena, limits, ops.
+struct Needs {
+    arena_bytes: u32,
+    batch: u32,
+    context: u32,
+    ops: BTreeSet<u16>,
 }
 
 fn generate() -> Result<(), String> {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-env-changed=MOTE_IMAGE");
     let out = PathBuf::from(env::var("OUT_DIR").map_err(|e| e.to_string())?);
-    let (batch, context) = (number("MOTE_BATCH", 8)?, number("MOTE_CONTEXT", 256)?);
-    let limits = Limits { batch, context, threads: 1 };
-    let (mut arena_bytes, mut image_bytes) = (64, 0);
-    let path = match env::var("MOTE_IMAGE") {
-        Ok(path) => {
+    let (needs, path, image_bytes) = match variable("MOTE_IMAGE") {
+        Some(path) => {
             println!("cargo:rerun-if-changed={path}");
             let bytes = fs::read(&path).map_err(|e| format!("MOTE_IMAGE: cannot read {path}: {e}"))?;
-            image_bytes = bytes.len();
-            arena_bytes = needed(&bytes, limits).map_err(|e| format!("MOTE_IMAGE: {path}: {e}"))?;
-            fs::canonicalize(&path).map_err(|e| e.to_string())?
+            let needs = needs(&bytes).map_err(|e| format!("MOTE_IMAGE: {path}: {e}"))?;
+            (needs, fs::canonicalize(&path).map_err(|e| e.to_string())?, bytes.len())
         }
-        Err(_) => {
+        None => {
             println!("cargo:warning=MOTE_IMAGE is not set: this firmware has no model");
             let empty = out.join("empty.mote");
             fs::write(&empty, []).map_err(|e| e.to_string())?;
-            empty
+            (Needs { arena_bytes: 64, batch: 8, context: 256, ops: known() }, empty, 0)
         }
     };
+    let Needs { arena_bytes, batch, context, ops } = needs;
     let arena_bytes = number("MOTE_ARENA_BYTES", arena_bytes)?;
+    let (count, ops) = (ops.len(), ops.iter().map(u16::to_string).collect::<Vec<_>>().join(", "));
     let text = format!(
         "/// Tokens a step may have.\npub const BATCH: u32 = {batch};\n\
          /// Positions the cache may hold.\npub const CONTEXT: u32 = {context};\n\
          /// Bytes of the arena.\npub const ARENA_BYTES: usize = {arena_bytes};\n\
+         /// The ops that are linked: {count}.\npub static OPS: Table = &ops::select([{ops}]);\n\
          const FILE: &[u8; {image_bytes}] = include_bytes!({path:?});\n"
     );
     fs::write(out.join("image.rs"), text).map_err(|e| e.to_string())
 }
 
-/// Bytes of arena the image states for these limits.
-fn needed(bytes: &[u8], limits: Limits) -> Result<u32, String> {
+/// What is compiled in for this image.
+fn needs(bytes: &[u8]) -> Result<Needs, String> {
     let image = Image::open(bytes).map_err(|e| e.to_string())?;
+    let used: BTreeSet<u16> = image.program().ops().map(|op| op.code).collect();
+    let known = known();
+    if let Some(op) = used.difference(&known).next() {
+        let name = image.op(*op).map_or("?", |op| op.name);
+        return Err(format!("its op {name} is in none of the features of mote-board-support that are enabled"));
+    }
+    let (batch, context) = if image.program().entry(entry::BODY).is_ok() { (8, 256) } else { (1, 1) };
+    let limits = Limits { batch: number("MOTE_BATCH", batch)?, context: number("MOTE_CONTEXT", context)?, threads: 1 };
     let bytes = image.arena_bytes(limits).map_err(|e| e.to_string())?;
-    u32::try_from(bytes).map_err(|_| format!("the arena needs {bytes} bytes, more than a 32-bit machine has"))
+    Ok(Needs {
+        arena_bytes: bytes
+            .try_into()
+            .map_err(|_| format!("the arena needs {bytes} bytes, more than a 32-bit machine has"))?,
+        batch: limits.batch,
+        context: limits.context,
+        ops: match variable("MOTE_OPS").as_deref() {
+            None => used,
+            Some("all") => known,
+            Some(other) => return Err(format!("MOTE_OPS is {other:?}; it may be \"all\"")),
+        },
+    })
 }

@@ -6,9 +6,12 @@
 //! run()    row + ELF + arguments   -> lines     (the row's runner: an emulator or a flashing tool)
 //! ```
 //!
-//! Needs only `std`, `anyhow` and `toml`, so that `xtask` includes this file instead of building all of the quantizer.
+//! Needs only `std`, `anyhow`, `toml` and the runtime, so that `xtask` includes this file instead of building all of the
+//! quantizer.
 
 use anyhow::{Context, Result, bail};
+use mote_runtime::Image;
+use mote_runtime::ops::{self, Table};
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -53,12 +56,42 @@ pub struct Board {
     pub image: Region,
     /// Memory.
     pub ram: Region,
-    /// Most bytes of flash that runtime and firmware take, without the model.
-    pub firmware_flash: u64,
-    /// Most bytes of RAM that the firmware takes besides the arena, its stack included.
-    pub firmware_ram: u64,
+    /// Most that runtime and firmware take, for each of [`FEATURES`].
+    pub firmware: [Footprint; FEATURES.len()],
     /// The command that runs an ELF, with `{elf}` and `{line}` in it.
     pub runner: Vec<String>,
+}
+
+/// Bytes of runtime and firmware, without the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Flash: code and constants.
+    pub flash: u64,
+    /// RAM besides the arena, the stack included.
+    pub ram: u64,
+}
+
+/// What firmware can be built to run: features of the boards' packages, and the sets of ops that each brings. Of these only
+/// the image's are linked.
+pub const FEATURES: [(&str, &[Table]); 2] = [("decoder", &[&ops::DECODER]), ("convnet", &[&ops::CONVNET, &ops::CODED])];
+
+/// The features, by name, that firmware for this image has.
+#[must_use]
+pub fn features(image: &Image<'_>) -> Vec<&'static str> {
+    let used = |sets: &[Table]| {
+        let known = |code| sets.iter().copied().flatten().any(|def| def.code == code);
+        image.program().ops().any(|op| known(op.code))
+    };
+    FEATURES.iter().filter(|(_, sets)| used(sets)).map(|(name, _)| *name).collect()
+}
+
+impl Board {
+    /// Most that a firmware with these features takes.
+    #[must_use]
+    pub fn most(&self, features: &[&str]) -> Footprint {
+        let rows = FEATURES.iter().zip(&self.firmware).filter(|((name, _), _)| features.contains(name));
+        rows.fold(Footprint::default(), |sum, (_, f)| Footprint { flash: sum.flash + f.flash, ram: sum.ram + f.ram })
+    }
 }
 
 /// What to build into the firmware. `None` leaves the support crate's default.
@@ -66,6 +99,8 @@ pub struct Board {
 pub struct Firmware<'a> {
     /// The model; without one the firmware only says that there is none.
     pub image: Option<&'a Path>,
+    /// Without a model: the feature, all of whose ops are linked; `None`: every feature.
+    pub feature: Option<&'a str>,
     /// Tokens a step.
     pub batch: Option<u32>,
     /// Positions of the cache.
@@ -125,6 +160,13 @@ fn read_row(row: &toml::Value) -> Result<Board> {
             _ => bail!("\"{key}\" is not [base, bytes]"),
         }
     };
+    let mut firmware = [Footprint::default(); FEATURES.len()];
+    for (most, (name, _)) in firmware.iter_mut().zip(FEATURES) {
+        let bytes = |key: &str| row.get("firmware")?.get(name)?.get(key).and_then(number);
+        let missing = || format!("no numbers firmware.{name}.flash and .ram");
+        let (flash, ram) = bytes("flash").zip(bytes("ram")).with_context(missing)?;
+        *most = Footprint { flash, ram };
+    }
     let runner = row.get("runner").and_then(toml::Value::as_array).context("no list \"runner\"")?;
     let runner: Option<Vec<String>> = runner.iter().map(|word| word.as_str().map(str::to_owned)).collect();
     Ok(Board {
@@ -137,8 +179,7 @@ fn read_row(row: &toml::Value) -> Result<Board> {
         flash: region("flash")?,
         image: region("image")?,
         ram: region("ram")?,
-        firmware_flash: count("firmware_flash")?,
-        firmware_ram: count("firmware_ram")?,
+        firmware,
         runner: runner.filter(|r| !r.is_empty()).context("\"runner\" is not a list of words")?,
     })
 }
@@ -249,7 +290,21 @@ impl Toolchain {
 /// Where firmware is built: `$CARGO_TARGET_DIR/boards`, or `boards/target`.
 #[must_use]
 pub fn target_dir(root: &Path) -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("boards/target"), |dir| PathBuf::from(dir).join("boards"))
+    let named = env::var_os("CARGO_TARGET_DIR").map(|dir| PathBuf::from(dir).join("boards"));
+    let dir = named.unwrap_or_else(|| root.join("boards/target"));
+    // Cargo and runners work in folders of their own.
+    std::path::absolute(&dir).unwrap_or(dir)
+}
+
+/// The features that firmware is built with.
+fn chosen(firmware: Firmware<'_>) -> Result<Vec<&'static str>> {
+    let Some(path) = firmware.image else {
+        let named = FEATURES.iter().map(|(name, _)| *name).filter(|name| firmware.feature.is_none_or(|f| f == *name));
+        return Ok(named.collect());
+    };
+    let bytes = fs::read(path).with_context(|| format!("no image {}", path.display()))?;
+    let image = Image::open(&bytes).map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))?;
+    Ok(features(&image))
 }
 
 /// A cargo command over one board of the boards' workspace, with `firmware` in its environment.
@@ -259,8 +314,8 @@ pub fn target_dir(root: &Path) -> PathBuf {
 pub fn cargo(root: &Path, board: &Board, verb: &str, firmware: Firmware<'_>) -> Result<Command> {
     let mut cargo = toolchain(&board.target)?.cargo(verb, &board.target, "core");
     cargo.current_dir(root.join("boards")).args(["--release", "--package", &board.name, "--target-dir"]);
-    cargo.arg(target_dir(root));
-    for name in ["MOTE_IMAGE", "MOTE_BATCH", "MOTE_CONTEXT", "MOTE_ARENA_BYTES"] {
+    cargo.arg(target_dir(root)).args(["--no-default-features", "--features", &chosen(firmware)?.join(",")]);
+    for name in ["MOTE_IMAGE", "MOTE_BATCH", "MOTE_CONTEXT", "MOTE_ARENA_BYTES", "MOTE_OPS"] {
         cargo.env_remove(name);
     }
     if let Some(image) = firmware.image {
@@ -275,11 +330,20 @@ pub fn cargo(root: &Path, board: &Board, verb: &str, firmware: Firmware<'_>) -> 
     Ok(cargo)
 }
 
-/// Builds the firmware and returns the ELF's path. Cargo's messages go to stderr.
+/// A firmware that has been built.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The program.
+    pub elf: PathBuf,
+    /// What it was built for.
+    pub features: Vec<&'static str>,
+}
+
+/// Builds the firmware. Cargo's messages go to stderr.
 ///
 /// # Errors
 /// The image does not fit the board, there is no toolchain, or the build fails.
-pub fn build(root: &Path, board: &Board, firmware: Firmware<'_>) -> Result<PathBuf> {
+pub fn build(root: &Path, board: &Board, firmware: Firmware<'_>) -> Result<Built> {
     if let Some(image) = firmware.image {
         let bytes = fs::metadata(image).with_context(|| format!("no image {}", image.display()))?.len();
         if bytes > board.image.bytes {
@@ -290,15 +354,25 @@ pub fn build(root: &Path, board: &Board, firmware: Firmware<'_>) -> Result<PathB
     if !status.success() {
         bail!("the firmware for {} did not build (its messages are above)", board.name);
     }
-    Ok(target_dir(root).join(&board.target).join("release").join(&board.name))
+    let elf = target_dir(root).join(&board.target).join("release").join(&board.name);
+    Ok(Built { elf, features: chosen(firmware)? })
 }
 
-/// Runs an ELF on its board; `line` is the firmware's command line (`boards/support/src/command.rs`). `emit` gets each
+/// Runs a firmware on its board; `line` is the firmware's command line (`boards/support/src/command.rs`). `emit` gets each
 /// line of output as it comes. Returns the firmware's exit code.
 ///
 /// # Errors
 /// The runner cannot be started, or its output not be read.
-pub fn run(board: &Board, elf: &Path, line: &str, emit: &mut dyn FnMut(&str)) -> Result<i32> {
+pub fn run(board: &Board, built: &Built, line: &str, emit: &mut dyn FnMut(&str)) -> Result<i32> {
+    run_in(Path::new("."), board, built, line, emit)
+}
+
+/// As [`run`], in `folder`: files that `line` names are looked for and written there.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_in(folder: &Path, board: &Board, built: &Built, line: &str, emit: &mut dyn FnMut(&str)) -> Result<i32> {
+    let elf = built.elf.as_path();
     let line = line.replace(',', ",,");
     let fill = |word: &String| -> OsString {
         if word == "{elf}" {
@@ -310,6 +384,7 @@ pub fn run(board: &Board, elf: &Path, line: &str, emit: &mut dyn FnMut(&str)) ->
     let (program, args) = words.split_first().context("the board has no runner")?;
     let mut child = Command::new(program)
         .args(args)
+        .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -341,6 +416,9 @@ mod tests {
             assert!(!board.flash.holds(board.image.base, 1) && !board.ram.holds(board.image.base, 1), "{}", board.name);
             assert_eq!(board.image.base % 64, 0, "{}", board.name);
             assert!(board.runner.iter().any(|w| w.contains("{elf}")), "{}", board.name);
+            let both = board.most(&["decoder", "convnet"]).flash;
+            assert_eq!(both, board.most(&["decoder"]).flash + board.most(&["convnet"]).flash);
+            assert!(both <= board.flash.bytes, "{}", board.name);
         }
         assert!(boards.len() >= 3);
     }

@@ -2,8 +2,10 @@
 //!
 //! Data flows one way: [`import`] (files to weights) -> [`calibrate`] (ranges and importances) -> [`codes`] (weights to
 //! 4- or 8-bit codes) -> [`lower`] (the program) -> [`plan`] (its memory) -> [`write`](mod@write) (the image).
-//! [`quantize`](mod@quantize) drives them, a layer at a time; [`net`] does for nets that are quantized already; [`layers`]
-//! turns layers of other float nets into an op's constants; [`float`] is the reference they are measured against; [`board`] knows the boards that images run on.
+//! [`quantize`](mod@quantize) drives them, a layer at a time. [`net`] does for nets: [`graph`] has their passes and their
+//! quantization, [`samples`] reads what they are calibrated with, [`layers`] turns layers into an op's constants, [`vectors`]
+//! does for word vectors. [`float`] is the reference language models are measured against; [`board`] knows the boards that
+//! images run on, [`mod@macs`] how much a net multiplies.
 
 pub mod board;
 pub mod calibrate;
@@ -13,8 +15,10 @@ pub mod graph;
 pub mod import;
 pub mod layers;
 pub mod lower;
+pub mod macs;
 pub mod net;
 pub mod plan;
 pub mod quantize;
+pub mod samples;
 pub mod vectors;
 pub mod write;

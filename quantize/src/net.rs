@@ -1,14 +1,17 @@
 //! Nets: from a file of another runtime to an image.
 
-use crate::graph::{Graph, passes};
-use crate::import;
+use crate::codes::Coding;
+use crate::graph::quantize as integers;
+use crate::graph::{DType, Graph, Node, Op, Value, ValueId, passes};
 use crate::import::tflite::{Tflite, is_tflite};
+use crate::import::{self, onnx};
 use crate::lower::{self, Dims, Net};
 use crate::quantize::{Meta, QUANTIZER, QuantizeError, TensorReport, hex, write};
+use crate::samples::{self, Input, Scaling};
 use crate::write::Weights;
 use mote_runtime::fixed::tflite::Rounding;
 use mote_runtime::image::{Dtype, Ports, TensorDesc, section};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a net is quantized with.
 #[derive(Clone, Debug)]
@@ -19,12 +22,33 @@ pub struct Settings {
     pub license: Option<String>,
     /// The rounding of TensorFlow Lite that a model of integers was made for.
     pub rounding: Rounding,
+    /// What a model of floats needs beside.
+    pub float: Option<Float>,
+}
+
+impl Settings {
+    /// Those of a model of integers.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), license: None, rounding: Rounding::Double, float: None }
+    }
+}
+
+/// What a net of floats is quantized with.
+#[derive(Clone, Debug)]
+pub struct Float {
+    /// A folder, or a file, with samples of its inputs.
+    pub samples: PathBuf,
+    /// What pixels become; without it [0, 1].
+    pub scaling: Option<Scaling>,
+    /// Bits, and how they are chosen.
+    pub settings: integers::Settings,
 }
 
 /// Whether a file is a net of a kind that [`quantize`] takes.
 #[must_use]
 pub fn is_net(path: &Path) -> bool {
-    is_tflite(path)
+    is_tflite(path) || path.is_file() && onnx::is_onnx(path).unwrap_or(false)
 }
 
 /// The graph of a file, and its SHA-256.
@@ -32,8 +56,52 @@ pub fn is_net(path: &Path) -> bool {
 /// # Errors
 /// [`import::ImportError`].
 pub fn graph(path: &Path) -> import::Result<(Graph, [u8; 32])> {
-    let model = Tflite::open(path)?;
-    Ok((model.graph()?, model.source_hash()?))
+    if is_tflite(path) {
+        let model = Tflite::open(path)?;
+        return Ok((model.graph()?, model.source_hash()?));
+    }
+    let graph = onnx::open(path, &onnx::Options::default())?;
+    Ok((graph, import::hash_files(&[path.to_owned()])?))
+}
+
+/// The graph of a file as it is lowered or quantized: through the passes, images channels-last; and the file's SHA-256.
+///
+/// # Errors
+/// [`import::ImportError`].
+pub fn prepared(path: &Path) -> import::Result<(Graph, [u8; 32])> {
+    let (mut graph, hash) = graph(path)?;
+    passes::run(&mut graph);
+    // Sinking may have brought more transpositions to the ends.
+    while !passes::channels_last(&mut graph).is_empty() {
+        passes::run(&mut graph);
+    }
+    Ok((graph, hash))
+}
+
+/// Whether something is computed in floats: more than a change from or to integers.
+#[must_use]
+pub fn is_float(graph: &Graph) -> bool {
+    let float = |id: &ValueId| matches!(&graph.values[*id], Value { dtype: DType::F32, quant: None, .. });
+    graph.nodes.iter().any(|n| n.op != Op::Requantize && n.outputs.iter().any(float))
+}
+
+/// Inputs of a graph, as samples of them are read.
+#[must_use]
+pub fn inputs(graph: &Graph) -> Vec<Input> {
+    let input = |id: &ValueId| {
+        let value = &graph.values[*id];
+        let integers = value.dtype != DType::F32 && value.quant.is_none();
+        Input { name: value.name.clone(), shape: value.shape.clone(), integers }
+    };
+    graph.inputs.iter().map(input).collect()
+}
+
+/// What Mote lacks of a node.
+fn lacking(node: &Node) -> Option<String> {
+    match &node.op {
+        Op::Unsupported(why) => Some(format!("{} ({}): {why}", node.kind, node.name)),
+        _ => None,
+    }
 }
 
 /// Bits of an element.
@@ -47,30 +115,60 @@ fn bits(dtype: Dtype) -> u8 {
     }
 }
 
-/// Writes the image of the net at `path`. Returns what the image says of itself and its bytes.
+/// Writes the image of the net at `path`. A net of floats is quantized; `progress` is told the share of that which is
+/// done. Returns what the image says of itself and its bytes.
 ///
 /// # Errors
 /// [`QuantizeError`]; `out` is then as it was before.
-pub fn quantize(path: &Path, settings: &Settings, out: &Path) -> Result<(Meta, u64), QuantizeError> {
-    let (mut graph, hash) = graph(path)?;
-    passes::run(&mut graph);
+pub fn quantize(
+    path: &Path,
+    settings: &Settings,
+    out: &Path,
+    progress: &mut dyn FnMut(f32),
+) -> Result<(Meta, u64), QuantizeError> {
+    let (mut graph, hash) = prepared(path)?;
     let missing = |missing| QuantizeError::Unsupported { path: path.to_owned(), missing };
+    let lacking: Vec<String> = graph.nodes.iter().filter_map(lacking).collect();
+    if !lacking.is_empty() {
+        return Err(missing(lacking));
+    }
+    let (mut coded_bits, mut samples) = (8, 0);
+    if is_float(&graph) {
+        let inputs = inputs(&graph);
+        let Some(float) = &settings.float else {
+            let shapes = inputs.iter().map(|i| format!("{} {:?}", i.name, i.shape)).collect();
+            return Err(QuantizeError::NoSamples { path: path.to_owned(), shapes });
+        };
+        let scaling = float.scaling.clone().unwrap_or_else(|| Scaling::one(0.0, 255.0));
+        let runs = samples::read(&float.samples, &inputs, &scaling)?;
+        graph = integers::quantize(&graph, &runs, &float.settings, progress)?;
+        samples = runs.len();
+        coded_bits = float.settings.coding.map_or(8, Coding::bits);
+    }
     let net = lower::net(&graph, settings.rounding).map_err(missing)?;
-    let described = Described { name: &settings.name, license: settings.license.as_deref(), hash, bits: 8 };
-    save(&net, &described, None, out)
+    let Settings { name, license, .. } = settings;
+    save(&net, &Described { name, license: license.as_deref(), hash, bits: coded_bits, samples }, None, out)
 }
 
 /// What an image says of the model it came from.
-pub(crate) struct Described<'d> {
+pub struct Described<'d> {
+    /// Its name.
     pub name: &'d str,
+    /// Its licence, if known.
     pub license: Option<&'d str>,
+    /// SHA-256 of its files.
     pub hash: [u8; 32],
     /// Bits of the weights' codes.
     pub bits: u8,
+    /// Runs that it was calibrated on.
+    pub samples: usize,
 }
 
-/// Writes a lowered net at `out`, with `text` as its TEXT section.
-pub(crate) fn save(
+/// Writes a lowered net at `out`, with `text` as its TEXT section. Returns what the image says of itself and its bytes.
+///
+/// # Errors
+/// [`QuantizeError`]; `out` is then as it was before.
+pub fn save(
     net: &Net,
     described: &Described<'_>,
     text: Option<&[u8]>,
@@ -105,6 +203,7 @@ pub(crate) fn save(
         config: None,
         bits: described.bits,
         calibration_tokens: 0,
+        calibration_samples: described.samples,
         tensors,
         parameters: parameters as u64,
         bits_per_weight: bytes as f64 * 8.0 / parameters.max(1) as f64,

@@ -14,8 +14,10 @@
 use crate::calibrate::{Text, calibrate};
 use crate::codes::{CodedMatrix, Coding, Stats, code_matrix, hadamard_rows};
 use crate::float::FloatError;
+use crate::graph::eval::EvalError;
 use crate::import::{ImportError, LlmConfig, Model, Weight};
 use crate::lower::{Lowered, ROPE_STEPS, Ranges, SINUSOID_STEPS, Source, language_model};
+use crate::samples::SampleError;
 use crate::write::{Weights, WriteError};
 use mote_runtime::image::header::Span;
 use mote_runtime::image::program::HEAD_BYTES as PROGRAM_HEAD;
@@ -51,6 +53,23 @@ pub enum QuantizeError {
     NotFinite {
         /// The tensor.
         name: String,
+    },
+    /// The samples that a net of floats is calibrated with.
+    #[error(transparent)]
+    Samples(#[from] SampleError),
+    /// A net that cannot be evaluated on its samples.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// A net of floats, and nothing to calibrate it with.
+    #[error(
+        "{path} computes in floats: give samples of its inputs ({}) with --calibrate DIR (.npy, .png, .jpg, .bmp, .wav)",
+        shapes.join(", ")
+    )]
+    NoSamples {
+        /// The model.
+        path: PathBuf,
+        /// Name and shape of each input.
+        shapes: Vec<String>,
     },
     /// The context asked for is impossible.
     #[error("a context of {asked} was asked for; the model was made for 1 to {longest}")]
@@ -109,6 +128,10 @@ fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
+fn is_none(samples: &usize) -> bool {
+    *samples == 0
+}
+
 /// What an image says of itself: its META section.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Meta {
@@ -127,6 +150,9 @@ pub struct Meta {
     pub bits: u8,
     /// Tokens of calibration text.
     pub calibration_tokens: usize,
+    /// Runs on calibration samples, of a net.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub calibration_samples: usize,
     /// All tensors, in the order of the tensor table.
     pub tensors: Vec<TensorReport>,
     /// Weights in matrices, gains and biases.
@@ -199,6 +225,7 @@ pub fn quantize(
         config: Some(c.clone()),
         bits: settings.coding.bits(),
         calibration_tokens: settings.calibration.iter().map(|text| text.tokens.len()).sum(),
+        calibration_samples: 0,
         tensors: reports,
         parameters,
         bits_per_weight: bytes as f64 * 8.0 / parameters as f64,

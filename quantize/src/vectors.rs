@@ -18,7 +18,7 @@ pub fn quantize(path: &Path, coding: Coding, settings: &Settings, out: &Path) ->
     let text = Vocabulary::words(path, std::mem::take(&mut vectors.words))?.to_bytes();
     let net = lower::vectors(code(&mut vectors, coding));
     let bits = if coding == Coding::N8 { 8 } else { 4 };
-    let described = Described { name: &settings.name, license: settings.license.as_deref(), hash, bits };
+    let described = Described { name: &settings.name, license: settings.license.as_deref(), hash, bits, samples: 0 };
     save(&net, &described, Some(&text), out)
 }
 

@@ -333,6 +333,32 @@ fn npy(path: &Path, dtype: &str, data: &[u8]) {
 }
 
 #[test]
+fn a_net_and_its_board() {
+    let name = "tflite-micro/hello_world_int8.tflite";
+    let Some(model) = mote_quantize::board::shared(name).unwrap() else {
+        return eprintln!("skipped: {name} of the shared data is not there");
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (net, input) = (at("x.mote"), at("a.npy"));
+    good(&["quantize", model.to_str().unwrap(), "-o", &net]);
+    assert_eq!(json(&["inspect", &net, "--json"])["macs"], 16 + 16 * 16 + 16);
+    let fits = json(&["fit", &net, "--board", "qemu-m3", "--json"]);
+    assert_eq!((&fits["fits"], &fits["arena_bytes"]), (&Value::Bool(true), &Value::from(32)));
+    assert!(fits["context"].is_null(), "{fits}");
+    assert!(bad(1, &["fit", &net, "--board", "qemu-m3", "--context", "8"]).contains("no language model"));
+    // Refused before anything is built.
+    let run = |image: &str, args: &[&str]| bad(1, &[&["board", "run", "qemu-m3", image], args].concat());
+    npy(Path::new(&input), "|i1", &[1, 2, 3]);
+    assert!(run(&net, &["--input", &input, "--input", &input]).contains("1 inputs"));
+    assert!(run(&net, &["--tokens", "1"]).contains("no language model"));
+    assert!(run(image(), &["--runs", "2"]).contains("is a language model"));
+    npy(Path::new(&input), "<f4", &[0; 4]);
+    assert!(run(&net, &["--input", &input]).contains("int8"));
+    assert!(bad(2, &["board", "run", "qemu-m3", &net, "--input", "a", "--runs", "2"]).contains("cannot be used with"));
+}
+
+#[test]
 fn a_net_infers() {
     let name = "tflite-micro/hello_world_int8.tflite";
     let Some(model) = mote_quantize::board::shared(name).unwrap() else {

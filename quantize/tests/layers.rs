@@ -182,12 +182,12 @@ fn recurrent_device(kind: Kind, coded: &layers::CodedRecurrent, x: &[i8], zero: 
     let (from, to) = (b.i8_slot(x.len()), b.i8_slot(steps * units));
     let h = if kind == Kind::Lstm { b.i8_slot(units) } else { i16_slot(&mut b) };
     let rows = cols.next_multiple_of(32) + units.next_multiple_of(32);
-    let (scratch, cell) = (b.i8_slot(rows + 8 * units), i16_slot(&mut b));
+    let (scratch, cell) = (b.i8_slot(rows + 8 * units), b.i32_slot(Rows::One, units, layers::cell_frac(7.9)));
     let [w, wb] = linear(&mut b, &coded.input);
     let [r, rb] = linear(&mut b, &coded.recurrent);
-    let args = [from, to, h, scratch, w, wb, r, rb, coded.hidden, cell, layers::cell_frac(7.9)];
+    let args = [from, to, h, scratch, w, wb, r, rb, coded.hidden, cell];
     let mut the_op =
-        op(code(if kind == Kind::Lstm { "lstm" } else { "gru" }), &args[..if kind == Kind::Lstm { 11 } else { 9 }]);
+        op(code(if kind == Kind::Lstm { "lstm" } else { "gru" }), &args[..if kind == Kind::Lstm { 10 } else { 9 }]);
     the_op.flags = if kind == Kind::Gru(true) { RESET_AFTER } else { 0 };
     b.run.push(the_op);
     let mut bench = Bench::new(&b, limits(1, 1));

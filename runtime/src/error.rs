@@ -164,7 +164,6 @@ impl fmt::Display for Error {
             Error::ContextFull { used, context } => {
                 write!(f, "the context is full: {used} of {context} positions are in use")
             }
-            Error::NoSource => write!(f, "the model has an encoder: give it a source of at least one token first"),
             Error::Port { index } => write!(f, "the program has no input or output {index}"),
             Error::PortType { index, found, expected } => {
                 write!(f, "input or output {index} has elements of type {found:?}, {expected:?} was asked for")
@@ -172,6 +171,7 @@ impl fmt::Display for Error {
             Error::Terms { found, most } => {
                 write!(f, "the query has {found} terms, the image takes {most} at most")
             }
+            Error::NoSource => write!(f, "the model has an encoder: give it a source of at least one token first"),
             Error::Row { row, rows } => {
                 write!(f, "row {row} was asked for, the last step had {rows}")
             }

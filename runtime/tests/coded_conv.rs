@@ -3,7 +3,7 @@
 
 mod support;
 
-use mote_runtime::image::plan::Rows;
+use mote_runtime::image::plan::{Kind, Rows, Slot};
 use mote_runtime::{Image, Session};
 use support::{Arena, Bench, Builder, Matrix, Random, code, limits, op};
 
@@ -24,6 +24,8 @@ struct Conv {
     numbers: [i64; 4],
     /// Patches that the scratch holds; 0: it has one byte.
     patches: usize,
+    /// Input and output are int16.
+    wide: [bool; 2],
 }
 
 fn word(bytes: [i64; 4]) -> u32 {
@@ -43,17 +45,21 @@ impl Conv {
         let rows = r.range(1, 40) as usize;
         let m = Matrix::random(r, rows, columns, book);
         let reach = (columns as f64).sqrt() * 70.0 * 70.0 * 128.0 * 50_000.0;
-        let m = Matrix { exponent: (reach.log2() - 6.0) as i32 + r.range(-3, 2) as i32, ..m };
+        let mut m = Matrix { exponent: (reach.log2() - 6.0) as i32 + r.range(-3, 2) as i32, ..m };
         let lift = r.range(0, 20) as i32;
         let bias = (0..rows).map(|_| r.range(-(200 << 15), 200 << 15) as i32).collect();
         let least = r.range(-128, 0);
         let numbers = [r.range(-128, 127), r.range(-128, 127), least, r.range(least, 127)];
         let patches = r.range(1, 5) as usize;
-        Self { input, output, kernel, stride, dilation, pad, channels, m, bias, lift, numbers, patches }
+        let wide = [r.range(0, 2) == 0, r.range(0, 2) == 0];
+        if wide[0] {
+            m.exponent += 8;
+        }
+        Self { input, output, kernel, stride, dilation, pad, channels, m, bias, lift, numbers, patches, wide }
     }
 
     /// NUMERICS.md: sums over all taps, those outside the image at the zero point.
-    fn page(&self, x: &[i8]) -> Vec<i8> {
+    fn page(&self, x: &[i16]) -> Vec<i16> {
         let mut out = Vec::new();
         for (oy, ox) in (0..self.output[0]).flat_map(|y| (0..self.output[1]).map(move |x| (y, x))) {
             for c in 0..self.m.rows {
@@ -64,7 +70,7 @@ impl Conv {
                     let x_at = ox * self.stride[1] - self.pad[1] + tap % self.kernel[1] * self.dilation[1];
                     let inside = (0..self.input[0]).contains(&y) && (0..self.input[1]).contains(&x_at);
                     let at = || (y * self.input[1] + x_at) as usize * self.channels + channel;
-                    let x = if inside { i64::from(x[at()]) } else { self.numbers[0] };
+                    let x = if inside { i64::from(x[at()]).min(32_639) } else { self.numbers[0] };
                     acc += i128::from(self.m.level(c, col) * self.m.scale(c, col) * x);
                 }
                 let sum = acc * i128::from(self.m.mults[c]) + (i128::from(self.bias[c]) << self.lift);
@@ -74,7 +80,10 @@ impl Conv {
                     e => sum * (1 << -e),
                 };
                 let v = rounded.clamp(i32::MIN.into(), i32::MAX.into()) + i128::from(self.numbers[1]);
-                out.push(v.clamp(self.numbers[2].into(), self.numbers[3].into()) as i8);
+                let [least, largest] = [self.numbers[2], self.numbers[3]].map(i128::from);
+                let wide = (least * 256, largest * 256 + 255);
+                let (least, largest) = if self.wide[1] { wide } else { (least, largest) };
+                out.push(v.clamp(least, largest) as i16);
             }
         }
         out
@@ -84,8 +93,15 @@ impl Conv {
         let mut b = Builder::new();
         b.logits = b.i32_slot(Rows::One, 1, 0);
         let pixels = |p: [i64; 2]| (p[0] * p[1]) as usize;
-        let (from, to) = (b.i8_slot(pixels(self.input) * self.channels), b.i8_slot(pixels(self.output) * self.m.rows));
-        let scratch = b.i8_slot((self.patches * self.m.cols.next_multiple_of(32)).max(1));
+        let mut slot = |wide: bool, cols: usize| {
+            let (kind, cols) = (if wide { Kind::I16 } else { Kind::I8 }, cols as u32);
+            b.slot(Slot { kind, rows: Rows::One, frac: 0, cols, heads: 0, head_dim: 0, offset: [0; 4] })
+        };
+        let from = slot(self.wide[0], pixels(self.input) * self.channels);
+        let to = slot(self.wide[1], pixels(self.output) * self.m.rows);
+        // A few bytes more than whole patches: they are no patch.
+        let patch = self.m.cols.next_multiple_of(32) * if self.wide[0] { 2 } else { 1 };
+        let scratch = b.i8_slot(self.patches * patch + 7);
         let (weights, bias) = (b.matrix(&self.m), b.vector32(&self.bias, self.m.exponent - self.lift));
         let pair = |p: [i64; 2]| p[0] as u32 | (p[1] as u32) << 16;
         let steps = word([self.stride[0], self.stride[1], self.dilation[0], self.dilation[1]]);
@@ -95,23 +111,34 @@ impl Conv {
         (b, from, to)
     }
 
-    fn run(&self, x: &[i8]) -> Vec<i8> {
+    fn run(&self, x: &[i16]) -> Vec<i16> {
         let (b, from, to) = self.builder();
         let mut bench = Bench::new(&b, limits(1, 1));
-        bench.bytes(from).iter_mut().zip(x).for_each(|(to, x)| *to = *x as u8);
+        let size = |wide: bool| if wide { 2 } else { 1 };
+        for (to, x) in bench.bytes(from).chunks_mut(size(self.wide[0])).zip(x) {
+            to.copy_from_slice(&x.to_le_bytes()[..to.len()]);
+        }
         bench.run(&b.run[0], 1);
         let count = (self.output[0] * self.output[1]) as usize * self.m.rows;
-        bench.bytes(to).iter().take(count).map(|b| *b as i8).collect()
+        let value =
+            |b: &[u8]| if let [low, high] = *b { i16::from_le_bytes([low, high]) } else { i16::from(b[0] as i8) };
+        bench.bytes(to).chunks(size(self.wide[1])).take(count).map(value).collect()
+    }
+
+    /// -128, or -32 768, at every tenth place: it is a value like any other. 32 767 is 32 639.
+    fn x(&self, r: &mut Random) -> Vec<i16> {
+        let (least, largest) = if self.wide[0] { (-32_768, 32_767) } else { (-128, 127) };
+        let value = |r: &mut Random| match r.range(0, 19) {
+            0 | 1 => least,
+            2 => largest,
+            _ => r.range(least, largest),
+        };
+        (0..self.inputs()).map(|_| value(r) as i16).collect()
     }
 
     fn inputs(&self) -> usize {
         (self.input[0] * self.input[1]) as usize * self.channels
     }
-}
-
-/// -128 at every tenth place: it is a value like any other.
-fn int8s(r: &mut Random, n: usize) -> Vec<i8> {
-    (0..n).map(|_| if r.range(0, 9) == 0 { -128 } else { r.range(-128, 127) as i8 }).collect()
 }
 
 #[test]
@@ -120,11 +147,14 @@ fn conv2d_coded_is_the_page_s() {
     let mut inner = 0;
     for case in 0..600 {
         let conv = Conv::random(r, 12, if case % 2 == 0 { 4 } else { 8 });
-        let x = int8s(r, conv.inputs());
+        let x = conv.x(r);
         let got = conv.run(&x);
         assert_eq!(got, conv.page(&x), "case {case}: {conv:?}");
         let [_, _, least, largest] = conv.numbers;
-        inner += got.iter().filter(|v| (least + 1..largest).contains(&i64::from(**v))).count();
+        inner += got
+            .iter()
+            .filter(|v| (least + 1..largest).contains(&i64::from(**v >> if conv.wide[1] { 8 } else { 0 })))
+            .count();
     }
     assert!(inner > 10_000, "{inner} results between the clamps");
 }
@@ -147,10 +177,22 @@ fn patches_in_place() {
         let columns = (kernel[0] * kernel[1]) as usize * channels;
         conv.m = Matrix { exponent: conv.m.exponent, ..Matrix::random(r, 21, columns, conv.m.book) };
         conv.bias = vec![77; 21];
-        let conv = Conv { input, output, kernel, stride, dilation: [1, 1], pad: [0, 0], channels, patches: 0, ..conv };
-        let x = int8s(r, conv.inputs());
+        let conv = Conv {
+            input,
+            output,
+            kernel,
+            stride,
+            dilation: [1, 1],
+            pad: [0, 0],
+            channels,
+            patches: 0,
+            wide: [false, conv.wide[1]],
+            ..conv
+        };
+        let x = conv.x(r);
         assert_eq!(conv.run(&x), conv.page(&x), "{conv:?}");
-        // One column less, a padding, a dilation: copied, so it needs the scratch.
+        // One column less, or int16: copied, so it needs the scratch.
+        assert!(Image::open(&Conv { wide: [true; 2], ..conv.clone() }.builder().0.image()).is_err());
         let copied = Conv { channels: channels - 1, ..conv.clone() };
         let copied = Conv { m: Matrix::random(r, 21, columns / channels * (channels - 1), conv.m.book), ..copied };
         assert!(Image::open(&copied.builder().0.image()).is_err());
@@ -161,11 +203,18 @@ fn patches_in_place() {
 /// Each product as large as it can be, all of one sign, as many as there may be, the largest multiplier and bias.
 #[test]
 fn sums_at_their_bounds() {
-    for (book, level, x) in
-        [(Some([127; 16]), 5, 127), (None, -128, -128), (None, 127, -128), (Some([-127; 16]), 5, 127)]
+    let least_and_most = [(false, -128, 127), (true, -32_768, 32_767)];
+    for (book, level, (wide, low, high), is_low) in
+        [(Some([127; 16]), 5), (None, -128), (None, 127), (Some([-127; 16]), 5)]
+            .into_iter()
+            .flat_map(|(book, level)| {
+                least_and_most.map(|wide| [(book, level, wide, true), (book, level, wide, false)])
+            })
+            .flatten()
     {
-        let columns = 1 << 16;
-        let sign = if (level > 0) == (x > 0) { 1 } else { -1 };
+        let columns = if wide { 1 << 15 } else { 1 << 16 };
+        let x = if is_low { low } else { high };
+        let sign = if (book.map_or(level, |book| book[0]) > 0) == (x > 0) { 1 } else { -1 };
         for (exponent, lift) in [(54, 31), (60, 0), (62, 31), (46, 10), (-3, 31), (-256, 31), (256, 3)] {
             let m = Matrix {
                 rows: 2,
@@ -188,7 +237,8 @@ fn sums_at_their_bounds() {
                 bias: vec![if sign > 0 { i32::MAX } else { i32::MIN }; 2],
                 lift: lift.min(exponent + 256),
                 numbers: [-128, 127, -128, 127],
-                patches: 0,
+                patches: usize::from(wide),
+                wide: [wide, false],
             };
             let x = vec![x; columns];
             // 2 * sum does not fit the page's formula beyond 127 bits only.

@@ -333,19 +333,24 @@ fn pools_are_the_page_s() {
         let cin = s.channels as usize;
         let x = values(r, kind, s.pixels(s.input) * cin);
         let l = Layer { zero_in: 0, zero_out: 0, ..Layer::random(r, kind, 1, 1) };
-        for name in ["average_pool2d", "max_pool2d"] {
+        for (name, flags) in [("average_pool2d", 0), ("average_pool2d", 4), ("max_pool2d", 0)] {
             let mut b = builder();
             let (from, to) = (b.plain_slot(kind, x.len()), b.plain_slot(kind, s.pixels(s.output) * cin));
             let [input, output, steps, pads] = s.words();
             let size = s.kernel[0] as u32 | (s.kernel[1] as u32) << 16;
-            b.run.push(op(code(name), &[from, to, input, output, steps, pads, size, l.numbers()]));
+            let pool = op(code(name), &[from, to, input, output, steps, pads, size, l.numbers()]);
+            b.run.push(Op { flags, ..pool });
             let mut expected = Vec::new();
             let mut reads = Vec::new();
             for inside in s.taps() {
                 for c in 0..cin {
                     let values = || inside.iter().map(|(_, pixel)| x[pixel * cin + c]);
-                    let mean = || (values().sum::<i64>() as f64 / inside.len() as f64).round() as i64;
-                    let v = if name == "max_pool2d" { values().max().unwrap() } else { mean() };
+                    let mean = || values().sum::<i64>() as f64 / inside.len() as f64;
+                    let v = match (name, flags) {
+                        ("max_pool2d", _) => values().max().unwrap(),
+                        (_, 0) => mean().round() as i64,
+                        _ => (mean() + 0.5).floor() as i64,
+                    };
                     expected.push(v.clamp(l.min, l.max));
                 }
                 reads.push(inside.iter().map(|(_, pixel)| *pixel).collect());

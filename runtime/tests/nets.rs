@@ -306,6 +306,25 @@ fn mul_is_the_page_s() {
 }
 
 #[test]
+fn arithmetic_is_the_page_s() {
+    let r = &mut Random::new(20);
+    let wrap = |v: i64| i64::from(v as i32);
+    for _ in 0..50 {
+        binary(r, Kind::I32, "arithmetic", 0, &[0], &|x, y| wrap(x + y));
+        binary(r, Kind::I32, "arithmetic", 0, &[1], &|x, y| wrap(x - y));
+        binary(r, Kind::I32, "arithmetic", 0, &[2], &|x, y| wrap((i128::from(x) * i128::from(y)) as i64));
+        // Mostly small divisors, 0 and -1 among them.
+        let quotient = |x: i64, y: i64| if y == 0 { 0 } else { wrap(x / y) };
+        binary(r, Kind::I32, "arithmetic", 0, &[3], &quotient);
+        let (x, y) = (numbers(r, Kind::I32, 20), (-10..10).collect::<Vec<i64>>());
+        let expected: Vec<i64> = x.iter().zip(&y).map(|(x, y)| quotient(*x, *y)).collect();
+        let mut t = Try::new();
+        let (a, b, out) = (t.input(Kind::I32, &x), t.input(Kind::I32, &y), t.out(Kind::I32, 20));
+        assert_eq!(t.run("arithmetic", 0, &[a, b, out, 3], out), expected);
+    }
+}
+
+#[test]
 fn maximum_is_the_page_s() {
     let r = &mut Random::new(5);
     for case in 0..60 {
@@ -656,7 +675,7 @@ fn any_arguments_at_all() {
     let places = b.constant(Kind::I32, &[0, 700, 1024, 3072], &[4]);
     let slopes = b.constant(Kind::I8, &[5, -5, 127, -128], &[4]);
     let (steps, sigmoids) = (b.constant(Kind::I16, &[9; 513], &[513]), b.constant(Kind::I16, &[-9; 256], &[256]));
-    let more = b.plain_slot(Kind::I16, 16);
+    let (more, counts) = (b.plain_slot(Kind::I16, 16), b.plain_slot(Kind::I32, 4));
     let m = 1 << 30;
     let good = [
         op(code("lookup"), &[x, y, table]),
@@ -664,6 +683,7 @@ fn any_arguments_at_all() {
         op(code("fill"), &[x, 5, NONE]),
         op(code("mul"), &[x, y, z, m, 0, 1, 2, 3, 0u32.wrapping_sub(9), 9]),
         op(code("maximum"), &[x, y, z]),
+        op(code("arithmetic"), &[words, words, counts, 3]),
         op(code("squared_difference"), &[x, y, z, m, 0, 1, 2, 3, m, m, 0]),
         op(code("reduce"), &[x, y, 1, 4, m, 0, 1, 2]),
         op(code("gather"), &[words, x, small]),
@@ -815,4 +835,90 @@ fn state_lives_from_run_to_run() {
     let (x, y) = (b.i32_slot(Rows::Batch, 4, 0), b.i32_slot(Rows::Batch, 4, 0));
     b.reset.push(op(code("glu"), &[x, y, x]));
     assert!(matches!(Image::open(&b.image()), Err(Error::Op { .. })));
+}
+
+/// A net of most ops, with two inputs, three outputs and state.
+fn small_net() -> Builder {
+    let mut b = builder();
+    let [x, y, z, w] = std::array::from_fn(|_| b.i8_slot(32));
+    let (state, halves, more) = (b.i8_slot(32), b.plain_slot(Kind::I16, 32), b.plain_slot(Kind::I16, 32));
+    let (few, values, places) = (b.plain_slot(Kind::I32, 8), b.i8_slot(8), b.plain_slot(Kind::I32, 8));
+    let r = &mut Random::new(18);
+    let table = b.constant(Kind::I8, &numbers(r, Kind::I8, 256), &[256]);
+    let rows = b.constant(Kind::I8, &numbers(r, Kind::I8, 20), &[5, 4]);
+    let steps = b.constant(Kind::I16, &numbers(r, Kind::I16, 513), &[513]);
+    let turn = b.constant(Kind::I32, &[2, 4, 4, 4, 8, 1, 16, 1, 4], &[3, 3]);
+    let all = b.constant(Kind::I32, &[32, 1, 1], &[3, 1]);
+    let pixels = b.constant(Kind::I32, &[0, 512, 1024, 3072], &[4]);
+    let first = b.constant(Kind::I8, &numbers(r, Kind::I8, 32), &[32]);
+    let m = 3 << 29;
+    let low = 0u32.wrapping_sub(128);
+    b.reset = vec![op(code("fill"), &[state, 0, first])];
+    b.run = vec![
+        op(code("lookup"), &[x, y, table]),
+        op(code("mul"), &[y, state, z, m, 0u32.wrapping_sub(7), 3, 1, 2, low, 127]),
+        op(code("maximum"), &[z, y, z]),
+        op(code("copy"), &[z, state, all, 0, 0]),
+        op(code("fill"), &[w, 9, NONE]),
+        op(code("copy"), &[z, w, turn, 0, 0]),
+        op(code("batch_matmul"), &[w, z, y, m, 0u32.wrapping_sub(9), 1, 2, 3, 4, 4, 4]),
+        op(code("resize"), &[y, z, 4 | 4 << 16, pixels, pixels]),
+        op(code("squared_difference"), &[z, y, w, m, 0u32.wrapping_sub(20), 1, 2, 3, m, m, 0]),
+        op(code("requantize"), &[w, halves, m, 7, 0, 1]),
+        op(code("lookup"), &[halves, more, steps]),
+        op(code("gather"), &[few, y, rows]),
+        op(code("top_k"), &[w, values, places, 4, 1]),
+        op(code("arg_max"), &[more, few, 4, 1]),
+    ];
+    b.ports = [vec![port(x, Dtype::U8, 32), port(few, Dtype::I32, 8)], vec![]];
+    b.ports[1] = vec![port(y, Dtype::I8, 32), port(more, Dtype::I16, 32), port(places, Dtype::I32, 8)];
+    b
+}
+
+/// Everything a user would do with an image of a net.
+fn attempt(file: &[u8], arena: &mut Arena) -> mote_runtime::Result<()> {
+    let image = Image::open(file)?;
+    let mut session = Session::new(&image, arena.get(), ONE)?;
+    session.input::<u8>(0)?.fill(200);
+    session.input::<i32>(1)?.fill(-3);
+    for _ in 0..2 {
+        let ran = session.run().and_then(|()| session.reset());
+        // An op that fails once the image has been opened is a check that is missing.
+        assert!(!matches!(ran, Err(Error::Op { .. })), "{ran:?}");
+        ran?;
+    }
+    session.output::<i8>(0)?;
+    session.output::<i16>(1)?;
+    session.output::<i32>(2)?;
+    Ok(())
+}
+
+/// Sections changed, every checksum right: refused, or run to the end.
+#[test]
+fn damaged_nets() {
+    let r = &mut Random::new(19);
+    let mut arena = Arena::new(1 << 14, || 0xA5);
+    attempt(&small_net().image(), &mut arena).unwrap();
+    let sections = small_net().sections();
+    let mut ran = 0;
+    for round in 0..20_000 {
+        let mut changed = sections.clone();
+        let count = changed.len();
+        let (_, bytes) = &mut changed[round % count];
+        for _ in 0..r.range(1, 2) {
+            let at = r.range(0, bytes.len() as i64 - 1) as usize;
+            match r.range(0, 2) {
+                0 => bytes[at] ^= 1 << r.range(0, 7),
+                1 => bytes[at] = [0, 1, 2, 3, 0x7F, 0x80, 0xFF][r.range(0, 6) as usize],
+                _ => {
+                    let (word, value) = (at / 4 * 4, r.range(0, 40) as u32);
+                    bytes.iter_mut().skip(word).zip(value.to_le_bytes()).for_each(|(to, from)| *to = from);
+                }
+            }
+        }
+        let result = attempt(&support::assemble(&changed), &mut arena);
+        assert!(arena.guards_hold());
+        ran += usize::from(result.is_ok());
+    }
+    assert!((3_000..17_000).contains(&ran), "{ran}");
 }

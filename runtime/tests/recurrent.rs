@@ -72,6 +72,8 @@ struct Net {
     batch: usize,
     /// The last step's output alone.
     last: bool,
+    /// The input is int16.
+    wide: bool,
     w: Matrix,
     r: Matrix,
     /// Of the two matrices, with these exponents.
@@ -87,7 +89,7 @@ struct Net {
 #[derive(Clone, Debug, PartialEq)]
 struct State {
     h: Vec<i16>,
-    c: Vec<i16>,
+    c: Vec<i32>,
 }
 
 impl Net {
@@ -119,7 +121,11 @@ impl Net {
             }
             m
         };
-        let (w, rec) = (matrix(r, cols), matrix(r, units));
+        let (mut w, rec) = (matrix(r, cols), matrix(r, units));
+        let wide = r.range(0, 2) == 0;
+        if wide {
+            w.exponent += 8;
+        }
         let bias_exponent = [w.exponent, rec.exponent].map(|e| e - r.range(0, 12) as i32);
         let bias = bias_exponent.map(|e| {
             let one = 2f64.powi(e);
@@ -132,13 +138,14 @@ impl Net {
             steps: r.range(1, 5) as usize,
             batch: r.range(1, 3) as usize,
             last: r.range(0, 1) == 1,
+            wide,
             w,
             r: rec,
             bias,
             bias_exponent,
             inverse: (mant, exp as i32),
             zero_point: r.range(-20, 20) as i8,
-            cell_frac: r.range(8, 15) as i32,
+            cell_frac: r.range(0, 24) as i32,
         }
     }
 
@@ -148,17 +155,17 @@ impl Net {
     }
 
     /// The two halves of a gate, Q16.
-    fn sums(&self, unit: usize, gate: usize, x: &[i8], h: &[i128]) -> [i128; 2] {
+    fn sums(&self, unit: usize, gate: usize, x: &[i16], h: &[i128]) -> [i128; 2] {
         let row = self.row(unit, gate);
         let half = |m: &Matrix, which: usize, x: &dyn Fn(usize) -> i128| {
             let acc: i128 = (0..m.cols).map(|c| i128::from(m.level(row, c) * m.scale(row, c)) * x(c)).sum();
             let bias = i128::from(self.bias[which][row]) << (m.exponent - self.bias_exponent[which]);
             sat(round(acc * i128::from(m.mults[row]) + bias, m.exponent - 16), 32)
         };
-        [half(&self.w, 0, &|c| x[c].into()), half(&self.r, 1, &|c| h[c])]
+        [half(&self.w, 0, &|c| i128::from(x[c]).min(32_639)), half(&self.r, 1, &|c| h[c])]
     }
 
-    fn page_step(&self, x: &[i8], h: &mut [i16], c: &mut [i16]) -> Vec<i8> {
+    fn page_step(&self, x: &[i16], h: &mut [i16], c: &mut [i32]) -> Vec<i8> {
         let units = self.units();
         if self.cell == Cell::Lstm {
             let before: Vec<i128> = h.iter().map(|h| i128::from(*h)).collect();
@@ -166,9 +173,10 @@ impl Net {
                 let gate = |g| sat(self.sums(unit, g, x, &before).iter().sum(), 32);
                 let [i, f, o] = [0, 1, 3].map(|g| sigmoid(gate(g)));
                 let new = round(i * tanh(gate(2)), 31 - self.cell_frac);
-                let cell = sat(round(f * i128::from(c[unit]) + new, 31), 16);
-                c[unit] = cell as i16;
-                h[unit] = self.quantize(round(o * tanh(cell << (16 - self.cell_frac)), 31), 31) as i16;
+                let cell = sat(round(f * i128::from(c[unit]) + new, 31), 32);
+                c[unit] = cell as i32;
+                let squashed = tanh(sat(round(cell, self.cell_frac - 16), 32));
+                h[unit] = self.quantize(round(o * squashed, 31), 31) as i16;
             }
             return h.iter().map(|h| *h as i8).collect();
         }
@@ -191,7 +199,7 @@ impl Net {
     }
 
     /// NUMERICS.md: outputs, and the state afterwards.
-    fn page(&self, x: &[i8], state: &State) -> (Vec<i8>, State) {
+    fn page(&self, x: &[i16], state: &State) -> (Vec<i8>, State) {
         let (units, cols) = (self.units(), self.w.cols);
         let mut state = state.clone();
         let mut out = vec![0; if self.last { 1 } else { self.steps } * self.batch * units];
@@ -217,13 +225,14 @@ impl Net {
             let cols = cols as u32;
             b.slot(Slot { kind: Kind::I16, rows: Rows::One, frac: 0, cols, heads: 0, head_dim: 0, offset: [0; 4] })
         };
-        let x = b.i8_slot(self.steps * self.batch * cols);
+        let count = self.steps * self.batch * cols;
+        let x = if self.wide { i16_slot(&mut b, count) } else { b.i8_slot(count) };
         let out = b.i8_slot(if self.last { 1 } else { self.steps } * self.batch * units);
         let count = self.batch * units;
         let state = if lstm { b.i8_slot(count) } else { i16_slot(&mut b, count) };
-        let rows = cols.next_multiple_of(32) + units.next_multiple_of(32);
+        let rows = cols.next_multiple_of(32) * if self.wide { 2 } else { 1 } + units.next_multiple_of(32);
         let scratch = b.i8_slot(rows + if lstm { 0 } else { 8 * units });
-        let cell = i16_slot(&mut b, count);
+        let cell = b.i32_slot(Rows::One, count, self.cell_frac as i16);
         let [w, r] = [&self.w, &self.r].map(|m| b.matrix(m));
         let bias = [0, 1].map(|i| b.vector32(&self.bias[i], self.bias_exponent[i]));
         let hidden = u32::from_le_bytes([
@@ -232,7 +241,7 @@ impl Net {
             self.inverse.1 as u8,
             self.zero_point as u8,
         ]);
-        let all = [x, out, state, scratch, w, bias[0], r, bias[1], hidden, cell, self.cell_frac as u32];
+        let all = [x, out, state, scratch, w, bias[0], r, bias[1], hidden, cell];
         let (name, args) = if lstm { ("lstm", &all[..]) } else { ("gru", &all[..9]) };
         let mut the_op = op(code(name), args);
         the_op.flags = if self.reverse { REVERSE } else { 0 };
@@ -241,15 +250,15 @@ impl Net {
         (b, [x, out, state, scratch, cell])
     }
 
-    fn run(&self, x: &[i8], state: &State) -> (Vec<i8>, State) {
+    fn run(&self, x: &[i16], state: &State) -> (Vec<i8>, State) {
         let (b, [x_slot, out, h, _, c]) = self.builder();
         let lstm = self.cell == Cell::Lstm;
         let mut bench = Bench::new(&b, limits(1, 1));
         let mut put = |slot: u32, bytes: Vec<u8>| bench.bytes(slot)[..bytes.len()].copy_from_slice(&bytes);
         let wide = |v: &[i16]| v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-        put(x_slot, x.iter().map(|v| *v as u8).collect());
+        put(x_slot, if self.wide { wide(x) } else { x.iter().map(|v| *v as u8).collect() });
         put(h, if lstm { state.h.iter().map(|v| *v as u8).collect() } else { wide(&state.h) });
-        put(c, wide(&state.c));
+        put(c, state.c.iter().flat_map(|v| v.to_le_bytes()).collect());
         bench.run(&b.run[0], 1);
         let mut bytes = |slot: u32, n: usize| bench.bytes(slot)[..n].to_vec();
         let n = state.h.len();
@@ -258,15 +267,18 @@ impl Net {
         let out = bytes(out, results).iter().map(|b| *b as i8).collect();
         let hidden =
             if lstm { bytes(h, n).iter().map(|b| i16::from(*b as i8)).collect() } else { wide(bytes(h, 2 * n)) };
-        (out, State { h: hidden, c: wide(bytes(c, 2 * n)) })
+        let c = bytes(c, 4 * n).as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
+        (out, State { h: hidden, c })
     }
 
-    fn inputs(&self, r: &mut Random) -> (Vec<i8>, State) {
-        let x = (0..self.steps * self.batch * self.w.cols).map(|_| r.range(-128, 127) as i8).collect();
+    fn inputs(&self, r: &mut Random) -> (Vec<i16>, State) {
+        let most = if self.wide { 32_767 } else { 127 };
+        let x = (0..self.steps * self.batch * self.w.cols).map(|_| r.range(-most - 1, most) as i16).collect();
         let n = self.batch * self.units();
         let most = if self.cell == Cell::Lstm { 127 } else { 32_767 };
         let h = (0..n).map(|_| r.range(-most - 1, most) as i16).collect();
-        (x, State { h, c: (0..n).map(|_| (6000.0 * r.normal()).clamp(-32768.0, 32767.0) as i16).collect() })
+        let size = 2f64.powi(self.cell_frac + r.range(0, 6) as i32);
+        (x, State { h, c: (0..n).map(|_| (size * r.normal()) as i32).collect() })
     }
 }
 
@@ -357,13 +369,14 @@ fn like_a_model(r: &mut Random, cell: Cell, bits: u8, cols: usize, units: usize,
         steps,
         batch: 1,
         last: false,
+        wide: false,
         w,
         r: rec,
         bias,
         bias_exponent,
         inverse: (mant, exp as i32),
         zero_point: 0,
-        cell_frac: 12,
+        cell_frac: 20,
     }
 }
 
@@ -377,7 +390,7 @@ fn a_step_against_f64() {
         let kind = case % 3;
         let cell = [Cell::Lstm, Cell::Gru { after: true }, Cell::Gru { after: false }][kind];
         let net = like_a_model(r, cell, if case % 2 == 0 { 4 } else { 8 }, 40, 33, 1);
-        let x: Vec<i8> = (0..40).map(|_| (50.0 * r.normal()).clamp(-128.0, 127.0) as i8).collect();
+        let x: Vec<i16> = (0..40).map(|_| (50.0 * r.normal()).clamp(-128.0, 127.0) as i16).collect();
         let (_, mut state) = net.inputs(r);
         // Hidden states that int8 holds exactly.
         if cell != Cell::Lstm {
@@ -387,13 +400,13 @@ fn a_step_against_f64() {
         let float = Float { net: &net, x_zero: 0.0, hidden_scale: 1.0 / 127.0 };
         let real_h = |h: i16| if cell == Cell::Lstm { f64::from(h) / 127.0 } else { f64::from(h) * 2f64.powi(-15) };
         let mut h: Vec<f64> = state.h.iter().map(|h| real_h(*h)).collect();
-        let mut c: Vec<f64> = state.c.iter().map(|c| f64::from(*c) * 2f64.powi(-12)).collect();
+        let mut c: Vec<f64> = state.c.iter().map(|c| f64::from(*c) * 2f64.powi(-20)).collect();
         float.step(&x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>(), &mut h, &mut c);
         for unit in 0..33 {
             output[kind] = output[kind].max((f64::from(out[unit]) - h[unit] * 127.0).abs());
             if cell == Cell::Lstm {
-                let steps = (f64::from(after.c[unit]) - c[unit] * 4096.0).abs();
-                cell_state = cell_state.max((steps - 0.5) / (c[unit].abs() + 2.0) / 4096.0);
+                let error = (f64::from(after.c[unit]) * 2f64.powi(-20) - c[unit]).abs();
+                cell_state = cell_state.max((error - 2f64.powi(-21)) / (c[unit].abs() + 2.0));
             } else {
                 let units = (f64::from(after.h[unit]) - h[unit] * 32768.0).abs();
                 state_units[kind] = state_units[kind].max(units);
@@ -401,7 +414,7 @@ fn a_step_against_f64() {
         }
     }
     measured("lstm, a step's output, steps of 1/127", output[0], 0.55);
-    measured("lstm, cell state beyond half a unit, over |c| + 2", cell_state, 2f64.powi(-15));
+    measured("lstm, cell state beyond half a unit, over |c| + 2", cell_state, 2f64.powi(-16));
     measured("gru, reset after, a step's output, steps of 1/127", output[1], 0.51);
     measured("gru, reset after, state, units of Q15", state_units[1], 2.0);
     // The product of reset gate and state is rounded to int8 before it goes into the matrix.
@@ -421,7 +434,7 @@ fn sequences_against_f64() {
         let (mut square, mut most, mut count) = (0f64, 0f64, 0f64);
         for bits in [4, 8] {
             let net = like_a_model(r, cell, bits, 128, 128, 100);
-            let x: Vec<i8> = (0..12_800).map(|_| (50.0 * r.normal()).clamp(-128.0, 127.0) as i8).collect();
+            let x: Vec<i16> = (0..12_800).map(|_| (50.0 * r.normal()).clamp(-128.0, 127.0) as i16).collect();
             let state = State { h: vec![0; 128], c: vec![0; 128] };
             let (out, _) = net.run(&x, &state);
             let float = Float { net: &net, x_zero: 0.0, hidden_scale: 1.0 / 127.0 };

@@ -1,11 +1,18 @@
-//! What 8 and 4 bits cost a net: accuracy where there are labels, otherwise how often the float net's answer stays and how
-//! far outputs move. The integers are those of the float evaluator on the quantized graph, each result rounded to its grid.
+//! What 8 and 4 bits cost a net: accuracy where there are labels, otherwise how often the float net's answer stays, and how
+//! far outputs move. Images are written and run by the runtime, so the figures are a device's; `--ways` compares ways of
+//! quantizing on the float evaluator, which rounds each result to its grid.
 
 use flate2::read::GzDecoder;
+use mote_host::{Arena, Model};
 use mote_quantize::codes::Coding;
 use mote_quantize::graph::quantize::{Feedback, Rule, Settings, layers, quantize};
 use mote_quantize::graph::{Data, Graph, Tensor, eval, passes};
 use mote_quantize::import::{onnx, tflite::Tflite};
+use mote_quantize::lower;
+use mote_quantize::net::{self, Described};
+use mote_runtime::Session;
+use mote_runtime::fixed::tflite::Rounding;
+use mote_runtime::image::{Limits, Port};
 use mote_tests::{root, shared};
 use std::fs::File;
 use std::io::Read;
@@ -26,17 +33,17 @@ fn bytes(name: &str, head: usize) -> Option<Vec<u8>> {
     Some(all.split_off(head))
 }
 
-/// Digits as a net takes them: `shape`, grey times `scale`, less `mean`; and their labels.
-fn digits(set: &str, count: usize, shape: &[usize], scale: f32, mean: f32) -> Option<(Vec<Vec<Tensor>>, Vec<usize>)> {
+/// Digits as a net takes them: `shape`, grey times `scale`, in a border of black; and their labels.
+fn digits(set: &str, count: usize, shape: &[usize], scale: f32) -> Option<(Vec<Vec<Tensor>>, Vec<usize>)> {
     let pixels = bytes(&format!("mnist/{set}-images-idx3-ubyte.gz"), 16)?;
     let labels = bytes(&format!("mnist/{set}-labels-idx1-ubyte.gz"), 8)?;
     let side = shape.iter().copied().max()?;
     let border = (side - 28) / 2;
     let image = |p: &[u8]| {
-        let mut data = vec![-mean; side * side];
+        let mut data = vec![0.0; side * side];
         for (y, row) in p.chunks(28).enumerate() {
             for (x, p) in row.iter().enumerate() {
-                data[(y + border) * side + x + border] = f32::from(*p) * scale - mean;
+                data[(y + border) * side + x + border] = f32::from(*p) * scale;
             }
         }
         vec![Tensor { shape: shape.to_vec(), data: Data::F32(data) }]
@@ -127,75 +134,187 @@ fn tflite_graph(name: &str) -> Option<Graph> {
     Some(graph)
 }
 
-fn digit_net(name: &'static str, path: &Path, scale: f32, mean: f32) -> Option<Case> {
+fn digit_net(name: &'static str, path: &Path, scale: f32) -> Option<Case> {
     let graph = onnx_graph(path)?;
     let shape = graph.values[graph.inputs[0]].shape.clone();
-    let (calibration, _) = digits("train8k", 512, &shape, scale, mean)?;
+    let (calibration, _) = digits("train8k", 512, &shape, scale)?;
     let count = std::env::var("IMAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000);
-    let (test, labels) = digits("t10k", count, &shape, scale, mean)?;
+    let (test, labels) = digits("t10k", count, &shape, scale)?;
     Some(Case { name, graph, calibration, test, labels: Some(labels) })
 }
 
-fn autoencoder() -> Option<Case> {
+fn autoencoder(name: &'static str) -> Option<Case> {
     let graph = tflite_graph("mlperf-tiny/ad_float.tflite")?;
     let raw = std::fs::read(shared("mlperf-tiny/ad_normal_id_01_00000000.bin")?).ok()?;
     let frames: Vec<f32> = raw.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     let shape = graph.values[graph.inputs[0]].shape.clone();
     let window = |i: usize| vec![Tensor { shape: shape.clone(), data: Data::F32(frames[i * 128..][..640].to_vec()) }];
     let (calibration, test) = ((0..98).map(window).collect(), (98..196).map(window).collect());
-    Some(Case { name: "ad autoencoder", graph, calibration, test, labels: None })
+    Some(Case { name, graph, calibration, test, labels: None })
 }
 
-fn cases() -> Vec<Case> {
-    let third = std::env::var_os("LENET5_ONNX").map(PathBuf::from);
-    let mut cases = Vec::new();
-    cases.extend(digit_net("LeNet-5, ours", &root().join("examples/models/lenet5/lenet5.onnx"), 1.0 / 255.0, 0.0));
-    cases.extend(third.and_then(|p| digit_net("LeNet-5, third party", &p, 1.0 / 255.0, 0.0)));
-    cases.extend(shared("onnx/mnist_8.onnx").and_then(|p| digit_net("mnist_8", &p, 1.0, 0.0)));
-    cases.extend(autoencoder());
-    cases
+/// Pieces of a photograph, of many places and sizes, as an image input takes them: pixels less `mean` over `std`.
+fn pieces(shape: &[usize], count: usize, mean: f32, std: f32) -> Option<Vec<Vec<Tensor>>> {
+    let photo = image::open(shared("vision/cat.bmp")?).ok()?.into_rgb8();
+    let (width, height) = photo.dimensions();
+    let mut state = 7u64;
+    let mut below = |n: u32| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) % u64::from(n)) as u32
+    };
+    let (h, w) = (shape[1] as u32, shape[2] as u32);
+    let mut piece = || {
+        let side = width.min(height);
+        let side = side / 3 + below(side - side / 3);
+        let (x, y) = (below(width - side + 1), below(height - side + 1));
+        let part = image::imageops::crop_imm(&photo, x, y, side, side).to_image();
+        let part = image::imageops::resize(&part, w, h, image::imageops::FilterType::Triangle);
+        let data = part.into_raw().into_iter().map(|p| (f32::from(p) - mean) / std).collect();
+        vec![Tensor { shape: shape.to_vec(), data: Data::F32(data) }]
+    };
+    Some((0..count).map(|_| piece()).collect())
 }
 
-fn main() {
-    let only = std::env::args().nth(1).unwrap_or_default();
-    let four = |feedback| Settings { feedback, ..Settings::bits(4, Coding::N4Learned) };
+fn photo_net(name: &'static str, file: &str, mean: f32, std: f32, counts: [usize; 2]) -> Option<Case> {
+    let graph = tflite_graph(file)?;
+    let shape = graph.values[graph.inputs[0]].shape.clone();
+    let mut calibration = pieces(&shape, counts[0] + counts[1], mean, std)?;
+    let test = calibration.split_off(counts[0]);
+    Some(Case { name, graph, calibration, test, labels: None })
+}
+
+/// Normal numbers, as a generator's latent vectors are.
+fn latents(shape: &[usize], count: usize) -> Vec<Vec<Tensor>> {
+    let mut state = 3u64;
+    let mut uniform = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    };
+    let mut normal = || ((-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos()) as f32;
+    let size = shape.iter().product();
+    let latent = |_| vec![Tensor { shape: shape.to_vec(), data: Data::F32((0..size).map(|_| normal()).collect()) }];
+    (0..count).map(latent).collect()
+}
+
+fn generator(name: &'static str, path: &Path) -> Option<Case> {
+    let graph = onnx_graph(path)?;
+    let mut calibration = latents(&graph.values[graph.inputs[0]].shape, 256 + 200);
+    let test = calibration.split_off(256);
+    Some(Case { name, graph, calibration, test, labels: None })
+}
+
+/// Nets, each with how it is made: only those asked for are.
+type Make = fn(&'static str) -> Option<Case>;
+
+/// A file that `tests/golden/nets/to_onnx.py` made of third-party weights, in the folder that `MOTE_NETS` names.
+fn third_party(file: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(std::env::var_os("MOTE_NETS")?).join(file)).filter(|p| p.is_file())
+}
+
+const CASES: [(&str, Make); 8] = [
+    ("LeNet-5, ours", |n| digit_net(n, &root().join("examples/models/lenet5/lenet5.onnx"), 1.0 / 255.0)),
+    ("LeNet-5, third party", |n| digit_net(n, &third_party("lenet5.onnx")?, 1.0 / 255.0)),
+    ("mnist_8", |n| digit_net(n, &shared("onnx/mnist_8.onnx")?, 1.0)),
+    ("ad autoencoder", autoencoder),
+    ("ic ResNet-8", |n| photo_net(n, "mlperf-tiny/ic_resnet8_float.tflite", 0.0, 1.0, [128, 500])),
+    ("MobileNet V1 0.25", |n| photo_net(n, "vision/mobilenet_v1_0.25_224_float.tflite", 127.5, 127.5, [32, 100])),
+    ("GAN generator (MLP), third party", |n| generator(n, &third_party("mnist_generator_mlp.onnx")?)),
+    ("DCGAN generator, ours", |n| generator(n, &root().join("examples/models/dcgan/generator.onnx"))),
+];
+
+/// Output 0 of each test input, from the image that the graph becomes, in real numbers; and the image's bytes.
+fn run_image(graph: &Graph, inputs: &[Vec<Tensor>]) -> Result<(Vec<Vec<f32>>, u64), String> {
+    let net = lower::net(graph, Rounding::Double).map_err(|missing| missing.join("; "))?;
+    let folder = tempfile::tempdir().map_err(|why| why.to_string())?;
+    let path = folder.path().join("net.mote");
+    let described = Described { name: "net", license: None, hash: [0; 32], bits: 4, samples: 0 };
+    let (_, bytes) = net::save(&net, &described, None, &path).map_err(|why| why.to_string())?;
+    let model = Model::open(&path).map_err(|why| why.to_string())?;
+    let image = model.image();
+    let limits = Limits { batch: 1, context: 1, threads: 1 };
+    let mut arena = Arena::for_limits(&model, limits).map_err(|why| why.to_string())?;
+    let mut session = Session::new(image, arena.bytes(), limits).map_err(|why| why.to_string())?;
+    let (Some(from), Some(to)) = (image.ports().inputs().next(), image.ports().outputs().next()) else {
+        return Err("no inputs or outputs".into());
+    };
+    let scale = |p: &Port| f64::from(p.mantissa) * 2f64.powi(-p.exponent);
+    let mut one = |inputs: &[Tensor]| {
+        for (to, x) in session.input::<i8>(0)?.iter_mut().zip(floats(&inputs[0])) {
+            *to = (f64::from(*x) / scale(&from) + f64::from(from.zero_point)).round().clamp(-128.0, 127.0) as i8;
+        }
+        session.run()?;
+        let real = |q: &i8| (f64::from(i32::from(*q) - to.zero_point) * scale(&to)) as f32;
+        Ok(session.output::<i8>(0)?.iter().map(real).collect())
+    };
+    let outputs: Result<Vec<_>, mote_runtime::Error> = inputs.iter().map(|i| one(i)).collect();
+    Ok((outputs.map_err(|why| why.to_string())?, bytes))
+}
+
+/// The ways of choosing grids and codes, one by one.
+fn ways(last: usize) -> Vec<(&'static str, Settings)> {
     let eight = |rule| Settings { rule, ..Settings::bits(8, Coding::N4Learned) };
-    println!("| model | weights | bits a weight | right | same answer | signal to noise |");
-    println!("| --- | --- | ---: | ---: | ---: | ---: |");
-    for case in cases().iter().filter(|c| c.name.contains(&only)) {
+    let four = |feedback| Settings { feedback, room: 0.0, ..Settings::bits(4, Coding::N4Learned) };
+    let full = four(Feedback::Full);
+    vec![
+        ("8 bits, min to max", eight(Rule::MinMax)),
+        ("8 bits, least error", eight(Rule::Mse)),
+        ("8 bits, 99.99 %", eight(Rule::Percentile(1e-4))),
+        ("4 bits, nearest", four(Feedback::None)),
+        ("4 bits, nearest, equalised", Settings { equalize: true, ..four(Feedback::None) }),
+        ("4 bits, weighted, biases corrected", four(Feedback::Importance)),
+        ("4 bits, error feedback", four(Feedback::Errors)),
+        ("4 bits, error feedback on the quantized net", full.clone()),
+        ("the same, equalised", Settings { equalize: true, ..full.clone() }),
+        ("the same, grids of least error", Settings { rule: Rule::Mse, ..full.clone() }),
+        ("the same, uniform levels", Settings { coding: Some(Coding::N4Uniform), ..full.clone() }),
+        ("the same, first and last layer 8 bits", Settings { keep: vec![0, last], ..full.clone() }),
+        ("the same, 8 bits within 5 %", Settings { room: 0.05, ..full }),
+    ]
+}
+
+/// `bench-nets [NAME]`: the table of nets. `bench-nets --ways [NAME]`: the ways of choosing grids and codes, without images.
+fn main() {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let one_by_one = arguments.first().is_some_and(|a| a == "--ways");
+    if one_by_one {
+        arguments.remove(0);
+    }
+    let only = arguments.first().cloned().unwrap_or_default();
+    println!("| model | weights | bits a weight | image bytes | right | same answer | signal to noise |");
+    println!("| --- | --- | ---: | ---: | ---: | ---: | ---: |");
+    let cases = CASES.iter().filter(|(name, _)| name.contains(&only)).filter_map(|(name, make)| make(name));
+    for case in cases {
         let float = outputs(&case.graph, &case.test);
-        let line = |weights: &str, graph: &Graph| {
-            let s = score(case, &float, &outputs(graph, &case.test));
-            let (name, bits) = (case.name, bits(graph));
-            println!(
-                "| {name} | {weights} | {bits:.2} | {:.2} % | {:.2} % | {:.1} dB |",
-                100.0 * s.right,
-                100.0 * s.same,
-                s.ratio
-            );
+        let line = |weights: &str, graph: Option<&Graph>, bytes: u64, outputs: &[Vec<f32>]| {
+            let s = score(&case, &float, outputs);
+            let bits = graph.map_or("32.00".into(), |g| format!("{:.2}", bits(g)));
+            let right = if s.right.is_nan() { "".into() } else { format!("{:.2} %", 100.0 * s.right) };
+            let (name, same) = (case.name, 100.0 * s.same);
+            let ratio = if graph.is_some() { format!("{:.1} dB", s.ratio) } else { String::new() };
+            let bytes = if bytes > 0 { bytes.to_string() } else { String::new() };
+            println!("| {name} | {weights} | {bits} | {bytes} | {right} | {same:.2} % | {ratio} |");
         };
-        line("float", &case.graph);
-        let n = layers(&case.graph).len();
-        let last = n.saturating_sub(1);
-        let variants = [
-            ("8 bits, min to max", eight(Rule::MinMax)),
-            ("8 bits, least error", eight(Rule::Mse)),
-            ("8 bits, 99.99 %", eight(Rule::Percentile(1e-4))),
-            ("4 bits, nearest", four(Feedback::None)),
-            ("4 bits, nearest, equalised", Settings { equalize: true, ..four(Feedback::None) }),
-            ("4 bits, weighted", four(Feedback::Importance)),
-            ("4 bits, error feedback", four(Feedback::Errors)),
-            ("4 bits, full", four(Feedback::Full)),
-            ("4 bits, full, equalised", Settings { equalize: true, ..four(Feedback::Full) }),
-            ("4 bits, full, least error", Settings { rule: Rule::Mse, ..four(Feedback::Full) }),
-            ("4 bits, full, uniform", Settings { coding: Some(Coding::N4Uniform), ..four(Feedback::Full) }),
-            ("4 bits, full, first 8", Settings { keep: vec![0], ..four(Feedback::Full) }),
-            ("4 bits, full, last 8", Settings { keep: vec![last], ..four(Feedback::Full) }),
-            ("4 bits, full, first and last 8", Settings { keep: vec![0, last], ..four(Feedback::Full) }),
-        ];
-        for (name, settings) in variants {
+        line("float", None, 0, &float);
+        let settings = if one_by_one {
+            ways(layers(&case.graph).len().saturating_sub(1))
+        } else {
+            [8, 4]
+                .map(|bits| (if bits == 8 { "8 bits" } else { "4 bits" }, Settings::bits(bits, Coding::N4Learned)))
+                .into()
+        };
+        for (name, settings) in settings {
             let graph = quantize(&case.graph, &case.calibration, &settings, &mut |_| ()).expect("samples that fit");
-            line(name, &graph);
+            if one_by_one {
+                line(name, Some(&graph), 0, &outputs(&graph, &case.test));
+                continue;
+            }
+            match run_image(&graph, &case.test) {
+                Ok((outputs, bytes)) => line(name, Some(&graph), bytes, &outputs),
+                Err(why) => {
+                    line(&format!("{name}, evaluator only"), Some(&graph), 0, &outputs(&graph, &case.test));
+                    eprintln!("{}: no image: {why}", case.name);
+                }
+            }
         }
     }
 }

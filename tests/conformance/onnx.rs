@@ -1,6 +1,6 @@
 //! ONNX: the node tests of the onnx package and whole models, through the importer and the float evaluator.
 //!
-//! The node tests lie in PyPI's `onnx` 1.19.1 (later ones leave them out): `MOTE_ONNX_NODE_TESTS` names their folder, or they
+//! The node tests lie in PyPI's `onnx` 1.22.0 (later ones leave them out): `MOTE_ONNX_NODE_TESTS` names their folder, or they
 //! are found in the environment that `cargo xtask setup --peers` makes. `tests/golden/onnx/passed.txt` names those that pass.
 
 use mote_quantize::graph::{Data, Graph, Op, Tensor, eval};
@@ -19,14 +19,6 @@ fn node_tests() -> Option<PathBuf> {
     let node = |python: std::fs::DirEntry| python.path().join("site-packages/onnx/backend/test/data/node");
     pythons.map(node).find(|folder| folder.is_dir())
 }
-
-/// Tests whose expected data are wrong: theirs wrap around where int8 saturates. ONNX Runtime 1.32 gives what Mote does.
-const WRONG: [&str; 4] = [
-    "test_qlinearmatmul_2D_int8_float16",
-    "test_qlinearmatmul_2D_int8_float32",
-    "test_qlinearmatmul_3D_int8_float16",
-    "test_qlinearmatmul_3D_int8_float32",
-];
 
 /// What became of a node test.
 enum Outcome {
@@ -146,9 +138,6 @@ fn node_tests_of_the_onnx_package() {
                 folded += usize::from(constant);
                 passed.insert(name.clone());
             }
-            Outcome::Failed(_) if WRONG.contains(&&name[..]) => {
-                *reasons.entry("the expected data are wrong".into()).or_default() += 1;
-            }
             Outcome::Failed(why) => failed.push(format!("{name}: {why}")),
             Outcome::NotClaimed(why) => *reasons.entry(why).or_default() += 1,
         }
@@ -237,10 +226,26 @@ fn dtln() {
         }
         let apart = apart(&all, &expected(&format!("{name}.f32")));
         assert!(apart < 2e-6, "{name}: {apart}");
+        // The same with the state in the graph.
+        let [x, state] = <[String; 2]>::try_from(onnx::inputs(&model).unwrap()).unwrap();
+        let next = graph.values[graph.outputs[1]].name.clone();
+        let options = Options { states: [(state.clone(), next)].into(), ..Options::default() };
+        let kept = onnx::open(&model, &options).unwrap();
+        assert_eq!((kept.inputs.len(), kept.outputs.len(), kept.states.len()), (1, 1, 1));
+        let mut evaluator = eval::Evaluator::new(&kept).unwrap();
+        let shape = kept.values[kept.inputs[0]].shape.clone();
+        let found = [1, 2, 3].map(|run| evaluator.run(&[noise(run, &shape)]).unwrap());
+        let found = &found[2];
+        assert_eq!(floats(&found[0]), &all[..shape.iter().product()], "{name}");
+        for (from, to, word) in [(&x, "no", "there is no output \"no\""), (&state, &x[..], "there is no output")] {
+            let options = Options { states: [(from.clone(), to.to_owned())].into(), ..Options::default() };
+            let why = onnx::open(&model, &options).unwrap_err().to_string();
+            assert!(why.contains(word), "{why}");
+        }
     }
 }
 
-/// Branches by constant conditions, shapes that are computed, a state that the caller keeps.
+/// Branches by constant conditions, shapes that are computed, a state in the graph.
 #[test]
 fn silero_vad() {
     let Some(model) = shared("speech/silero_vad_16k_op15.onnx") else { return };
@@ -248,26 +253,37 @@ fn silero_vad() {
     let options = Options {
         shapes: [("input".to_owned(), vec![1, 576])].into(),
         constants: [("sr".to_owned(), Tensor::ints(&[], vec![16000]))].into(),
+        states: [("state".to_owned(), "stateN".to_owned())].into(),
     };
     let graph = onnx::open(&model, &options).unwrap();
     let lstms = graph.nodes.iter().filter(|n| matches!(n.op, Op::Lstm { .. })).count();
-    assert_eq!((graph.inputs.len(), graph.outputs.len(), lstms), (2, 2, 1));
+    assert_eq!((graph.inputs.len(), graph.outputs.len(), graph.states.len(), lstms), (1, 1, 1, 1));
     // 16-bit samples after a header of 44 bytes.
     let bytes = std::fs::read(sound).unwrap();
     let samples: Vec<f32> =
         bytes[44..].as_chunks().0.iter().map(|b| f32::from(i16::from_le_bytes(*b)) / 32768.0).collect();
-    let (mut context, mut state) = (vec![0.0; 64], Tensor::floats(&[2, 1, 128], vec![0.0; 256]));
-    let mut found = Vec::new();
+    let (mut context, mut found) = (vec![0.0; 64], Vec::new());
     let mut evaluator = eval::Evaluator::new(&graph).unwrap();
     for window in samples[..20 * 16000].chunks(512) {
         let window = [&context[..], window].concat();
         context = window[512..].to_vec();
-        let mut outputs = evaluator.run(&[Tensor::floats(&[1, 576], window), state]).unwrap();
-        state = outputs.pop().unwrap();
+        let outputs = evaluator.run(&[Tensor::floats(&[1, 576], window)]).unwrap();
         found.push(floats(&outputs[0])[0]);
     }
     let apart = apart(&found, &expected("silero_vad_16k_op15.f32"));
     assert!(apart < 2e-4, "{apart}");
+}
+
+/// Both directions, first states, the reset gate before and after the state's weights.
+#[test]
+fn recurrent_layers() {
+    for name in ["lstm_both", "gru_both", "gru_reverse"] {
+        let graph = onnx::open(&golden().join(format!("onnx/{name}.onnx")), &Options::default()).unwrap();
+        let outputs = eval::run(&graph, &[noise(1, &[5, 2, 3])]).unwrap();
+        let all: Vec<f32> = outputs.iter().flat_map(|o| floats(o).to_vec()).collect();
+        let apart = apart(&all, &expected(&format!("{name}.f32")));
+        assert!(apart < 1e-6, "{name}: {apart}");
+    }
 }
 
 /// The same net in three operator sets, and as ONNX Runtime's quantizer writes it, by scales (QDQ), by operators, and with

@@ -6,7 +6,6 @@ use mote_quantize::import::vectors::{is_vectors, read};
 use mote_quantize::net::Settings;
 use mote_quantize::vectors;
 use mote_runtime::Session;
-use mote_runtime::fixed::tflite::Rounding;
 use mote_runtime::image::Limits;
 use mote_runtime::nearest::{Neighbour, nearest};
 use mote_tests::shared;
@@ -47,7 +46,7 @@ fn neighbours_are_those_of_floats() {
         }
         for (coding, least) in [(Coding::N8, at_8_bits), (Coding::N4Learned, at_4_bits)] {
             let out = folder.path().join("v.mote");
-            let settings = Settings { name: "v".into(), license: None, rounding: Rounding::Double };
+            let settings = Settings::new("v");
             vectors::quantize(&path, coding, &settings, &out).unwrap();
             let model = Model::open(&out).unwrap();
             let mut arena = Arena::for_limits(&model, LIMITS).unwrap();

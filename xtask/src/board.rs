@@ -3,17 +3,16 @@
 use crate::{shell, symbols, table};
 use anyhow::{Result, bail};
 use std::path::Path;
-use table::Firmware;
+use table::{Board, Built, Firmware};
 
 /// Runs the verb.
 pub fn main(args: &[String]) -> Result<()> {
     let root = table::root()?;
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    let firmware = |image| Firmware { image: Some(Path::new(image)), ..Firmware::default() };
     let build = |name: &str, firmware| {
         let board = table::find(&root, name)?;
-        let elf = table::build(&root, &board, firmware)?;
-        anyhow::Ok((board, elf))
+        let built = table::build(&root, &board, firmware)?;
+        anyhow::Ok((board, built))
     };
     match words[..] {
         ["list"] => {
@@ -23,24 +22,41 @@ pub fn main(args: &[String]) -> Result<()> {
             Ok(())
         }
         ["build", name, ref image @ ..] => {
-            let image = image.first().map_or(Firmware::default(), |image| firmware(*image));
-            println!("{}", build(name, image)?.1.display());
+            let image = image.first().map_or(Firmware::default(), |image| firmware(image));
+            println!("{}", build(name, image)?.1.elf.display());
             Ok(())
         }
         ["run", name, image, ref line @ ..] => {
-            let (board, elf) = build(name, firmware(image))?;
-            match table::run(&board, &elf, &line.join(" "), &mut |line| println!("{line}"))? {
+            let (board, built) = build(name, firmware(image))?;
+            match table::run(&board, &built, &line.join(" "), &mut |line| println!("{line}"))? {
                 0 => Ok(()),
                 code => bail!("{name} exited with code {code}"),
             }
         }
         ["symbols", name, ref image @ ..] => {
-            let image = image.first().map_or(Firmware::default(), |image| firmware(*image));
-            let (board, elf) = build(name, image)?;
-            shell::say(&format!("{}", elf.display()));
-            println!("{}", symbols::check(&board, &elf)?);
+            let image = image.first().map_or(Firmware::default(), |image| firmware(image));
+            let (board, built) = build(name, image)?;
+            shell::say(&format!("{}, for {}", built.elf.display(), built.features.join(" and ")));
+            println!("{}", symbols::check(&board, &built)?);
             Ok(())
         }
-        _ => bail!("board list | build NAME [IMAGE] | run NAME IMAGE [ARGS] | symbols NAME [IMAGE]"),
+        _ => bail!("board list | build NAME [IMAGE|FEATURE] | run NAME IMAGE [ARGS] | symbols NAME [IMAGE|FEATURE]"),
+    }
+}
+
+/// What to build for an image, or for the name of a feature, all of whose ops are linked then.
+fn firmware(what: &str) -> Firmware<'_> {
+    match table::FEATURES.iter().find(|(name, _)| *name == what) {
+        Some((name, _)) => Firmware { feature: Some(name), ..Firmware::default() },
+        None => Firmware { image: Some(Path::new(what)), ..Firmware::default() },
+    }
+}
+
+/// Runs a firmware that must end well; the lines it prints.
+pub fn lines(board: &Board, built: &Built, line: &str) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    match table::run(board, built, line, &mut |line| lines.push(line.to_owned()))? {
+        0 => Ok(lines),
+        code => bail!("{} exited with code {code}:\n{}", board.name, lines.join("\n")),
     }
 }

@@ -41,8 +41,10 @@ pub fn main(args: &[String]) -> Result<()> {
     doc.current_dir(root.join("boards")).env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--quiet", "--no-deps"]);
     run(doc.args(["--package", "mote-board-support", "--target-dir"]).arg(table::target_dir(&root)))?;
     for board in table::table(&root)? {
-        let mut clippy = table::cargo(&root, &board, "clippy", Firmware::default())?;
-        run(clippy.args(["--quiet", "--", "-D", "warnings"]))?;
+        for (feature, _) in table::FEATURES {
+            let firmware = Firmware { feature: Some(feature), ..Firmware::default() };
+            run(table::cargo(&root, &board, "clippy", firmware)?.args(["--quiet", "--", "-D", "warnings"]))?;
+        }
     }
     test::main(args)
 }

@@ -17,9 +17,10 @@ pub fn main(_: &[String]) -> Result<()> {
     run(digest::mote().arg("run").arg(&image).args(FLAGS.split(' ')).args(["--prompt", PROMPT]))?;
     for board in table::table(&root)? {
         say(&format!("{}: {}", board.name, board.description));
-        let elf = table::build(&root, &board, Firmware { image: Some(&image), batch: Some(8), context: Some(64) })?;
+        let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(64), ..Firmware::default() };
+        let built = table::build(&root, &board, firmware)?;
         let line = format!("{FLAGS} --prompt {PROMPT}");
-        let code = table::run(&board, &elf, &line, &mut |line| println!("{line}"))?;
+        let code = table::run(&board, &built, &line, &mut |line| println!("{line}"))?;
         if code != 0 {
             bail!("{} exited with code {code}", board.name);
         }

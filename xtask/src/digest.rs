@@ -1,5 +1,6 @@
 //! One digest everywhere: the same image and tokens on this host, on aarch64 under emulation, and on every board.
 
+use crate::board::lines;
 use crate::setup::AARCH64;
 use crate::shell::{cargo, output, run, say};
 use crate::{symbols, table};
@@ -14,7 +15,7 @@ const PROMPTS: [&str; 3] =
     ["1,403,407,261,378,377,282,447,421,396,262,1,5,17,77,300,44,2,9,121", "0", "7,7,7,7,7,7,7,7,7"];
 
 /// Emulated cores: the first has dot products and int8 matrix products, the second has neither.
-const AARCH64_CORES: [&str; 2] = ["max", "cortex-a53"];
+pub const AARCH64_CORES: [&str; 2] = ["max", "cortex-a53"];
 
 /// The package of the program `logits IMAGE --tokens 1,2,3 --sha256`, and the program.
 const PROGRAM: [&str; 2] = ["mote-example-host", "logits"];
@@ -50,6 +51,12 @@ pub fn images() -> Result<Vec<(&'static str, PathBuf)>> {
         Ok((name, image))
     });
     images.collect()
+}
+
+/// The 4-bit image of one model.
+pub fn image(name: &str) -> Result<PathBuf> {
+    let found = images()?.into_iter().find(|(model, _)| *model == name);
+    Ok(found.with_context(|| format!("there is no model {name}"))?.1)
 }
 
 /// The `mote` command.
@@ -106,18 +113,13 @@ pub fn check() -> Result<usize> {
             })?);
         }
         for board in table::table(&root)? {
-            let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(32) };
-            let elf = table::build(&root, &board, firmware)?;
-            symbols::check(&board, &elf)?;
+            let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(32), ..Firmware::default() };
+            let built = table::build(&root, &board, firmware)?;
+            symbols::check(&board, &built)?;
             for batch in [1, 8] {
                 found.push(each(&format!("{}, batch {batch}", board.name), &|tokens| {
                     let line = format!("--tokens {tokens} --sha256 --batch {batch}");
-                    let mut lines = String::new();
-                    let code = table::run(&board, &elf, &line, &mut |line| {
-                        lines.push_str(line);
-                        lines.push('\n');
-                    })?;
-                    if code == 0 { Ok(lines) } else { bail!("{} exited with code {code}:\n{lines}", board.name) }
+                    Ok(lines(&board, &built, &line)?.join("\n"))
                 })?);
             }
         }

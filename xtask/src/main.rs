@@ -10,6 +10,7 @@ mod board;
 mod ci;
 mod demo;
 mod digest;
+mod nets;
 mod python;
 mod setup;
 mod shell;
@@ -24,10 +25,15 @@ type Verb = fn(&[String]) -> Result<()>;
 /// Name, arguments, what it does, the function.
 const VERBS: &[(&str, &str, &str, Verb)] = &[
     ("setup", "[--peers]", "install what is missing: targets, emulators; with --peers a Python venv", setup::main),
-    ("test", "", "setup, then all tests: host, boards, aarch64", test::main),
+    ("test", "[cargo|digest|nets|refusals|generations ...]", "setup, then tests: host, boards, aarch64", test::main),
     ("ci", "", "formatting, lints, documentation, then test", ci::main),
     ("bench", "[quality|boards|memory|open|speed ...]", "the figures of BENCHMARKS.md, as tables", bench::main),
-    ("board", "list | build NAME [IMAGE] | run NAME IMAGE [ARGS] | symbols NAME [IMAGE]", "one board", board::main),
+    (
+        "board",
+        "list | build NAME [IMAGE|FEATURE] | run NAME IMAGE [ARGS] | symbols NAME [IMAGE|FEATURE]",
+        "one board",
+        board::main,
+    ),
     ("demo", "", "quantize the bundled model; generate on the host and on the emulated boards", demo::main),
 ];
 

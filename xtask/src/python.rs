@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 const CPU_TORCH: &str = "https://download.pytorch.org/whl/cpu";
 /// Module that shows it is there, and package.
-const PACKAGES: [(&str, &str); 7] = [
+const PACKAGES: [(&str, &str); 8] = [
     ("numpy", "numpy"),
     ("safetensors", "safetensors"),
     ("tokenizers", "tokenizers"),
@@ -17,6 +17,8 @@ const PACKAGES: [(&str, &str); 7] = [
     ("sentencepiece", "sentencepiece"),
     ("gguf", "gguf"),
     ("llama_cpp", "llama-cpp-python"),
+    // The last that ships the node tests (tests/conformance/onnx.rs).
+    ("onnx", "onnx==1.22.0"),
 ];
 
 /// The environment: `$MOTE_VENV`, or `.venv` in the repository.

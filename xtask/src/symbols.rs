@@ -5,12 +5,11 @@
 //! `core::panicking`, every formatted number through `core::fmt`. LTO and section collection drop what nothing calls, so a
 //! symbol that is absent is code that cannot run.
 
-use crate::table::{Board, Region};
+use crate::table::{Board, Built, Region};
 use anyhow::{Context, Result, bail};
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind};
 use std::fmt;
 use std::fs;
-use std::path::Path;
 
 /// Sizes in bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,7 +37,7 @@ impl fmt::Display for Sizes {
 ///
 /// # Errors
 /// What was found, by name.
-pub fn check(board: &Board, elf: &Path) -> Result<Sizes> {
+pub fn check(board: &Board, Built { elf, features }: &Built) -> Result<Sizes> {
     let bytes = fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
     let file = object::File::parse(&*bytes).with_context(|| format!("{} is no ELF", elf.display()))?;
     let mut linked = 0;
@@ -84,18 +83,20 @@ pub fn check(board: &Board, elf: &Path) -> Result<Sizes> {
     }
     let arena = file.symbols().find(|s| s.name().is_ok_and(|n| n.contains("ARENA"))).map_or(0, |s| s.size());
     let (flash, ram) = (sizes.text + sizes.rodata + sizes.data, sizes.data + sizes.bss - arena + STACK_BYTES);
-    for (name, used, most) in [("flash", flash, board.firmware_flash), ("ram", ram, board.firmware_ram)] {
+    let most = board.most(features);
+    for (name, used, most) in [("flash", flash, most.flash), ("ram", ram, most.ram)] {
         if used > most {
             bail!(
-                "{}: the firmware takes {used} bytes of {name}, firmware_{name} in boards.toml says {most}",
-                board.name
+                "{}: the firmware for {} takes {used} bytes of {name}, boards.toml says at most {most}",
+                board.name,
+                features.join(" and ")
             );
         }
     }
     Ok(sizes)
 }
 
-/// Stack that `firmware_ram` in boards.toml includes; the high-water marks of `cargo xtask bench boards` stay below it.
+/// Stack that `ram` in boards.toml includes; the high-water marks of `cargo xtask bench boards` stay below it.
 const STACK_BYTES: u64 = 6 * 1024;
 
 /// What a symbol's presence means, if it may not be there.

@@ -1,17 +1,45 @@
 //! `test`: everything that can be tested on this machine.
 
+use crate::board::lines;
 use crate::shell::{cargo, output, run, say};
-use crate::{digest, setup, table};
+use crate::{digest, nets, setup, symbols, table};
 use anyhow::{Result, bail};
 use table::Firmware;
 
-/// Runs the verb.
-pub fn main(_: &[String]) -> Result<()> {
+/// A step returns how much it checked.
+type Step = fn() -> Result<usize>;
+
+/// Name and function.
+const STEPS: [(&str, Step); 5] = [
+    ("cargo", cargo_tests),
+    ("digest", digest::check),
+    ("nets", nets::check),
+    ("refusals", refusals),
+    ("generations", generations),
+];
+
+/// Runs the verb: the steps named, or all.
+pub fn main(args: &[String]) -> Result<()> {
     setup::ensure()?;
-    let root = table::root()?;
     if table::shared("MANIFEST.md")?.is_none() {
         say("skipped: what needs ../shared/data (tokenizers and models of others), which is not there");
     }
+    if let Some(name) = args.iter().find(|arg| !STEPS.iter().any(|(name, _)| name == arg)) {
+        bail!("no step \"{name}\"; there are {}", STEPS.map(|(name, _)| name).join(", "));
+    }
+    let mut checks = 0;
+    for (_, step) in STEPS.iter().filter(|(name, _)| args.is_empty() || args.iter().any(|arg| arg == name)) {
+        checks += step()?;
+    }
+    // What ran outside of cargo's tests, in the words of test runners. A failure has ended this before.
+    println!("{checks} passed, 0 failed");
+    say("all tests pass");
+    Ok(())
+}
+
+/// The tests of both workspaces, which count themselves.
+fn cargo_tests() -> Result<usize> {
+    let root = table::root()?;
     run(cargo().current_dir(&root).args(["test", "--quiet", "--workspace"]))?;
     let mut support = cargo();
     support.current_dir(root.join("boards")).args([
@@ -22,22 +50,24 @@ pub fn main(_: &[String]) -> Result<()> {
         "--target-dir",
     ]);
     run(support.arg(table::target_dir(&root)))?;
-    let checks = refusals()? + digest::check()? + generations()?;
-    // What ran outside of cargo's tests, in the words of test runners. A failure has ended this before.
-    println!("{checks} passed, 0 failed");
-    say("all tests pass");
-    Ok(())
+    Ok(0)
 }
 
-/// A board must say what is wrong and exit with 1, not hang.
+/// A board must say what is wrong and exit with 1, not hang. And with every op of a feature its firmware must keep within
+/// the bounds of the table, so that no image's can exceed them.
 fn refusals() -> Result<usize> {
     let root = table::root()?;
+    let image = digest::image("llm")?;
     let mut checks = 0;
     for board in table::table(&root)? {
-        let elf = table::build(&root, &board, Firmware::default())?;
-        for (line, error) in [("--tokens 1", "not_an_image"), ("--frobnicate 1", "command_line")] {
+        let all = table::FEATURES.map(|(name, _)| Firmware { feature: Some(name), ..Firmware::default() });
+        let one = Firmware { image: Some(&image), ..Firmware::default() };
+        let cases = all.iter().map(|firmware| (*firmware, "--tokens 1", "not_an_image"));
+        for (firmware, line, error) in cases.chain([(one, "--frobnicate 1", "command_line")]) {
+            let built = table::build(&root, &board, firmware)?;
+            symbols::check(&board, &built)?;
             let mut lines = Vec::new();
-            let code = table::run(&board, &elf, line, &mut |line| lines.push(line.to_owned()))?;
+            let code = table::run(&board, &built, line, &mut |line| lines.push(line.to_owned()))?;
             let found = table::value(&lines, "error");
             if code != 1 || found != Some(error) {
                 bail!("{} {line}: expected error {error}, got {found:?} and code {code}", board.name);
@@ -51,7 +81,7 @@ fn refusals() -> Result<usize> {
 /// A seed gives the same text on every board as on this host.
 fn generations() -> Result<usize> {
     let root = table::root()?;
-    let image = digest::folder()?.join("llm.mote");
+    let image = digest::image("llm")?;
     let flags = "-n 24 --seed 7 --temperature 0.8 --top-k 40 --top-p 0.95 --min-p 0.02 --repeat-penalty 1.1";
     let prompt = "Once upon a time, Lily";
     let mut host = digest::mote();
@@ -62,14 +92,12 @@ fn generations() -> Result<usize> {
     println!("host: {text}");
     let boards = table::table(&root)?;
     for board in &boards {
-        let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(64) };
-        let elf = table::build(&root, board, firmware)?;
-        let mut lines = Vec::new();
-        let line = format!("{flags} --prompt {prompt}");
-        let code = table::run(board, &elf, &line, &mut |line| lines.push(line.to_owned()))?;
+        let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(64), ..Firmware::default() };
+        let built = table::build(&root, board, firmware)?;
+        let lines = lines(board, &built, &format!("{flags} --prompt {prompt}"))?;
         let found = table::value(&lines, "tokens");
         let same = lines.join("\n").contains(text.trim_end());
-        if code != 0 || found != Some(&tokens) || !same {
+        if found != Some(&tokens) || !same {
             bail!("{}: expected {text:?}, tokens {tokens}; it printed\n{}", board.name, lines.join("\n"));
         }
         println!("{}: the same", board.name);

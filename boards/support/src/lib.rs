@@ -1,6 +1,6 @@
 //! What the boards share. A board is a few lines over this crate: see `../qemu-m3/src/main.rs`.
 //!
-//! 1. [`mod@app`]: the application: command line in, tokens and measurements out;
+//! 1. [`mod@app`]: the application: opens the image and runs it: [`tokens`] a language model, [`net`] any other;
 //! 2. [`command`]: what the command line says;
 //! 3. [`memory`]: the image in flash, the arena and buffers in RAM, each a static;
 //! 4. [`marks`]: painting of stack and arena, and their high-water marks;
@@ -16,10 +16,14 @@ pub mod command;
 pub mod counter;
 pub mod marks;
 pub mod memory;
-#[cfg(target_arch = "arm")]
+#[cfg(feature = "mps2")]
 pub mod mps2;
+#[cfg(feature = "convnet")]
+pub mod net;
 pub mod print;
 pub mod semihosting;
+#[cfg(feature = "decoder")]
+pub mod tokens;
 
 pub use app::app;
 
@@ -66,7 +70,7 @@ pub fn semihosted<C: counter::Counter, P: OutputPin>(name: &'static str, counter
     let done = match memory::take() {
         Some(memory) => {
             let line = semihosting::command_line(memory.line);
-            app(&mut Board { name, console, counter, busy }, line, memory.image, memory.arena, memory.tokens)
+            app(&mut Board { name, console, counter, busy }, line, memory.room)
         }
         None => {
             print::field(&mut console, "error", "memory_taken");

@@ -7,12 +7,15 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use mote_runtime::ops::{self, Table};
+
 include!(concat!(env!("OUT_DIR"), "/image.rs"));
 
-/// Longest command line in bytes.
-pub const LINE_BYTES: usize = 4096;
+/// Longest command line in bytes: a prompt takes room.
+pub const LINE_BYTES: usize = if cfg!(feature = "decoder") { 4096 } else { 512 };
 
 /// Tokens of a run: those given and those generated.
+#[cfg(feature = "decoder")]
 pub type Tokens = heapless::Vec<u32, 1024>;
 
 /// 64 bytes: a line of weights (`mote_runtime::image::tensors`), and the alignment of sections in an image.
@@ -26,6 +29,7 @@ static MOTE_IMAGE: Aligned<[u8; FILE.len()]> = Aligned(*FILE);
 
 struct Statics {
     line: UnsafeCell<[u8; LINE_BYTES]>,
+    #[cfg(feature = "decoder")]
     tokens: UnsafeCell<Tokens>,
     taken: AtomicBool,
 }
@@ -43,20 +47,29 @@ static MOTE_ARENA: Arena = Arena(UnsafeCell::new(Aligned([0; ARENA_BYTES])));
 
 static STATICS: Statics = Statics {
     line: UnsafeCell::new([0; LINE_BYTES]),
+    #[cfg(feature = "decoder")]
     tokens: UnsafeCell::new(Tokens::new()),
     taken: AtomicBool::new(false),
 };
 
-/// The memory of a run.
+/// All memory.
 #[derive(Debug)]
 pub struct Memory {
+    /// The command line.
+    pub line: &'static mut [u8],
+    /// For the run.
+    pub room: Room,
+}
+
+/// The memory of a run.
+#[derive(Debug)]
+pub struct Room {
     /// The model.
     pub image: &'static [u8],
     /// The session's arena, 64-byte aligned.
     pub arena: &'static mut [u8],
-    /// The command line.
-    pub line: &'static mut [u8],
     /// Tokens.
+    #[cfg(feature = "decoder")]
     pub tokens: &'static mut Tokens,
 }
 
@@ -69,7 +82,15 @@ pub fn take() -> Option<Memory> {
     // The optimiser must not look into the model: what is proved of this firmware shall hold for any image.
     let image: &'static [u8] = core::hint::black_box(&MOTE_IMAGE.0);
     // SAFETY: `taken` was false and never becomes false again, so these are the only references to the cells.
-    let (arena, line, tokens) =
-        unsafe { (&mut *MOTE_ARENA.0.get(), &mut *STATICS.line.get(), &mut *STATICS.tokens.get()) };
-    Some(Memory { image, arena: &mut arena.0, line, tokens })
+    unsafe {
+        Some(Memory {
+            line: &mut *STATICS.line.get(),
+            room: Room {
+                image,
+                arena: &mut (*MOTE_ARENA.0.get()).0,
+                #[cfg(feature = "decoder")]
+                tokens: &mut *STATICS.tokens.get(),
+            },
+        })
+    }
 }

@@ -31,6 +31,14 @@ pub fn decimal(console: &mut impl Write, number: u64) {
     bytes(console, digits.get(20 - used..).unwrap_or(&digits));
 }
 
+/// Writes a number in decimal, with its sign if it is negative.
+pub fn signed(console: &mut impl Write, number: i32) {
+    if number < 0 {
+        text(console, "-");
+    }
+    decimal(console, number.unsigned_abs().into());
+}
+
 /// Writes bytes as pairs of hexadecimal digits.
 pub fn hex(console: &mut impl Write, data: &[u8]) {
     let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble };
@@ -78,6 +86,10 @@ mod tests {
             decimal(&mut out, n);
             assert_eq!(out, n.to_string().as_bytes());
         }
+        let mut out = Vec::new();
+        signed(&mut out, i32::MIN);
+        signed(&mut out, 7);
+        assert_eq!(out, b"-21474836487");
         let mut out = Vec::new();
         hex(&mut out, &[0, 0x1f, 0xab]);
         list(&mut out, "t", &[1, 20]);

@@ -11,6 +11,8 @@ use embedded_io::{ErrorType, Write};
 
 const OPEN: u32 = 0x01;
 const WRITE: u32 = 0x05;
+const READ: u32 = 0x06;
+const FLEN: u32 = 0x0C;
 #[cfg(target_os = "none")]
 const GET_CMDLINE: u32 = 0x15;
 #[cfg(target_os = "none")]
@@ -97,6 +99,65 @@ impl Write for Console {
 
     fn flush(&mut self) -> Result<(), Infallible> {
         Ok(())
+    }
+}
+
+/// Longest name of a file in bytes.
+const NAME_BYTES: usize = 255;
+
+/// A file on the debugger's machine. It is closed when the program ends.
+#[derive(Debug)]
+pub struct File {
+    handle: usize,
+}
+
+impl File {
+    /// Opens a file for reading; `None` if that fails.
+    #[must_use]
+    pub fn read(name: &str) -> Option<Self> {
+        Self::open(name, 1) // "rb"
+    }
+
+    /// Makes a file, empty if there was one; `None` if that fails.
+    #[must_use]
+    pub fn write(name: &str) -> Option<Self> {
+        Self::open(name, 5) // "wb"
+    }
+
+    fn open(name: &str, mode: usize) -> Option<Self> {
+        let mut terminated = [0u8; NAME_BYTES + 1];
+        if name.len() > NAME_BYTES {
+            return None;
+        }
+        for (to, from) in terminated.iter_mut().zip(name.bytes()) {
+            *to = from;
+        }
+        let mut block = [terminated.as_ptr().expose_provenance(), mode, name.len()];
+        // SAFETY: OPEN takes the address of a NUL-terminated name, a mode and the name's length.
+        let handle = unsafe { call(OPEN, &mut block) };
+        (handle != usize::MAX).then_some(Self { handle })
+    }
+
+    /// Bytes in it; `usize::MAX` if the debugger cannot tell.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        // SAFETY: FLEN takes a handle.
+        unsafe { call(FLEN, &mut [self.handle]) }
+    }
+
+    /// Reads just as many bytes; `None` if there are not as many.
+    pub fn fill(&mut self, bytes: &mut [u8]) -> Option<()> {
+        let mut block = [self.handle, bytes.as_mut_ptr().expose_provenance(), bytes.len()];
+        // SAFETY: READ takes a handle, an address and a length, and returns how many of the bytes it did not fill.
+        (unsafe { call(READ, &mut block) } == 0).then_some(())
+    }
+
+    /// Writes all the bytes; `None` if that fails.
+    pub fn append(&mut self, bytes: &[u8]) -> Option<()> {
+        let mut block = [self.handle, bytes.as_ptr().expose_provenance(), bytes.len()];
+        // SAFETY: WRITE takes a handle, an address and a length, and returns how many bytes it did not write.
+        (unsafe { call(WRITE, &mut block) } == 0).then_some(())
     }
 }
 

@@ -2,14 +2,15 @@
 
     python train.py ../../../../shared/data/mnist -o .
 
-The net is LeCun et al. (1998) in size: convolutions 6@5x5 (padded to 28x28) and 16@5x5, each followed by 2x2 pooling, then
-120, 84 and 10; here every convolution sees all channels before it, the outputs are logits, and `--kind` is ReLU with
-max-pooling (`relu`, what we ship) or tanh with average pooling as in 1998 (`tanh`). The input is [1, 1, 28, 28], a
+The net is LeCun et al. (1998) in size: convolutions 6@5x5 (padded to 28x28) and 16@5x5, each followed by 2x2 pooling,
+then 120, 84 and 10; here every convolution sees all channels before it, the outputs are logits, and `--kind` is ReLU
+with max-pooling (`relu`, what we ship) or tanh with average pooling as in 1998 (`tanh`). The input is [1, 1, 28, 28], a
 pixel's grey divided by 255: white ink on black.
 
-Training: each image is bent by a random small affine map and an elastic field (Simard et al., 2003) every time it is seen;
-AdamW, one-cycle learning rate, a running mean of the weights. The number of epochs is fixed beforehand, and the test set is looked at
-once, at the end. `--validate` instead trains on the first 7000 images and reports the last 1000: for choosing options.
+Training: each image is bent by a random small affine map and an elastic field (Simard et al., 2003) every time it is
+seen; AdamW, one-cycle learning rate, a running mean of the weights. The number of epochs is fixed beforehand, and the
+test set is looked at once, at the end. `--validate` instead trains on the first 7000 images and reports the last 1000:
+for choosing options.
 """
 
 import argparse
@@ -124,11 +125,14 @@ def main():
     net = train(net, x, y, a)
     tests, truth = (idx(a.data / f"t10k-{part}-ubyte.gz") for part in ("images-idx3", "labels-idx1"))
     tx, ty = torch.from_numpy(tests.astype(np.float32) / 255)[:, None], torch.from_numpy(truth.astype(np.int64))
-    print(f"{sum(q.numel() for q in net.parameters())} parameters; t10k: {100 * accuracy(net, tx, ty):.2f} % of {len(ty)}")
+    print(
+        f"{sum(q.numel() for q in net.parameters())} parameters; t10k: {100 * accuracy(net, tx, ty):.2f} % of {len(ty)}"
+    )
 
     (a.o / "calibration").mkdir(parents=True, exist_ok=True)
-    write(a.o / "lenet5.onnx", lambda path: torch.onnx.export(
-        net, (x[:1],), path, input_names=["image"], output_names=["logits"], opset_version=17, dynamo=False))  # fmt: skip
+    names = {"input_names": ["image"], "output_names": ["logits"]}
+    export = torch.onnx.export
+    write(a.o / "lenet5.onnx", lambda path: export(net, (x[:1],), path, **names, opset_version=17, dynamo=False))
     write(a.o / "calibration/train8k_first32.npy", lambda path: np.save(path, x[:32].numpy()))
     for digit in range(10):
         first = int(np.argmax(truth == digit))

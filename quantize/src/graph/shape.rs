@@ -12,10 +12,15 @@ type Checked<T> = Result<T, String>;
 
 /// More elements than this are never held in one array.
 pub const MAX_ELEMENTS: usize = 1 << 28;
+/// Nor are there arrays of more dimensions.
+pub const MAX_RANK: usize = 16;
 
-/// Elements of an array, if they are not more than [`MAX_ELEMENTS`].
+/// Elements of an array, if they and its dimensions are not more than [`MAX_ELEMENTS`] and [`MAX_RANK`].
 #[must_use]
 pub fn count(shape: &[usize]) -> Option<usize> {
+    if shape.len() > MAX_RANK {
+        return None;
+    }
     // A dimension of 0 does not excuse the others: strides are made of them.
     let all = shape.iter().try_fold(1usize, |n, d| n.checked_mul((*d).max(1)).filter(|n| *n <= MAX_ELEMENTS))?;
     Some(if shape.contains(&0) { 0 } else { all })

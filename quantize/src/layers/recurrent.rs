@@ -50,10 +50,10 @@ pub struct CodedRecurrent {
     pub recurrent_weights: Vec<f32>,
 }
 
-/// Fraction bits of an LSTM's cell state, whose largest value is `largest`.
+/// Fraction bits of an LSTM's cell state, whose largest value in calibration is `largest`: with four bits of head room.
 #[must_use]
-pub fn cell_frac(largest: f64) -> u32 {
-    (15.0 - largest.max(1e-6).log2().ceil()).clamp(0.0, 15.0) as u32
+pub fn cell_frac(largest: f64) -> i16 {
+    (31.0 - 4.0 - largest.max(1e-6).log2().ceil()).clamp(0.0, 24.0) as i16
 }
 
 /// Codes an LSTM, `scales` being those of the input and of the hidden state, `importance` what weighs the columns of the two

@@ -228,7 +228,6 @@ impl<S: PartialEq + Dims> Builder<S> {
             self.access.push(Access { reads: places(outputs), writes: vec![] });
             stretches = vec![Stretch { first: 0, end: self.access.len() }];
         }
-        let mut kept = std::mem::take(&mut self.kept);
         // Caches that the body uses are kept; those of the encoder's stages are done with when the last stage is, and where
         // they were the body may have its own, which begin with it.
         let body = self.entries.iter().find(|e| e.id == entry::BODY).map_or(0, |e| e.first as usize);
@@ -239,7 +238,7 @@ impl<S: PartialEq + Dims> Builder<S> {
         let (before, after) = (0..body, body..self.access.len());
         let caches = (0..self.slots.len()).filter(|s| self.slots[*s].kind == Kind::Cache);
         let caches: Vec<usize> = caches.filter(|s| after.clone().any(|at| uses(*s, at))).collect();
-        kept.extend(&caches);
+        let kept = [&self.kept[..], &caches].concat();
         let mut lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept, ports.is_some());
         for slot in caches.into_iter().filter(|s| !before.clone().any(|at| uses(*s, at))) {
             lives[slot] = vec![(body, self.access.len().saturating_sub(1))];

@@ -246,3 +246,87 @@ pub fn verify(slots: &Slots<'_>, packing: &Packing) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A chain of slots of `sizes`, each turned into the next by an op; the host writes the first and reads the last.
+    fn chain(sizes: &[u64], forward: i64, backward: i64) -> (Vec<Lifetime>, Vec<Gap>) {
+        let lifetimes = (0..sizes.len()).map(|slot| vec![(slot, slot + 1)]).collect();
+        let gap = |op: usize| Gap { op, input: op - 1, output: op, forward, backward };
+        (lifetimes, (1..sizes.len()).map(gap).collect())
+    }
+
+    fn packed(sizes: &[u64], lifetimes: &[Lifetime], gaps: &[Gap]) -> Packing {
+        let slots = Slots { sizes, lifetimes, gaps };
+        let packing = pack(&slots);
+        verify(&slots, &packing).unwrap();
+        assert_eq!(packing, pack(&slots), "the same slots, the same packing");
+        packing
+    }
+
+    #[test]
+    fn a_chain_goes_up_and_down() {
+        let sizes = [8000; 6];
+        let (lifetimes, gaps) = chain(&sizes, 576, 640);
+        assert_eq!(packed(&sizes, &lifetimes, &gaps).arena, 8640);
+        assert_eq!(packed(&sizes, &lifetimes, &[]).arena, 16_000);
+        // In place throughout.
+        let (lifetimes, gaps) = chain(&sizes, 0, 0);
+        assert_eq!(packed(&sizes, &lifetimes, &gaps), Packing { offsets: vec![0; 6], directions: vec![], arena: 8000 });
+        // Only forward: each below the one before.
+        let (lifetimes, gaps) = chain(&sizes, 16, i64::MAX >> 1);
+        assert_eq!(packed(&sizes, &lifetimes, &gaps).offsets, [80, 64, 48, 32, 16, 0]);
+        let (lifetimes, gaps) = chain(&sizes, i64::MAX >> 1, 16);
+        assert_eq!(packed(&sizes, &lifetimes, &gaps).offsets, [0, 16, 32, 48, 64, 80]);
+    }
+
+    #[test]
+    fn what_is_needed_later_is_not_overwritten() {
+        // 0 becomes 1, then 1 and 0 become 2: op 1 may not write over 0, op 2 may.
+        let lifetimes = [vec![(0, 2)], vec![(1, 2)], vec![(2, 3)]];
+        let gap = |op, input, output| Gap { op, input, output, forward: 0, backward: 0 };
+        let gaps = [gap(1, 0, 1), gap(2, 0, 2), gap(2, 1, 2)];
+        assert_eq!(packed(&[64; 3], &lifetimes, &gaps).arena, 128);
+    }
+
+    #[test]
+    fn an_op_has_one_direction() {
+        // The output overlaps two inputs, one above and one below: with these gaps no direction suits both.
+        let lifetimes = [vec![(0, 1)], vec![(0, 1)], vec![(1, 2)]];
+        let gap = |input| Gap { op: 1, input, output: 2, forward: 16, backward: 16 };
+        let slots = Slots { sizes: &[64, 64, 64], lifetimes: &lifetimes, gaps: &[gap(0), gap(1)] };
+        for direction in [false, true] {
+            let packing = Packing { offsets: vec![0, 64, 32], directions: vec![(1, direction)], arena: 128 };
+            assert!(verify(&slots, &packing).is_err());
+        }
+        assert_eq!(packed(slots.sizes, &lifetimes, slots.gaps).arena, 144);
+    }
+
+    /// Random graphs: whatever is found is valid, and never larger than with all slots apart.
+    #[test]
+    fn random_packings_hold() {
+        let mut state = 1u64;
+        let mut random = move |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % below
+        };
+        for _ in 0..60 {
+            let count = 2 + random(8) as usize;
+            let sizes: Vec<u64> = (0..count).map(|_| 16 + 16 * random(40)).collect();
+            let last: Vec<usize> = (0..count).map(|slot| slot + 1 + random(3) as usize).collect();
+            let lifetimes: Vec<Lifetime> = (0..count).map(|slot| vec![(slot, last[slot])]).collect();
+            let mut gaps = Vec::new();
+            for input in 0..count {
+                let (forward, backward) = (random(300) as i64 - 50, random(300) as i64 - 50);
+                let output = last[input];
+                if output < count && random(4) > 0 {
+                    gaps.push(Gap { op: output, input, output, forward, backward });
+                }
+            }
+            let with = packed(&sizes, &lifetimes, &gaps).arena;
+            assert!(with <= packed(&sizes, &lifetimes, &[]).arena);
+        }
+    }
+}

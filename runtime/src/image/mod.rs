@@ -40,6 +40,7 @@ pub struct Image<'a> {
     tensor_table: &'a [u8],
     weights: &'a [u8],
     ports: Ports<'a>,
+    ops: ops::Table,
 }
 
 impl<'a> Image<'a> {
@@ -48,6 +49,14 @@ impl<'a> Image<'a> {
     /// # Errors
     /// Whatever is wrong with the bytes; see [`Error`].
     pub fn open(file: &'a [u8]) -> Result<Self> {
+        Self::open_with(file, ops::TABLE)
+    }
+
+    /// As [`Image::open`], with the ops of `table` ([`ops::select`]) and no others: firmware then links only those.
+    ///
+    /// # Errors
+    /// As [`Image::open`]; [`Error::Op`] for an op that the table lacks.
+    pub fn open_with(file: &'a [u8], table: ops::Table) -> Result<Self> {
         let (sections, count) = header::read(file)?;
         let find = |kind: u32| {
             let found = sections.iter().take(count).find(|s| s.kind == kind).ok_or(Error::Absent { section: kind })?;
@@ -68,6 +77,7 @@ impl<'a> Image<'a> {
             tensor_table: summed(section::TENSORS)?,
             weights: find(section::WEIGHTS)?.0,
             ports: if HAS_PORTS { Ports::read_or_none(summed(section::IO))? } else { Ports::default() },
+            ops: table,
         };
         image.check()?;
         Ok(image)
@@ -144,6 +154,12 @@ impl<'a> Image<'a> {
     #[must_use]
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// The definition of an op's code, if the image was opened with that op.
+    #[must_use]
+    pub fn op(&self, code: u16) -> Option<&'static ops::OpDef> {
+        ops::find_in(self.ops, code)
     }
 
     /// Inputs and outputs; none for language models.

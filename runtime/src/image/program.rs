@@ -25,7 +25,7 @@ pub const ARGS: usize = 11;
 /// An argument that names no tensor or slot.
 pub const NONE: u32 = u32::MAX;
 
-/// Entry points: two of language models, a third of those with an encoder, two of everything else.
+/// Entry points: two of language models, more of those with an encoder; one of everything else, two if it keeps state.
 pub mod entry {
     /// Runs the tokens of a step through all layers: embeddings to the last residual, caches filled.
     pub const BODY: u32 = 1;

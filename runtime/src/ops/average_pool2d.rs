@@ -1,7 +1,7 @@
 //! Average pooling of int8 or int16, TensorFlow Lite's `AVERAGE_POOL_2D`. Input and output have the same scale and zero point.
 //!
 //! Arguments: in slot, out slot (both I8 or both I16), input size, output size, steps (dilations 1), padding above | left << 16, window
-//! size, numbers with zero points 0 (`ops/window.rs`). NUMERICS.md, "pools".
+//! size, numbers with zero points 0 (`ops/window.rs`). Flag 2: backward; 4: halves up. NUMERICS.md, "pools".
 
 use super::window::{check_pool, run_pool};
 use super::{BACKWARD, OpDef, Overlap, Run};
@@ -12,18 +12,22 @@ pub static OP: OpDef = OpDef {
     code: 13,
     name: "average_pool2d",
     args: 8,
-    flags: BACKWARD,
+    flags: BACKWARD | UPWARD,
     slots: &[0, 1],
     overlap: Overlap::Units(&[(0, 1)]),
     check: check_pool,
     run,
 };
 
+/// Flag: halves are rounded up, which is what "away from zero" is of uint8.
+pub const UPWARD: u16 = 4;
+
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    // Halves away from zero. A window has a tap inside, or the image would have been refused.
-    let mean = |sum: i32, count: i32| {
+    // A window has a tap inside, or the image would have been refused.
+    let away = |sum: i32, count: i32| {
         let half = if sum > 0 { count / 2 } else { -(count / 2) };
         sum.wrapping_add(half).checked_div(count)
     };
-    run_pool(r, op, (0, i32::wrapping_add), mean)
+    let up = |sum: i32, count: i32| sum.wrapping_add(count / 2).checked_div_euclid(count);
+    run_pool(r, op, (0, i32::wrapping_add), if op.flags & UPWARD == 0 { away } else { up })
 }

@@ -5,7 +5,9 @@
 //! [gates z, r, n][units]; the scratch has 8 bytes a unit besides the rows. Flag 2: the reset gate is applied after the
 //! recurrent product, its bias included (ONNX `linear_before_reset`, Keras `reset_after`). NUMERICS.md, "gru".
 
+use super::coded::Input;
 use super::recurrent::{GATE_FRAC, Layer, REVERSE};
+use super::tensor::quantized_arg;
 use super::{OpDef, Overlap, Run, i8_arg, i8_cols, slot_arg};
 use crate::fixed::sigmoid::{sigmoid, tanh};
 use crate::fixed::{saturate, shift_round};
@@ -46,17 +48,17 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (layer, state) = parts(r.image, op)?;
-    let (input, output, scratch) = (i8_arg(r.image, op, 0)?, i8_arg(r.image, op, 1)?, i8_arg(r.image, op, 3)?);
+    let (input, output, scratch) = (quantized_arg(r.image, op, 0)?, i8_arg(r.image, op, 1)?, i8_arg(r.image, op, 3)?);
     let (kernels, units) = (layer.kernels(r), layer.units);
     let after = op.flags & RESET_AFTER != 0;
     let [x, out, state, bytes] = r.slots([&input, &output, &state, &scratch])?;
-    let (x, out, state) = (&*i8_cols(&input, x)?, i8_cols(&output, out)?, view::as_elements::<i16>(state)?);
+    let (x, out, state) = (Input::new(&input, x)?, i8_cols(&output, out)?, view::as_elements::<i16>(state)?);
     let (gates, rows) = bytes.split_at_mut_checked(units.checked_mul(GATE_BYTES)?)?;
     let gates = view::as_i32(gates)?;
-    let (x_row, rest) = view::as_i8_mut(rows).split_at_mut_checked(layer.input.padded())?;
+    let (x_row, rest) = view::as_i8_mut(rows).split_at_mut_checked(layer.x_row)?;
     let h_row = rest.get_mut(..layer.recurrent.padded())?;
     h_row.fill(0);
-    layer.run(op, (x, x_row, out), |x, element, out| {
+    layer.run(op, (&x, x_row, out), |x, element, out| {
         let state = state.get_mut(element * units..)?.get_mut(..units)?;
         for (to, h) in h_row.iter_mut().zip(state.iter()) {
             *to = layer.quantize((*h).into(), STATE_FRAC);

@@ -1,13 +1,16 @@
 //! Long short-term memory (Hochreiter and Schmidhuber 1997; ONNX `LSTM`, Keras), int8 with coded weights.
 //!
 //! Arguments: as `ops/recurrent.rs` has them, the state slot being the hidden state (I8 `[batch, units]`); then the cell
-//! state's slot (I16 `[batch, units]`) and its fraction bits, 0 to 15. A unit's four rows of weights lie together: gates
-//! i, f, g, o. So a block of 16 rows is four units, and no gate is stored. NUMERICS.md, "lstm".
+//! state's slot (I32 `[batch, units]`, 0 to 24 fraction bits): cells integrate, some to hundreds, and what a step adds may be
+//! less than a 2^-15th of that. A unit's four rows of weights lie together: gates i, f, g, o. So a block of 16 rows is four units,
+//! and no gate is stored. NUMERICS.md, "lstm".
 
+use super::coded::Input;
 use super::recurrent::{GATE_FRAC, Layer, REVERSE};
-use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols, slot_arg};
-use crate::fixed::shift_round;
+use super::tensor::quantized_arg;
+use super::{OpDef, Overlap, Run, ensure, i8_arg, i8_cols, slot_arg};
 use crate::fixed::sigmoid::{sigmoid, tanh};
+use crate::fixed::{saturate, shift_round};
 use crate::image::plan::Kind;
 use crate::image::{Image, Op, Slot};
 use crate::view;
@@ -16,7 +19,7 @@ use crate::view;
 pub static OP: OpDef = OpDef {
     code: 30,
     name: "lstm",
-    args: 11,
+    args: 10,
     flags: REVERSE,
     slots: &[0, 1, 2, 3, 9],
     overlap: Overlap::Apart,
@@ -28,10 +31,9 @@ pub static OP: OpDef = OpDef {
 const GATES: usize = 4;
 
 fn parts<'a>(image: &Image<'a>, op: &Op) -> Option<(Layer<'a>, Slot, i32)> {
-    let (layer, cell) = (Layer::new(image, op, GATES, 0)?, slot_arg(image, op, 9, Kind::I16)?);
-    let frac = arg(op, 10)?;
-    ensure(cell.cols == i8_arg(image, op, 2)?.cols && frac <= 15)?;
-    Some((layer, cell, frac as i32))
+    let (layer, cell) = (Layer::new(image, op, GATES, 0)?, slot_arg(image, op, 9, Kind::I32)?);
+    ensure(cell.cols == i8_arg(image, op, 2)?.cols && (0..=24).contains(&cell.frac))?;
+    Some((layer, cell, cell.frac.into()))
 }
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
@@ -41,15 +43,15 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (layer, cell_slot, frac) = parts(r.image, op)?;
     let slot = |which| i8_arg(r.image, op, which);
-    let (input, output, state, scratch) = (slot(0)?, slot(1)?, slot(2)?, slot(3)?);
+    let (input, output, state, scratch) = (quantized_arg(r.image, op, 0)?, slot(1)?, slot(2)?, slot(3)?);
     let (kernels, units) = (layer.kernels(r), layer.units);
     let [x, out, h, rows, c] = r.slots([&input, &output, &state, &scratch, &cell_slot])?;
-    let (x, out, h) = (&*i8_cols(&input, x)?, i8_cols(&output, out)?, i8_cols(&state, h)?);
-    let c = view::as_elements::<i16>(c)?;
-    let (x_row, rest) = i8_cols(&scratch, rows)?.split_at_mut_checked(layer.input.padded())?;
+    let (x, out, h) = (Input::new(&input, x)?, i8_cols(&output, out)?, i8_cols(&state, h)?);
+    let c = view::as_i32(c)?;
+    let (x_row, rest) = i8_cols(&scratch, rows)?.split_at_mut_checked(layer.x_row)?;
     let h_row = rest.get_mut(..layer.recurrent.padded())?;
     h_row.fill(0);
-    layer.run(op, (x, x_row, out), |x, element, out| {
+    layer.run(op, (&x, x_row, out), |x, element, out| {
         let (h, c) = (h.get_mut(element * units..)?.get_mut(..units)?, c.get_mut(element * units..)?);
         h_row.iter_mut().zip(h.iter()).for_each(|(to, h)| *to = *h);
         for (block, (h, c)) in h.chunks_mut(4).zip(c.chunks_mut(4)).enumerate() {
@@ -63,8 +65,8 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
                 // Q31 times the cell's fraction; Q31 times Q31, shifted to the same.
                 let kept = gate(*f) * i64::from(*c);
                 let new = shift_round(gate(*i) * tanh(*g, GATE_FRAC), 31 - frac);
-                *c = shift_round(kept + new, 31).clamp(i16::MIN.into(), i16::MAX.into()) as i16;
-                let cell = i32::from(*c) << (GATE_FRAC - frac);
+                *c = saturate(shift_round(kept + new, 31));
+                let cell = saturate(shift_round((*c).into(), frac - GATE_FRAC));
                 *h = layer.quantize(shift_round(gate(*o) * tanh(cell, GATE_FRAC), 31), 31);
             }
         }

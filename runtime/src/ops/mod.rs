@@ -9,6 +9,7 @@
 pub mod activation;
 pub mod add;
 pub mod arg_max;
+pub mod arithmetic;
 pub mod attention;
 pub mod average_pool2d;
 pub mod batch_matmul;
@@ -135,7 +136,7 @@ pub static DECODER: [&OpDef; 14] = [
 ];
 
 /// Ops of nets of int8 and int16, as TensorFlow Lite defines them.
-pub static CONVNET: [&OpDef; 25] = [
+pub static CONVNET: [&OpDef; 26] = [
     &conv2d::OP,
     &depthwise_conv2d::OP,
     &fully_connected::OP,
@@ -161,13 +162,17 @@ pub static CONVNET: [&OpDef; 25] = [
     &prelu::OP,
     &sigmoid16::OP,
     &softmax16::OP,
+    &arithmetic::OP,
 ];
 
 /// Ops of nets that Mote has quantized from floats, beside those of [`CONVNET`].
 pub static CODED: [&OpDef; 4] = [&conv2d_coded::OP, &lstm::OP, &gru::OP, &norm::OP];
 
-/// The ops that this build knows. What no feature names here is not linked.
-pub static TABLE: &[&[&OpDef]] = &[
+/// Ops that an image may use.
+pub type Table = &'static [&'static OpDef];
+
+/// The sets of ops that this build knows.
+const SETS: &[Table] = &[
     #[cfg(feature = "decoder")]
     &DECODER,
     #[cfg(feature = "convnet")]
@@ -176,16 +181,75 @@ pub static TABLE: &[&[&OpDef]] = &[
     &CODED,
 ];
 
+/// The ops that this build knows. What no feature names is not linked.
+pub static TABLE: Table = &flatten::<{ count() }>();
+
+const fn count() -> usize {
+    let (mut count, mut set) = (0, 0);
+    while set < SETS.len() {
+        count += SETS[set].len();
+        set += 1;
+    }
+    count
+}
+
+const fn flatten<const N: usize>() -> [&'static OpDef; N] {
+    let mut rows: [&'static OpDef; N] = [&embed::OP; N];
+    let (mut set, mut at, mut row) = (0, 0, 0);
+    while row < N {
+        if at < SETS[set].len() {
+            rows[row] = SETS[set][at];
+            (at, row) = (at + 1, row + 1);
+        } else {
+            (set, at) = (set + 1, 0);
+        }
+    }
+    rows
+}
+
 /// The definition of an op's code.
 #[must_use]
 pub fn find(code: u16) -> Option<&'static OpDef> {
-    TABLE.iter().copied().flatten().copied().find(|def| def.code == code)
+    find_in(TABLE, code)
+}
+
+/// The definition of an op's code in `table`.
+#[inline(never)] // called from a few places, all of them cold; smaller firmware
+pub(crate) fn find_in(table: Table, code: u16) -> Option<&'static OpDef> {
+    table.iter().copied().find(|def| def.code == code)
+}
+
+/// The rows of [`TABLE`] with these codes. Firmware that opens its image with a table of the ops which that image uses
+/// ([`Image::open_with`]) links no others:
+///
+/// ```
+/// use mote_runtime::ops;
+/// static OPS: ops::Table = &ops::select([5, 9]); // matmul, glu
+/// # assert_eq!(OPS.iter().map(|op| op.name).collect::<Vec<_>>(), ["matmul", "glu"]);
+/// ```
+///
+/// # Panics
+/// This build does not know a code. In a `static`, where it belongs, that is an error of compilation.
+#[must_use]
+pub const fn select<const N: usize>(codes: [u16; N]) -> [&'static OpDef; N] {
+    let mut rows: [&'static OpDef; N] = [&embed::OP; N];
+    let mut row = 0;
+    while row < N {
+        let mut at = 0;
+        while at < TABLE.len() && TABLE[at].code != codes[row] {
+            at += 1;
+        }
+        assert!(at < TABLE.len(), "this build knows no op of this code");
+        rows[row] = TABLE[at];
+        row += 1;
+    }
+    rows
 }
 
 /// Checks one op of an image.
 #[must_use]
 pub fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let def = find(op.code)?;
+    let def = image.op(op.code)?;
     ensure(op.flags & !def.flags == 0 && op.args.iter().skip(def.args).all(|arg| *arg == 0))?;
     (def.check)(image, op)
 }
@@ -194,7 +258,7 @@ pub fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 /// one row, to which [`select_row`] leads, and programs without tokens on one row. So no result depends on how tokens are cut into steps.
 #[must_use]
 pub fn check_rows(image: &Image<'_>, op: &Op, id: u32) -> Option<()> {
-    let def = find(op.code)?;
+    let def = image.op(op.code)?;
     let one = |which: &usize| Some(image.slot(arg(op, *which)?).ok()?.rows == Rows::One);
     if def.code == embed::OP.code {
         ensure((op.flags & embed::SOURCE != 0) == (id == entry::ENCODE) || op.flags & embed::POSITIONS != 0)?;
@@ -215,7 +279,7 @@ pub fn check_rows(image: &Image<'_>, op: &Op, id: u32) -> Option<()> {
 pub fn check_arena(image: &Image<'_>, op: &Op, index: u32, limits: Limits) -> Result<()> {
     let bad = Error::Op { index, code: op.code };
     let range = |which: &usize| image.slot(arg(op, *which).ok_or(bad)?)?.range(limits).ok_or(bad);
-    let def = find(op.code).ok_or(bad)?;
+    let def = image.op(op.code).ok_or(bad)?;
     for (i, first) in def.slots.iter().enumerate() {
         let a = range(first)?;
         for second in def.slots.iter().skip(i + 1) {

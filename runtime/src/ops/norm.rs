@@ -8,7 +8,7 @@
 //! Layer normalization has depth and inner 1, instance normalization of an image depth = pixels, inner = channels, width 1,
 //! group normalization depth = pixels, inner = groups, width = channels of a group.
 
-use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols, window};
+use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols, part, window};
 use crate::fixed::rsqrt::rsqrt;
 use crate::fixed::{saturate, shift_round};
 use crate::image::plan::Kind;
@@ -62,14 +62,16 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (zero_point, o) = window::numbers(op, 9, Kind::I8)?;
     let eps = u64::from(arg(op, 7)?) | u64::from(arg(op, 8)?) << 32;
     let (count, channels) = ((p.depth * p.width) as i64, p.inner * p.width);
-    let each = (p.depth * channels).max(1);
     let shift = NORM_FRAC + p.gains.exponent;
     let [from, to] = r.slots([&input, &output])?;
-    for (from, to) in i8_cols(&input, from)?.chunks(each).zip(i8_cols(&output, to)?.chunks_mut(each)) {
+    let (from, to) = (&*i8_cols(&input, from)?, i8_cols(&output, to)?);
+    for outer in (0..from.len()).step_by((p.depth * channels).max(1)) {
         for first in (0..channels).step_by(p.width.max(1)) {
+            // Where the rows of this group begin.
+            let rows = || (outer + first..).step_by(channels.max(1)).take(p.depth);
             let (mut sum, mut squares) = (0i64, 0i64);
-            for row in from.chunks(channels.max(1)) {
-                for x in row.get(first..)?.iter().take(p.width) {
+            for row in rows() {
+                for x in from.get(row..)?.get(..p.width)? {
                     let x = i64::from(i32::from(*x) - zero_point);
                     sum += x;
                     squares += x * x;
@@ -79,9 +81,9 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
             let scaled = (count * squares - sum * sum) as u64;
             let (root, half) = rsqrt((scaled << EPS_FRAC).saturating_add(eps));
             let norm_shift = half as i32 + 30 - NORM_FRAC - EPS_FRAC / 2;
-            for (from, to) in from.chunks(channels.max(1)).zip(to.chunks_mut(channels.max(1))) {
-                let pixels = from.iter().zip(to).skip(first).take(p.width);
+            for row in rows() {
                 let constants = p.gains.iter().zip(p.biases).skip(first);
+                let pixels = from.get(row..)?.get(..p.width)?.iter().zip(part(to, row, p.width)?);
                 for ((x, to), (gain, bias)) in pixels.zip(constants) {
                     let deviation = count * i64::from(i32::from(*x) - zero_point) - sum;
                     let normal = saturate(shift_round(deviation * i64::from(root), norm_shift));

@@ -1,6 +1,6 @@
 //! What recurrent ops share: a step's input and state as rows for two coded matrices, and the state as int8.
 //!
-//! Arguments of both: in slot (I8 `[steps, batch, in]`), out slot (I8 `[steps, batch, units]`, or `[batch, units]` for the
+//! Arguments of both: in slot (I8 or I16 `[steps, batch, in]`), out slot (I8 `[steps, batch, units]`, or `[batch, units]` for the
 //! last step's alone), state slot, scratch slot (I8), input weights (coded `[gates * units, in]`) and bias (I32), recurrent
 //! weights (coded `[gates * units, units]`) and bias (I32), hidden (below). Weights give gates in units of 1.
 //!
@@ -11,8 +11,8 @@
 //! The state is read and left in its slot: one that lives from run to run, an input and output of the program, or one that
 //! `fill` sets to zero before. Flag 1: steps are taken from the last to the first.
 
-use super::coded::Linear;
-use super::tensor::tensor_arg;
+use super::coded::{Input, Linear, planes};
+use super::tensor::{quantized_arg, tensor_arg};
 use super::{Run, arg, ensure, i8_arg};
 use crate::fixed::{Scale, saturate, shift_round};
 use crate::image::tensors::BLOCK;
@@ -30,6 +30,8 @@ pub(crate) struct Layer<'a> {
     pub input: Linear<'a>,
     pub recurrent: Linear<'a>,
     pub units: usize,
+    /// Bytes of a row of x: the padded columns, twice for int16.
+    pub x_row: usize,
     batch: usize,
     steps: usize,
     /// Whether each step has an output, or the last alone.
@@ -45,23 +47,26 @@ pub(crate) type Kernels = [BlockFn; 2];
 impl<'a> Layer<'a> {
     /// Reads and checks what `op` says of a layer with so many gates a unit. `extra` bytes a unit of the scratch are the op's.
     pub(crate) fn new(image: &Image<'a>, op: &Op, gates: usize, extra: usize) -> Option<Self> {
-        let (input, recurrent) = (Linear::new(image, op, 4, 5)?, Linear::new(image, op, 6, 7)?);
+        let x = quantized_arg(image, op, 0)?;
+        let planes = planes(&x)?;
+        let (input, recurrent) = (Linear::new(image, op, (4, 5), planes)?, Linear::new(image, op, (6, 7), 1)?);
         let units = recurrent.weights.cols;
         let rows = gates.checked_mul(units)?;
         ensure(input.weights.rows == rows && recurrent.weights.rows == rows)?;
         let cols = |slot: crate::image::Slot| slot.cols as usize;
-        let (x, out, state) = (cols(i8_arg(image, op, 0)?), cols(i8_arg(image, op, 1)?), tensor_arg(image, op, 2)?);
+        let (out, state) = (cols(i8_arg(image, op, 1)?), tensor_arg(image, op, 2)?);
         let whole = |n: usize, of: usize| n.checked_div(of).filter(|times| *times != 0 && times * of == n);
         let batch = whole(cols(state), units)?;
-        let steps = whole(x, batch.checked_mul(input.weights.cols)?)?;
+        let steps = whole(cols(x), batch.checked_mul(input.weights.cols)?)?;
         let results = whole(out, cols(state))?;
         ensure(results == steps || results == 1)?;
-        let scratch = units.checked_mul(extra)?.checked_add(input.padded())?.checked_add(recurrent.padded())?;
+        let x_row = input.padded() * planes;
+        let scratch = units.checked_mul(extra)?.checked_add(x_row)?.checked_add(recurrent.padded())?;
         ensure(cols(i8_arg(image, op, 3)?) >= scratch)?;
         let [m0, m1, exp, zero_point] = arg(op, 8)?.to_le_bytes();
         let inverse = Scale { mant: u16::from_le_bytes([m0, m1]).into(), exp: i32::from(exp as i8) };
         let zero_point = i32::from(zero_point as i8);
-        Some(Self { input, recurrent, units, batch, steps, every: results == steps, inverse, zero_point })
+        Some(Self { input, recurrent, units, x_row, batch, steps, every: results == steps, inverse, zero_point })
     }
 
     pub(crate) fn kernels(&self, r: &Run<'_>) -> Kernels {
@@ -89,20 +94,20 @@ impl<'a> Layer<'a> {
     }
 
     /// Calls `cell(row of x, number of the batch's element, its output)` for each step and element of the batch, in the op's
-    /// order. The row of x has the padded columns; `cell` writes the hidden state of `units` to the output.
+    /// order. `row` is scratch for the row of x; `cell` writes the hidden state of `units` to the output.
     pub(crate) fn run(
         &self,
         op: &Op,
-        (x, row, out): (&[i8], &mut [i8], &mut [i8]),
+        (x, row, out): (&Input<'_>, &mut [i8], &mut [i8]),
         mut cell: impl FnMut(&[i8], usize, &mut [i8]) -> Option<()>,
     ) -> Option<()> {
         let cols = self.input.weights.cols;
-        row.get_mut(cols..)?.fill(0);
+        row.fill(0);
         for step in 0..self.steps {
             let step = if op.flags & REVERSE != 0 { self.steps - 1 - step } else { step };
             for element in 0..self.batch {
                 let at = step * self.batch + element;
-                row.iter_mut().zip(x.get(at * cols..)?.get(..cols)?).for_each(|(to, x)| *to = *x);
+                x.put(at * cols, cols, row, (0, self.input.padded()))?;
                 let place = if self.every { at } else { element } * self.units;
                 cell(row, element, out.get_mut(place..)?.get_mut(..self.units)?)?;
             }

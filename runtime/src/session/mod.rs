@@ -2,14 +2,16 @@
 //!
 //! [`Session::prefill`] runs tokens through the body of the program, a batch at a time, filling the caches;
 //! [`Session::logits`] runs the head for one row of the last batch. How the tokens are cut into batches changes no bit.
-//! Models with an encoder take a source first: [`Session::encode`].
 //!
 //! A program without tokens has inputs and outputs: fill each [`Session::input`], [`Session::run`], read each
 //! [`Session::output`]. What such a program keeps from one run to the next (the state of a recurrent or streaming model)
 //! lies in slots that nothing else uses. The entry point RESET gives them their first contents: when the session is opened, and
 //! at [`Session::reset`]. Nothing else in the arena is read before it is written.
+//!
+//! Models with an encoder take a source first: [`Session::encode`].
 
 use crate::error::{Error, Result};
+use crate::image::plan::Kind;
 use crate::image::program::entry;
 use crate::image::{Element, Image, Limits, Op, Port, Slot};
 use crate::kernels::{self, Kernels};
@@ -218,15 +220,43 @@ impl<'a> Session<'a> {
         self.port(port, index).map(|o| &*o)
     }
 
+    /// Input `index` as bytes, whatever its type: integers in this machine's byte order.
+    ///
+    /// # Errors
+    /// [`Error::Port`].
+    pub fn input_bytes(&mut self, index: u32) -> Result<&mut [u8]> {
+        let port = self.image.ports().inputs().nth(index as usize);
+        self.port_bytes(port, index)
+    }
+
+    /// Output `index` of the last [`Session::run`] as bytes, whatever its type: integers in this machine's byte order.
+    ///
+    /// # Errors
+    /// [`Error::Port`].
+    pub fn output_bytes(&mut self, index: u32) -> Result<&[u8]> {
+        let port = self.image.ports().outputs().nth(index as usize);
+        self.port_bytes(port, index).map(|o| &*o)
+    }
+
     fn port<T: Element>(&mut self, port: Option<Port>, index: u32) -> Result<&mut [T]> {
-        let missing = Error::Port { index };
-        let port = port.ok_or(missing)?;
-        if port.dtype != T::DTYPE {
-            return Err(Error::PortType { index, found: port.dtype, expected: T::DTYPE });
+        match port {
+            Some(Port { dtype: found, .. }) if found != T::DTYPE => {
+                Err(Error::PortType { index, found, expected: T::DTYPE })
+            }
+            port => view::as_elements(self.port_bytes(port, index)?).ok_or(Error::Port { index }),
         }
-        let slot = self.image.slot(port.slot)?;
+    }
+
+    fn port_bytes(&mut self, port: Option<Port>, index: u32) -> Result<&mut [u8]> {
+        let missing = Error::Port { index };
+        let slot = self.image.slot(port.ok_or(missing)?.slot)?;
         let [bytes] = ops::split_slots(self.arena, self.limits, [&slot]).ok_or(missing)?;
-        view::as_elements(bytes).and_then(|all| all.get_mut(..slot.cols as usize)).ok_or(missing)
+        let width = match slot.kind {
+            Kind::I32 => 4,
+            Kind::I16 => 2,
+            _ => 1,
+        };
+        (slot.cols as usize).checked_mul(width).and_then(|n| bytes.get_mut(..n)).ok_or(missing)
     }
 
     fn step<'s>(&'s mut self, tokens: &'s [u32], row: u32) -> Run<'s> {
@@ -251,7 +281,7 @@ impl<'a> Session<'a> {
     fn run_ops(&mut self, ops: impl Iterator<Item = (u32, Op)>, tokens: &[u32], row: u32) -> Result<()> {
         for (index, op) in ops {
             let bad = Error::Op { index, code: op.code };
-            let def = ops::find(op.code).ok_or(bad)?;
+            let def = self.image.op(op.code).ok_or(bad)?;
             (def.run)(&mut self.step(tokens, row), &op).ok_or(bad)?;
         }
         Ok(())

@@ -306,10 +306,12 @@ impl Builder {
             table.extend(TensorDesc { span, ..*desc }.to_bytes());
             weights.extend(bytes);
         }
-        let parts = [&self.body, &self.head, &self.run, &self.reset];
-        let ids = [entry::BODY, entry::HEAD, entry::RUN, entry::RESET];
+        let mut parts = vec![&self.body, &self.head, &self.run, &self.reset];
+        let mut ids = vec![entry::BODY, entry::HEAD, entry::RUN, entry::RESET];
+        parts.extend(&self.encode);
+        ids.extend(self.encode.iter().map(|_| entry::ENCODE));
         let (mut entries, mut first) = (Vec::new(), 0);
-        for (ops, id) in parts.into_iter().zip(ids) {
+        for (ops, id) in parts.iter().zip(ids) {
             let count = ops.len() as u32;
             if count > 0 || id == entry::BODY || id == entry::HEAD {
                 entries.push(Entry { id, first, count });
@@ -317,17 +319,11 @@ impl Builder {
             first += count;
         }
         let mut program = Vec::new();
-        for stage in &self.encode {
-            let count = stage.len() as u32;
-            entries.push(Entry { id: entry::ENCODE, first, count });
-            first += count;
-        }
         for word in [entries.len() as u32, first, 0, 0] {
             program.extend(word.to_le_bytes());
         }
         program.extend(entries.iter().flat_map(Entry::to_bytes));
-        let all = parts.into_iter().flatten().chain(self.encode.iter().flatten());
-        program.extend(all.flat_map(Op::to_bytes));
+        program.extend(parts.into_iter().flatten().flat_map(Op::to_bytes));
         let mut plan = self.plan().to_bytes().to_vec();
         plan.extend(self.slots.iter().flat_map(Slot::to_bytes));
         let mut sections = vec![
@@ -377,7 +373,7 @@ pub fn op(code: u16, args: &[u32]) -> Op {
 }
 
 pub fn code(name: &str) -> u16 {
-    ops::TABLE.iter().copied().flatten().find(|def| def.name == name).unwrap().code
+    ops::TABLE.iter().find(|def| def.name == name).unwrap().code
 }
 
 /// `x` as mantissa (16 bits, normalised) and exponent: `x = mant * 2^-exp`.

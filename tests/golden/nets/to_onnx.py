@@ -1,4 +1,5 @@
-"""Third-party weights of ../shared/data that come without a graph, as ONNX files: what is imported there is imported as a net.
+"""Third-party weights of ../shared/data that come without a graph, as ONNX files: what is imported there is imported as
+a net.
 
     pip install onnx onnxruntime safetensors numpy pillow
     python tests/golden/nets/to_onnx.py ../shared/data OUTDIR

@@ -118,7 +118,41 @@ def nets():
         print(path.name, [n.op_type for n in onnx.load(path).graph.node])
 
 
+def recurrent():
+    """What the node tests leave out: both directions, first states, the reset gate before and after; lengths all the same."""
+    steps, batch, width, hidden = 5, 2, 3, 4
+    rng = np.random.default_rng(11)
+    for name, gates, direction, attributes in (
+        ("lstm_both", 4, "bidirectional", {}),
+        ("gru_both", 3, "bidirectional", {"linear_before_reset": 0}),
+        ("gru_reverse", 3, "reverse", {"linear_before_reset": 1}),
+    ):
+        d = 2 if direction == "bidirectional" else 1
+        shapes = {
+            "w": (d, gates * hidden, width),
+            "r": (d, gates * hidden, hidden),
+            "b": (d, 2 * gates * hidden),
+            "h": (d, batch, hidden),
+            "c": (d, batch, hidden),
+        }
+        inputs, outputs = ["x", "w", "r", "b", "lengths", "h"], ["y", "y_h"]
+        if gates == 4:
+            inputs, outputs = inputs + ["c"], outputs + ["y_c"]
+        tensors = [numpy_helper.from_array(rng.uniform(-1, 1, shapes[n]).astype(np.float32), n) for n in inputs if n in shapes]
+        tensors.append(numpy_helper.from_array(np.array([steps] * batch, np.int32), "lengths"))
+        kind = name.split("_")[0].upper()
+        node = helper.make_node(kind, inputs, outputs, name, hidden_size=hidden, direction=direction, **attributes)
+        value = lambda n, shape: helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, shape)
+        graph = helper.make_graph([node], name, [value("x", [steps, batch, width])], [value(o, None) for o in outputs], tensors)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
+        onnx.save(model, HERE / f"{name}.onnx")
+        session = onnxruntime.InferenceSession(HERE / f"{name}.onnx")
+        out = session.run(None, {"x": noise(1, steps * batch * width).reshape(steps, batch, width)})
+        np.concatenate([o.ravel() for o in out]).astype("<f4").tofile(HERE / f"{name}.f32")
+
+
 nets()
+recurrent()
 dtln("dtln_model_1")
 dtln("dtln_model_2")
 silero()

@@ -141,10 +141,18 @@ def mul(dtype, activation):
 
 
 def maximum(dtype, code, flags):
-    a = Tensor(dtype, [1, 3, 5], 0.5, 0)
+    a = Tensor(dtype, [1, 3, 5], 0.5 if dtype == np.int8 else 0.0, 0)
     values = [a.random(), a.random()]
     got = invoke(code, ("MaximumMinimumOptions", {}), [a, a], [a], values)
     case("maximum", flags, [("in", values[0]), ("in", values[1]), ("out", got[0])], [], ["s0", "s1", "s2"])
+
+
+def arithmetic(code, name, which):
+    a = Tensor(np.int32, [1, 3, 5])
+    values = [RNG.integers(-(2**15), 2**15, a.shape).astype(np.int32) for _ in range(2)]
+    values[1][values[1] == 0] = 7  # TFLM divides by no 0
+    got = invoke(code, (name, {}), [a, a], [a], values)
+    case("arithmetic", 0, [("in", values[0]), ("in", values[1]), ("out", got[0])], [], ["s0", "s1", "s2", which])
 
 
 def squared_difference(dtype):
@@ -357,6 +365,9 @@ def main():
             squared_difference(dtype)
     for code, flags in ((55, 0), (57, 1)):
         maximum(np.int8, code, flags)
+        maximum(np.int32, code, flags)
+    for which, (code, name) in enumerate(((0, "AddOptions"), (41, "SubOptions"), (18, "MulOptions"), (42, "DivOptions"))):
+        arithmetic(code, name, which)
     for shape, axes, keep in (
         ([1, 4, 5, 3], [1, 2], True),
         ([1, 4, 5, 3], [1, 2], False),

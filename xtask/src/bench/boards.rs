@@ -1,44 +1,68 @@
-//! What a token costs on every board. Emulated instructions, not cycles: the same figures on every machine.
+//! What a token of a language model, or an inference of a net, costs on every board. Emulated instructions, not cycles: the
+//! same figures on every machine.
 
-use crate::{digest, symbols, table};
-use anyhow::{Context, Result, bail};
-use table::Firmware;
+use crate::board::lines;
+use crate::shell::output;
+use crate::{digest, nets, symbols, table};
+use anyhow::{Context, Result};
+use std::path::Path;
+use table::{Board, Firmware};
 
 /// A prompt of sixteen tokens, none generated: the cost of a position, and of its logits once.
 const LINE: &str = "--tokens 1,403,407,261,378,377,282,447,421,396,262,5,17,77,300,44 -n 1";
 
-/// What the firmware prints, and the column's head.
-const COLUMNS: [(&str, &str); 4] = [
-    ("instructions_per_token", "instructions/token"),
-    ("arena_bytes", "arena bytes"),
-    ("arena_high_water_bytes", "arena used"),
-    ("stack_high_water_bytes", "stack used"),
-];
+/// What the firmware prints of memory.
+const MEMORY: [&str; 3] = ["arena_bytes", "arena_high_water_bytes", "stack_high_water_bytes"];
 
 /// Runs it.
 pub fn main() -> Result<()> {
-    let root = table::root()?;
-    println!("| image | board | code and constants | image bytes | {} |", COLUMNS.map(|(_, head)| head).join(" | "));
-    println!("| --- | --- | ---: | ---: | {} |", COLUMNS.map(|_| "---:").join(" | "));
+    let boards = table::table(&table::root()?)?;
+    head("image", "instructions/token");
     for (model, image) in digest::images()? {
-        for board in table::table(&root)? {
+        for board in &boards {
             // A context of sixteen, all of which is used, so that the arena's high-water mark is the arena.
-            let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(16) };
-            let elf = table::build(&root, &board, firmware)?;
-            let sizes = symbols::check(&board, &elf)?;
-            let mut lines = Vec::new();
-            let code = table::run(&board, &elf, LINE, &mut |line| lines.push(line.to_owned()))?;
-            if code != 0 {
-                bail!("{} exited with code {code}:\n{}", board.name, lines.join("\n"));
-            }
-            let mut row =
-                format!("| {model} | {} | {} | {} |", board.name, sizes.text + sizes.rodata + sizes.data, sizes.image);
-            for (key, _) in COLUMNS {
-                let value = table::value(&lines, key).with_context(|| format!("{} printed no {key}", board.name))?;
-                row.push_str(&format!(" {value} |"));
-            }
-            println!("{row}");
+            let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(16), ..Firmware::default() };
+            let (start, tokens, memory) = measure(board, firmware, LINE, "instructions_per_token")?;
+            println!("| {model} | {start} | {tokens} | {memory} |");
+        }
+    }
+    println!();
+    head("net", "instructions/inference | MACs | instructions/MAC");
+    for (net, image) in nets::images()? {
+        let macs = macs(&image)?;
+        for board in &boards {
+            let firmware = Firmware { image: Some(&image), ..Firmware::default() };
+            let (start, run, memory) = measure(board, firmware, "", "instructions_per_inference")?;
+            let each = run as f64 / macs as f64;
+            println!("| {} | {start} | {run} | {macs} | {each:.2} | {memory} |", net.name);
         }
     }
     Ok(())
+}
+
+fn head(first: &str, instructions: &str) {
+    let row = format!(
+        "| {first} | board | code and constants | image bytes | {instructions} | arena bytes | arena used | stack used |"
+    );
+    println!("{row}");
+    let names = row.matches('|').count() - 3;
+    println!("| --- | --- |{}", " ---: |".repeat(names));
+}
+
+/// The first columns, the instructions, and the last columns of a row.
+fn measure(board: &Board, firmware: Firmware<'_>, line: &str, key: &str) -> Result<(String, u64, String)> {
+    let built = table::build(&table::root()?, board, firmware)?;
+    let sizes = symbols::check(board, &built)?;
+    let lines = lines(board, &built, line)?;
+    let value = |key| table::value(&lines, key).with_context(|| format!("{} printed no {key}", board.name));
+    let start = format!("{} | {} | {}", board.name, sizes.text + sizes.rodata + sizes.data, sizes.image);
+    let memory: Result<Vec<&str>> = MEMORY.iter().map(|key| value(key)).collect();
+    Ok((start, value(key)?.parse()?, memory?.join(" | ")))
+}
+
+/// Multiply-accumulates of a run, as `mote inspect` counts them.
+fn macs(image: &Path) -> Result<u64> {
+    let seen: serde_json::Value =
+        serde_json::from_str(&output(digest::mote().args(["inspect", "--json"]).arg(image))?)?;
+    seen["macs"].as_u64().context("mote inspect --json says no macs")
 }

@@ -1,7 +1,7 @@
 //! `mote fit`: whether an image fits a board, in bytes, before anything is flashed.
 
 use crate::args;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use mote_quantize::board::{self, Board};
 use mote_runtime::image::{Image, Limits};
 use serde::Serialize;
@@ -41,10 +41,17 @@ struct Use {
 struct Outcome {
     board: String,
     fits: bool,
-    context: u32,
-    batch: u32,
     uses: Vec<Use>,
     arena_bytes: u64,
+    #[serde(flatten)]
+    tokens: Option<Tokens>,
+}
+
+/// What only language models have.
+#[derive(Serialize)]
+struct Tokens {
+    context: u32,
+    batch: u32,
     longest_context: u32,
     max_context: u32,
 }
@@ -55,45 +62,58 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let image = model.image();
     let board = board::find(&board::root()?, &args.board)?;
     let file_bytes = std::fs::metadata(&args.image)?.len();
-    let max_context = image.plan().max_context;
-    let context = args.context.unwrap_or(256.min(max_context));
-    let arena_bytes = image.arena_bytes(Limits { batch: args.batch, context, threads: 1 })?;
+    if args.context.is_some() && !is_language_model(image) {
+        bail!("{} is no language model: it has no --context", args.image.display());
+    }
+    let limits = limits(image, args.batch, args.context);
+    let arena_bytes = image.arena_bytes(limits)?;
+    let firmware = board.most(&board::features(image));
     let uses = vec![
-        Use {
-            region: "flash",
-            what: "runtime and firmware, at most",
-            bytes: board.firmware_flash,
-            of: board.flash.bytes,
-        },
+        Use { region: "flash", what: "runtime and firmware, at most", bytes: firmware.flash, of: board.flash.bytes },
         Use { region: "image flash", what: "image", bytes: file_bytes, of: board.image.bytes },
         Use {
             region: "RAM",
             what: "arena, and firmware with its stack",
-            bytes: arena_bytes + board.firmware_ram,
+            bytes: arena_bytes + firmware.ram,
             of: board.ram.bytes,
         },
     ];
     let outcome = Outcome {
         fits: uses.iter().all(|u| u.bytes <= u.of),
         board: board.name.clone(),
-        context,
-        batch: args.batch,
         uses,
         arena_bytes,
-        longest_context: longest_context(image, &board, args.batch),
-        max_context,
+        tokens: is_language_model(image).then(|| Tokens {
+            context: limits.context,
+            batch: limits.batch,
+            longest_context: longest_context(image, &board, args.batch),
+            max_context: image.plan().max_context,
+        }),
     };
     if args.json {
         args::print_json(&outcome)?;
     } else {
-        print(&outcome, board.firmware_ram)?;
+        print(&outcome, firmware.ram)?;
     }
     Ok(if outcome.fits { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Whether an image takes tokens.
+pub fn is_language_model(image: &Image<'_>) -> bool {
+    image.plan().vocab != 0
+}
+
+/// What a session on a board is opened for; `context` is 256 unless told, or the image's limit if that is less.
+pub fn limits(image: &Image<'_>, batch: u32, context: Option<u32>) -> Limits {
+    if !is_language_model(image) {
+        return Limits { batch: 1, context: 1, threads: 1 };
+    }
+    Limits { batch, context: context.unwrap_or(256.min(image.plan().max_context)), threads: 1 }
+}
+
 /// The longest context whose arena fits beside the firmware; 0 if none does.
 pub fn longest_context(image: &Image<'_>, board: &Board, batch: u32) -> u32 {
-    let room = board.ram.bytes.saturating_sub(board.firmware_ram);
+    let room = board.ram.bytes.saturating_sub(board.most(&board::features(image)).ram);
     let fits = |context| image.arena_bytes(Limits { batch, context, threads: 1 }).is_ok_and(|bytes| bytes <= room);
     let (mut low, mut high) = (0, image.plan().max_context);
     while low < high {
@@ -105,7 +125,10 @@ pub fn longest_context(image: &Image<'_>, board: &Board, batch: u32) -> u32 {
 
 fn print(o: &Outcome, firmware_ram: u64) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{} at context {}, batch {}:", o.board, o.context, o.batch)?;
+    match &o.tokens {
+        Some(t) => writeln!(out, "{} at context {}, batch {}:", o.board, t.context, t.batch)?,
+        None => writeln!(out, "{}:", o.board)?,
+    }
     for u in &o.uses {
         let verdict = if u.bytes <= u.of {
             format!("{} left", args::size(u.of - u.bytes))
@@ -115,8 +138,12 @@ fn print(o: &Outcome, firmware_ram: u64) -> Result<()> {
         writeln!(out, "  {:12} {:>10} of {:>10} bytes  {:34} {verdict}", u.region, u.bytes, u.of, u.what)?;
     }
     writeln!(out, "  arena {} bytes exactly, firmware and stack {firmware_ram} at most", o.arena_bytes)?;
-    match (o.fits, o.longest_context) {
-        (true, n) if n == o.max_context => writeln!(out, "fits; so does the longest context of the image, {n}")?,
+    let Some(t) = &o.tokens else {
+        writeln!(out, "{}", if o.fits { "fits" } else { "does not fit" })?;
+        return Ok(());
+    };
+    match (o.fits, t.longest_context) {
+        (true, n) if n == t.max_context => writeln!(out, "fits; so does the longest context of the image, {n}")?,
         (true, n) => writeln!(out, "fits; the longest context that fits is {n}")?,
         (false, 0) => writeln!(out, "does not fit with any context")?,
         (false, n) => writeln!(out, "does not fit; the longest context whose arena fits is {n}")?,

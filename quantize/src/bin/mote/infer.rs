@@ -89,18 +89,45 @@ fn numpy_name(dtype: Dtype) -> &'static str {
     }
 }
 
-/// Reads the array in a file, which has the input's type and number of elements.
-fn fill<T: Element + npyz::Deserialize>(to: &mut [T], path: &Path, port: &Port, index: u32) -> Result<()> {
+/// Reads the array in a file, which has the input's type.
+fn read<T: Element + npyz::Deserialize>(path: &Path, index: u32) -> Result<Vec<T>> {
     let what =
         || format!("cannot read {} as an array of {}, as input {index} is", path.display(), numpy_name(T::DTYPE));
     let npy = npyz::NpyFile::new(BufReader::new(File::open(path).with_context(what)?)).with_context(what)?;
     ensure!(npy.order() == npyz::Order::C, "{} is in Fortran order: save it in C order", path.display());
-    let values = npy.into_vec::<T>().with_context(what)?;
+    npy.into_vec::<T>().with_context(what)
+}
+
+/// Reads the array in a file, which has the input's type and number of elements.
+fn fill<T: Element + npyz::Deserialize>(to: &mut [T], path: &Path, port: &Port, index: u32) -> Result<()> {
+    let values = read::<T>(path, index)?;
     if values.len() != to.len() {
         bail!("{} has {} elements, input {index} is {:?}: {}", path.display(), values.len(), port.shape(), to.len());
     }
     to.copy_from_slice(&values);
     Ok(())
+}
+
+/// The integers of an array as a little-endian machine has them, and how many times over they fill the input.
+pub fn read_bytes(path: &Path, port: &Port, index: u32) -> Result<(Vec<u8>, u32)> {
+    let (bytes, elements) = with_type!(port, T => {
+        let values = read::<T>(path, index)?;
+        (values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>(), values.len())
+    });
+    let one = port.elements().unwrap_or(0) as usize;
+    if elements == 0 || one == 0 || elements % one != 0 {
+        bail!("{} has {elements} elements, input {index} is {:?}: {one}", path.display(), port.shape());
+    }
+    Ok((bytes, u32::try_from(elements / one)?))
+}
+
+/// Writes an output that comes from a little-endian machine.
+pub fn write_bytes(path: &Path, bytes: &[u8], port: &Port) -> Result<()> {
+    with_type!(port, T => {
+        let (words, _) = bytes.as_chunks::<{ size_of::<T>() }>();
+        let values: Vec<T> = words.iter().map(|word| T::from_le_bytes(*word)).collect();
+        write(path, &values, port)
+    })
 }
 
 fn write<T: Element + npyz::AutoSerialize>(path: &Path, values: &[T], port: &Port) -> Result<()> {

@@ -4,6 +4,7 @@ use crate::args;
 use anyhow::Result;
 use mote_host::runtime::image::{Image, Limits, Port, TensorDesc, header, section};
 use mote_host::runtime::ops;
+use mote_quantize::macs::macs;
 use mote_quantize::quantize::Meta;
 use serde::Serialize;
 use std::io::Write;
@@ -80,6 +81,9 @@ struct Outcome {
     arena: Vec<ArenaLine>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ports: Vec<PortLine>,
+    /// Multiply-accumulates of a run; of nets without tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    macs: Option<u64>,
     meta: Option<Meta>,
     tensors: Vec<Tensor>,
     ops: Vec<OpLine>,
@@ -156,6 +160,7 @@ fn outcome(image: &Image<'_>, meta: Option<Meta>, args: &Args) -> Result<Outcome
         max_context: plan.max_context,
         arena,
         ports: ports(image),
+        macs: (plan.vocab == 0).then(|| macs(image)),
         ops: if args.program { ops.collect() } else { Vec::new() },
         meta,
         tensors,
@@ -208,6 +213,9 @@ fn print(o: &Outcome) -> Result<()> {
     for p in &o.ports {
         let shape = p.shape.iter().map(u32::to_string).collect::<Vec<_>>().join("x");
         writeln!(out, "{} {} {shape}, scale {}, zero point {}", p.port, p.dtype, p.scale, p.zero_point)?;
+    }
+    if let Some(macs) = o.macs {
+        writeln!(out, "{macs} multiply-accumulates a run")?;
     }
     if o.verified {
         writeln!(out, "all checksums are right")?;

@@ -5,10 +5,12 @@ use anyhow::{Context, Result, bail};
 use mote_quantize::calibrate::{self, Text};
 use mote_quantize::codes::Coding;
 use mote_quantize::float::FloatModel;
+use mote_quantize::graph::quantize as integers;
 use mote_quantize::import::{self, tokenizer};
 use mote_quantize::lower;
 use mote_quantize::net;
 use mote_quantize::quantize::{Meta, Settings, quantize};
+use mote_quantize::samples::Scaling;
 use mote_quantize::vectors;
 use mote_runtime::fixed::tflite::Rounding;
 use mote_runtime::image::section;
@@ -48,8 +50,8 @@ impl From<TfliteRounding> for Rounding {
 /// The arguments.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Hugging Face folder (config.json, *.safetensors), llama2.c checkpoint (.bin), TensorFlow Lite file (.tflite; integers are
-    /// taken as they are), or word vectors (word2vec, fastText, GloVe)
+    /// Hugging Face folder (config.json, *.safetensors), llama2.c checkpoint (.bin), net (.tflite, .onnx; one of integers is
+    /// taken as it is, one of floats needs --calibrate), or word vectors (word2vec, fastText, GloVe)
     model: PathBuf,
     /// The image to write
     #[arg(short, long)]
@@ -69,23 +71,32 @@ pub struct Args {
     /// Longest context the image will allow [default: the model's]
     #[arg(long)]
     context: Option<usize>,
-    /// Text to calibrate with; some of the kind the model will see is best: for a model with an encoder, a source a line
-    /// [default: a built-in one]
-    #[arg(long, value_name = "TEXT FILE")]
+    /// What to calibrate with, best of the kind the model will see: a text (for a model with an encoder, a source a line)
+    /// [default: a built-in one]; for a net of floats a folder of inputs (.npy, .png, .jpg, .bmp, 16 kHz .wav), or one file
+    #[arg(long, value_name = "TEXT FILE OR DIR")]
     calibrate: Option<PathBuf>,
+    /// What is taken from a pixel of 0 to 255: one number, or one a channel
+    #[arg(long, value_name = "N,..", value_delimiter = ',', allow_negative_numbers = true, default_value = "0")]
+    mean: Vec<f32>,
+    /// What a pixel is divided by after that; 0 and 255 give [0, 1], 127.5 and 127.5 [-1, 1], 0 and 1 the bytes
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "255")]
+    std: Vec<f32>,
+    /// Bytes, in per cent of a net's 4-bit weights, by which it may grow so that layers which four bits harm keep 8 bits
+    #[arg(long, default_value_t = 5.0, value_name = "PER CENT", value_parser = percent)]
+    room: f64,
     /// Most tokens of it that are used
     #[arg(long, default_value_t = 2048, value_name = "N")]
     calibrate_tokens: usize,
     /// Tokenizer: tokenizer.json, tokenizer.model, llama2.c's tokenizer.bin, or GGUF [default: beside the model]
     #[arg(long)]
     tokenizer: Option<PathBuf>,
+    /// Rounding that a TensorFlow Lite model of integers was made for
+    #[arg(long, value_enum, default_value_t = TfliteRounding::Double)]
+    rounding: TfliteRounding,
     /// Tokenizer of the sources, of a model whose encoder has a vocabulary of its own [default: source_tokenizer.json or
     /// source_vocabulary.txt beside the model]
     #[arg(long)]
     source_tokenizer: Option<PathBuf>,
-    /// Rounding that a TensorFlow Lite model of integers was made for
-    #[arg(long, value_enum, default_value_t = TfliteRounding::Double)]
-    rounding: TfliteRounding,
     /// Name of the model [default: the file's]
     #[arg(long)]
     name: Option<String>,
@@ -126,12 +137,18 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let stem = args.model.file_stem().or(args.model.file_name()).map(|n| n.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "model".into());
     if net::is_net(&args.model) {
-        let settings = net::Settings { name, license: args.license.clone(), rounding: args.rounding.into() };
-        let (meta, bytes) = net::quantize(&args.model, &settings, &args.out)?;
+        let (license, rounding) = (args.license.clone(), args.rounding.into());
+        let settings = net::Settings { name, license, rounding, float: float_net(args, coding)? };
+        let bar = progress(100, "{percent} %");
+        let done = net::quantize(&args.model, &settings, &args.out, &mut |share| {
+            bar.set_position((100.0 * share) as u64);
+        });
+        bar.finish_and_clear();
+        let (meta, bytes) = done?;
         return report(args, &meta, bytes, start);
     }
     if import::vectors::is_vectors(&args.model) {
-        let settings = net::Settings { name, license: args.license.clone(), rounding: args.rounding.into() };
+        let settings = net::Settings { license: args.license.clone(), ..net::Settings::new(name) };
         let (meta, bytes) = vectors::quantize(&args.model, coding, &settings, &args.out)?;
         return report(args, &meta, bytes, start);
     }
@@ -179,6 +196,24 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     bar.finish_and_clear();
     let (meta, bytes) = done?;
     report(args, &meta, bytes, start)
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if (0.0..=100.0).contains(&x) => Ok(x),
+        _ => Err("a number from 0 to 100 is expected".into()),
+    }
+}
+
+/// What a net of floats is quantized with, if there is anything to calibrate it with.
+fn float_net(args: &Args, coding: Coding) -> Result<Option<net::Float>> {
+    let Some(samples) = args.calibrate.clone() else { return Ok(None) };
+    if args.std.iter().any(|s| *s == 0.0 || !s.is_finite()) || args.mean.iter().any(|m| !m.is_finite()) {
+        bail!("--mean {:?} --std {:?}: finite numbers are expected, and none of --std may be 0", args.mean, args.std);
+    }
+    let scaling = Some(Scaling { mean: args.mean.clone(), std: args.std.clone() });
+    let settings = integers::Settings { room: args.room / 100.0, ..integers::Settings::bits(args.bits, coding) };
+    Ok(Some(net::Float { samples, scaling, settings }))
 }
 
 fn report(args: &Args, meta: &Meta, bytes: u64, start: Instant) -> Result<ExitCode> {
@@ -249,6 +284,10 @@ fn print(summary: &Summary<'_>) -> Result<()> {
             "{}: {} ({} layers, width {}, {} heads on {}, vocabulary {})",
             summary.meta.name, c.architecture, c.layers, c.dim, c.heads, c.kv_heads, c.vocab
         )?,
+        None if summary.meta.calibration_samples > 0 => {
+            let samples = summary.meta.calibration_samples;
+            writeln!(out, "{}: a net of floats, calibrated on {samples} inputs", summary.meta.name)?;
+        }
         None => writeln!(out, "{}: a net in the integers it was quantized to", summary.meta.name)?,
     }
     writeln!(out, "{:44} {:>14} {:>5} {:>12} {:>12}  int32", "tensor", "shape", "bits", "bytes", "rel. error")?;

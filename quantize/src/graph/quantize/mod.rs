@@ -11,6 +11,7 @@
 
 mod coded;
 mod equalize;
+mod mixed;
 mod observe;
 mod patches;
 mod ranges;
@@ -49,8 +50,10 @@ pub struct Settings {
     pub equalize: bool,
     /// How codes are chosen.
     pub feedback: Feedback,
-    /// Layers (by their place among the layers of the graph) that keep 8-bit weights.
+    /// Layers (by their place in [`layers`]) that keep 8-bit weights.
     pub keep: Vec<usize>,
+    /// More layers keep them, chosen by what their codes cost, while all weights together grow by no more than this share.
+    pub room: f64,
 }
 
 impl Settings {
@@ -58,7 +61,7 @@ impl Settings {
     #[must_use]
     pub fn bits(bits: u8, coding: Coding) -> Self {
         let coding = (bits == 4).then_some(coding);
-        Self { coding, rule: Rule::MinMax, equalize: false, feedback: Feedback::Full, keep: Vec::new() }
+        Self { coding, rule: Rule::MinMax, equalize: false, feedback: Feedback::Full, keep: Vec::new(), room: 0.05 }
     }
 }
 
@@ -85,30 +88,53 @@ pub fn quantize(
     let mut done = 0;
     let mut tick = || {
         done += 1;
-        progress(done as f32 / (2 * samples.len()) as f32);
+        progress(0.5 * done as f32 / samples.len() as f32);
     };
     let seen = observe::observe(&float, samples, &mut tick)?;
-    let mut graph = float.clone();
-    let added = ranges::quantize(&mut graph, &seen, settings.rule);
-    let coded = coded_layers(&graph, settings);
-    if coded.is_empty() {
-        (0..graph.nodes.len()).for_each(|index| plain(&mut graph, index));
-    } else {
-        let samples = &samples[..samples.len().min(FEEDBACK_SAMPLES)];
-        let mut walk = Walk::new(&float, &graph, samples, &added, &coded)?;
-        for index in 0..graph.nodes.len() {
-            if coded.contains(&index) {
-                walk.code(&mut graph, index, settings)?;
-            } else {
-                plain(&mut graph, index);
-            }
-            walk.step(&graph, index)?;
-            progress(0.5 + 0.5 * (index + 1) as f32 / graph.nodes.len() as f32);
-        }
+    let mut grids = float.clone();
+    let added = ranges::quantize(&mut grids, &seen, settings.rule);
+    let base = Base { float: &float, grids: &grids, added: &added, samples };
+    if settings.coding.is_none() {
+        return base.weights(settings);
     }
-    constants(&mut graph);
-    graph.prune();
-    Ok(graph)
+    let coded = base.weights(settings)?;
+    progress(0.75);
+    let plain = base.weights(&Settings { coding: None, ..settings.clone() })?;
+    let keep = mixed::keep([&float, &plain, &coded], samples, settings)?;
+    if keep == settings.keep { Ok(coded) } else { base.weights(&Settings { keep, ..settings.clone() }) }
+}
+
+/// A graph whose activations have their grids, before its weights have theirs.
+struct Base<'g> {
+    float: &'g Graph,
+    grids: &'g Graph,
+    /// Values that the float graph lacks, each with the one that it stands for.
+    added: &'g [(ValueId, ValueId)],
+    samples: &'g [Vec<Tensor>],
+}
+
+impl Base<'_> {
+    /// The graph with integers or codes for all constants.
+    fn weights(&self, settings: &Settings) -> Result<Graph, eval::EvalError> {
+        let mut graph = self.grids.clone();
+        let coded = coded_layers(&graph, settings);
+        if coded.is_empty() {
+            (0..graph.nodes.len()).for_each(|index| plain(&mut graph, index));
+        } else {
+            let samples = &self.samples[..self.samples.len().min(FEEDBACK_SAMPLES)];
+            let mut walk = Walk::new(self.float, &graph, samples, self.added, &coded)?;
+            for index in 0..graph.nodes.len() {
+                if coded.contains(&index) {
+                    walk.code(&mut graph, index, settings)?;
+                } else {
+                    plain(&mut graph, index);
+                }
+                walk.step(&graph, index)?;
+            }
+        }
+        constants(&mut graph);
+        Ok(graph)
+    }
 }
 
 /// Layers whose weights may be coded: nodes, in order.

@@ -127,7 +127,7 @@ fn every_activation_has_a_grid_and_tflite_s_constraints_hold() {
 fn four_bits_lose_less_with_each_way_of_choosing_codes() {
     let mut losses = Vec::new();
     for feedback in [Feedback::None, Feedback::Errors, Feedback::Full] {
-        let settings = Settings { feedback, ..Settings::bits(4, Coding::N4Learned) };
+        let settings = Settings { feedback, room: 0.0, ..Settings::bits(4, Coding::N4Learned) };
         let (loss, graph) = quantized(&settings);
         // Depthwise weights are int8, all others codes whose floats stand beside them.
         assert_eq!(graph.coded.len(), 3);
@@ -141,8 +141,9 @@ fn four_bits_lose_less_with_each_way_of_choosing_codes() {
         losses.push(loss);
     }
     assert!(losses[1] < 0.6 * losses[0] && losses[2] < 1.05 * losses[1], "{losses:?}");
-    let (kept, graph) = quantized(&Settings { keep: vec![2], ..Settings::bits(4, Coding::N4Learned) });
-    assert!(graph.coded.len() == 2 && kept < losses[2], "{kept} {losses:?}");
+    // Room for the two convolutions, not for the large layer behind them.
+    let (kept, graph) = quantized(&Settings { room: 0.3, ..Settings::bits(4, Coding::N4Learned) });
+    assert!(graph.coded.len() == 1 && kept < losses[2], "{kept} {losses:?}");
 }
 
 #[test]

@@ -147,6 +147,8 @@ pub(super) struct Builder {
     pub types: HashMap<ValueId, i32>,
     /// Floats that are read from constant integers, and the constant.
     dequantized: HashMap<ValueId, ValueId>,
+    /// Values that a node reads.
+    read: HashSet<ValueId>,
     bytes: usize,
     work: usize,
     /// Operator, name and first output of the node of the file that is being imported.
@@ -161,6 +163,7 @@ impl Builder {
             unknown: HashSet::new(),
             types: HashMap::new(),
             dequantized: HashMap::new(),
+            read: HashSet::new(),
             bytes: 0,
             work: 0,
             now: Default::default(),
@@ -292,6 +295,7 @@ impl Builder {
             && self.work.saturating_add(work) <= MAX_WORK;
         if !folds {
             let ids = values.into_iter().map(|v| self.value(v)).collect::<Done<Vec<_>>>()?;
+            self.read.extend(inputs.iter().flatten());
             self.graph.nodes.push(Node { outputs: ids.clone(), ..node });
             return Ok(ids);
         }
@@ -435,10 +439,9 @@ impl Builder {
             None if value.dtype == DType::F32 => return malformed(format!("{:?} of floats, with a scale", value.name)),
             None => (),
         }
-        let read = self.graph.nodes.iter().any(|n| n.inputs.contains(&Some(x)));
         if value.data.is_some() {
             self.value(Value { quant: Some(quant), ..value })
-        } else if read {
+        } else if self.read.contains(&x) {
             Ok(self.emit(Op::Unary(Unary::Identity), &[Some(x)], &[(value.shape, value.dtype, Some(quant))])?[0])
         } else {
             self.graph.values[x].quant = Some(quant);

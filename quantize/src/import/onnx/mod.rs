@@ -1,4 +1,4 @@
-//! ONNX files (operator sets 7 to 24): protobuf, to a [`Graph`].
+//! ONNX files (operator sets 7 to 27): protobuf, to a [`Graph`].
 //!
 //! ```text
 //! proto     the file's messages, and its tensors
@@ -19,9 +19,11 @@
 mod builder;
 mod ops;
 mod proto;
+#[cfg(test)]
+mod tests;
 
 use super::{ImportError, Result, map};
-use crate::graph::{DType, Graph, Node, Op, Tensor, Value, ValueId};
+use crate::graph::{DType, Data, Graph, Node, Op, State, Tensor, Value, ValueId};
 use builder::{Builder, Done, Step, Stop, malformed};
 use prost::Message;
 use proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
@@ -35,10 +37,13 @@ pub struct Options {
     pub shapes: BTreeMap<String, Vec<usize>>,
     /// Inputs that are constants, by name: they are no inputs of the graph, and what follows from them is folded.
     pub constants: BTreeMap<String, Tensor>,
+    /// Inputs that are states, by name, each with the output that is its next value: they live in the graph from one run to
+    /// the next, and are 0 before the first.
+    pub states: BTreeMap<String, String>,
 }
 
 /// Operator sets whose semantics are known here.
-const OPSETS: std::ops::RangeInclusive<i64> = 7..=24;
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=27;
 
 /// Whether a file is ONNX: a protobuf that begins with a format version (field 1), as every exporter writes it.
 ///
@@ -76,7 +81,7 @@ pub fn read(file: &[u8], path: &Path, options: &Options) -> Result<Graph> {
     };
     let opset = version("").or_else(|| version("com.microsoft").map(|_| 13)).unwrap_or(1);
     if !OPSETS.contains(&opset) {
-        return Err(lacking(format!("ONNX opset {opset}"), "supported are 7 to 24; onnx.version_converter changes it"));
+        return Err(lacking(format!("ONNX opset {opset}"), "supported are 7 to 27; onnx.version_converter changes it"));
     }
     let mut import = Import { b: Builder::new(), opset, options };
     import.model(graph).map_err(|why| match why {
@@ -134,7 +139,7 @@ impl Import<'_> {
         for input in &graph.input {
             self.input(input)?;
         }
-        let wrong = self.options.shapes.keys().chain(self.options.constants.keys());
+        let wrong = self.options.shapes.keys().chain(self.options.constants.keys()).chain(self.options.states.keys());
         if let Some(name) = wrong.clone().find(|n| !graph.input.iter().any(|i| i.name() == *n)) {
             let names: Vec<&str> = graph.input.iter().map(ValueInfoProto::name).collect();
             return malformed(format!("there is no input {name:?}; inputs are {}", names.join(", ")));
@@ -143,8 +148,35 @@ impl Import<'_> {
         for output in &graph.output {
             let name = output.name();
             let id = self.b.find(name).ok_or_else(|| format!("output {name:?} is computed by no node"))?;
-            self.b.graph.outputs.push(id);
+            match self.options.states.iter().find(|(_, to)| *to == name) {
+                None => self.b.graph.outputs.push(id),
+                Some((input, _)) => self.state(input, name, id)?,
+            }
         }
+        let outputs = || graph.output.iter().map(ValueInfoProto::name);
+        match self.options.states.values().find(|to| !outputs().any(|o| o == *to)) {
+            None => Ok(()),
+            Some(to) => malformed(format!(
+                "there is no output {to:?}; outputs are {}",
+                outputs().collect::<Vec<_>>().join(", ")
+            )),
+        }
+    }
+
+    /// Makes an input a state that is written by an output.
+    fn state(&mut self, input: &str, output: &str, write: ValueId) -> Done<()> {
+        let read = self.b.graph.inputs.iter().copied().find(|i| self.b.at(*i).name == input);
+        let read = read.ok_or_else(|| format!("{input:?} is no input that could be a state"))?;
+        let (from, to) = (self.b.at(write), self.b.at(read));
+        if (&from.shape, from.dtype) != (&to.shape, to.dtype) || to.dtype != DType::F32 {
+            return malformed(format!(
+                "state {input:?} of {:?} is written by {output:?} of {:?}",
+                to.shape, from.shape
+            ));
+        }
+        let initial = Data::F32(vec![0.0; to.count()]);
+        self.b.graph.inputs.retain(|i| *i != read);
+        self.b.graph.states.push(State { name: input.to_owned(), read, write, initial });
         Ok(())
     }
 
@@ -168,7 +200,7 @@ impl Import<'_> {
         let number = tensor.and_then(|t| t.elem_type).unwrap_or(0);
         if let Some(value) = self.options.constants.get(name) {
             let dtype = proto::dtype(number)?;
-            if (dtype == DType::F32) != matches!(value.data, crate::graph::Data::F32(_)) {
+            if (dtype == DType::F32) != matches!(value.data, Data::F32(_)) {
                 return malformed(format!("input {name:?} is of {}", proto::type_name(number)));
             }
             self.b.now = [String::new(), String::new(), name.to_owned()];
@@ -306,7 +338,7 @@ impl Import<'_> {
 
     /// The branch of an If that a constant condition takes.
     fn branch(&mut self, s: &Step) -> Done<Vec<ValueId>> {
-        let condition = b_condition(&self.b, s)?;
+        let condition = self.b.ints("condition", s.x(0)?)?.first().is_some_and(|c| *c != 0);
         let graph = s.graph(if condition { "then_branch" } else { "else_branch" })?;
         self.b.scopes.push(HashMap::new());
         let outputs = self.initialisers(graph).and_then(|()| self.nodes(graph)).and_then(|()| {
@@ -318,8 +350,4 @@ impl Import<'_> {
         self.b.scopes.pop();
         outputs
     }
-}
-
-fn b_condition(b: &Builder, s: &Step) -> Done<bool> {
-    Ok(b.ints("condition", s.x(0)?)?.first().is_some_and(|c| *c != 0))
 }

@@ -1,34 +1,53 @@
 //! Convolutions, fully connected layers, pools.
 
 use super::fixed::quantize_multiplier;
-use super::{Affine, Constant, Context, Lowering, ints, pair, word};
+use super::{Affine, Constant, Context, Lowering, ints, numbers, pair, word};
 use crate::codes::CodedMatrix;
 use crate::graph::{DType, Data, Node, Op, PoolKind, Value, Window};
 use crate::layers;
 use mote_runtime::image::Dtype;
 use mote_runtime::image::plan::Kind;
 use mote_runtime::image::tensors::GROUP;
-use mote_runtime::ops;
+use mote_runtime::ops::{self, window::NARROW};
 
 /// Sums of more products do not fit int32.
 const MOST_PRODUCTS: usize = 1 << 16;
 
-/// Checks that `value` is constant int8 weights (or narrower) without a zero point.
-fn weights(value: &Value) -> Lowering<&[i64]> {
-    if !matches!(value.dtype, DType::I8 | DType::I4) {
-        return Err(format!("weights of {:?}", value.dtype));
-    }
+/// Constant weights as int8, and their zero point: 0 but for those that were uint8.
+fn weights(value: &Value) -> Lowering<(Vec<i64>, i32)> {
+    let moved = match value.dtype {
+        DType::I8 | DType::I4 => 0,
+        DType::U8 => 128,
+        other => return Err(format!("weights of {other:?}")),
+    };
     let zeros = value.quant.as_ref().map_or(&[][..], |q| &q.zero_points);
-    if zeros.iter().any(|z| *z != 0) {
-        return Err("weights with a zero point".into());
+    let zero = zeros.first().map_or(0, |z| z.saturating_sub(moved));
+    if zeros.iter().any(|z| *z != zeros[0]) || !(-128..=127).contains(&zero) {
+        return Err("weights with zero points of their channels".into());
     }
-    ints(value)
+    Ok((ints(value)?.iter().map(|v| v - i64::from(moved)).collect(), zero))
+}
+
+/// What an op with weights takes besides its slots and its window.
+struct Sums {
+    /// Table of output channels.
+    channels: u32,
+    /// Zero points and the range of the output.
+    numbers: u32,
+    /// Flags.
+    flags: u16,
 }
 
 impl Context<'_> {
-    /// The table of output channels: bias, multiplier, shift. Channels are counted along dimension 0 of the weights.
-    fn channels(&mut self, node: &Node, input: Affine, out: Affine) -> Lowering<u32> {
-        let w = self.value(node, 1)?;
+    /// Constants of a node with weights; channels are counted along dimension 0 of these.
+    fn sums(&mut self, node: &Node) -> Lowering<Sums> {
+        let (x, w, y) = (self.value(node, 0)?, self.value(node, 1)?, self.made(node)?);
+        let (input, out) = (self.scaled(x)?, self.scaled(y)?);
+        let kind = self.kind(x)?;
+        if self.kind(y)? != kind || kind == Kind::I32 {
+            return Err(format!("{:?} to {:?}", x.dtype, y.dtype));
+        }
+        let wide = kind == Kind::I16;
         let quant = w.quant.as_ref().ok_or("weights without a scale")?;
         let count = w.shape[0];
         if quant.scales.len() != 1 && (quant.scales.len() != count || quant.axis != 0) {
@@ -36,22 +55,38 @@ impl Context<'_> {
         }
         let bias = self.graph.input(node, 2);
         let biases = bias.map_or(Ok(&[][..]), ints)?;
-        if bias.is_some_and(|b| b.dtype != DType::I32) || ![0, count].contains(&biases.len()) {
-            return Err("a bias that is not int32, or not one a channel".into());
+        let fits = bias.is_none_or(|b| b.dtype == DType::I32 || (wide && b.dtype == DType::I64));
+        if !fits || ![0, count].contains(&biases.len()) {
+            return Err("a bias that is not int32 (or int64 of int16), or not one a channel".into());
         }
+        let per_tensor = w.dtype == DType::U8;
         let mut bytes = Vec::new();
         for channel in 0..count {
             let scale = quant.scales[if quant.scales.len() == 1 { 0 } else { channel }];
-            let real = f64::from(input.scale) * f64::from(scale) / f64::from(out.scale);
+            // LiteRT multiplies the scales of uint8 in float32 (`GetQuantizedConvolutionMultipler`), TFLM those of int8 in float64.
+            let product = match per_tensor {
+                true => f64::from(input.scale * scale),
+                false => f64::from(input.scale) * f64::from(scale),
+            };
+            let real = product / f64::from(out.scale);
             let (multiplier, shift) = quantize_multiplier(real).ok_or("a scale that is not a positive number")?;
-            bytes.extend((biases.get(channel).copied().unwrap_or(0) as i32).to_le_bytes());
+            let bias = biases.get(channel).copied().unwrap_or(0).to_le_bytes();
+            bytes.extend(&bias[..if wide { 8 } else { 4 }]);
             bytes.extend(multiplier.to_le_bytes());
             bytes.extend(shift.to_le_bytes());
         }
         let name = format!("{} (bias, multiplier, shift)", w.name);
-        let table = Constant::plain(&name, Dtype::I32, &[count, 3], bytes);
-        // Of a channel's three numbers only the bias is the model's.
-        Ok(self.builder.tensor(Constant { parameters: biases.len(), ..table }))
+        let table = Constant::plain(&name, Dtype::I32, &[count, if wide { 4 } else { 3 }], bytes);
+        // Of a channel's numbers only the bias is the model's.
+        let channels = self.builder.tensor(Constant { parameters: biases.len(), ..table });
+        let (min, max) = self.limits(node)?;
+        // TFLite Micro sums int16 in int32 where the bias is int32, or left out.
+        let narrow =
+            wide && bias.is_none_or(|b| b.dtype == DType::I32) && !matches!(node.op, Op::ConvTranspose2d { .. });
+        let depthwise = matches!(node.op, Op::Conv2d { groups, .. } if groups > 1 && w.shape[3] == 1);
+        let flags = if narrow && !depthwise { NARROW } else { 0 };
+        let numbers = numbers(wide, [input.zero, out.zero, min, max]);
+        Ok(Sums { channels, numbers, flags })
     }
 }
 
@@ -115,9 +150,7 @@ pub(super) fn conv2d(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     let Op::Conv2d { window: steps, groups } = &node.op else {
         return Err("another op".into());
     };
-    let from = c.input(node, 0)?;
     let (x, w, y) = (c.value(node, 0)?, c.value(node, 1)?, c.made(node)?);
-    let (input, out) = (c.affine(x)?, c.affine(y)?);
     let [size, out_size, steps, pads] = window(x, y, steps)?;
     let &[count, kh, kw, per_group] = &w.shape[..] else {
         return Err(format!("weights of shape {:?}", w.shape));
@@ -132,29 +165,49 @@ pub(super) fn conv2d(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     if kh * kw * per_group > MOST_PRODUCTS {
         return Err(format!("more than {MOST_PRODUCTS} products to a sum"));
     }
-    let values = weights(w)?;
+    let (values, zero) = weights(w)?;
     let taps = kh * kw;
-    let (def, weights) = if *groups == 1 {
+    let (def, weights) = if *groups == 1 || per_group > 1 {
         (&ops::conv2d::OP, c.bytes(&w.name, &w.shape, values.iter().copied()))
-    } else if per_group == 1 {
+    } else {
         // The runtime has them as [1, kh, kw, out].
         let order = (0..values.len()).map(|i| values[i % count * taps + i / count]);
         (&ops::depthwise_conv2d::OP, c.bytes(&w.name, &[1, kh, kw, count], order))
-    } else {
-        return Err(format!("{groups} groups of {per_group} channels"));
     };
-    let table = c.channels(node, input, out)?;
-    let (min, max) = c.range(node, out);
-    let numbers = word([input.zero, out.zero, min, max]);
+    let sums = c.sums(node)?;
+    let from = c.input(node, 0)?;
     let to = c.output(node)?;
-    c.op(def, &[from, to, weights, table, size, out_size, steps, pads, numbers], &[from], to);
+    let zero = word([zero, 0, 0, 0]);
+    let args = [from, to, weights, sums.channels, size, out_size, steps, pads, sums.numbers, zero];
+    c.op_with(def, sums.flags, &args, &[from], to);
+    Ok(())
+}
+
+pub(super) fn conv_transpose2d(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
+    let Op::ConvTranspose2d { window: steps } = &node.op else {
+        return Err("another op".into());
+    };
+    let (x, w, y) = (c.value(node, 0)?, c.value(node, 1)?, c.made(node)?);
+    let [size, out_size, words, pads] = window(x, y, steps)?;
+    let &[count, kh, kw, depth] = &w.shape[..] else {
+        return Err(format!("weights of shape {:?}", w.shape));
+    };
+    if depth != x.shape[3] || y.shape[3] != count || steps.dilation != [1, 1] || kh * kw * depth > MOST_PRODUCTS {
+        return Err(format!("weights of shape {:?} for {:?} to {:?}, or gaps", w.shape, x.shape, y.shape));
+    }
+    let (values, zero) = weights(w)?;
+    let weights = c.bytes(&w.name, &w.shape, values.iter().copied());
+    let sums = c.sums(node)?;
+    let from = c.input(node, 0)?;
+    let to = c.output(node)?;
+    let zero = word([zero, 0, 0, 0]);
+    let args = [from, to, weights, sums.channels, size, out_size, words, pads, sums.numbers, zero];
+    c.op_with(&ops::transpose_conv2d::OP, sums.flags, &args, &[from], to);
     Ok(())
 }
 
 pub(super) fn fully_connected(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
-    let from = c.input(node, 0)?;
     let (x, w, y) = (c.value(node, 0)?, c.value(node, 1)?, c.made(node)?);
-    let (input, out) = (c.affine(x)?, c.affine(y)?);
     let &[count, features] = &w.shape[..] else {
         return Err(format!("weights of shape {:?}", w.shape));
     };
@@ -169,12 +222,13 @@ pub(super) fn fully_connected(c: &mut Context<'_>, node: &Node) -> Lowering<()> 
         let line = pair([rows, 1]);
         return c.coded(node, [line, line, word([1; 4]), 0], [1, 1]);
     }
-    let weights = c.bytes(&w.name, &w.shape, weights(w)?.iter().copied());
-    let table = c.channels(node, input, out)?;
-    let (min, max) = c.range(node, out);
-    let numbers = word([input.zero, out.zero, min, max]);
+    let (values, zero) = weights(w)?;
+    let weights = c.bytes(&w.name, &w.shape, values.iter().copied());
+    let sums = c.sums(node)?;
+    let from = c.input(node, 0)?;
     let to = c.output(node)?;
-    c.op(&ops::fully_connected::OP, &[from, to, weights, table, numbers], &[from], to);
+    let args = [from, to, weights, sums.channels, sums.numbers, word([zero, 0, 0, 0])];
+    c.op_with(&ops::fully_connected::OP, sums.flags, &args, &[from], to);
     Ok(())
 }
 
@@ -189,10 +243,9 @@ pub(super) fn pool2d(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
         }
         PoolKind::Average { .. } => return Err("an average that counts padding".into()),
     };
-    let from = c.input(node, 0)?;
     let (x, y) = (c.value(node, 0)?, c.made(node)?);
-    let (input, out) = (c.affine(x)?, c.affine(y)?);
-    if input != out {
+    let (input, out) = (c.scaled(x)?, c.scaled(y)?);
+    if input != out || x.dtype != y.dtype {
         return Err("a pool that changes the scale".into());
     }
     if steps.dilation != [1, 1] || kernel.iter().any(|k| *k >= 1 << 16) {
@@ -202,8 +255,13 @@ pub(super) fn pool2d(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     if x.shape[3] != y.shape[3] {
         return Err("a pool that changes the number of channels".into());
     }
-    let (min, max) = c.range(node, out);
+    let (min, max) = c.limits(node)?;
+    let wide = x.dtype == DType::I16;
+    let numbers = numbers(wide, [0, 0, min, max]);
+    let from = c.input(node, 0)?;
     let to = c.output(node)?;
-    c.op(def, &[from, to, size, out_size, steps, pads, pair(*kernel), word([0, 0, min, max])], &[from], to);
+    let upward = x.dtype == DType::U8 && matches!(kind, PoolKind::Average { .. });
+    let flags = if upward { ops::average_pool2d::UPWARD } else { 0 };
+    c.op_with(def, flags, &[from, to, size, out_size, steps, pads, pair(*kernel), numbers], &[from], to);
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::fixed::quantize_multiplier;
 use super::tables::table;
-use super::{Affine, Context, Lowering, ints, word};
+use super::{Affine, Context, Lowering, ints, numbers, word};
 use crate::graph::{Binary, DType, Node, Op, Unary};
 use mote_runtime::image::plan::Kind;
 use mote_runtime::ops;
@@ -42,7 +42,8 @@ pub(super) fn binary(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
         return Err("another op".into());
     };
     match f {
-        Binary::Add => add(c, node),
+        Binary::Add => add(c, node, 0),
+        Binary::Sub => add(c, node, ops::add::SUBTRACT),
         Binary::Mul => mul(c, node),
         Binary::Max | Binary::Min => maximum(c, node, f == Binary::Min),
         Binary::SquaredDifference => squared_difference(c, node),
@@ -130,19 +131,23 @@ fn prelu(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     Ok(())
 }
 
-fn add(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
+/// A sum, or with the flag a difference.
+fn add(c: &mut Context<'_>, node: &Node, flags: u16) -> Lowering<()> {
     let Operands { slots: [x, y], a, b, out } = operands(c, node)?;
+    let wide = c.kind(c.made(node)?)? == Kind::I16;
+    let head_room = if wide { 15 } else { 20 };
     let twice = 2.0 * f64::from(a.scale.max(b.scale));
-    let last = twice / (f64::from(1 << 20) * f64::from(out.scale));
+    let last = twice / (f64::from(1 << head_room) * f64::from(out.scale));
     let reals = [f64::from(a.scale) / twice, f64::from(b.scale) / twice, last];
     let [ma, mb, mo] = reals.map(quantize_multiplier);
     let ((ma, ea), (mb, eb), (mo, eo)) =
         ma.zip(mb).zip(mo).map(|((a, b), o)| (a, b, o)).ok_or("scales out of range")?;
-    let (min, max) = c.range(node, out);
+    let (min, max) = c.limits(node)?;
     let to = c.output(node)?;
     let (shifts, zeros) = (word([ea, eb, eo, 0]), word([a.zero, b.zero, 0, 0]));
-    let numbers = word([0, out.zero, min, max]);
-    c.op(&ops::add::OP, &[x, y, to, ma as u32, mb as u32, mo as u32, shifts, zeros, numbers], &[x, y], to);
+    let numbers = numbers(wide, [0, out.zero, min, max]);
+    let args = [x, y, to, ma as u32, mb as u32, mo as u32, shifts, zeros, numbers];
+    c.op_with(&ops::add::OP, flags, &args, &[x, y], to);
     Ok(())
 }
 

@@ -90,6 +90,7 @@ type Lower = fn(&mut Context<'_>, &Node) -> Lowering<()>;
 fn find(op: &Op) -> Lower {
     match op {
         Op::Conv2d { .. } => conv::conv2d,
+        Op::ConvTranspose2d { .. } => conv::conv_transpose2d,
         Op::FullyConnected => conv::fully_connected,
         Op::Pool2d { .. } => conv::pool2d,
         Op::Binary(_) => elementwise::binary,
@@ -182,10 +183,12 @@ pub fn net(graph: &Graph, rounding: Rounding) -> Result<Net, Vec<String>> {
     }
 }
 
-/// A graph whose first and last nodes change floats to integers and back, without them: the caller does that.
+/// A graph whose first and last nodes change floats to integers and back, without them: the caller does that. Inputs that
+/// nothing reads (the output's shape, of a transposed convolution) are left out.
 fn integer_ends(graph: &Graph) -> Graph {
     let mut graph = graph.clone();
     let uses = graph.uses();
+    graph.inputs.retain(|input| uses[*input] > 0);
     let mut left_out = vec![];
     for (at, node) in graph.nodes.iter().enumerate() {
         let (Op::Requantize, [Some(from)], [to]) = (&node.op, &node.inputs[..], &node.outputs[..]) else {
@@ -488,6 +491,12 @@ fn ints(value: &Value) -> Lowering<&[i64]> {
 /// Four numbers of a byte each, the first lowest.
 fn word(bytes: [i32; 4]) -> u32 {
     u32::from_le_bytes(bytes.map(|b| b as u8))
+}
+
+/// The word "numbers" of `ops/window.rs`: zero points of input and output, least and largest output; int16 (`wide`) has no
+/// zero points.
+fn numbers(wide: bool, [zero_in, zero_out, min, max]: [i32; 4]) -> u32 {
+    if wide { pair([min, max].map(|v| (v as i16 as u16).into())) } else { word([zero_in, zero_out, min, max]) }
 }
 
 /// Two numbers of 16 bits, the first lowest.

@@ -224,16 +224,17 @@ pub fn conv2d<T: Quantized>(
     out: &[Cell<T>],
 ) -> Option<()> {
     let depth = g.channels / groups;
-    let filter = NonZeroUsize::new(g.y.kernel * g.x.kernel * depth)?.get();
-    let share = NonZeroUsize::new(cs.len() / groups)?.get();
+    let filter = NonZeroUsize::new(g.y.kernel * g.x.kernel * depth)?;
+    let share = NonZeroUsize::new(cs.len() / groups)?;
     g.pixels(out, cs.len(), |oy, ox, out| {
         let ((rows, iy), (cols, ix)) = (g.y.taps(oy), g.x.taps(ox));
         // Taps side by side are side by side in memory, weights and image alike: one stretch a row.
         let side_by_side = g.x.dilation.get() == 1 && groups.get() == 1;
         let together = if side_by_side { cols.len().max(1) } else { 1 };
-        let of_groups = cs.chunks(share).zip(w.chunks(share * filter)).zip(out.chunks(share));
+        let of_groups =
+            cs.chunks(share.get()).zip(w.chunks(share.saturating_mul(filter).get())).zip(out.chunks(share.get()));
         for (group, ((cs, w), out)) in of_groups.enumerate() {
-            for ((c, w), out) in cs.iter().zip(w.chunks(filter)).zip(out) {
+            for ((c, w), out) in cs.iter().zip(w.chunks(filter.get())).zip(out) {
                 let mut acc = T::ZERO;
                 for (n, ky) in rows.clone().enumerate() {
                     let row = (iy + n * g.y.dilation.get()) * g.x.input;

@@ -145,22 +145,21 @@ fn dynamic(b: &mut Builder, s: &Step) -> Done<Vec<ValueId>> {
     Ok(vec![b.cast(y, DType::U8)?, scale, b.cast(zero, DType::U8)?])
 }
 
-/// Integers less their zero point, int32. A list of zero points is one a row (of the left operand).
-fn less_zero(b: &mut Builder, s: &Step, i: usize, zero: usize, rows: bool) -> Done<ValueId> {
+/// Integers less their zero point, int32. A list of zero points is one for each index of the dimension so many from the end.
+fn less_zero(b: &mut Builder, s: &Step, i: usize, zero: usize, from_end: usize) -> Done<ValueId> {
     let x = b.cast(s.x(i)?, DType::I32)?;
     let Some(z) = s.given(zero) else { return Ok(x) };
     let mut z = b.cast(z, DType::I32)?;
-    if let (&[n], true) = (&b.shape(z)[..], rows) {
-        z = b.reshape(z, &[n, 1])?;
-    }
-    if let &[1] = &b.shape(z)[..] {
-        z = b.reshape(z, &[])?;
+    match b.shape(z)[..] {
+        [1] => z = b.reshape(z, &[])?,
+        [n] => z = b.reshape(z, &[vec![n], vec![1; from_end]].concat())?,
+        _ => (),
     }
     b.binary(Binary::Sub, x, z)
 }
 
 fn matmul_integer(b: &mut Builder, s: &Step) -> Done<Vec<ValueId>> {
-    let (x, y) = (less_zero(b, s, 0, 2, true)?, less_zero(b, s, 1, 3, false)?);
+    let (x, y) = (less_zero(b, s, 0, 2, 1)?, less_zero(b, s, 1, 3, 0)?);
     if b.rank(x) < 2 || b.rank(y) < 2 {
         return unsupported("vectors");
     }
@@ -169,7 +168,7 @@ fn matmul_integer(b: &mut Builder, s: &Step) -> Done<Vec<ValueId>> {
 
 fn conv_integer(b: &mut Builder, s: &Step) -> Done<Vec<ValueId>> {
     let rank = b.rank(s.x(0)?);
-    let (x, w) = (less_zero(b, s, 0, 2, false)?, less_zero(b, s, 1, 3, false)?);
+    let (x, w) = (less_zero(b, s, 0, 2, 0)?, less_zero(b, s, 1, 3, rank.saturating_sub(1))?);
     let (x, w) = (b.image(x)?, b.image(w)?);
     let op = convolution(b, s, x, w, rank)?;
     let y = b.op(op, &[x, w])?;

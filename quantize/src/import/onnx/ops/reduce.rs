@@ -3,7 +3,7 @@
 use super::super::builder::{Builder, Done, Step, axes, axis, malformed, unsupported};
 use super::Table;
 use crate::graph::shape::Shape;
-use crate::graph::{Binary, DType, Op, Reduction, ValueId};
+use crate::graph::{Binary, DType, Op, Reduction, Unary, ValueId};
 
 pub(super) const OPERATORS: Table = &[
     ("ArgMax", argmax),
@@ -151,5 +151,7 @@ fn lp_normalization(b: &mut Builder, s: &Step) -> Done<Vec<ValueId>> {
         2 => along(b, Reduction::L2, x, &[axis])?,
         p => return unsupported(format!("p = {p} (Mote has 1 and 2)")),
     };
-    Ok(vec![b.binary(Binary::Div, x, norm)?])
+    // What is 0 everywhere stays so.
+    let least = b.unary(Unary::Clip(f32::MIN_POSITIVE, f32::INFINITY), norm)?;
+    Ok(vec![b.binary(Binary::Div, x, least)?])
 }

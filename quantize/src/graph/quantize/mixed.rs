@@ -1,0 +1,94 @@
+//! Which layers keep 8-bit weights: those where a byte more takes away most of what four bits cost.
+//!
+//! 1. Layers whose codes are no smaller than int8: rows are padded to 16 and columns to 32, which small layers do not fill.
+//! 2. Measured: the net with all layers at 8 bits, and one after another with its codes. What the outputs then lose, over the
+//!    bytes that int8 takes more, is a layer's worth. The dearest are kept while the bytes last.
+
+use super::{Settings, coded_matrix, layers};
+use crate::graph::{Data, Graph, Tensor, eval};
+
+/// Samples that outputs are compared on.
+const SAMPLES: usize = 64;
+
+/// Bytes of a layer's weights as int8, with a bias, a multiplier and a shift a channel; and as codes with a bias.
+fn bytes(graph: &Graph, index: usize) -> Option<(usize, usize)> {
+    let node = &graph.nodes[index];
+    let matrix = coded_matrix(graph, node)?;
+    Some((matrix.rows * (matrix.cols + 12), matrix.bytes.len() + 4 * matrix.rows))
+}
+
+/// Outputs on the samples.
+fn outputs(graph: &Graph, samples: &[Vec<Tensor>]) -> Result<Vec<Vec<Tensor>>, eval::EvalError> {
+    let mut evaluator = eval::Evaluator::new(graph)?;
+    samples.iter().map(|s| evaluator.run(s)).collect()
+}
+
+/// Mean square of what outputs are off, each output's over its own variance.
+fn lost(float: &[Vec<Tensor>], other: &[Vec<Tensor>]) -> f64 {
+    let count = float.first().map_or(0, Vec::len);
+    let one = |output: usize| {
+        let (mut off, mut sum, mut square, mut n) = (0f64, 0f64, 0f64, 0f64);
+        for (a, b) in float.iter().zip(other) {
+            if let (Data::F32(a), Data::F32(b)) = (&a[output].data, &b[output].data) {
+                for (a, b) in a.iter().zip(b) {
+                    off += f64::from(a - b).powi(2);
+                    sum += f64::from(*a);
+                    square += f64::from(*a).powi(2);
+                    n += 1.0;
+                }
+            }
+        }
+        off / (square - sum * sum / f64::max(n, 1.0)).max(1e-30)
+    };
+    (0..count).map(one).sum()
+}
+
+/// The layers, by their place among the layers, that should keep 8 bits. `float` is the graph before, `plain` the one with
+/// all weights int8, `coded` the one with all that may be in codes.
+pub(super) fn keep(
+    [float, plain, coded]: [&Graph; 3],
+    samples: &[Vec<Tensor>],
+    settings: &Settings,
+) -> Result<Vec<usize>, eval::EvalError> {
+    let samples = &samples[..samples.len().min(SAMPLES)];
+    let expected = outputs(float, samples)?;
+    let floor = lost(&expected, &outputs(plain, samples)?);
+    // Both graphs have the float graph's layers in its order.
+    let at: Vec<usize> =
+        coded.nodes.iter().enumerate().filter(|(_, n)| coded_matrix(coded, n).is_some()).map(|(i, _)| i).collect();
+    let places: Vec<usize> = (0..layers(float).len()).filter(|p| !settings.keep.contains(p)).collect();
+    let total: usize = at.iter().filter_map(|i| bytes(coded, *i)).map(|(_, codes)| codes).sum();
+    let mut room = (total as f64 * settings.room) as usize;
+    let mut kept = settings.keep.clone();
+    let mut worth = Vec::new();
+    for (place, index) in places.into_iter().zip(at) {
+        let Some((int8, codes)) = bytes(coded, index) else { continue };
+        let Some(more) = int8.checked_sub(codes).filter(|m| *m > 0) else {
+            kept.push(place);
+            continue;
+        };
+        if more > room {
+            continue;
+        }
+        let mut one = plain.clone();
+        for which in 1..coded.nodes[index].inputs.len() {
+            let constant = coded.input(&coded.nodes[index], which).cloned();
+            one.nodes[index].inputs.truncate(which);
+            one.nodes[index].inputs.push(constant.map(|c| {
+                one.values.push(c);
+                one.values.len() - 1
+            }));
+        }
+        let loss = lost(&expected, &outputs(&one, samples)?) - floor;
+        worth.push((loss / more as f64, more, place));
+    }
+    worth.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for (_, more, place) in worth.into_iter().filter(|(gain, ..)| *gain > 0.0) {
+        if more <= room {
+            room -= more;
+            kept.push(place);
+        }
+    }
+    kept.sort_unstable();
+    Ok(kept)
+}

@@ -1,0 +1,105 @@
+//! Nets without tokens: the same outputs on this host, on aarch64 under emulation and on every board, and those of TensorFlow
+//! Lite Micro's reference kernels where it computed them (`tests/golden/tflite`).
+
+use crate::board::lines;
+use crate::shell::{cargo, output, say};
+use crate::{digest, symbols, table};
+use anyhow::{Result, bail, ensure};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use table::Firmware;
+
+/// A net of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Net {
+    /// What it is called here.
+    pub name: &'static str,
+    /// The model: a path in this repository, or else in the shared data.
+    pub source: &'static str,
+    /// What else `mote quantize` must be told.
+    pub args: &'static [&'static str],
+    /// How many random inputs it is given on each machine: emulated boards take a second for some hundred million
+    /// instructions.
+    pub runs: u32,
+}
+
+/// The nets.
+const NETS: [Net; 5] = [
+    Net { name: "kws", source: "mlperf-tiny/kws_int8.tflite", args: &[], runs: 10 },
+    Net { name: "ic_resnet8", source: "mlperf-tiny/ic_resnet8_int8.tflite", args: &[], runs: 5 },
+    Net { name: "ad", source: "mlperf-tiny/ad_int8.tflite", args: &[], runs: 100 },
+    Net { name: "hello_world", source: "tflite-micro/hello_world_int8.tflite", args: &[], runs: 100 },
+    Net { name: "micro_speech", source: "tflite-micro/micro_speech_quantized.tflite", args: &[], runs: 100 },
+];
+
+/// The package of the program `infer IMAGE --runs N --each --sha256`, and the program.
+const PROGRAM: [&str; 2] = ["mote-example-host", "infer"];
+
+/// The nets that are there, each with its image, which is made anew.
+pub fn images() -> Result<Vec<(Net, PathBuf)>> {
+    let mut images = Vec::new();
+    for net in NETS {
+        let bundled = Some(table::root()?.join(net.source)).filter(|path| path.exists());
+        let Some(source) = bundled.map_or_else(|| table::shared(net.source), |path| Ok(Some(path)))? else {
+            say(&format!("skipped: {}: there is no ../shared/data/{}", net.name, net.source));
+            continue;
+        };
+        let image = digest::folder()?.join(format!("{}.mote", net.name));
+        output(digest::mote().arg("quantize").arg(source).arg("-o").arg(&image).args(net.args))?;
+        images.push((net, image));
+    }
+    Ok(images)
+}
+
+/// What TensorFlow Lite Micro computed: the digest of each run's outputs; none if it was not asked about this net.
+fn golden(net: &Net) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(table::root()?.join("tests/golden/tflite/outputs.txt"))?;
+    let lines = text.lines().filter_map(|l| l.strip_prefix(net.source)?.split_whitespace().nth(1));
+    Ok(lines.map(str::to_owned).collect())
+}
+
+/// The digests of the runs in lines of output.
+fn each(lines: &str) -> Vec<String> {
+    lines.lines().filter_map(|l| l.strip_prefix("run_sha256=")).map(str::to_owned).collect()
+}
+
+/// Runs everywhere and compares. Returns how many outputs were compared.
+pub fn check() -> Result<usize> {
+    let images = images()?;
+    if images.is_empty() {
+        return Ok(0);
+    }
+    let root = table::root()?;
+    let [package, program] = PROGRAM;
+    let elf = digest::build_aarch64(package, program)?;
+    let mut compared = 0;
+    for (net, image) in images {
+        let line = format!("--runs {} --each", net.runs);
+        let flags = |mut command: Command| output(command.arg(&image).args(line.split(' ')));
+        let mut host = cargo();
+        host.args(["run", "--quiet", "--release", "--package", package, "--bin", program, "--"]);
+        let mut found = vec![("host".to_owned(), flags(host)?)];
+        for core in digest::AARCH64_CORES {
+            found.push((format!("aarch64 {core}"), flags(digest::aarch64(core, &elf))?));
+        }
+        for board in table::table(&root)? {
+            let firmware = Firmware { image: Some(Path::new(&image)), ..Firmware::default() };
+            let built = table::build(&root, &board, firmware)?;
+            symbols::check(&board, &built)?;
+            found.push((board.name.clone(), lines(&board, &built, &line)?.join("\n")));
+        }
+        let golden = golden(&net)?;
+        let expected = if golden.is_empty() { each(&found[0].1) } else { golden };
+        ensure!(expected.len() >= net.runs as usize, "{}: only {} digests to compare with", net.name, expected.len());
+        for (machine, lines) in &found {
+            let digests = each(lines);
+            ensure!(digests.len() == net.runs as usize, "{}: {machine} printed\n{lines}", net.name);
+            if let Some(run) = (0..digests.len()).find(|run| digests[*run] != expected[*run]) {
+                bail!("{}: {machine} computes {} in run {run}, not {}", net.name, digests[run], expected[run]);
+            }
+        }
+        say(&format!("{}: the same outputs of {} runs on {} machines", net.name, net.runs, found.len()));
+        compared += net.runs as usize * found.len();
+    }
+    Ok(compared)
+}
