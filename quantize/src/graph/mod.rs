@@ -428,7 +428,7 @@ pub enum Op {
     },
     /// x -> the same elements in the output's shape
     Reshape,
-    /// x -> dimension i of the output is dimension perm`[i]` of x
+    /// x -> dimension i of the output is dimension `perm[i]` of x
     Transpose {
         /// Where each dimension comes from.
         perm: Vec<usize>,
