@@ -630,6 +630,8 @@ impl Graph {
         let mut keep = named.iter();
         self.values.retain(|_| keep.next() == Some(&true));
         self.each_id(|id| *id = new[*id]);
+        let coded = std::mem::take(&mut self.coded).into_iter();
+        self.coded = coded.filter(|(id, _)| named.get(*id) == Some(&true)).map(|(id, m)| (new[id], m)).collect();
     }
 
     /// Calls with every index of a value.
