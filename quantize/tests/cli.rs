@@ -418,3 +418,40 @@ fn nets_of_floats_are_quantized_with_samples() {
     assert!(why.contains("none of --std may be 0"), "{why}");
     assert!(!Path::new(&out).exists());
 }
+
+/// A model with an encoder: its prompt is a source, and one digest whatever the batches and threads.
+#[test]
+fn an_encoder_decoder_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.mote").to_str().unwrap().to_owned();
+    let model = root().join("tests/golden/transformers/m2m100");
+    let summary = json(&["quantize", model.to_str().unwrap(), "-o", &path, "--bits", "8", "--json"]);
+    assert_eq!(summary["config"]["encoder"]["vocab"], 131);
+    let run =
+        |more: &[&str]| json(&[&["run", &path, "--tokens", "5,9,77,3", "--temperature", "0", "--json"], more].concat());
+    let made = run(&["-n", "6"]);
+    let tokens: Vec<u64> = made["tokens"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap()).collect();
+    assert_eq!((tokens[0], tokens.len(), made["prompt_tokens"].as_u64()), (2, 7, Some(1)), "{made}");
+    assert_eq!(run(&["-n", "6", "--batch", "1", "--threads", "1"])["tokens"], made["tokens"]);
+    let begun = run(&["-n", "1", "--begin", &tokens[1].to_string()]);
+    assert_eq!(begun["tokens"].as_array().unwrap().last(), Some(&Value::from(tokens[2])));
+    let target = tokens[1..].iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    let digest = |more: &[&str]| {
+        good(&[&["logits", &path, "--tokens", "5,9,77,3", "--target", &target, "--sha256"], more].concat())
+    };
+    let one = digest(&[]);
+    for more in [["--batch", "1"], ["--batch", "3"], ["--threads", "2"]] {
+        assert_eq!(digest(&more), one, "{more:?}");
+    }
+    good(&["bench", &path, "-n", "2", "--prompt-tokens", "3", "--runs", "1"]);
+    assert!(good(&["inspect", &path]).contains("encoder of 2 layers"));
+    let sources = (0..65).map(|_| "5").collect::<Vec<_>>().join(",");
+    assert!(bad(1, &["run", &path, "--tokens", &sources]).contains("allows 64"));
+    assert!(bad(1, &["run", &path, "--tokens", "131"]).contains("outside the vocabulary of 131"));
+    assert!(
+        bad(1, &["eval", &path, "--reference", model.to_str().unwrap(), "--text", "README.md"])
+            .contains("has an encoder")
+    );
+    assert!(bad(1, &["run", image(), "--prompt", "x", "--begin", "3"]).contains("models with an encoder"));
+    assert!(bad(1, &["logits", image(), "--tokens", "1", "--target", "3"]).contains("models with an encoder"));
+}

@@ -150,6 +150,56 @@ fn json_unsupported_is_named() {
 }
 
 #[test]
+fn characters_that_cannot_be_as_they_are() {
+    let base = json!({ "model": { "type": "BPE", "unk_token": "<unk>", "merges": [], "vocab": { "a": 0, " ": 1, "<unk>": 2 } } });
+    let open = |change: &dyn Fn(&mut Value)| {
+        let mut json = base.clone();
+        change(&mut json);
+        try_open(json.to_string().as_bytes())
+    };
+    assert_eq!(open(&|_| ()), Ok(()));
+    let word_level = json!({ "type": "WordLevel", "unk_token": "<unk>", "vocab": { "a": 0, "<unk>": 1 } });
+    for (change, named) in [
+        (&(|json: &mut Value| json["model"]["fuse_unk"] = json!(true)) as &dyn Fn(&mut Value), "fuse_unk"),
+        (&|json: &mut Value| json["model"]["ignore_merges"] = json!(true), "ignore_merges"),
+        (&|json: &mut Value| json["model"] = word_level.clone(), "WordLevel"),
+        (&|json: &mut Value| json["pre_tokenizer"] = json!({ "type": "Whitespace" }), "Whitespace"),
+        (&|json: &mut Value| json["model"]["byte_fallback"] = json!(true), "bytes to fall back on"),
+    ] {
+        let why = open(change).unwrap_err();
+        assert!(why.contains(named) && why.contains("supported"), "{why}");
+    }
+}
+
+#[test]
+fn lists_that_are_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vocabulary.txt");
+    let open = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        tokenizer::open(&path).map_err(|why| why.to_string())
+    };
+    let v = open("<s>\n</s>\n<unk>\na\nß\n ".as_bytes()).unwrap();
+    assert_eq!((v.bos, v.ends.as_slice(), v.unknown), (Some(0), &[1][..], Some(2)));
+    let ids = encode(&v.to_bytes(), "aß ?a", false).unwrap();
+    assert_eq!(ids, [3, 4, 5, 2, 3]);
+    assert_eq!(decode(&v.to_bytes(), &[0, 3, 4, 5, 3, 1]).unwrap(), "aß a");
+    for (bytes, named) in [
+        ("[PAD]\nthe\n##ing\n".as_bytes(), "\"the\""),
+        ("a\n\nb\n".as_bytes(), "line 2 is empty"),
+        ("a\nb\na\n".as_bytes(), "line 3"),
+        (b"a\n\xff\n", "UTF-8"),
+        (b"", "line 1 is empty"),
+    ] {
+        let why = open(bytes).unwrap_err();
+        assert!(why.contains(named), "{why}");
+    }
+    // A vocabulary without a token for the rest refuses what it has none for.
+    let v = open(b"a\nb\n").unwrap();
+    assert!(encode(&v.to_bytes(), "abc", false).is_err());
+}
+
+#[test]
 fn json_nested_without_end() {
     assert!(try_open(&[b"{\"a\":".as_slice(), &b"[".repeat(100_000)].concat()).is_err());
 }

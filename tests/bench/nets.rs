@@ -25,6 +25,8 @@ struct Case {
     calibration: Vec<Vec<Tensor>>,
     test: Vec<Vec<Tensor>>,
     labels: Option<Vec<usize>>,
+    /// Whether the largest output is an answer.
+    classes: bool,
 }
 
 fn bytes(name: &str, head: usize) -> Option<Vec<u8>> {
@@ -140,7 +142,7 @@ fn digit_net(name: &'static str, path: &Path, scale: f32) -> Option<Case> {
     let (calibration, _) = digits("train8k", 512, &shape, scale)?;
     let count = std::env::var("IMAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000);
     let (test, labels) = digits("t10k", count, &shape, scale)?;
-    Some(Case { name, graph, calibration, test, labels: Some(labels) })
+    Some(Case { name, graph, calibration, test, labels: Some(labels), classes: true })
 }
 
 fn autoencoder(name: &'static str) -> Option<Case> {
@@ -150,7 +152,7 @@ fn autoencoder(name: &'static str) -> Option<Case> {
     let shape = graph.values[graph.inputs[0]].shape.clone();
     let window = |i: usize| vec![Tensor { shape: shape.clone(), data: Data::F32(frames[i * 128..][..640].to_vec()) }];
     let (calibration, test) = ((0..98).map(window).collect(), (98..196).map(window).collect());
-    Some(Case { name, graph, calibration, test, labels: None })
+    Some(Case { name, graph, calibration, test, labels: None, classes: false })
 }
 
 /// Pieces of a photograph, of many places and sizes, as an image input takes them: pixels less `mean` over `std`.
@@ -180,7 +182,7 @@ fn photo_net(name: &'static str, file: &str, mean: f32, std: f32, counts: [usize
     let shape = graph.values[graph.inputs[0]].shape.clone();
     let mut calibration = pieces(&shape, counts[0] + counts[1], mean, std)?;
     let test = calibration.split_off(counts[0]);
-    Some(Case { name, graph, calibration, test, labels: None })
+    Some(Case { name, graph, calibration, test, labels: None, classes: true })
 }
 
 /// Normal numbers, as a generator's latent vectors are.
@@ -200,7 +202,7 @@ fn generator(name: &'static str, path: &Path) -> Option<Case> {
     let graph = onnx_graph(path)?;
     let mut calibration = latents(&graph.values[graph.inputs[0]].shape, 256 + 200);
     let test = calibration.split_off(256);
-    Some(Case { name, graph, calibration, test, labels: None })
+    Some(Case { name, graph, calibration, test, labels: None, classes: false })
 }
 
 /// Nets, each with how it is made: only those asked for are.
@@ -289,10 +291,11 @@ fn main() {
             let s = score(&case, &float, outputs);
             let bits = graph.map_or("32.00".into(), |g| format!("{:.2}", bits(g)));
             let right = if s.right.is_nan() { "".into() } else { format!("{:.2} %", 100.0 * s.right) };
-            let (name, same) = (case.name, 100.0 * s.same);
+            let same = if case.classes { format!("{:.2} %", 100.0 * s.same) } else { String::new() };
+            let name = case.name;
             let ratio = if graph.is_some() { format!("{:.1} dB", s.ratio) } else { String::new() };
             let bytes = if bytes > 0 { bytes.to_string() } else { String::new() };
-            println!("| {name} | {weights} | {bits} | {bytes} | {right} | {same:.2} % | {ratio} |");
+            println!("| {name} | {weights} | {bits} | {bytes} | {right} | {same} | {ratio} |");
         };
         line("float", None, 0, &float);
         let settings = if one_by_one {

@@ -252,6 +252,46 @@ fn llama2_as_tokenizers_has_it() {
     }
 }
 
+/// Vocabularies of characters in the three ways that tokenizer.json has of them, with a token for the rest.
+#[test]
+fn characters_as_tokenizers_has_them() {
+    for json in reference::characters() {
+        let pair = Pair::new(json).without_decoding();
+        pair.check_all(&TEXTS);
+        pair.check("the 3rd of May, 1999</s><unk>  ab");
+        pair.check_random();
+    }
+}
+
+/// What a template puts before and after a text.
+#[test]
+fn templates_as_tokenizers_has_them() {
+    let token = |name: &str| serde_json::json!({ "SpecialToken": { "id": name, "type_id": 0 } });
+    let text = serde_json::json!({ "Sequence": { "id": "A", "type_id": 0 } });
+    let one = |name: &str, id: u32| serde_json::json!({ "id": name, "ids": [id], "tokens": [name] });
+    for single in [
+        vec![&text],
+        vec![&token("<s>"), &text],
+        vec![&text, &token("</s>")],
+        vec![&token("<s>"), &text, &token("</s>")],
+    ] {
+        let mut json = reference::characters().remove(0);
+        json["post_processor"] = serde_json::json!({
+            "type": "TemplateProcessing", "single": single, "pair": [text.clone(), text.clone()],
+            "special_tokens": { "<s>": one("<s>", 0), "</s>": one("</s>", 2) },
+        });
+        Pair::new(json).check_whole("May 3");
+    }
+    let mut json = reference::characters().remove(0);
+    json["post_processor"] =
+        serde_json::json!({ "type": "TemplateProcessing", "single": [token("<s>"), token("</s>"), text] });
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    std::fs::write(&path, json.to_string()).unwrap();
+    let why = tokenizer::open(&path).unwrap_err().to_string();
+    assert!(why.contains("template") && why.contains("supported"), "{why}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 

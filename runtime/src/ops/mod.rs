@@ -392,6 +392,21 @@ pub(crate) fn optional(op: &Op, which: usize) -> Option<u32> {
     arg(op, which).filter(|a| *a != NONE)
 }
 
+/// Input and output in rows of `len`, side by side; a rest is left out. Not `chunks` zipped with `chunks_mut`: that divides by
+/// `len`, and once its code is shared the compiler does not see that `len` is not zero.
+pub(crate) fn rows_of<'a, T>(
+    mut input: &'a [T],
+    mut output: &'a mut [T],
+    len: usize,
+) -> impl Iterator<Item = (&'a [T], &'a mut [T])> {
+    core::iter::from_fn(move || {
+        let (from, after) = input.split_at_checked(len).filter(|_| len > 0)?;
+        let (to, rest) = core::mem::take(&mut output).split_at_mut_checked(len)?;
+        (input, output) = (after, rest);
+        Some((from, to))
+    })
+}
+
 /// `Some` if the condition holds: checks read as a list.
 pub(crate) fn ensure(condition: bool) -> Option<()> {
     condition.then_some(())

@@ -59,6 +59,13 @@ impl Pair {
         }
     }
 
+    /// Compares ids with what the post-processor adds.
+    pub fn check_whole(&self, text: &str) {
+        let expected = self.reference.encode_fast(text, true).unwrap();
+        let ids = mote_quantize::import::tokenizer::encode(&self.section, text, true).unwrap();
+        assert_eq!(ids, expected.get_ids(), "{text:?}: {:?}", expected.get_tokens());
+    }
+
     /// [`Pair::check`] for each, and for all of them in one text.
     pub fn check_all(&self, texts: &[&str]) {
         texts.iter().for_each(|text| self.check(text));
@@ -152,6 +159,37 @@ pub fn split_then_bytes(gguf: &Path, digits: &str) -> Value {
     let pre = json!({ "type": "Sequence", "pretokenizers": [split, byte_level(false)] });
     let whole_words = v.flags & mote_runtime::text::layout::flag::WHOLE_WORDS != 0;
     tokenizer_json(bpe(json!(vocab), json!(merges), whole_words, false), pre, extra)
+}
+
+/// Vocabularies of some characters: byte-level BPE without merges, BPE over characters without merges, WordLevel.
+pub fn characters() -> Vec<Value> {
+    let specials = ["<s>", "<pad>", "</s>", "<unk>"];
+    let extra: Vec<Value> = specials.iter().enumerate().map(|(id, name)| added(id, name, true)).collect();
+    let vocab = |space: &str| -> Value {
+        let letters = ('a'..='z').chain('0'..='9').chain("MTé漢-,".chars()).map(String::from);
+        let names = specials.map(str::to_owned).into_iter().chain(letters).chain([space.to_owned()]);
+        names.enumerate().map(|(id, name)| (name, json!(id))).collect::<serde_json::Map<_, _>>().into()
+    };
+    let model = |space: &str| {
+        let mut model = bpe(vocab(space), json!([]), false, false);
+        model["unk_token"] = json!("<unk>");
+        model
+    };
+    let split = json!({ "type": "Split", "pattern": { "Regex": "" }, "behavior": "Isolated", "invert": false });
+    let word_level = json!({ "type": "WordLevel", "vocab": vocab(" "), "unk_token": "<unk>" });
+    let mut bytes = tokenizer_json(model("Ġ"), byte_level(false), extra.clone());
+    // In bytes, these two are several characters' names.
+    for name in ["é", "漢"] {
+        let id = bytes["model"]["vocab"].as_object_mut().unwrap().remove(name).unwrap();
+        let other = format!("unused{id}");
+        bytes["model"]["vocab"][other] = id;
+    }
+    vec![
+        bytes,
+        tokenizer_json(model(" "), Value::Null, extra.clone()),
+        tokenizer_json(model(" "), split.clone(), extra.clone()),
+        tokenizer_json(word_level, split, extra),
+    ]
 }
 
 /// A SentencePiece vocabulary as `transformers` converts it: the merges that give each piece, best piece first.

@@ -1,6 +1,7 @@
 //! From a float graph and samples of its inputs to a graph of integers.
 //!
-//! 1. `equalize`: one layer's channels against the next one's columns (4 bits only).
+//! 1. `subpixel`: transposed convolutions become convolutions (4 bits only); `equalize`, if it is asked for: one layer's
+//!    channels against the next one's columns.
 //! 2. `observe`: the float graph runs on the samples; `ranges`: every activation gets an int8 grid.
 //! 3. Layer by layer, in the order in which they run: 8-bit weights are the classic int8, symmetric, a scale an output
 //!    channel, the bias int32 with the input's scale times theirs; 4-bit weights are codes (`coded`), chosen with what the
@@ -15,6 +16,7 @@ mod mixed;
 mod observe;
 mod patches;
 mod ranges;
+mod subpixel;
 #[cfg(test)]
 mod tests;
 
@@ -82,6 +84,9 @@ pub fn quantize(
     progress: &mut dyn FnMut(f32),
 ) -> Result<Graph, eval::EvalError> {
     let mut float = graph.clone();
+    if settings.coding.is_some() {
+        subpixel::run(&mut float);
+    }
     if settings.equalize {
         equalize::equalize(&mut float);
     }
@@ -163,7 +168,7 @@ pub fn layers(graph: &Graph) -> Vec<usize> {
         let node = &graph.nodes[*i];
         let constant = |which: usize| matches!(graph.input(node, which).map(|v| &v.data), Some(Some(Data::F32(_))));
         let bias = node.inputs.get(2).copied().flatten().is_none() || constant(2);
-        // A transposed convolution has no op for codes yet.
+        // What `subpixel` leaves of transposed convolutions has no op for codes.
         let coded = !matches!(node.op, Op::ConvTranspose2d { .. });
         coded && Geometry::of(graph, node).is_some() && constant(1) && bias
     };

@@ -195,3 +195,36 @@ fn grids_have_zero_and_reach_both_ends() {
         assert_eq!(ranges::integers(&[0.0], &quant), [i64::from(zero)]);
     }
 }
+
+#[test]
+fn transposed_convolutions_become_convolutions() {
+    let mut noise = Noise(11);
+    // Input, kernel, stride, cut off before, output.
+    for (input, kernel, stride, before, output) in [
+        ([1, 1], [4, 3], [1, 1], [0, 0], [4, 3]),
+        ([1, 1], [4, 4], [2, 2], [1, 1], [2, 2]),
+        ([3, 4], [4, 4], [2, 2], [1, 1], [6, 8]),
+        ([3, 4], [3, 3], [2, 2], [1, 0], [6, 8]),
+        ([4, 3], [5, 2], [3, 2], [0, 0], [14, 6]),
+        ([5, 5], [3, 3], [1, 1], [1, 1], [5, 5]),
+        ([3, 3], [2, 2], [3, 3], [0, 0], [8, 8]),
+    ] {
+        let mut g = Graph::default();
+        let x = g.value("x", &[1, input[0], input[1], 5], DType::F32);
+        g.inputs.push(x);
+        let w = g.constant("w", noise.tensor(&[3, kernel[0], kernel[1], 5], 1.0));
+        let b = g.constant("b", noise.tensor(&[3], 1.0));
+        let y = g.value("y", &[1, output[0], output[1], 3], DType::F32);
+        let window = Window { stride, before, ..VALID };
+        g.node("up", "n", Op::ConvTranspose2d { window }, &[x, w, b], &[y]);
+        g.nodes[0].clamp = RELU;
+        g.outputs = vec![y];
+        let mut other = g.clone();
+        subpixel::run(&mut other);
+        assert!(other.nodes.iter().all(|n| !matches!(n.op, Op::ConvTranspose2d { .. })), "{input:?} {kernel:?}");
+        assert_eq!(layers(&other).len(), 1);
+        let samples = vec![vec![noise.tensor(&[1, input[0], input[1], 5], 1.0)]];
+        let off = lost(&g, &other, &samples);
+        assert!(off < 1e-10, "{input:?} {kernel:?} {stride:?} {before:?}: {off}");
+    }
+}
