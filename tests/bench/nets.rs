@@ -265,6 +265,7 @@ fn ways(last: usize) -> Vec<(&'static str, Settings)> {
     let full = four(Feedback::Full);
     vec![
         ("8 bits, min to max", eight(Rule::MinMax)),
+        ("8 bits, biases as they are", Settings { correct: false, ..eight(Rule::MinMax) }),
         ("8 bits, least error", eight(Rule::Mse)),
         ("8 bits, 99.99 %", eight(Rule::Percentile(1e-4))),
         ("4 bits, nearest", four(Feedback::None)),

@@ -141,9 +141,9 @@ fn four_bits_lose_less_with_each_way_of_choosing_codes() {
         losses.push(loss);
     }
     assert!(losses[1] < 0.6 * losses[0] && losses[2] < 1.05 * losses[1], "{losses:?}");
-    // Room for the two convolutions, not for the large layer behind them.
+    // Room for the convolutions, not for the large layer behind them.
     let (kept, graph) = quantized(&Settings { room: 0.3, ..Settings::bits(4, Coding::N4Learned) });
-    assert!(graph.coded.len() == 1 && kept < losses[2], "{kept} {losses:?}");
+    assert!((1..3).contains(&graph.coded.len()) && kept < losses[2], "{kept} {losses:?}");
 }
 
 #[test]
@@ -227,4 +227,28 @@ fn transposed_convolutions_become_convolutions() {
         let off = lost(&g, &other, &samples);
         assert!(off < 1e-10, "{input:?} {kernel:?} {stride:?} {before:?}: {off}");
     }
+}
+
+#[test]
+fn biases_make_up_for_what_weights_have_moved() {
+    let (graph, samples) = net();
+    // Weights a little larger than they were, as an unlucky rounding has them: every channel is off.
+    let mut grids = graph.clone();
+    let seen = observe::observe(&graph, &samples, &mut || ()).expect("samples that fit");
+    let added = ranges::quantize(&mut grids, &seen, Rule::MinMax);
+    let mut walk = Walk::new(&graph, &grids, &samples, &added, &[]).expect("samples that fit");
+    assert!(plain(&mut grids, 0));
+    let weights = grids.nodes[0].inputs[1].expect("weights");
+    if let Some(Data::Int(ints)) = &mut grids.values[weights].data {
+        ints.iter_mut().for_each(|w| *w = (*w + 6).min(127));
+    }
+    let sums = |g: &Graph| {
+        let mut sums = vec![0f64; 16];
+        samples.iter().for_each(|s| add_sums(g, &g.nodes[0], &s[0], &mut sums).expect("a layer"));
+        sums
+    };
+    let (wanted, off) = (sums(&graph), sums(&grids));
+    walk.correct(&mut grids, 0).expect("a layer");
+    let distance = |a: &[f64]| a.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).sum::<f64>();
+    assert!(distance(&sums(&grids)) < 0.1 * distance(&off), "{} {}", distance(&sums(&grids)), distance(&off));
 }
