@@ -70,8 +70,9 @@ pub fn graph(path: &Path) -> import::Result<(Graph, [u8; 32])> {
 /// [`import::ImportError`].
 pub fn prepared(path: &Path) -> import::Result<(Graph, [u8; 32])> {
     let (mut graph, hash) = graph(path)?;
+    // Before the passes, which take a transposition of one channel away; and again, for what they have brought to the ends.
+    passes::channels_last(&mut graph);
     passes::run(&mut graph);
-    // Sinking may have brought more transpositions to the ends.
     while !passes::channels_last(&mut graph).is_empty() {
         passes::run(&mut graph);
     }

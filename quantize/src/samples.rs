@@ -111,6 +111,8 @@ impl Input {
     fn image(&self) -> Option<[usize; 3]> {
         match self.shape[..] {
             [1, h, w, c @ (1 | 3 | 4)] => Some([h, w, c]),
+            // Of one channel it does not matter where that is counted.
+            [1, 1, h, w] => Some([h, w, 1]),
             _ => None,
         }
     }

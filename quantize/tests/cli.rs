@@ -427,3 +427,31 @@ fn an_encoder_decoder_runs() {
     assert!(bad(1, &["run", image(), "--prompt", "x", "--begin", "3"]).contains("models with an encoder"));
     assert!(bad(1, &["logits", image(), "--tokens", "1", "--target", "3"]).contains("models with an encoder"));
 }
+
+#[test]
+fn nets_of_floats_are_quantized_with_samples() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (net, samples) = ("examples/models/lenet5/lenet5.onnx", "examples/models/lenet5/calibration");
+    let out = file("net.mote");
+    let bits = |bits: &str| {
+        let summary = json(&["quantize", net, "-o", &out, "--bits", bits, "--calibrate", samples, "--json"]);
+        (summary["bytes"].as_u64().unwrap(), summary["calibration_samples"].as_u64().unwrap())
+    };
+    let ((four, samples_four), (eight, _)) = (bits("4"), bits("8"));
+    assert!(four < eight * 7 / 10 && samples_four == 32, "{four} and {eight} bytes, {samples_four} samples");
+
+    std::fs::remove_file(&out).unwrap();
+    assert!(bad(1, &["quantize", net, "-o", &out]).contains("--calibrate DIR"));
+    let empty = file("empty");
+    std::fs::create_dir(&empty).unwrap();
+    assert!(bad(1, &["quantize", net, "-o", &out, "--calibrate", &empty]).contains("holds no arrays"));
+    std::fs::write(file("empty/a.npy"), b"no array").unwrap();
+    assert!(bad(1, &["quantize", net, "-o", &out, "--calibrate", &empty]).contains("a.npy"));
+    npy(Path::new(&file("empty/a.npy")), "|u1", &[0; 100]);
+    let why = bad(1, &["quantize", net, "-o", &out, "--calibrate", &empty]);
+    assert!(why.contains("[1, 28, 28, 1]"), "{why}");
+    let why = bad(1, &["quantize", net, "-o", &out, "--calibrate", samples, "--std", "0"]);
+    assert!(why.contains("none of --std may be 0"), "{why}");
+    assert!(!Path::new(&out).exists());
+}

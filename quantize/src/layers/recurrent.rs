@@ -56,8 +56,8 @@ pub fn cell_frac(largest: f64) -> i16 {
     (31.0 - 4.0 - largest.max(1e-6).log2().ceil()).clamp(0.0, 24.0) as i16
 }
 
-/// Codes an LSTM, `scales` being those of the input and of the hidden state, `importance` what weighs the columns of the two
-/// matrices (as in [`super::conv`]).
+/// Codes an LSTM, `scales` being those of the input and of the hidden state, `codings` and `importance` (what weighs the columns,
+/// as in [`super::conv`]) those of the two matrices. An int16 input has zero point 0, and at most 32 639.
 ///
 /// # Panics
 /// Never for finite weights; lengths that do not match are a bug of the caller and asserted.
@@ -65,12 +65,12 @@ pub fn cell_frac(largest: f64) -> i16 {
 pub fn lstm(
     layer: &Recurrent<'_>,
     scales: (Affine, Affine),
-    coding: Coding,
+    codings: [Coding; 2],
     importance: [Option<&[f32]>; 2],
 ) -> CodedRecurrent {
     let units = layer.input_bias.len() / 4;
     let place = move |gate: usize, unit: usize| 4 * unit + gate;
-    coded(layer, (4, units, &place), scales, coding, importance)
+    coded(layer, (4, units, &place), scales, codings, importance)
 }
 
 /// Codes a GRU, as [`lstm`] does. Where the reset gate is applied is the op's flag.
@@ -81,12 +81,12 @@ pub fn lstm(
 pub fn gru(
     layer: &Recurrent<'_>,
     scales: (Affine, Affine),
-    coding: Coding,
+    codings: [Coding; 2],
     importance: [Option<&[f32]>; 2],
 ) -> CodedRecurrent {
     let units = layer.input_bias.len() / 3;
     let place = move |gate: usize, unit: usize| gate * units + unit;
-    coded(layer, (3, units, &place), scales, coding, importance)
+    coded(layer, (3, units, &place), scales, codings, importance)
 }
 
 /// `place(gate, unit)` is the op's row of the op's gate.
@@ -94,7 +94,7 @@ fn coded(
     layer: &Recurrent<'_>,
     (gates, units, place): (usize, usize, &dyn Fn(usize, usize) -> usize),
     (input, hidden): (Affine, Affine),
-    coding: Coding,
+    codings: [Coding; 2],
     importance: [Option<&[f32]>; 2],
 ) -> CodedRecurrent {
     let rows = gates * units;
@@ -106,14 +106,14 @@ fn coded(
     for (gate, at) in layer.order.iter().enumerate() {
         (0..units).for_each(|unit| from[place(gate, unit)] = at * units + unit);
     }
-    let half = |weights: &[f32], biases: &[f32], x: Affine, importance| {
+    let half = |weights: &[f32], biases: &[f32], x: Affine, which: usize| {
         let cols = weights.len() / rows;
         let steps: Vec<f32> = from
             .iter()
             .flat_map(|row| &weights[row * cols..][..cols])
             .map(|w| (f64::from(*w) * x.scale) as f32)
             .collect();
-        let weights = code(&steps, rows, cols, coding, importance);
+        let weights = code(&steps, rows, cols, codings[which], importance[which]);
         let mut decoded = vec![0f32; weights.rows * cols];
         for (row, values) in from.iter().zip(weights.decode().chunks_exact(cols)) {
             let model = decoded[row * cols..][..cols].iter_mut();
@@ -122,8 +122,8 @@ fn coded(
         let bias = bias(&weights, from.iter().map(|row| f64::from(biases[*row])), x.zero_point);
         (Linear { weights, bias }, decoded)
     };
-    let (input, input_weights) = half(layer.input, layer.input_bias, input, importance[0]);
-    let (recurrent, recurrent_weights) = half(layer.recurrent, layer.recurrent_bias, hidden, importance[1]);
+    let (input, input_weights) = half(layer.input, layer.input_bias, input, 0);
+    let (recurrent, recurrent_weights) = half(layer.recurrent, layer.recurrent_bias, hidden, 1);
     let (mantissa, exponent) = mantissa(1.0 / hidden.scale);
     let hidden = u32::from_le_bytes([
         mantissa as u8,

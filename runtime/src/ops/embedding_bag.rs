@@ -40,7 +40,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         if *weight == 0 {
             continue;
         }
-        let row = (*index).clamp(0, last) as usize;
+        let row = (*index).min(last).max(0) as usize;
         let mult = i64::from(table.mult(row));
         table.row_levels(row, out, |out, level_times_scale| {
             let value = i64::from(saturate(shift_round(i64::from(level_times_scale) * mult, shift)));

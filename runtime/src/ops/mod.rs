@@ -88,7 +88,7 @@ pub struct OpDef {
 
 /// Which slots of an op may overlap in the arena: pairs of arguments, an input before the output that may lie on it.
 ///
-/// Such an op reads and writes single elements of the arena in a fixed order ([`Run::cells`]), so it cannot fault however its
+/// Such an op reads and writes single elements of the arena in a fixed order (`Run::cells`), so it cannot fault however its
 /// slots lie. Its numbers are right if what it writes is read by no later part of it; the quantizer plans the arena so
 /// (`quantize/src/plan/units.rs`), and may turn the order around ([`BACKWARD`]).
 #[derive(Clone, Copy, Debug)]
@@ -390,6 +390,21 @@ pub(crate) fn bytes_arg(op: &Op, which: usize) -> Option<[u8; 4]> {
 /// Argument `which` unless it is [`NONE`].
 pub(crate) fn optional(op: &Op, which: usize) -> Option<u32> {
     arg(op, which).filter(|a| *a != NONE)
+}
+
+/// Input and output in rows of `len`, side by side; a rest is left out. Not `chunks` zipped with `chunks_mut`: that divides by
+/// `len`, and once its code is shared the compiler does not see that `len` is not zero.
+pub(crate) fn rows_of<'a, T>(
+    mut input: &'a [T],
+    mut output: &'a mut [T],
+    len: usize,
+) -> impl Iterator<Item = (&'a [T], &'a mut [T])> {
+    core::iter::from_fn(move || {
+        let (from, after) = input.split_at_checked(len).filter(|_| len > 0)?;
+        let (to, rest) = core::mem::take(&mut output).split_at_mut_checked(len)?;
+        (input, output) = (after, rest);
+        Some((from, to))
+    })
 }
 
 /// `Some` if the condition holds: checks read as a list.

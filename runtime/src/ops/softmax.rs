@@ -4,7 +4,7 @@
 //! least difference that counts (as int32). Flag 1: single rounding. NUMERICS.md, "softmax".
 
 use super::window::SINGLE_ROUNDING;
-use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols};
+use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols, rows_of};
 use crate::fixed::tflite::{Rounding, divide_by_pot, exp_on_negative, high_mul, one_over_one_plus, requantize};
 use crate::image::{Image, Op};
 
@@ -36,7 +36,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (multiplier, shift, least) = (arg(op, 3)? as i32, arg(op, 4)? as i32, arg(op, 5)? as i32);
     let rounding = if op.flags & SINGLE_ROUNDING != 0 { Rounding::Single } else { Rounding::Double };
     let [from, to] = r.slots([&input, &output])?;
-    for (from, to) in i8_cols(&input, from)?.chunks(row).zip(i8_cols(&output, to)?.chunks_mut(row)) {
+    for (from, to) in rows_of(i8_cols(&input, from)?, i8_cols(&output, to)?, row) {
         let largest = i32::from(from.iter().copied().max()?);
         // e^(x - largest) in Q0.31; nothing if that is too little to count.
         let exp = |x: i8| {

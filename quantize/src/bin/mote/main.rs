@@ -13,6 +13,7 @@ mod inspect;
 mod logits;
 mod nearest;
 mod quantize;
+mod report;
 mod run;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -32,7 +33,7 @@ enum Verb {
     Quantize(quantize::Args),
     /// Generate text with an image
     Run(run::Args),
-    /// Run a net once on arrays of its own integer type
+    /// Run a net on arrays, pictures or sounds
     Infer(infer::Args),
     /// Ask word vectors for the words nearest to a word, or to a sum of words
     Nearest(nearest::Args),

@@ -133,7 +133,26 @@ impl Base<'_> {
             }
         }
         constants(&mut graph);
+        recurrent(&mut graph, settings);
         Ok(graph)
+    }
+}
+
+/// Matrices of recurrent layers stay floats, which lowering codes (it puts their rows in another order): their type says
+/// to how many bits.
+fn recurrent(graph: &mut Graph, settings: &Settings) {
+    let bits = settings.coding.map_or(8, Coding::bits);
+    for index in 0..graph.nodes.len() {
+        if !matches!(graph.nodes[index].op, Op::Lstm { .. } | Op::Gru { .. }) {
+            continue;
+        }
+        for which in 1..3 {
+            let Some(value) = graph.input(&graph.nodes[index], which).filter(|v| v.data.is_some()).cloned() else {
+                continue;
+            };
+            graph.values.push(Value { dtype: if bits == 4 { DType::I4 } else { DType::I8 }, ..value });
+            graph.nodes[index].inputs[which] = Some(graph.values.len() - 1);
+        }
     }
 }
 

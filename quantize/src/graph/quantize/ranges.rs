@@ -7,6 +7,7 @@
 
 use super::observe::Seen;
 use crate::graph::{Binary, DType, Data, Graph, Node, Op, Quant, Reduction, State, Unary, Value, ValueId};
+use crate::layers::cell_frac;
 
 /// How the range of a grid is chosen from what was seen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,14 +30,14 @@ fn is_activation(value: &Value) -> bool {
 pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule) -> Vec<(ValueId, ValueId)> {
     let added = separate(graph);
     let seen = |id: ValueId| seen.get(added.iter().find(|(new, _)| *new == id).map_or(id, |(_, old)| *old))?.as_ref();
-    let classes = classes(graph);
-    let fixed = fixed(graph);
+    let (classes, fixed, cells) = (classes(graph), fixed(graph), cells(graph));
     let mut members = vec![Vec::new(); graph.values.len()];
     (0..graph.values.len()).for_each(|id| members[classes[id]].push(id));
     for class in &members {
         if !class.iter().any(|id| is_activation(&graph.values[*id])) {
             continue;
         }
+        let cells = class.iter().any(|id| cells[*id]);
         let quant = class.iter().find_map(|id| fixed[*id].clone()).unwrap_or_else(|| {
             let mut all = Seen::default();
             for id in class {
@@ -50,13 +51,17 @@ pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule) -> Vec<(Va
                     all.some.extend(floats);
                 }
             }
+            if cells {
+                let frac = cell_frac(f64::from(all.max.max(-all.min)));
+                return Quant::one(2f32.powi(-i32::from(frac)), 0);
+            }
             let (low, high) = range(&all, rule);
             grid(low, high)
         });
         for id in class {
             let value = &mut graph.values[*id];
             if is_activation(value) {
-                value.dtype = DType::I8;
+                value.dtype = if cells { DType::I32 } else { DType::I8 };
                 value.quant = Some(quant.clone());
             } else if let Some(Data::F32(floats)) = &value.data {
                 // A constant among them; others may read it as something else, but not as another class.
@@ -68,8 +73,9 @@ pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule) -> Vec<(Va
     }
     let Graph { states, values, .. } = graph;
     for State { read, initial, .. } in states {
-        if let (Data::F32(floats), Some(quant)) = (&*initial, &values[*read].quant) {
-            *initial = Data::Int(integers(floats, quant));
+        let Value { quant, dtype, .. } = &values[*read];
+        if let (Data::F32(floats), Some(quant), Some(range)) = (&*initial, quant, dtype.range()) {
+            *initial = Data::Int(integers_in(floats, quant, range));
         }
     }
     added
@@ -85,9 +91,14 @@ pub fn grid(low: f32, high: f32) -> Quant {
 
 /// Floats in the integers of a grid of int8.
 pub fn integers(floats: &[f32], quant: &Quant) -> Vec<i64> {
+    integers_in(floats, quant, (-128, 127))
+}
+
+/// Floats in the integers of a grid from `low` to `high`.
+fn integers_in(floats: &[f32], quant: &Quant, (low, high): (i64, i64)) -> Vec<i64> {
     let (scale, zero) = quant.single().unwrap_or((1.0, 0));
     let integer = |x: &f32| (f64::from(*x) / f64::from(scale)).round_ties_even() + f64::from(zero);
-    floats.iter().map(|x| integer(x).clamp(-128.0, 127.0) as i64).collect()
+    floats.iter().map(|x| (integer(x) as i64).clamp(low, high)).collect()
 }
 
 /// Mean squared error of elements on the grid from `low` to `high`.
@@ -140,6 +151,23 @@ fn fixed(graph: &Graph) -> Vec<Option<Quant>> {
         node.outputs.iter().for_each(|o| fixed[*o] = Some(quant.clone()));
     }
     fixed
+}
+
+/// Cell states of LSTMs: int32, a power of two a step, as the runtime has them. Only those that nothing else computes with,
+/// for other ops take int8.
+fn cells(graph: &Graph) -> Vec<bool> {
+    let mut cells = vec![false; graph.values.len()];
+    for node in graph.nodes.iter().filter(|n| matches!(n.op, Op::Lstm { .. })) {
+        let (before, after) = (node.inputs.get(5).copied().flatten(), node.outputs.get(2).copied());
+        let alone = |id: usize| {
+            let readers = graph.nodes.iter().filter(|n| n.inputs.contains(&Some(id)) || n.outputs.contains(&id));
+            readers.count() <= 1 && !graph.outputs.contains(&id) && !graph.inputs.contains(&id)
+        };
+        if [before, after].into_iter().flatten().all(alone) {
+            [before, after].into_iter().flatten().for_each(|id| cells[id] = true);
+        }
+    }
+    cells
 }
 
 /// Which of a node's inputs share their scale with its result.

@@ -300,6 +300,8 @@ impl Builder {
             return Ok(ids);
         }
         self.work += work;
+        // What is made of one constant alone keeps its name.
+        let only = inputs.first().copied().flatten().filter(|_| inputs.len() == 1).map(|id| self.at(id).name.clone());
         // Room is asked for before anything is computed.
         let bytes: usize = values.iter().map(|v| shape::count(&v.shape).unwrap_or(0) * 8).sum();
         if self.bytes + bytes > MAX_BYTES {
@@ -309,7 +311,12 @@ impl Builder {
         let operands: Vec<Option<&Tensor>> = tensors.iter().map(Option::as_ref).collect();
         let outputs: Vec<&Value> = values.iter().collect();
         let results = eval::node(&node, &operands, &outputs)?;
-        values.into_iter().zip(results).map(|(v, t)| self.value(Value { data: Some(t.data), ..v })).collect()
+        let value = |(v, t): (Value, Tensor)| {
+            let name = only.clone().unwrap_or_else(|| v.name.clone());
+            Value { name, data: Some(t.data), ..v }
+        };
+        let made: Vec<Value> = values.into_iter().zip(results).map(value).collect();
+        made.into_iter().map(|v| self.value(v)).collect()
     }
 
     /// A node with one result, whose shape follows from its operands'; of the first operand's type, truth values of

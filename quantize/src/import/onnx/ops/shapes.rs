@@ -15,6 +15,8 @@ pub(super) const OPERATORS: Table = &[
     ("EyeLike", eye_like),
     ("Flatten", flatten),
     ("Gather", gather),
+    ("GatherElements", gather_elements),
+    ("GatherND", gather_nd),
     ("Identity", identity),
     ("OneHot", one_hot),
     ("Pad", pad),
@@ -282,6 +284,58 @@ fn slice(b: &mut Builder, s: &Step) -> Done<Vec<ValueId>> {
 fn gather(b: &mut Builder, s: &Step) -> Done<Vec<ValueId>> {
     let axis = axis(s.int("axis", 0), b.rank(s.x(0)?))?;
     Ok(vec![b.op(Op::Gather { axis }, &[s.x(0)?, s.x(1)?])?])
+}
+
+/// Elements of x at places counted from its first: what the other gathers are, by constant indices.
+fn at_places(b: &mut Builder, x: ValueId, places: Vec<i64>, inner: &[usize], shape: &[usize]) -> Done<ValueId> {
+    let each: usize = inner.iter().product();
+    let rows = b.at(x).count().checked_div(each).unwrap_or(0);
+    let flat = b.reshape(x, &[rows, each])?;
+    let indices = b.indices(&[places.len()], places)?;
+    let y = b.op(Op::Gather { axis: 0 }, &[flat, indices])?;
+    b.reshape(y, shape)
+}
+
+fn gather_elements(b: &mut Builder, s: &Step) -> Done<Vec<ValueId>> {
+    let (x, indices) = (s.x(0)?, b.ints("indices", s.x(1)?)?);
+    let (from, to) = (b.shape(x), b.shape(s.x(1)?));
+    let along = axis(s.int("axis", 0), from.len())?;
+    if from.len() != to.len() || (0..from.len()).any(|d| d != along && to[d] > from[d]) {
+        return malformed(format!("indices of shape {to:?} for {from:?}"));
+    }
+    let mut places = Vec::with_capacity(indices.len());
+    for (i, chosen) in indices.into_iter().enumerate() {
+        // Where element i of the indices lies, dimension by dimension from the last.
+        let (mut rest, mut place, mut step) = (i, 0, 1);
+        for d in (0..to.len()).rev() {
+            place += step * if d == along { axis(chosen, from[d])? } else { rest % to[d] };
+            (rest, step) = (rest / to[d], step * from[d]);
+        }
+        places.push(place as i64);
+    }
+    Ok(vec![at_places(b, x, places, &[], &to)?])
+}
+
+fn gather_nd(b: &mut Builder, s: &Step) -> Done<Vec<ValueId>> {
+    let (x, indices) = (s.x(0)?, b.ints("indices", s.x(1)?)?);
+    let (from, of) = (b.shape(x), b.shape(s.x(1)?));
+    let batch = usize::try_from(s.int("batch_dims", 0)).unwrap_or(usize::MAX);
+    let [outer @ .., k] = &of[..] else { return malformed("indices of no dimension") };
+    let depth = batch.checked_add(*k).filter(|d| *d <= from.len() && batch <= outer.len() && *k > 0);
+    let Some(depth) = depth.filter(|_| from.get(..batch) == outer.get(..batch)) else {
+        return malformed(format!("indices of shape {of:?} for {from:?}"));
+    };
+    let each: usize = outer[batch..].iter().product();
+    let mut places = Vec::new();
+    for (i, tuple) in indices.chunks_exact(*k).enumerate() {
+        let mut place = i / each.max(1);
+        for (chosen, n) in tuple.iter().zip(&from[batch..depth]) {
+            place = place * n + axis(*chosen, *n)?;
+        }
+        places.push(place as i64);
+    }
+    let shape = [outer, &from[depth..]].concat();
+    Ok(vec![at_places(b, x, places, &from[depth..], &shape)?])
 }
 
 fn expand(b: &mut Builder, s: &Step) -> Done<Vec<ValueId>> {

@@ -1,0 +1,109 @@
+//! Nets of floats, quantized, written and run: near to the float evaluator of the same integers; dead channels folded
+//! without a change of a byte; and what the examples' digits are.
+
+use mote_host::{Arena, Model};
+use mote_quantize::codes::Coding;
+use mote_quantize::graph::quantize::{Settings, quantize};
+use mote_quantize::graph::{Data, Graph, Op, Tensor, eval, passes};
+use mote_quantize::import::tflite::Tflite;
+use mote_quantize::lower;
+use mote_quantize::net::{self, Described};
+use mote_quantize::samples::{self, Scaling};
+use mote_runtime::Session;
+use mote_runtime::fixed::tflite::Rounding;
+use mote_runtime::image::Limits;
+use mote_tests::{root, shared};
+
+/// Output 0, in int8, of the image of a graph on each input 0 in int8.
+fn run(graph: &Graph, inputs: &[Vec<i8>]) -> Vec<Vec<i8>> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("net.mote");
+    let described = Described { name: "net", license: None, hash: [0; 32], bits: 8, samples: 0 };
+    net::save(&lower::net(graph, Rounding::Double).unwrap(), &described, None, &path).unwrap();
+    let model = Model::open(&path).unwrap();
+    let limits = Limits { batch: 1, context: 1, threads: 1 };
+    let mut arena = Arena::for_limits(&model, limits).unwrap();
+    let mut session = Session::new(model.image(), arena.bytes(), limits).unwrap();
+    let mut one = |x: &Vec<i8>| {
+        session.input::<i8>(0).unwrap().copy_from_slice(x);
+        session.run().unwrap();
+        session.output::<i8>(0).unwrap().to_vec()
+    };
+    inputs.iter().map(&mut one).collect()
+}
+
+fn lenet5() -> (Graph, Vec<Vec<Tensor>>, Vec<Vec<Tensor>>) {
+    let folder = root().join("examples/models/lenet5");
+    let (graph, _) = net::prepared(&folder.join("lenet5.onnx")).unwrap();
+    let scaling = Scaling::one(0.0, 255.0);
+    let inputs = net::inputs(&graph);
+    let calibration = samples::read(&folder.join("calibration"), &inputs, &scaling).unwrap();
+    let digit = |d: usize| samples::file(&folder.join(format!("digit{d}.png")), &inputs[0], &scaling).unwrap();
+    (graph, calibration, (0..10).map(digit).collect())
+}
+
+#[test]
+fn lenet5_reads_the_examples_at_8_and_4_bits() {
+    let (graph, calibration, digits) = lenet5();
+    let kinds: Vec<_> =
+        graph.nodes.iter().map(|n| format!("{:?}", n.op).split(' ').next().unwrap_or("").to_owned()).collect();
+    assert_eq!(
+        kinds,
+        ["Conv2d", "Pool2d", "Conv2d", "Pool2d", "Reshape", "FullyConnected", "FullyConnected", "FullyConnected"]
+    );
+    for bits in [8, 4] {
+        let graph = quantize(&graph, &calibration, &Settings::bits(bits, Coding::N4Learned), &mut |_| ()).unwrap();
+        assert_eq!(graph.coded.is_empty(), bits == 8);
+        let (x, y) = (&graph.values[graph.inputs[0]], &graph.values[graph.outputs[0]]);
+        let integers: Vec<Vec<i8>> =
+            digits.iter().map(|d| eval::stored(x, &d[0]).into_iter().map(|q| q as i8).collect()).collect();
+        for ((digit, run), sample) in run(&graph, &integers).iter().enumerate().zip(&digits) {
+            let top = (0..10).max_by_key(|i| run[*i]).unwrap();
+            assert_eq!(top, digit, "{bits} bits: {run:?}");
+            // The evaluator rounds each result in floats: five layers of that are a few steps.
+            let expected = eval::stored(y, &eval::run(&graph, sample).unwrap()[0]);
+            let off = run.iter().zip(&expected).map(|(a, b)| (i64::from(*a) - b).abs()).max().unwrap();
+            assert!(off <= 2, "{bits} bits, digit {digit}: {off} steps");
+        }
+    }
+}
+
+/// Channels of a trained int8 net made dead: weights 0, a bias of any size.
+#[test]
+fn dead_channels_of_int8_nets_change_no_byte() {
+    for file in [
+        "mlperf-tiny/kws_int8.tflite",
+        "mlperf-tiny/ic_resnet8_int8.tflite",
+        "tflite-micro/micro_speech_quantized.tflite",
+    ] {
+        let Some(path) = shared(file) else { return };
+        let mut graph = Tflite::open(&path).unwrap().graph().unwrap();
+        let layers: Vec<usize> =
+            (0..graph.nodes.len()).filter(|i| matches!(graph.nodes[*i].op, Op::Conv2d { .. })).collect();
+        for (turn, index) in layers.into_iter().enumerate() {
+            let node = &graph.nodes[index];
+            let (w, b) = (node.inputs[1].unwrap(), node.inputs[2].unwrap());
+            let rows = graph.values[w].shape[0];
+            for row in (turn % 3..rows).step_by(3 + turn % 4) {
+                let Some(Data::Int(weights)) = &mut graph.values[w].data else { panic!("int8 weights") };
+                let row_length = weights.len() / rows;
+                weights[row * row_length..][..row_length].fill(0);
+                let Some(Data::Int(biases)) = &mut graph.values[b].data else { panic!("an int32 bias") };
+                biases[row] *= [0, 1, -3][row % 3];
+            }
+        }
+        let mut state = 1u64;
+        let mut byte = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as i8
+        };
+        let count = graph.values[graph.inputs[0]].count();
+        let inputs: Vec<Vec<i8>> = (0..20).map(|_| (0..count).map(|_| byte()).collect()).collect();
+        let before = run(&graph, &inputs);
+        let weights = |g: &Graph| g.nodes.iter().filter_map(|n| g.input(n, 1)).map(|w| w.count()).sum::<usize>();
+        let all = weights(&graph);
+        passes::run(&mut graph);
+        assert!(weights(&graph) < all * 95 / 100, "{file}: {} of {all} weights are left", weights(&graph));
+        assert_eq!(before, run(&graph, &inputs), "{file}");
+    }
+}
