@@ -68,7 +68,7 @@ impl Results<'_> {
         match self {
             Self::I8(all) => *all.get_mut(at)? = o.clamp(v),
             Self::I16(all) => {
-                let (min, max) = (i32::from(o.min) * 256, i32::from(o.max) * 256 + 255);
+                let (min, max) = (o.min * 256, o.max * 256 + 255);
                 *all.get_mut(at)? = v.saturating_add(o.zero_point).max(min).min(max) as i16;
             }
         }
