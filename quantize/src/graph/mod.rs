@@ -167,7 +167,7 @@ impl Value {
     }
 }
 
-/// How a window moves over an image, [vertical, horizontal].
+/// How a window moves over an image, `[vertical, horizontal]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Pixels from one place to the next.
@@ -198,7 +198,7 @@ pub enum PoolKind {
 pub enum Unary {
     Abs,
     Ceil,
-    /// Into [min, max]; relu is [0, inf].
+    /// Into `[min, max]`; relu is `[0, inf]`.
     Clip(f32, f32),
     Cos,
     /// x, or alpha (e^x - 1) below 0.
@@ -344,9 +344,9 @@ pub enum NormKind {
         /// First of the dimensions.
         axis: usize,
     },
-    /// All but the first and the last dimension, each channel (last) by itself; gain and bias [channels].
+    /// All but the first and the last dimension, each channel (last) by itself; gain and bias `[channels]`.
     Instance,
-    /// As instance, over this many groups of channels; gain and bias [channels].
+    /// As instance, over this many groups of channels; gain and bias `[channels]`.
     Group {
         /// Groups.
         groups: usize,
@@ -370,27 +370,27 @@ pub enum Direction {
 /// What a node computes. `x` is input 0; inputs in brackets may be left out. Dimensions are counted from 0.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    /// x [n, h, w, i], weights [o, kh, kw, i / groups], (bias [o]) -> [n, h', w', o]
+    /// x `[n, h, w, i]`, weights `[o, kh, kw, i / groups]`, (bias `[o]`) -> `[n, h', w', o]`
     Conv2d {
         /// Stride, dilation, padding.
         window: Window,
         /// Groups of channels; as many as channels: depthwise.
         groups: usize,
     },
-    /// x [n, h, w, i], weights [o, kh, kw, i], (bias [o]) -> [n, h', w', o]: each input pixel adds its window to the
+    /// x `[n, h, w, i]`, weights `[o, kh, kw, i]`, (bias `[o]`) -> `[n, h', w', o]`: each input pixel adds its window to the
     /// output at `stride * pixel - before`. How large the output is, its shape says.
     ConvTranspose2d {
         /// Stride, dilation, and what is cut off on each side.
         window: Window,
     },
-    /// x [.., i], weights [o, i], (bias [o]) -> [.., o], or x seen as [rows, i]
+    /// x `[.., i]`, weights `[o, i]`, (bias `[o]`) -> `[.., o]`, or x seen as `[rows, i]`
     FullyConnected,
-    /// x [.., m, k], y [.., k, n] -> [.., m, n]; the dimensions before are broadcast
+    /// x `[.., m, k]`, y `[.., k, n]` -> `[.., m, n]`; the dimensions before are broadcast
     MatMul {
-        /// y is [.., n, k].
+        /// y is `[.., n, k]`.
         transposed: bool,
     },
-    /// x [n, h, w, c] -> [n, h', w', c]
+    /// x `[n, h, w, c]` -> `[n, h', w', c]`
     Pool2d {
         /// What is kept.
         kind: PoolKind,
@@ -428,7 +428,7 @@ pub enum Op {
     },
     /// x -> the same elements in the output's shape
     Reshape,
-    /// x -> dimension i of the output is dimension perm[i] of x
+    /// x -> dimension i of the output is dimension `perm[i]` of x
     Transpose {
         /// Where each dimension comes from.
         perm: Vec<usize>,
@@ -454,7 +454,7 @@ pub enum Op {
         /// Dimensions.
         axes: Vec<usize>,
     },
-    /// x [n, h, w, c] -> [n, h', w', c]
+    /// x `[n, h, w, c]` -> `[n, h', w', c]`
     Resize {
         /// Which coordinate is read.
         coordinates: Coordinates,
@@ -482,13 +482,13 @@ pub enum Op {
         /// The smallest instead.
         least: bool,
     },
-    /// x [steps, n, i], w [4h, i], r [4h, h], (bias [4h]), (h [n, h]), (c [n, h]) -> y [steps, n, h], h, c. Rows: input,
+    /// x `[steps, n, i]`, w `[4h, i]`, r `[4h, h]`, (bias `[4h]`), (h `[n, h]`), (c `[n, h]`) -> y `[steps, n, h]`, h, c. Rows: input,
     /// output, forget, cell gate (ONNX's order); sigmoid and tanh.
     Lstm {
         /// Order of the steps.
         direction: Direction,
     },
-    /// x [steps, n, i], w [3h, i], r [3h, h], (bias of w [3h]), (bias of r [3h]), (h [n, h]) -> y [steps, n, h], h. Rows:
+    /// x `[steps, n, i]`, w `[3h, i]`, r `[3h, h]`, (bias of w `[3h]`), (bias of r `[3h]`), (h `[n, h]`) -> y `[steps, n, h]`, h. Rows:
     /// update, reset, hidden gate (ONNX's order).
     Gru {
         /// Order of the steps.
@@ -548,7 +548,7 @@ pub struct Graph {
     pub outputs: Vec<ValueId>,
     /// States.
     pub states: Vec<State>,
-    /// Weights that go into the image as codes, [out, all other dimensions], in steps of the reading node's output a step
+    /// Weights that go into the image as codes, `[out, all other dimensions]`, in steps of the reading node's output a step
     /// of its input: decoded, they are the constant's floats times the input's scale over the output's. The constant's own
     /// floats are what the codes stand for, and the node's bias stays a float.
     pub coded: BTreeMap<ValueId, CodedMatrix>,
@@ -630,6 +630,8 @@ impl Graph {
         let mut keep = named.iter();
         self.values.retain(|_| keep.next() == Some(&true));
         self.each_id(|id| *id = new[*id]);
+        let coded = std::mem::take(&mut self.coded).into_iter();
+        self.coded = coded.filter(|(id, _)| named.get(*id) == Some(&true)).map(|(id, m)| (new[id], m)).collect();
     }
 
     /// Calls with every index of a value.

@@ -88,7 +88,7 @@ pub struct OpDef {
 
 /// Which slots of an op may overlap in the arena: pairs of arguments, an input before the output that may lie on it.
 ///
-/// Such an op reads and writes single elements of the arena in a fixed order ([`Run::cells`]), so it cannot fault however its
+/// Such an op reads and writes single elements of the arena in a fixed order (`Run::cells`), so it cannot fault however its
 /// slots lie. Its numbers are right if what it writes is read by no later part of it; the quantizer plans the arena so
 /// (`quantize/src/plan/units.rs`), and may turn the order around ([`BACKWARD`]).
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! TensorFlow Lite files, to a [`Graph`].
 //!
-//! Which field of a table has which number is TFLite's `schema.fbs`. [`operators`] has the operators.
+//! Which field of a table has which number is TFLite's `schema.fbs`. `operators.rs` has the operators.
 
 mod flatbuffer;
 mod operators;
