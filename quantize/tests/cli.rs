@@ -381,10 +381,20 @@ fn a_net_infers() {
     let written = std::fs::read(&out).unwrap();
     let integer = shown.split_whitespace().rev().nth(1).unwrap().parse::<i32>().unwrap();
     assert_eq!(i32::from(*written.last().unwrap() as i8), integer);
+    // The same as a float; two inputs one after the other; nothing.
+    npy(Path::new(&input), "<f4", &(64.0f32 * 0.024_48).to_le_bytes());
+    assert_eq!(good(&["infer", &image, "--input", &input]), shown);
     npy(Path::new(&input), "|i1", &[1, 2]);
-    assert!(bad(1, &["infer", &image, "--input", &input]).contains("2 elements"));
-    npy(Path::new(&input), "<f4", &[0; 4]);
-    assert!(bad(1, &["infer", &image, "--input", &input]).contains("int8"));
+    assert!(good(&["infer", &image, "--input", &input]).contains("run 1"));
+    npy(Path::new(&input), "|i1", &[]);
+    assert!(bad(1, &["infer", &image, "--input", &input]).contains("0 elements"));
+    std::fs::write(&input, b"no array").unwrap();
+    assert!(bad(1, &["infer", &image, "--input", &input]).contains("cannot read"));
+    let page = at("x.html");
+    assert_eq!(good(&["inspect", &image, "--html", &page]), "");
+    let html = std::fs::read_to_string(&page).unwrap();
+    assert!(html.contains("<svg") && html.contains("fully_connected") && html.ends_with("</html>\n"));
+    assert!(bad(1, &["inspect", &image, "--html", &at("none/x.html")]).contains("nothing was changed"));
     assert!(bad(1, &["infer", &image, "--input", &at("none.npy")]).contains("none.npy"));
     assert!(bad(1, &["infer", self::image(), "--input", &input]).contains("mote run"));
     assert!(bad(1, &["run", &image, "--tokens", "1"]).contains("mote infer"));

@@ -18,7 +18,6 @@ mod reshapes;
 mod swish;
 #[cfg(test)]
 mod tests;
-mod transposed;
 
 use super::{Data, Graph, Node, Op, Quant, Tensor, Value, ValueId};
 
@@ -28,7 +27,7 @@ pub use layout::channels_last;
 pub type Pass = fn(&mut Graph) -> bool;
 
 /// All passes by name, in the order in which they run.
-pub const PASSES: [(&str, Pass); 14] = [
+pub const PASSES: [(&str, Pass); 13] = [
     ("integers on values", qdq::run),
     ("constant folding", constants::run),
     ("identities", identities::run),
@@ -40,7 +39,6 @@ pub const PASSES: [(&str, Pass); 14] = [
     ("matmul to fully connected", dense::run),
     ("affine folding", affine::run),
     ("activations", activations::run),
-    ("transposed convolutions", transposed::run),
     ("padding", padding::run),
     ("dead channels", dead_channels::run),
 ];
