@@ -281,7 +281,8 @@ fn ways(last: usize) -> Vec<(&'static str, Settings)> {
     ]
 }
 
-/// `bench-nets [NAME]`: the table of nets. `bench-nets --ways [NAME]`: the ways of choosing grids and codes, without images.
+/// `bench-nets [NAME]`: the table of nets whose names hold NAME. `bench-nets --ways [NAME]`: the ways of choosing grids and
+/// codes, without images. `WAY=TEXT` shows the rows of those that hold it, `IMAGES=N` takes the first digits only.
 fn main() {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     let one_by_one = arguments.first().is_some_and(|a| a == "--ways");
