@@ -323,7 +323,8 @@ fn a_full_disk_loses_nothing() {
 
 /// A file of NumPy's format, version 1.0.
 fn npy(path: &Path, dtype: &str, data: &[u8]) {
-    let header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({},), }}", data.len());
+    let width = dtype[2..].parse::<usize>().unwrap();
+    let header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({},), }}", data.len() / width);
     let header = format!("{header:<117}\n");
     let mut file = b"\x93NUMPY\x01\x00".to_vec();
     file.extend((header.len() as u16).to_le_bytes());

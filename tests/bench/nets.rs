@@ -227,7 +227,7 @@ const CASES: [(&str, Make); 8] = [
     ("ic ResNet-8", |n| photo_net(n, "mlperf-tiny/ic_resnet8_float.tflite", 0.0, 1.0, [128, 500])),
     ("MobileNet V1 0.25", |n| photo_net(n, "vision/mobilenet_v1_0.25_224_float.tflite", 127.5, 127.5, [32, 100])),
     ("GAN generator (MLP), third party", |n| generator(n, &third_party("mnist_generator_mlp.onnx")?)),
-    ("DCGAN generator, ours", |n| generator(n, &root().join("examples/models/dcgan/generator.onnx"))),
+    ("DCGAN generator, ours", |n| generator(n, &root().join("examples/models/dcgan/dcgan.onnx"))),
 ];
 
 /// Output 0 of each test input, from the image that the graph becomes, in real numbers; and the image's bytes.
