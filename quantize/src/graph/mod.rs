@@ -93,6 +93,8 @@ pub enum DType {
     I16,
     /// int32
     I32,
+    /// uint32
+    U32,
     /// int64
     I64,
     /// Truth values.
@@ -121,6 +123,7 @@ impl DType {
             Self::U8 => (0, 255),
             Self::I16 => (-32768, 32767),
             Self::I32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
+            Self::U32 => (0, i64::from(u32::MAX)),
             Self::I64 => (i64::MIN, i64::MAX),
             Self::Bool => (0, 1),
         })
@@ -367,6 +370,65 @@ pub enum Direction {
     Reverse,
 }
 
+/// A part of TensorFlow Lite Micro's audio front end: integers as they are, defined to the bit in the runtime's NUMERICS.md,
+/// section 16. Energies, what filters give and noise are uint32.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Signal {
+    /// x int16 [n], weights int16 [n] -> int16: `x * weight >> shift`
+    Window {
+        /// Fraction bits of the weights.
+        shift: u32,
+    },
+    /// x int16 [n] -> int16 [n] shifted left as far as all of them allow, int32 [1] how far
+    AutoScale,
+    /// x int16, zeros after it up to `length` -> int16: real and imaginary parts of `length / 2 + 1` frequencies
+    Rfft {
+        /// Samples.
+        length: usize,
+    },
+    /// x int16 [2 n], complex -> uint32 [n]: squared sizes of the frequencies from `start` to before `end`, of others 0
+    Energy {
+        /// First.
+        start: usize,
+        /// After the last.
+        end: usize,
+    },
+    /// x uint32, weights, weights for the next channel, first frequencies, first weights, widths (all int16), how far auto
+    /// scale shifted -> uint32 [channels]: square roots
+    FilterBank,
+    /// x uint32 [n], noise uint32 [n] -> what is left, the next noise
+    SpectralSubtraction(Subtraction),
+    /// x uint32 [n], noise uint32 [n], gains int16 [125] -> uint32 [n]
+    Pcan {
+        /// Right shift of the product of x and its gain.
+        shift: u32,
+    },
+    /// x uint32 [n] -> int16 [n]: `scale * ln(x << shift)`
+    Log {
+        /// Factor.
+        scale: u32,
+        /// Left shift before.
+        shift: u32,
+    },
+}
+
+/// How spectral subtraction follows the noise; factors have `bits` fraction bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subtraction {
+    /// Share of the new and of the old in the noise of even channels.
+    pub even: [u32; 2],
+    /// The same of odd channels.
+    pub odd: [u32; 2],
+    /// Least share of the signal that is left.
+    pub least: u32,
+    /// Bits that the noise has more than the signal.
+    pub up: u32,
+    /// Fraction bits of the factors.
+    pub bits: u32,
+    /// The noise is never above the signal.
+    pub clamping: bool,
+}
+
 /// What a node computes. `x` is input 0; inputs in brackets may be left out. Dimensions are counted from 0.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
@@ -501,6 +563,8 @@ pub enum Op {
     /// x -> the same real numbers as the output's integers, or floats of integers: rounded to the nearest, halves to even in
     /// ONNX, away from zero in TFLite.
     Requantize,
+    /// A part of an audio front end, in integers only.
+    Signal(Signal),
     /// What Mote lacks, with the reason; lowering names all of them at once.
     Unsupported(String),
 }
