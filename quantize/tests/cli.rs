@@ -466,3 +466,23 @@ fn nets_of_floats_are_quantized_with_samples() {
     assert!(why.contains("none of --std may be 0"), "{why}");
     assert!(!Path::new(&out).exists());
 }
+
+/// Word vectors of our own: neighbours, analogies, and what is no word.
+#[test]
+fn words_have_neighbours() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("v.mote").to_str().unwrap().to_owned();
+    json(&["quantize", "examples/models/word2vec/vectors.bin", "-o", &image, "--json"]);
+    let near = good(&["nearest", &image, "mother", "--top", "3"]);
+    let words: Vec<&str> = near.lines().filter_map(|l| l.split_whitespace().nth(1)).collect();
+    assert!(words.contains(&"daughter") && words.len() == 3, "{near}");
+    let sum = good(&["nearest", &image, "king", "-", "man", "+", "woman"]);
+    assert_eq!(sum, good(&["nearest", &image, "king -man +woman"]));
+    assert!(!sum.contains(" king\n"), "the terms themselves are left out: {sum}");
+    let questions = folder.path().join("q.txt").to_str().unwrap().to_owned();
+    std::fs::write(&questions, ": family\nhe she his her\nhe she xyzzy her\n").unwrap();
+    assert!(good(&["nearest", &image, "--analogies", &questions]).contains("of 1 right"));
+    assert!(bad(1, &["nearest", &image, "xyzzy"]).contains("does not know \"xyzzy\""));
+    assert!(bad(1, &["nearest", &image, "a a a a a a a a a"]).contains("9 terms, the image takes 8"));
+    assert!(bad(1, &["nearest", self::image(), "king"]).contains("no word vectors"));
+}

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A graph is a list of nodes in an order in which they can run, over values with static shapes. One arrangement of
-//! dimensions holds for all sources: images are [n, height, width, channels], a convolution's weights [out, height,
+//! dimensions holds for all sources: images are `[n, height, width, channels]`, a convolution's weights [out, height,
 //! width, in]. An importer of files that arrange them otherwise puts [`Op::Transpose`] around, and a pass takes what
 //! cancels away.
 //!
@@ -374,19 +374,19 @@ pub enum Direction {
 /// section 16. Energies, what filters give and noise are uint32.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Signal {
-    /// x int16 [n], weights int16 [n] -> int16: `x * weight >> shift`
+    /// x int16 `[n]`, weights int16 `[n]` -> int16: `x * weight >> shift`
     Window {
         /// Fraction bits of the weights.
         shift: u32,
     },
-    /// x int16 [n] -> int16 [n] shifted left as far as all of them allow, int32 [1] how far
+    /// x int16 `[n]` -> int16 `[n]` shifted left as far as all of them allow, int32 `[1]` how far
     AutoScale,
     /// x int16, zeros after it up to `length` -> int16: real and imaginary parts of `length / 2 + 1` frequencies
     Rfft {
         /// Samples.
         length: usize,
     },
-    /// x int16 [2 n], complex -> uint32 [n]: squared sizes of the frequencies from `start` to before `end`, of others 0
+    /// x int16 `[2 n]`, complex -> uint32 `[n]`: squared sizes of the frequencies from `start` to before `end`, of others 0
     Energy {
         /// First.
         start: usize,
@@ -394,16 +394,16 @@ pub enum Signal {
         end: usize,
     },
     /// x uint32, weights, weights for the next channel, first frequencies, first weights, widths (all int16), how far auto
-    /// scale shifted -> uint32 [channels]: square roots
+    /// scale shifted -> uint32 `[channels]`: square roots
     FilterBank,
-    /// x uint32 [n], noise uint32 [n] -> what is left, the next noise
+    /// x uint32 `[n]`, noise uint32 `[n]` -> what is left, the next noise
     SpectralSubtraction(Subtraction),
-    /// x uint32 [n], noise uint32 [n], gains int16 [125] -> uint32 [n]
+    /// x uint32 `[n]`, noise uint32 `[n]`, gains int16 `[125]` -> uint32 `[n]`
     Pcan {
         /// Right shift of the product of x and its gain.
         shift: u32,
     },
-    /// x uint32 [n] -> int16 [n]: `scale * ln(x << shift)`
+    /// x uint32 `[n]` -> int16 `[n]`: `scale * ln(x << shift)`
     Log {
         /// Factor.
         scale: u32,
