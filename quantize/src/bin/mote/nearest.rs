@@ -78,7 +78,10 @@ impl Words<'_> {
                 "-" => sign = -1,
                 word => {
                     // "-man" and "+woman" are words with a sign, unless there are such words.
-                    let signed = || Some((word.strip_prefix('-')?, -1)).or(Some((word.strip_prefix('+')?, 1)));
+                    let signed = || {
+                        let minus = word.strip_prefix('-').map(|bare| (bare, -1));
+                        minus.or(word.strip_prefix('+').map(|bare| (bare, 1)))
+                    };
                     let (bare, sign) = match self.find(word) {
                         Some(_) => (word, sign),
                         None => signed().unwrap_or((word, sign)),
