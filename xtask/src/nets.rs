@@ -24,12 +24,18 @@ pub struct Net {
 }
 
 /// The nets.
-const NETS: [Net; 10] = [
+const NETS: [Net; 11] = [
     Net {
         name: "lenet5",
         source: "examples/models/lenet5/lenet5.onnx",
         args: &["--calibrate", "examples/models/lenet5/calibration"],
         runs: 10,
+    },
+    Net {
+        name: "dcgan",
+        source: "examples/models/dcgan/dcgan.onnx",
+        args: &["--calibrate", "examples/models/dcgan/calibration"],
+        runs: 2,
     },
     Net { name: "word2vec", source: "examples/models/word2vec/vectors.bin", args: &[], runs: 2 },
     Net { name: "kws", source: "mlperf-tiny/kws_int8.tflite", args: &[], runs: 10 },
