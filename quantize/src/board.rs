@@ -11,6 +11,7 @@
 
 use anyhow::{Context, Result, bail};
 use mote_runtime::Image;
+use mote_runtime::image::program::entry;
 use mote_runtime::ops::{self, Table};
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
@@ -82,7 +83,9 @@ pub fn features(image: &Image<'_>) -> Vec<&'static str> {
         let known = |code| sets.iter().copied().flatten().any(|def| def.code == code);
         image.program().ops().any(|op| known(op.code))
     };
-    FEATURES.iter().filter(|(_, sets)| used(sets)).map(|(name, _)| *name).collect()
+    // Inputs and outputs come with the ops of nets, also where the ops are those of language models (word vectors).
+    let ports = |name: &str| name == "convnet" && image.program().entry(entry::RUN).is_ok();
+    FEATURES.iter().filter(|(name, sets)| used(sets) || ports(name)).map(|(name, _)| *name).collect()
 }
 
 impl Board {

@@ -19,6 +19,20 @@ fn of(image: &Image<'_>, op: &Op) -> Option<u64> {
         "conv2d" => (1, weights(2).map(|[_, h, w, c]| h * w * c)?),
         "depthwise_conv2d" => (1, weights(2).map(|[_, h, w, _]| h * w)?),
         "fully_connected" => (1, weights(2).map(|[_, c, _, _]| c)?),
+        "conv2d_coded" => (1, weights(3).map(|[_, columns, _, _]| columns)?),
+        // Each output meets the taps that its place in a stride leaves: of all places together, all taps once.
+        "transpose_conv2d" => {
+            let [out, h, w, c] = weights(2)?;
+            let pixels = u64::from(image.slot(op.args[0]).ok()?.cols).checked_div(c)?;
+            return Some(pixels * out * h * w * c);
+        }
+        // A step of one element of the batch takes both matrices whole.
+        "lstm" | "gru" => {
+            let ([rows, cols, _, _], [_, units, _, _]) = (weights(4)?, weights(6)?);
+            let steps = u64::from(image.slot(op.args[0]).ok()?.cols).checked_div(cols)?;
+            return Some(steps * rows * (cols + units));
+        }
+        "matmul" => (3, weights(1).map(|[_, columns, _, _]| columns)?),
         "batch_matmul" => (2, u64::from(op.args[9])),
         _ => return None,
     };

@@ -323,7 +323,8 @@ fn a_full_disk_loses_nothing() {
 
 /// A file of NumPy's format, version 1.0.
 fn npy(path: &Path, dtype: &str, data: &[u8]) {
-    let header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({},), }}", data.len());
+    let width = dtype[2..].parse::<usize>().unwrap();
+    let header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({},), }}", data.len() / width);
     let header = format!("{header:<117}\n");
     let mut file = b"\x93NUMPY\x01\x00".to_vec();
     file.extend((header.len() as u16).to_le_bytes());
@@ -353,7 +354,7 @@ fn a_net_and_its_board() {
     assert!(run(&net, &["--input", &input, "--input", &input]).contains("1 inputs"));
     assert!(run(&net, &["--tokens", "1"]).contains("no language model"));
     assert!(run(image(), &["--runs", "2"]).contains("is a language model"));
-    npy(Path::new(&input), "<f4", &[0; 4]);
+    std::fs::write(&input, b"no array").unwrap();
     assert!(run(&net, &["--input", &input]).contains("int8"));
     assert!(bad(2, &["board", "run", "qemu-m3", &net, "--input", "a", "--runs", "2"]).contains("cannot be used with"));
 }
@@ -381,10 +382,20 @@ fn a_net_infers() {
     let written = std::fs::read(&out).unwrap();
     let integer = shown.split_whitespace().rev().nth(1).unwrap().parse::<i32>().unwrap();
     assert_eq!(i32::from(*written.last().unwrap() as i8), integer);
+    // The same as a float; two inputs one after the other; nothing.
+    npy(Path::new(&input), "<f4", &(64.0f32 * 0.024_48).to_le_bytes());
+    assert_eq!(good(&["infer", &image, "--input", &input]), shown);
     npy(Path::new(&input), "|i1", &[1, 2]);
-    assert!(bad(1, &["infer", &image, "--input", &input]).contains("2 elements"));
-    npy(Path::new(&input), "<f4", &[0; 4]);
-    assert!(bad(1, &["infer", &image, "--input", &input]).contains("int8"));
+    assert!(good(&["infer", &image, "--input", &input]).contains("run 1"));
+    npy(Path::new(&input), "|i1", &[]);
+    assert!(bad(1, &["infer", &image, "--input", &input]).contains("0 elements"));
+    std::fs::write(&input, b"no array").unwrap();
+    assert!(bad(1, &["infer", &image, "--input", &input]).contains("cannot read"));
+    let page = at("x.html");
+    assert_eq!(good(&["inspect", &image, "--html", &page]), "");
+    let html = std::fs::read_to_string(&page).unwrap();
+    assert!(html.contains("<svg") && html.contains("fully_connected") && html.ends_with("</html>\n"));
+    assert!(bad(1, &["inspect", &image, "--html", &at("none/x.html")]).contains("nothing was changed"));
     assert!(bad(1, &["infer", &image, "--input", &at("none.npy")]).contains("none.npy"));
     assert!(bad(1, &["infer", self::image(), "--input", &input]).contains("mote run"));
     assert!(bad(1, &["run", &image, "--tokens", "1"]).contains("mote infer"));
@@ -454,4 +465,24 @@ fn nets_of_floats_are_quantized_with_samples() {
     let why = bad(1, &["quantize", net, "-o", &out, "--calibrate", samples, "--std", "0"]);
     assert!(why.contains("none of --std may be 0"), "{why}");
     assert!(!Path::new(&out).exists());
+}
+
+/// Word vectors of our own: neighbours, analogies, and what is no word.
+#[test]
+fn words_have_neighbours() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("v.mote").to_str().unwrap().to_owned();
+    json(&["quantize", "examples/models/word2vec/vectors.bin", "-o", &image, "--json"]);
+    let near = good(&["nearest", &image, "mother", "--top", "3"]);
+    let words: Vec<&str> = near.lines().filter_map(|l| l.split_whitespace().nth(1)).collect();
+    assert!(words.contains(&"daughter") && words.len() == 3, "{near}");
+    let sum = good(&["nearest", &image, "king", "-", "man", "+", "woman"]);
+    assert_eq!(sum, good(&["nearest", &image, "king -man +woman"]));
+    assert!(!sum.contains(" king\n"), "the terms themselves are left out: {sum}");
+    let questions = folder.path().join("q.txt").to_str().unwrap().to_owned();
+    std::fs::write(&questions, ": family\nhe she his her\nhe she xyzzy her\n").unwrap();
+    assert!(good(&["nearest", &image, "--analogies", &questions]).contains("of 1 right"));
+    assert!(bad(1, &["nearest", &image, "xyzzy"]).contains("does not know \"xyzzy\""));
+    assert!(bad(1, &["nearest", &image, "a a a a a a a a a"]).contains("9 terms, the image takes 8"));
+    assert!(bad(1, &["nearest", self::image(), "king"]).contains("no word vectors"));
 }

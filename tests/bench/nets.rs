@@ -6,7 +6,7 @@ use flate2::read::GzDecoder;
 use mote_host::{Arena, Model};
 use mote_quantize::codes::Coding;
 use mote_quantize::graph::quantize::{Feedback, Rule, Settings, layers, quantize};
-use mote_quantize::graph::{Data, Graph, Tensor, eval, passes};
+use mote_quantize::graph::{Data, Graph, Op, Tensor, eval, passes};
 use mote_quantize::import::{onnx, tflite::Tflite};
 use mote_quantize::lower;
 use mote_quantize::net::{self, Described};
@@ -25,6 +25,8 @@ struct Case {
     calibration: Vec<Vec<Tensor>>,
     test: Vec<Vec<Tensor>>,
     labels: Option<Vec<usize>>,
+    /// Whether the largest output is an answer.
+    classes: bool,
 }
 
 fn bytes(name: &str, head: usize) -> Option<Vec<u8>> {
@@ -140,7 +142,7 @@ fn digit_net(name: &'static str, path: &Path, scale: f32) -> Option<Case> {
     let (calibration, _) = digits("train8k", 512, &shape, scale)?;
     let count = std::env::var("IMAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000);
     let (test, labels) = digits("t10k", count, &shape, scale)?;
-    Some(Case { name, graph, calibration, test, labels: Some(labels) })
+    Some(Case { name, graph, calibration, test, labels: Some(labels), classes: true })
 }
 
 fn autoencoder(name: &'static str) -> Option<Case> {
@@ -150,7 +152,7 @@ fn autoencoder(name: &'static str) -> Option<Case> {
     let shape = graph.values[graph.inputs[0]].shape.clone();
     let window = |i: usize| vec![Tensor { shape: shape.clone(), data: Data::F32(frames[i * 128..][..640].to_vec()) }];
     let (calibration, test) = ((0..98).map(window).collect(), (98..196).map(window).collect());
-    Some(Case { name, graph, calibration, test, labels: None })
+    Some(Case { name, graph, calibration, test, labels: None, classes: false })
 }
 
 /// Pieces of a photograph, of many places and sizes, as an image input takes them: pixels less `mean` over `std`.
@@ -176,11 +178,17 @@ fn pieces(shape: &[usize], count: usize, mean: f32, std: f32) -> Option<Vec<Vec<
 }
 
 fn photo_net(name: &'static str, file: &str, mean: f32, std: f32, counts: [usize; 2]) -> Option<Case> {
-    let graph = tflite_graph(file)?;
+    let mut graph = tflite_graph(file)?;
+    // Probabilities in steps of 1 / 256 are too coarse to compare a thousand classes: what they are made of is compared.
+    let last = graph.nodes.iter().find(|n| matches!(n.op, Op::Softmax { .. }) && n.outputs == graph.outputs);
+    if let Some(logits) = last.and_then(|n| n.inputs[0]) {
+        graph.outputs = vec![logits];
+        graph.prune();
+    }
     let shape = graph.values[graph.inputs[0]].shape.clone();
     let mut calibration = pieces(&shape, counts[0] + counts[1], mean, std)?;
     let test = calibration.split_off(counts[0]);
-    Some(Case { name, graph, calibration, test, labels: None })
+    Some(Case { name, graph, calibration, test, labels: None, classes: true })
 }
 
 /// Normal numbers, as a generator's latent vectors are.
@@ -200,7 +208,7 @@ fn generator(name: &'static str, path: &Path) -> Option<Case> {
     let graph = onnx_graph(path)?;
     let mut calibration = latents(&graph.values[graph.inputs[0]].shape, 256 + 200);
     let test = calibration.split_off(256);
-    Some(Case { name, graph, calibration, test, labels: None })
+    Some(Case { name, graph, calibration, test, labels: None, classes: false })
 }
 
 /// Nets, each with how it is made: only those asked for are.
@@ -219,7 +227,7 @@ const CASES: [(&str, Make); 8] = [
     ("ic ResNet-8", |n| photo_net(n, "mlperf-tiny/ic_resnet8_float.tflite", 0.0, 1.0, [128, 500])),
     ("MobileNet V1 0.25", |n| photo_net(n, "vision/mobilenet_v1_0.25_224_float.tflite", 127.5, 127.5, [32, 100])),
     ("GAN generator (MLP), third party", |n| generator(n, &third_party("mnist_generator_mlp.onnx")?)),
-    ("DCGAN generator, ours", |n| generator(n, &root().join("examples/models/dcgan/generator.onnx"))),
+    ("DCGAN generator, ours", |n| generator(n, &root().join("examples/models/dcgan/dcgan.onnx"))),
 ];
 
 /// Output 0 of each test input, from the image that the graph becomes, in real numbers; and the image's bytes.
@@ -257,6 +265,7 @@ fn ways(last: usize) -> Vec<(&'static str, Settings)> {
     let full = four(Feedback::Full);
     vec![
         ("8 bits, min to max", eight(Rule::MinMax)),
+        ("8 bits, biases as they are", Settings { correct: false, ..eight(Rule::MinMax) }),
         ("8 bits, least error", eight(Rule::Mse)),
         ("8 bits, 99.99 %", eight(Rule::Percentile(1e-4))),
         ("4 bits, nearest", four(Feedback::None)),
@@ -272,7 +281,8 @@ fn ways(last: usize) -> Vec<(&'static str, Settings)> {
     ]
 }
 
-/// `bench-nets [NAME]`: the table of nets. `bench-nets --ways [NAME]`: the ways of choosing grids and codes, without images.
+/// `bench-nets [NAME]`: the table of nets whose names hold NAME. `bench-nets --ways [NAME]`: the ways of choosing grids and
+/// codes, without images. `WAY=TEXT` shows the rows of those that hold it, `IMAGES=N` takes the first digits only.
 fn main() {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     let one_by_one = arguments.first().is_some_and(|a| a == "--ways");
@@ -289,12 +299,14 @@ fn main() {
             let s = score(&case, &float, outputs);
             let bits = graph.map_or("32.00".into(), |g| format!("{:.2}", bits(g)));
             let right = if s.right.is_nan() { "".into() } else { format!("{:.2} %", 100.0 * s.right) };
-            let (name, same) = (case.name, 100.0 * s.same);
+            let same = if case.classes { format!("{:.2} %", 100.0 * s.same) } else { String::new() };
+            let name = case.name;
             let ratio = if graph.is_some() { format!("{:.1} dB", s.ratio) } else { String::new() };
             let bytes = if bytes > 0 { bytes.to_string() } else { String::new() };
-            println!("| {name} | {weights} | {bits} | {bytes} | {right} | {same:.2} % | {ratio} |");
+            println!("| {name} | {weights} | {bits} | {bytes} | {right} | {same} | {ratio} |");
         };
         line("float", None, 0, &float);
+        let only: Option<String> = std::env::var("WAY").ok();
         let settings = if one_by_one {
             ways(layers(&case.graph).len().saturating_sub(1))
         } else {
@@ -302,7 +314,9 @@ fn main() {
                 .map(|bits| (if bits == 8 { "8 bits" } else { "4 bits" }, Settings::bits(bits, Coding::N4Learned)))
                 .into()
         };
-        for (name, settings) in settings {
+        for (name, settings) in
+            settings.into_iter().filter(|(name, _)| only.as_ref().is_none_or(|o| name.contains(&o[..])))
+        {
             let graph = quantize(&case.graph, &case.calibration, &settings, &mut |_| ()).expect("samples that fit");
             if one_by_one {
                 line(name, Some(&graph), 0, &outputs(&graph, &case.test));

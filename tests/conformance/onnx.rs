@@ -1,9 +1,10 @@
-//! ONNX: the node tests of the onnx package and whole models, through the importer and the float evaluator.
+//! ONNX: the node tests of the onnx package and whole models, through the importer and the float evaluator, as imported
+//! and after the passes.
 //!
 //! The node tests lie in PyPI's `onnx` 1.22.0 (later ones leave them out): `MOTE_ONNX_NODE_TESTS` names their folder, or they
 //! are found in the environment that `cargo xtask setup --peers` makes. `tests/golden/onnx/passed.txt` names those that pass.
 
-use mote_quantize::graph::{Data, Graph, Op, Tensor, eval};
+use mote_quantize::graph::{Data, Graph, Op, Tensor, eval, passes};
 use mote_quantize::import::onnx::{self, Options};
 use mote_tests::{golden, root, shared};
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,6 +79,19 @@ fn close(found: &Tensor, expected: &Tensor, stored: Vec<i64>) -> Result<(), Stri
     }
 }
 
+/// Whether the graph gives what is expected.
+fn gives(graph: &Graph, inputs: &[Tensor], expected: &[Tensor]) -> Result<(), String> {
+    let found = eval::run(graph, inputs).map_err(|why| why.to_string())?;
+    if found.len() != expected.len() {
+        return Err(format!("{} outputs (expected {})", found.len(), expected.len()));
+    }
+    for (i, (tensor, wanted)) in found.iter().zip(expected).enumerate() {
+        let stored = eval::stored(&graph.values[graph.outputs[i]], tensor);
+        close(tensor, wanted, stored).map_err(|why| format!("output {i}: {why}"))?;
+    }
+    Ok(())
+}
+
 fn node_test(folder: &Path) -> Outcome {
     let set = folder.join("test_data_set_0");
     let (inputs, expected) = match (tensors(&set, "input"), tensors(&set, "output")) {
@@ -104,18 +118,12 @@ fn node_test(folder: &Path) -> Outcome {
     if let Some(why) = lacks(&graph) {
         return Outcome::NotClaimed(why);
     }
-    let free: Vec<Tensor> = inputs[..graph.inputs.len()].to_vec();
-    let found = match eval::run(&graph, &free) {
-        Ok(found) => found,
-        Err(why) => return Outcome::Failed(why.to_string()),
-    };
-    if found.len() != expected.len() {
-        return Outcome::Failed(format!("{} outputs (expected {})", found.len(), expected.len()));
-    }
-    for (i, (tensor, wanted)) in found.iter().zip(&expected).enumerate() {
-        let stored = eval::stored(&graph.values[graph.outputs[i]], tensor);
-        if let Err(why) = close(tensor, wanted, stored) {
-            return Outcome::Failed(format!("output {i}: {why}"));
+    let free = &inputs[..graph.inputs.len()];
+    let mut after = graph.clone();
+    passes::run(&mut after);
+    for (graph, stage) in [(&graph, "as imported"), (&after, "after the passes")] {
+        if let Err(why) = gives(graph, free, &expected) {
+            return Outcome::Failed(format!("{stage}: {why}"));
         }
     }
     Outcome::Passed(graph.nodes.is_empty())

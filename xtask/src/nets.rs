@@ -24,12 +24,28 @@ pub struct Net {
 }
 
 /// The nets.
-const NETS: [Net; 5] = [
+const NETS: [Net; 11] = [
+    Net {
+        name: "lenet5",
+        source: "examples/models/lenet5/lenet5.onnx",
+        args: &["--calibrate", "examples/models/lenet5/calibration"],
+        runs: 10,
+    },
+    Net {
+        name: "dcgan",
+        source: "examples/models/dcgan/dcgan.onnx",
+        args: &["--calibrate", "examples/models/dcgan/calibration"],
+        runs: 2,
+    },
+    Net { name: "word2vec", source: "examples/models/word2vec/vectors.bin", args: &[], runs: 2 },
     Net { name: "kws", source: "mlperf-tiny/kws_int8.tflite", args: &[], runs: 10 },
     Net { name: "ic_resnet8", source: "mlperf-tiny/ic_resnet8_int8.tflite", args: &[], runs: 5 },
     Net { name: "ad", source: "mlperf-tiny/ad_int8.tflite", args: &[], runs: 100 },
     Net { name: "hello_world", source: "tflite-micro/hello_world_int8.tflite", args: &[], runs: 100 },
     Net { name: "micro_speech", source: "tflite-micro/micro_speech_quantized.tflite", args: &[], runs: 100 },
+    Net { name: "okay_nabu", source: "speech/mww_okay_nabu.tflite", args: &[], runs: 30 },
+    Net { name: "mcunet_vww", source: "vision/mcunet_vww_int8.tflite", args: &[], runs: 1 },
+    Net { name: "seanet_conv5", source: "tflite-micro/seanet_conv5.tflite", args: &[], runs: 10 },
 ];
 
 /// The package of the program `infer IMAGE --runs N --each --sha256`, and the program.
@@ -45,7 +61,8 @@ pub fn images() -> Result<Vec<(Net, PathBuf)>> {
             continue;
         };
         let image = digest::folder()?.join(format!("{}.mote", net.name));
-        output(digest::mote().arg("quantize").arg(source).arg("-o").arg(&image).args(net.args))?;
+        let mut mote = digest::mote();
+        output(mote.current_dir(table::root()?).arg("quantize").arg(source).arg("-o").arg(&image).args(net.args))?;
         images.push((net, image));
     }
     Ok(images)

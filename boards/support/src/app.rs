@@ -59,7 +59,7 @@ impl From<Error> for Failure<'_> {
     }
 }
 
-/// Runs `line` on the image. Prints `board=`, then what [`tokens`](crate::tokens::run) or [`net`](crate::net::run) say, or
+/// Runs `line` on the image. Prints `board=`, then what `tokens.rs` or `net.rs` say, or
 /// `error=` with `found=` and `expected=` where there are such numbers. Returns whether all went well.
 pub fn app<W: Write, C: Counter, P: OutputPin>(board: &mut Board<W, C, P>, line: &str, room: Room) -> bool {
     print::field(&mut board.console, "board", board.name);

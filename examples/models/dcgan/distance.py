@@ -23,7 +23,6 @@ import pathlib
 import numpy as np
 import onnx
 import onnxruntime
-import scipy.linalg
 from PIL import Image
 
 
@@ -69,8 +68,8 @@ class Reader:
 def frechet(a, b):
     """|mean a - mean b|^2 + tr(A + B - 2 (AB)^1/2), A and B the covariances."""
     ca, cb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    root = scipy.linalg.sqrtm(ca @ cb).real
-    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca + cb - 2 * root))
+    root = np.sqrt(np.linalg.eigvals(ca @ cb).real.clip(0)).sum()  # its trace; AB has real eigenvalues, none below 0
+    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca + cb) - 2 * root)
 
 
 def main():

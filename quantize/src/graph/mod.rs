@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A graph is a list of nodes in an order in which they can run, over values with static shapes. One arrangement of
-//! dimensions holds for all sources: images are [n, height, width, channels], a convolution's weights [out, height,
+//! dimensions holds for all sources: images are `[n, height, width, channels]`, a convolution's weights [out, height,
 //! width, in]. An importer of files that arrange them otherwise puts [`Op::Transpose`] around, and a pass takes what
 //! cancels away.
 //!
@@ -93,6 +93,8 @@ pub enum DType {
     I16,
     /// int32
     I32,
+    /// uint32
+    U32,
     /// int64
     I64,
     /// Truth values.
@@ -121,6 +123,7 @@ impl DType {
             Self::U8 => (0, 255),
             Self::I16 => (-32768, 32767),
             Self::I32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
+            Self::U32 => (0, i64::from(u32::MAX)),
             Self::I64 => (i64::MIN, i64::MAX),
             Self::Bool => (0, 1),
         })
@@ -167,7 +170,7 @@ impl Value {
     }
 }
 
-/// How a window moves over an image, [vertical, horizontal].
+/// How a window moves over an image, `[vertical, horizontal]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Pixels from one place to the next.
@@ -198,7 +201,7 @@ pub enum PoolKind {
 pub enum Unary {
     Abs,
     Ceil,
-    /// Into [min, max]; relu is [0, inf].
+    /// Into `[min, max]`; relu is `[0, inf]`.
     Clip(f32, f32),
     Cos,
     /// x, or alpha (e^x - 1) below 0.
@@ -344,9 +347,9 @@ pub enum NormKind {
         /// First of the dimensions.
         axis: usize,
     },
-    /// All but the first and the last dimension, each channel (last) by itself; gain and bias [channels].
+    /// All but the first and the last dimension, each channel (last) by itself; gain and bias `[channels]`.
     Instance,
-    /// As instance, over this many groups of channels; gain and bias [channels].
+    /// As instance, over this many groups of channels; gain and bias `[channels]`.
     Group {
         /// Groups.
         groups: usize,
@@ -367,30 +370,89 @@ pub enum Direction {
     Reverse,
 }
 
+/// A part of TensorFlow Lite Micro's audio front end: integers as they are, defined to the bit in the runtime's NUMERICS.md,
+/// section 16. Energies, what filters give and noise are uint32.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Signal {
+    /// x int16 `[n]`, weights int16 `[n]` -> int16: `x * weight >> shift`
+    Window {
+        /// Fraction bits of the weights.
+        shift: u32,
+    },
+    /// x int16 `[n]` -> int16 `[n]` shifted left as far as all of them allow, int32 `[1]` how far
+    AutoScale,
+    /// x int16, zeros after it up to `length` -> int16: real and imaginary parts of `length / 2 + 1` frequencies
+    Rfft {
+        /// Samples.
+        length: usize,
+    },
+    /// x int16 `[2 n]`, complex -> uint32 `[n]`: squared sizes of the frequencies from `start` to before `end`, of others 0
+    Energy {
+        /// First.
+        start: usize,
+        /// After the last.
+        end: usize,
+    },
+    /// x uint32, weights, weights for the next channel, first frequencies, first weights, widths (all int16), how far auto
+    /// scale shifted -> uint32 `[channels]`: square roots
+    FilterBank,
+    /// x uint32 `[n]`, noise uint32 `[n]` -> what is left, the next noise
+    SpectralSubtraction(Subtraction),
+    /// x uint32 `[n]`, noise uint32 `[n]`, gains int16 `[125]` -> uint32 `[n]`
+    Pcan {
+        /// Right shift of the product of x and its gain.
+        shift: u32,
+    },
+    /// x uint32 `[n]` -> int16 `[n]`: `scale * ln(x << shift)`
+    Log {
+        /// Factor.
+        scale: u32,
+        /// Left shift before.
+        shift: u32,
+    },
+}
+
+/// How spectral subtraction follows the noise; factors have `bits` fraction bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subtraction {
+    /// Share of the new and of the old in the noise of even channels.
+    pub even: [u32; 2],
+    /// The same of odd channels.
+    pub odd: [u32; 2],
+    /// Least share of the signal that is left.
+    pub least: u32,
+    /// Bits that the noise has more than the signal.
+    pub up: u32,
+    /// Fraction bits of the factors.
+    pub bits: u32,
+    /// The noise is never above the signal.
+    pub clamping: bool,
+}
+
 /// What a node computes. `x` is input 0; inputs in brackets may be left out. Dimensions are counted from 0.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    /// x [n, h, w, i], weights [o, kh, kw, i / groups], (bias [o]) -> [n, h', w', o]
+    /// x `[n, h, w, i]`, weights `[o, kh, kw, i / groups]`, (bias `[o]`) -> `[n, h', w', o]`
     Conv2d {
         /// Stride, dilation, padding.
         window: Window,
         /// Groups of channels; as many as channels: depthwise.
         groups: usize,
     },
-    /// x [n, h, w, i], weights [o, kh, kw, i], (bias [o]) -> [n, h', w', o]: each input pixel adds its window to the
+    /// x `[n, h, w, i]`, weights `[o, kh, kw, i]`, (bias `[o]`) -> `[n, h', w', o]`: each input pixel adds its window to the
     /// output at `stride * pixel - before`. How large the output is, its shape says.
     ConvTranspose2d {
         /// Stride, dilation, and what is cut off on each side.
         window: Window,
     },
-    /// x [.., i], weights [o, i], (bias [o]) -> [.., o], or x seen as [rows, i]
+    /// x `[.., i]`, weights `[o, i]`, (bias `[o]`) -> `[.., o]`, or x seen as `[rows, i]`
     FullyConnected,
-    /// x [.., m, k], y [.., k, n] -> [.., m, n]; the dimensions before are broadcast
+    /// x `[.., m, k]`, y `[.., k, n]` -> `[.., m, n]`; the dimensions before are broadcast
     MatMul {
-        /// y is [.., n, k].
+        /// y is `[.., n, k]`.
         transposed: bool,
     },
-    /// x [n, h, w, c] -> [n, h', w', c]
+    /// x `[n, h, w, c]` -> `[n, h', w', c]`
     Pool2d {
         /// What is kept.
         kind: PoolKind,
@@ -428,7 +490,7 @@ pub enum Op {
     },
     /// x -> the same elements in the output's shape
     Reshape,
-    /// x -> dimension i of the output is dimension perm[i] of x
+    /// x -> dimension i of the output is dimension `perm[i]` of x
     Transpose {
         /// Where each dimension comes from.
         perm: Vec<usize>,
@@ -454,7 +516,7 @@ pub enum Op {
         /// Dimensions.
         axes: Vec<usize>,
     },
-    /// x [n, h, w, c] -> [n, h', w', c]
+    /// x `[n, h, w, c]` -> `[n, h', w', c]`
     Resize {
         /// Which coordinate is read.
         coordinates: Coordinates,
@@ -482,13 +544,13 @@ pub enum Op {
         /// The smallest instead.
         least: bool,
     },
-    /// x [steps, n, i], w [4h, i], r [4h, h], (bias [4h]), (h [n, h]), (c [n, h]) -> y [steps, n, h], h, c. Rows: input,
+    /// x `[steps, n, i]`, w `[4h, i]`, r `[4h, h]`, (bias `[4h]`), (h `[n, h]`), (c `[n, h]`) -> y `[steps, n, h]`, h, c. Rows: input,
     /// output, forget, cell gate (ONNX's order); sigmoid and tanh.
     Lstm {
         /// Order of the steps.
         direction: Direction,
     },
-    /// x [steps, n, i], w [3h, i], r [3h, h], (bias of w [3h]), (bias of r [3h]), (h [n, h]) -> y [steps, n, h], h. Rows:
+    /// x `[steps, n, i]`, w `[3h, i]`, r `[3h, h]`, (bias of w `[3h]`), (bias of r `[3h]`), (h `[n, h]`) -> y `[steps, n, h]`, h. Rows:
     /// update, reset, hidden gate (ONNX's order).
     Gru {
         /// Order of the steps.
@@ -501,6 +563,8 @@ pub enum Op {
     /// x -> the same real numbers as the output's integers, or floats of integers: rounded to the nearest, halves to even in
     /// ONNX, away from zero in TFLite.
     Requantize,
+    /// A part of an audio front end, in integers only.
+    Signal(Signal),
     /// What Mote lacks, with the reason; lowering names all of them at once.
     Unsupported(String),
 }
@@ -548,7 +612,7 @@ pub struct Graph {
     pub outputs: Vec<ValueId>,
     /// States.
     pub states: Vec<State>,
-    /// Weights that go into the image as codes, [out, all other dimensions], in steps of the reading node's output a step
+    /// Weights that go into the image as codes, `[out, all other dimensions]`, in steps of the reading node's output a step
     /// of its input: decoded, they are the constant's floats times the input's scale over the output's. The constant's own
     /// floats are what the codes stand for, and the node's bias stays a float.
     pub coded: BTreeMap<ValueId, CodedMatrix>,
@@ -630,6 +694,8 @@ impl Graph {
         let mut keep = named.iter();
         self.values.retain(|_| keep.next() == Some(&true));
         self.each_id(|id| *id = new[*id]);
+        let coded = std::mem::take(&mut self.coded).into_iter();
+        self.coded = coded.filter(|(id, _)| named.get(*id) == Some(&true)).map(|(id, m)| (new[id], m)).collect();
     }
 
     /// Calls with every index of a value.

@@ -193,6 +193,7 @@ pub fn infer(op: &Op, inputs: &[Option<&[usize]>]) -> Result<Option<Vec<Shape>>,
         | Op::Resize { .. }
         | Op::ArgMax { .. }
         | Op::TopK { .. }
+        | Op::Signal(_)
         | Op::Unsupported(_) => return Ok(None),
     }))
 }

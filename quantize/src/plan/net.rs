@@ -318,9 +318,8 @@ mod tests {
             let last: Vec<usize> = (0..count).map(|slot| slot + 1 + random(3) as usize).collect();
             let lifetimes: Vec<Lifetime> = (0..count).map(|slot| vec![(slot, last[slot])]).collect();
             let mut gaps = Vec::new();
-            for input in 0..count {
+            for (input, &output) in last.iter().enumerate() {
                 let (forward, backward) = (random(300) as i64 - 50, random(300) as i64 - 50);
-                let output = last[input];
                 if output < count && random(4) > 0 {
                     gaps.push(Gap { op: output, input, output, forward, backward });
                 }

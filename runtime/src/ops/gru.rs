@@ -2,7 +2,7 @@
 //!
 //! Arguments: as `ops/recurrent.rs` has them, the state slot being the hidden state with 15 fraction bits (I16 `[batch,
 //! units]`): the matrices get it as int8, but what a slow unit adds in a step is less than a step of that. Rows of weights are
-//! [gates z, r, n][units]; the scratch has 8 bytes a unit besides the rows. Flag 2: the reset gate is applied after the
+//! `[gates z, r, n][units]`; the scratch has 8 bytes a unit besides the rows. Flag 2: the reset gate is applied after the
 //! recurrent product, its bias included (ONNX `linear_before_reset`, Keras `reset_after`). NUMERICS.md, "gru".
 
 use super::coded::Input;

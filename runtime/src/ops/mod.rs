@@ -14,6 +14,7 @@ pub mod attention;
 pub mod average_pool2d;
 pub mod batch_matmul;
 pub mod cache;
+pub mod cast;
 mod coded;
 pub mod conv2d;
 pub mod conv2d_coded;
@@ -45,6 +46,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod select_row;
 pub mod sigmoid16;
+pub mod signal;
 pub mod sinusoid;
 pub mod softmax;
 pub mod softmax16;
@@ -88,7 +90,7 @@ pub struct OpDef {
 
 /// Which slots of an op may overlap in the arena: pairs of arguments, an input before the output that may lie on it.
 ///
-/// Such an op reads and writes single elements of the arena in a fixed order ([`Run::cells`]), so it cannot fault however its
+/// Such an op reads and writes single elements of the arena in a fixed order (`Run::cells`), so it cannot fault however its
 /// slots lie. Its numbers are right if what it writes is read by no later part of it; the quantizer plans the arena so
 /// (`quantize/src/plan/units.rs`), and may turn the order around ([`BACKWARD`]).
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +138,7 @@ pub static DECODER: [&OpDef; 14] = [
 ];
 
 /// Ops of nets of int8 and int16, as TensorFlow Lite defines them.
-pub static CONVNET: [&OpDef; 26] = [
+pub static CONVNET: [&OpDef; 35] = [
     &conv2d::OP,
     &depthwise_conv2d::OP,
     &fully_connected::OP,
@@ -163,6 +165,15 @@ pub static CONVNET: [&OpDef; 26] = [
     &sigmoid16::OP,
     &softmax16::OP,
     &arithmetic::OP,
+    &cast::OP,
+    &signal::window::OP,
+    &signal::auto_scale::OP,
+    &signal::rfft::OP,
+    &signal::energy::OP,
+    &signal::filter_bank::OP,
+    &signal::spectral_subtraction::OP,
+    &signal::pcan::OP,
+    &signal::log::OP,
 ];
 
 /// Ops of nets that Mote has quantized from floats, beside those of [`CONVNET`].

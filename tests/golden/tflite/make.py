@@ -29,6 +29,7 @@ MODELS = [
     ("mlperf-tiny/ad_int8.tflite", 100),
     ("tflite-micro/hello_world_int8.tflite", 100),
     ("tflite-micro/micro_speech_quantized.tflite", 100),
+    ("tflite-micro/audio_preprocessor_int8.tflite", 100),
     ("tflite-micro/seanet_conv5.tflite", 100),
     ("tflite-micro/seanet_conv10.tflite", 100),
     ("tflite-micro/seanet_conv20.tflite", 100),

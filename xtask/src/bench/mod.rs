@@ -2,6 +2,7 @@
 
 mod boards;
 mod memory;
+mod nets;
 mod open;
 mod quality;
 mod speed;
@@ -11,7 +12,7 @@ use anyhow::{Result, bail};
 type Bench = fn() -> Result<()>;
 
 /// Name, what it measures, the function.
-const BENCHES: [(&str, &str, Bench); 5] = [
+const BENCHES: [(&str, &str, Bench); 6] = [
     (
         "quality",
         "KL divergence and perplexity at 8 and 4 bits, in integers and in floats; llama.cpp's beside them",
@@ -19,6 +20,7 @@ const BENCHES: [(&str, &str, Bench); 5] = [
     ),
     ("boards", "instructions, memory and code size on every board", boards::main),
     ("memory", "peak memory of the quantizer for models of 2, 8 and 32 layers", memory::main),
+    ("nets", "accuracy of nets at 8 and 4 bits, as the runtime runs them", nets::main),
     ("open", "time and resident memory of opening images of 1 MB and 1 GB", open::main),
     ("speed", "tokens per second on this machine", speed::main),
 ];

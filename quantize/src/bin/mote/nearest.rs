@@ -17,7 +17,6 @@ pub struct Args {
     /// The image, quantized from word vectors
     image: PathBuf,
     /// Words, with + or - between: `king`, or `king - man + woman`
-    #[arg(allow_hyphen_values = true)]
     query: Vec<String>,
     /// How many neighbours are printed
     #[arg(long, default_value_t = 10, value_name = "N")]
@@ -78,10 +77,14 @@ impl Words<'_> {
                 "+" => sign = 1,
                 "-" => sign = -1,
                 word => {
-                    // "-man" is a word with a sign, unless there is such a word.
-                    let (bare, sign) = match word.strip_prefix('-').filter(|_| self.find(word).is_none()) {
-                        Some(bare) => (bare, -sign),
-                        None => (word, sign),
+                    // "-man" and "+woman" are words with a sign, unless there are such words.
+                    let signed = || {
+                        let minus = word.strip_prefix('-').map(|bare| (bare, -1));
+                        minus.or(word.strip_prefix('+').map(|bare| (bare, 1)))
+                    };
+                    let (bare, sign) = match self.find(word) {
+                        Some(_) => (word, sign),
+                        None => signed().unwrap_or((word, sign)),
                     };
                     terms.push((self.find(bare).with_context(|| format!("the image does not know \"{bare}\""))?, sign));
                 }

@@ -44,6 +44,11 @@ pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
 
 pub(super) fn fully_connected(args: &Args) -> Outcome {
     let [o, i] = [args.shape(1)[0], args.shape(1)[1]];
+    if let (Data::Int(x), Data::Int(w), None) = (&args.x(0)?.data, &args.x(1)?.data, args.given(2)) {
+        let dot = |x: &[i64], w: &[i64]| x.iter().zip(w).fold(0i64, |s, (x, w)| s.wrapping_add(x.wrapping_mul(*w)));
+        let y = x.chunks_exact(i).flat_map(|x| w.chunks_exact(i).map(move |w| dot(x, w))).collect();
+        return Ok(vec![Tensor::ints(args.out(), y)]);
+    }
     let (x, w) = (args.floats(0)?, args.floats(1)?);
     let mut y = product(x, w, (x.len() / i, i, o), true)?;
     add_bias(&mut y, args.floats_if(2)?);

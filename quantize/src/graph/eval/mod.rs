@@ -119,6 +119,7 @@ fn dispatch(op: &Op, args: &Args) -> Outcome {
         Op::Resize { coordinates, interpolation } => resize::resize(args, *coordinates, *interpolation),
         Op::Lstm { direction } => recurrent::lstm(args, *direction),
         Op::Gru { direction, reset_after } => recurrent::gru(args, *direction, *reset_after),
+        Op::Signal(_) => Err("an audio front end of integers, which has no floats".to_owned()),
         Op::Unsupported(why) => Err(why.clone()),
     }
 }

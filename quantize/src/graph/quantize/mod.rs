@@ -1,6 +1,7 @@
 //! From a float graph and samples of its inputs to a graph of integers.
 //!
-//! 1. `equalize`: one layer's channels against the next one's columns (4 bits only).
+//! 1. `subpixel`: transposed convolutions become convolutions (4 bits only); `equalize`, if it is asked for: one layer's
+//!    channels against the next one's columns.
 //! 2. `observe`: the float graph runs on the samples; `ranges`: every activation gets an int8 grid.
 //! 3. Layer by layer, in the order in which they run: 8-bit weights are the classic int8, symmetric, a scale an output
 //!    channel, the bias int32 with the input's scale times theirs; 4-bit weights are codes (`coded`), chosen with what the
@@ -15,12 +16,13 @@ mod mixed;
 mod observe;
 mod patches;
 mod ranges;
+mod subpixel;
 #[cfg(test)]
 mod tests;
 
 pub use ranges::Rule;
 
-use super::{DType, Data, Graph, Op, Quant, Tensor, Value, ValueId, eval};
+use super::{DType, Data, Graph, Node, Op, Quant, Tensor, Value, ValueId, eval};
 use crate::codes::{CodedMatrix, Coding};
 use coded::Met;
 use patches::Geometry;
@@ -50,6 +52,8 @@ pub struct Settings {
     pub equalize: bool,
     /// How codes are chosen.
     pub feedback: Feedback,
+    /// Bias correction of layers with plain int8 weights (Nagel et al. 2019, section 4.2, by measured means).
+    pub correct: bool,
     /// Layers (by their place in [`layers`]) that keep 8-bit weights.
     pub keep: Vec<usize>,
     /// More layers keep them, chosen by what their codes cost, while all weights together grow by no more than this share.
@@ -61,7 +65,15 @@ impl Settings {
     #[must_use]
     pub fn bits(bits: u8, coding: Coding) -> Self {
         let coding = (bits == 4).then_some(coding);
-        Self { coding, rule: Rule::MinMax, equalize: false, feedback: Feedback::Full, keep: Vec::new(), room: 0.05 }
+        Self {
+            coding,
+            rule: Rule::MinMax,
+            equalize: false,
+            feedback: Feedback::Full,
+            correct: true,
+            keep: Vec::new(),
+            room: 0.05,
+        }
     }
 }
 
@@ -82,6 +94,9 @@ pub fn quantize(
     progress: &mut dyn FnMut(f32),
 ) -> Result<Graph, eval::EvalError> {
     let mut float = graph.clone();
+    if settings.coding.is_some() {
+        subpixel::run(&mut float);
+    }
     if settings.equalize {
         equalize::equalize(&mut float);
     }
@@ -118,16 +133,18 @@ impl Base<'_> {
     fn weights(&self, settings: &Settings) -> Result<Graph, eval::EvalError> {
         let mut graph = self.grids.clone();
         let coded = coded_layers(&graph, settings);
-        if coded.is_empty() {
-            (0..graph.nodes.len()).for_each(|index| plain(&mut graph, index));
+        if coded.is_empty() && !settings.correct {
+            for index in 0..graph.nodes.len() {
+                plain(&mut graph, index);
+            }
         } else {
             let samples = &self.samples[..self.samples.len().min(FEEDBACK_SAMPLES)];
             let mut walk = Walk::new(self.float, &graph, samples, self.added, &coded)?;
             for index in 0..graph.nodes.len() {
                 if coded.contains(&index) {
                     walk.code(&mut graph, index, settings)?;
-                } else {
-                    plain(&mut graph, index);
+                } else if plain(&mut graph, index) && settings.correct {
+                    walk.correct(&mut graph, index)?;
                 }
                 walk.step(&graph, index)?;
             }
@@ -163,7 +180,7 @@ pub fn layers(graph: &Graph) -> Vec<usize> {
         let node = &graph.nodes[*i];
         let constant = |which: usize| matches!(graph.input(node, which).map(|v| &v.data), Some(Some(Data::F32(_))));
         let bias = node.inputs.get(2).copied().flatten().is_none() || constant(2);
-        // A transposed convolution has no op for codes yet.
+        // What `subpixel` leaves of transposed convolutions has no op for codes.
         let coded = !matches!(node.op, Op::ConvTranspose2d { .. });
         coded && Geometry::of(graph, node).is_some() && constant(1) && bias
     };
@@ -183,18 +200,19 @@ fn scale(graph: &Graph, id: Option<ValueId>) -> f32 {
     id.and_then(|id| graph.values[id].quant.as_ref()?.single()).map_or(1.0, |(scale, _)| scale)
 }
 
-/// Classic int8 for the weights and bias of a layer.
-fn plain(graph: &mut Graph, index: usize) {
+fn is_layer(op: &Op) -> bool {
+    matches!(op, Op::Conv2d { .. } | Op::ConvTranspose2d { .. } | Op::FullyConnected)
+}
+
+/// Classic int8 for the weights and bias of a layer of floats; whether it was one.
+fn plain(graph: &mut Graph, index: usize) -> bool {
     let node = &graph.nodes[index];
-    if !matches!(node.op, Op::Conv2d { .. } | Op::ConvTranspose2d { .. } | Op::FullyConnected) {
-        return;
-    }
-    let (Some(w), bias) = (graph.input(node, 1), graph.input(node, 2)) else { return };
-    let Some(Data::F32(weights)) = &w.data else { return };
+    let (Some(w), bias) = (graph.input(node, 1), graph.input(node, 2)) else { return false };
+    let Some(Data::F32(weights)) = w.data.as_ref().filter(|_| is_layer(&node.op)) else { return false };
     let biases = match bias.map(|b| &b.data) {
         None => None,
         Some(Some(Data::F32(biases))) => Some(biases),
-        Some(_) => return,
+        Some(_) => return false,
     };
     let s_in = f64::from(scale(graph, node.inputs[0]));
     let out = w.shape[0];
@@ -220,6 +238,21 @@ fn plain(graph: &mut Graph, index: usize) {
         graph.values.push(bias);
         graph.nodes[index].inputs[2] = Some(graph.values.len() - 1);
     }
+    true
+}
+
+/// Adds to `sums` what a layer gives a channel, before its activation and unrounded, over all pixels.
+fn add_sums(graph: &Graph, node: &Node, x: &Tensor, sums: &mut [f64]) -> Option<()> {
+    let constant = |which: usize| node.inputs.get(which).copied().flatten().map(|id| eval::constant(&graph.values[id]));
+    let (w, b) = (constant(1)??, constant(2).flatten());
+    let y = Value { quant: None, dtype: DType::F32, ..graph.output(node, 0)?.clone() };
+    let free = Node { clamp: None, ..node.clone() };
+    let operands = [Some(x), Some(&w), b.as_ref()];
+    let results = eval::node(&free, &operands[..node.inputs.len().min(3)], &[&y]).ok()?;
+    let Data::F32(values) = &results.first()?.data else { return None };
+    let channels = sums.len().max(1);
+    values.iter().enumerate().for_each(|(i, v)| sums[i % channels] += f64::from(*v));
+    Some(())
 }
 
 /// Int8 for the constants that are left, except those that ops take as floats: gains and biases of norms, weights of
@@ -252,7 +285,13 @@ struct Walk {
     held: Vec<Vec<Option<Arc<Tensor>>>>,
     /// The last node that reads a value.
     last: Vec<usize>,
+    /// What each other layer gives a channel in the float net, summed over all pixels and samples, by node of the
+    /// quantized graph.
+    sums: Vec<(usize, Vec<f64>)>,
 }
+
+/// Samples that biases are corrected on.
+const MEANS: usize = 64;
 
 impl Walk {
     /// Runs the float graph for what coded layers meet there, and for its states.
@@ -276,6 +315,10 @@ impl Walk {
             let places: Vec<Vec<usize>> = (0..samples.len()).map(places).collect();
             met.push((*index, geometry, Met::default(), places));
         }
+        let mut sums: Vec<(usize, Vec<f64>)> = (0..graph.nodes.len())
+            .filter(|i| is_layer(&graph.nodes[*i].op) && !coded.contains(i))
+            .filter_map(|i| Some((i, vec![0.0; *graph.output(&graph.nodes[i], 0)?.shape.last()?])))
+            .collect();
         let mut held = vec![vec![None; graph.values.len()]; samples.len()];
         let mut evaluator = eval::Evaluator::new(float)?;
         for (turn, sample) in samples.iter().enumerate() {
@@ -285,6 +328,15 @@ impl Walk {
                     let reads = reads.map(|r| added.iter().find(|(new, _)| *new == r).map_or(r, |(_, old)| *old));
                     if reads == Some(id) {
                         places[turn].iter().for_each(|row| geometry.row(tensor, *row, &mut met.float));
+                    }
+                }
+                for (index, sums) in sums.iter_mut().filter(|_| turn < MEANS) {
+                    // Weights and biases are the float net's still.
+                    let node = &graph.nodes[*index];
+                    let reads = node.inputs[0];
+                    let reads = reads.map(|r| added.iter().find(|(new, _)| *new == r).map_or(r, |(_, old)| *old));
+                    if reads == Some(id) {
+                        add_sums(graph, node, tensor, sums);
                     }
                 }
                 if graph.inputs.contains(&id) || graph.states.iter().any(|s| s.read == id) {
@@ -297,7 +349,7 @@ impl Walk {
         for (index, node) in graph.nodes.iter().enumerate() {
             node.inputs.iter().flatten().for_each(|i| last[*i] = index);
         }
-        Ok(Self { met, held, last })
+        Ok(Self { met, held, last, sums })
     }
 
     /// Codes the weights of a layer.
@@ -323,6 +375,28 @@ impl Walk {
         let layer = coded::code(&geometry, (weights, &biases), ratio, coding, settings.feedback, &met);
         let bias_name = bias.map_or_else(|| format!("{}.bias", w.name), |b| b.name);
         set_coded(graph, index, w, bias_name, layer);
+        Ok(())
+    }
+
+    /// Moves the bias of a layer with int8 weights by what its channels are off on average.
+    fn correct(&mut self, graph: &mut Graph, index: usize) -> Result<(), eval::EvalError> {
+        let node = graph.nodes[index].clone();
+        let Some((_, float)) = self.sums.iter().find(|(i, _)| *i == index) else { return Ok(()) };
+        let mut sums = vec![0f64; float.len()];
+        let reads = node.inputs[0].unwrap_or_default();
+        let inputs: Vec<&Tensor> = self.held.iter().take(MEANS).filter_map(|h| h[reads].as_deref()).collect();
+        for x in &inputs {
+            add_sums(graph, &node, x, &mut sums);
+        }
+        let count = graph.output(&node, 0).map_or(0, Value::count) / float.len().max(1) * inputs.len();
+        let Some(bias) = node.inputs.get(2).copied().flatten() else { return Ok(()) };
+        let Value { quant: Some(quant), data: Some(Data::Int(ints)), .. } = &mut graph.values[bias] else {
+            return Ok(());
+        };
+        for ((bias, scale), (float, sum)) in ints.iter_mut().zip(&quant.scales).zip(float.iter().zip(&sums)) {
+            let off = (float - sum) / count.max(1) as f64 / f64::from(*scale);
+            *bias = (*bias + off.round() as i64).clamp(i32::MIN.into(), i32::MAX.into());
+        }
         Ok(())
     }
 
@@ -368,6 +442,6 @@ fn set_coded(graph: &mut Graph, index: usize, w: Value, bias_name: String, layer
 
 /// The coded matrix of a node's weights.
 #[must_use]
-pub fn coded_matrix<'g>(graph: &'g Graph, node: &super::Node) -> Option<&'g CodedMatrix> {
+pub fn coded_matrix<'g>(graph: &'g Graph, node: &Node) -> Option<&'g CodedMatrix> {
     graph.coded.get(&(*node.inputs.get(1)?)?)
 }

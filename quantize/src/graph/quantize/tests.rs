@@ -141,9 +141,9 @@ fn four_bits_lose_less_with_each_way_of_choosing_codes() {
         losses.push(loss);
     }
     assert!(losses[1] < 0.6 * losses[0] && losses[2] < 1.05 * losses[1], "{losses:?}");
-    // Room for the two convolutions, not for the large layer behind them.
-    let (kept, graph) = quantized(&Settings { room: 0.3, ..Settings::bits(4, Coding::N4Learned) });
-    assert!(graph.coded.len() == 1 && kept < losses[2], "{kept} {losses:?}");
+    // Room for the convolutions, not for the large layer behind them.
+    let (kept, graph) = quantized(&Settings { room: 0.1, ..Settings::bits(4, Coding::N4Learned) });
+    assert!((1..3).contains(&graph.coded.len()) && kept < losses[2], "{kept} {losses:?}");
 }
 
 #[test]
@@ -194,4 +194,61 @@ fn grids_have_zero_and_reach_both_ends() {
         assert!(real(-128) <= low.max(0.0) + scale && real(127) >= high - scale, "{low} {high} {quant:?}");
         assert_eq!(ranges::integers(&[0.0], &quant), [i64::from(zero)]);
     }
+}
+
+#[test]
+fn transposed_convolutions_become_convolutions() {
+    let mut noise = Noise(11);
+    // Input, kernel, stride, cut off before, output.
+    for (input, kernel, stride, before, output) in [
+        ([1, 1], [4, 3], [1, 1], [0, 0], [4, 3]),
+        ([1, 1], [4, 4], [2, 2], [1, 1], [2, 2]),
+        ([3, 4], [4, 4], [2, 2], [1, 1], [6, 8]),
+        ([3, 4], [3, 3], [2, 2], [1, 0], [6, 8]),
+        ([4, 3], [5, 2], [3, 2], [0, 0], [14, 6]),
+        ([5, 5], [3, 3], [1, 1], [1, 1], [5, 5]),
+        ([3, 3], [2, 2], [3, 3], [0, 0], [8, 8]),
+    ] {
+        let mut g = Graph::default();
+        let x = g.value("x", &[1, input[0], input[1], 5], DType::F32);
+        g.inputs.push(x);
+        let w = g.constant("w", noise.tensor(&[3, kernel[0], kernel[1], 5], 1.0));
+        let b = g.constant("b", noise.tensor(&[3], 1.0));
+        let y = g.value("y", &[1, output[0], output[1], 3], DType::F32);
+        let window = Window { stride, before, ..VALID };
+        g.node("up", "n", Op::ConvTranspose2d { window }, &[x, w, b], &[y]);
+        g.nodes[0].clamp = RELU;
+        g.outputs = vec![y];
+        let mut other = g.clone();
+        subpixel::run(&mut other);
+        assert!(other.nodes.iter().all(|n| !matches!(n.op, Op::ConvTranspose2d { .. })), "{input:?} {kernel:?}");
+        assert_eq!(layers(&other).len(), 1);
+        let samples = vec![vec![noise.tensor(&[1, input[0], input[1], 5], 1.0)]];
+        let off = lost(&g, &other, &samples);
+        assert!(off < 1e-10, "{input:?} {kernel:?} {stride:?} {before:?}: {off}");
+    }
+}
+
+#[test]
+fn biases_make_up_for_what_weights_have_moved() {
+    let (graph, samples) = net();
+    // Weights a little larger than they were, as an unlucky rounding has them: every channel is off.
+    let mut grids = graph.clone();
+    let seen = observe::observe(&graph, &samples, &mut || ()).expect("samples that fit");
+    let added = ranges::quantize(&mut grids, &seen, Rule::MinMax);
+    let mut walk = Walk::new(&graph, &grids, &samples, &added, &[]).expect("samples that fit");
+    assert!(plain(&mut grids, 0));
+    let weights = grids.nodes[0].inputs[1].expect("weights");
+    if let Some(Data::Int(ints)) = &mut grids.values[weights].data {
+        ints.iter_mut().for_each(|w| *w = (*w + 6).min(127));
+    }
+    let sums = |g: &Graph| {
+        let mut sums = vec![0f64; 16];
+        samples.iter().for_each(|s| add_sums(g, &g.nodes[0], &s[0], &mut sums).expect("a layer"));
+        sums
+    };
+    let (wanted, off) = (sums(&graph), sums(&grids));
+    walk.correct(&mut grids, 0).expect("a layer");
+    let distance = |a: &[f64]| a.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).sum::<f64>();
+    assert!(distance(&sums(&grids)) < 0.1 * distance(&off), "{} {}", distance(&sums(&grids)), distance(&off));
 }

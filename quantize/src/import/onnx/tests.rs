@@ -169,11 +169,11 @@ fn branches_and_shapes_that_are_computed() {
     assert_eq!(of(3), [Tensor::floats(&[1, 2], vec![1.0, 2.0])]);
     let branches = vec![("then_branch", A::G(double())), ("else_branch", A::G(same()))];
     let nodes: Vec<Node> =
-        vec![("IsNaN", &["x"], &["c"], vec![]), ("If", &["c"], &["y"], branches), ("Einsum", &["y"], &["z"], vec![])];
+        vec![("IsNaN", &["x"], &["c"], vec![]), ("If", &["c"], &["y"], branches), ("Unique", &["y"], &["z"], vec![])];
     let g = import(13, graph(nodes, &[("x", &[1])], &["z"], &[])).unwrap();
     let why = eval::run(&g, &[floats(&[0.0])]).unwrap_err().to_string();
     assert!(why.contains("condition \"c\" is computed at run time"), "{why}");
-    assert!(why.contains("Einsum \"z\": Mote lacks this operator"), "{why}");
+    assert!(why.contains("Unique \"z\": Mote lacks this operator"), "{why}");
     // Subgraphs in subgraphs, to beyond what protobuf readers follow.
     for (depth, fine) in [(20, true), (500, false)] {
         let mut inner = same();

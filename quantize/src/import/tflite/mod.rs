@@ -1,9 +1,11 @@
 //! TensorFlow Lite files, to a [`Graph`].
 //!
-//! Which field of a table has which number is TFLite's `schema.fbs`. [`operators`] has the operators.
+//! Which field of a table has which number is TFLite's `schema.fbs`. `operators.rs` has the operators.
 
 mod flatbuffer;
+mod flexbuffer;
 mod operators;
+mod signal;
 
 use super::{ImportError, Result, hash_files, map};
 use crate::graph::{DType, Data, Graph, Node, Op, Quant, State, Value, ValueId};
@@ -70,6 +72,8 @@ struct Operator<'a> {
     outputs: Vec<i32>,
     /// Its options.
     options: Option<Table<'a>>,
+    /// The options of a custom operator, a flexbuffer.
+    custom_options: &'a [u8],
 }
 
 /// Options, by the schema's order of them; those that are absent have the schema's default.
@@ -169,6 +173,7 @@ fn tensor(t: &Table<'_>, buffers: &[Table<'_>], budget: &mut usize) -> Checked<V
         6 => DType::Bool,
         7 => DType::I16,
         9 => DType::I8,
+        15 => DType::U32,
         17 => DType::I4,
         _ => DType::Bool,
     };
@@ -188,6 +193,7 @@ fn elements(code: u8, bytes: &[u8], count: usize) -> Option<Data> {
         4 => ints(bytes.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect()),
         7 => ints(bytes.as_chunks().0.iter().map(|b| i16::from_le_bytes(*b).into()).collect()),
         9 => ints(bytes.iter().map(|b| i64::from(*b as i8)).collect()),
+        15 => ints(bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b).into()).collect()),
         10 => Some(Data::F32(bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect())),
         // Two to a byte, the first one low.
         17 => {
@@ -229,7 +235,14 @@ fn quant(q: Option<Table<'_>>, budget: &mut usize) -> Checked<Option<Quant>> {
 fn operator<'a>(o: &Table<'a>, codes: &[(i32, String)]) -> Checked<Operator<'a>> {
     let index = o.i32(0, 0)? as u32 as usize;
     let (code, custom) = codes.get(index).ok_or(Damaged("an operator's code is not there"))?;
-    Ok(Operator { code: *code, custom: custom.clone(), inputs: o.ints(1)?, outputs: o.ints(2)?, options: o.table(4)? })
+    Ok(Operator {
+        code: *code,
+        custom: custom.clone(),
+        inputs: o.ints(1)?,
+        outputs: o.ints(2)?,
+        options: o.table(4)?,
+        custom_options: o.vector::<1>(5)?.as_flattened(),
+    })
 }
 
 /// What an operator lacks; the words complete "is not supported".

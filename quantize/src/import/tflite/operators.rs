@@ -2,7 +2,7 @@
 //!
 //! To add one: a function here and a row in [`OPERATORS`].
 
-use super::{Lowering, Operator, Reader, Subgraph};
+use super::{Lowering, Operator, Reader, Subgraph, signal};
 use crate::graph::{
     Binary, Coordinates, Data, Interpolation, Nearest, Op, PadMode, PoolKind, Reduction, Unary, Value, ValueId, Window,
 };
@@ -26,7 +26,7 @@ pub(super) struct Call<'r, 'a> {
 }
 
 /// Adds an operator's nodes.
-type Import = fn(&mut Call<'_, '_>) -> Lowering<()>;
+pub(super) type Import = fn(&mut Call<'_, '_>) -> Lowering<()>;
 
 /// Operators by their number in the schema.
 const OPERATORS: [(i32, Import); 67] = [
@@ -126,7 +126,11 @@ pub(super) fn find(o: &Operator<'_>) -> (String, Option<Import>) {
         ("", None) => format!("operator code {}", o.code),
         (custom, _) => format!("custom operator {custom}"),
     };
-    (name, OPERATORS.iter().find(|(code, _)| *code == o.code).map(|(_, import)| *import))
+    let import = match o.custom.as_str() {
+        "" => OPERATORS.iter().find(|(code, _)| *code == o.code).map(|(_, import)| *import),
+        custom => signal::OPERATORS.iter().find(|(name, _)| *name == custom).map(|(_, import)| *import),
+    };
+    (name, import)
 }
 
 /// What the operators of an initialising graph assign to its states.
@@ -160,11 +164,11 @@ fn activation(code: u8) -> Lowering<Option<[f32; 2]>> {
 }
 
 impl Call<'_, '_> {
-    fn id(&self, which: usize) -> Lowering<ValueId> {
+    pub(super) fn id(&self, which: usize) -> Lowering<ValueId> {
         self.inputs.get(which).copied().flatten().ok_or_else(|| format!("input {which} left out"))
     }
 
-    fn value(&self, which: usize) -> Lowering<&Value> {
+    pub(super) fn value(&self, which: usize) -> Lowering<&Value> {
         Ok(&self.reader.graph.values[self.id(which)?])
     }
 
@@ -187,7 +191,7 @@ impl Call<'_, '_> {
     }
 
     /// Only the first `count` inputs go to the node: the others were options.
-    fn push_first(&mut self, count: usize, op: Op) -> Lowering<()> {
+    pub(super) fn push_first(&mut self, count: usize, op: Op) -> Lowering<()> {
         self.id(count - 1)?;
         self.push_of(op, self.inputs[..count].to_vec(), self.outputs.clone(), None);
         Ok(())

@@ -80,11 +80,14 @@ impl Context<'_> {
         // Of a channel's numbers only the bias is the model's.
         let channels = self.builder.tensor(Constant { parameters: biases.len(), ..table });
         let (min, max) = self.limits(node)?;
-        // TFLite Micro sums int16 in int32 where the bias is int32, or left out.
-        let narrow =
-            wide && bias.is_none_or(|b| b.dtype == DType::I32) && !matches!(node.op, Op::ConvTranspose2d { .. });
+        // TFLite Micro sums int16 in int32 where the bias of a convolution or fully connected layer is int32; of others it takes
+        // the bias for int64.
+        let narrow = wide && bias.is_some_and(|b| b.dtype == DType::I32);
         let depthwise = matches!(node.op, Op::Conv2d { groups, .. } if groups > 1 && w.shape[3] == 1);
-        let flags = if narrow && !depthwise { NARROW } else { 0 };
+        if narrow && (depthwise || matches!(node.op, Op::ConvTranspose2d { .. })) {
+            return Err("a bias of int32 beside int16".into());
+        }
+        let flags = if narrow { NARROW } else { 0 };
         let numbers = numbers(wide, [input.zero, out.zero, min, max]);
         Ok(Sums { channels, numbers, flags })
     }

@@ -46,6 +46,10 @@ pub(super) fn binary(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     let Op::Binary(f) = node.op else {
         return Err("another op".into());
     };
+    let integers = |v: &Value| v.dtype == DType::I32 && v.quant.is_none();
+    if integers(c.value(node, 0)?) && integers(c.value(node, 1)?) && integers(c.made(node)?) {
+        return whole(c, node, f);
+    }
     match f {
         Binary::Add => add(c, node, 0),
         Binary::Sub => add(c, node, ops::add::SUBTRACT),
@@ -55,6 +59,53 @@ pub(super) fn binary(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
         Binary::Prelu => prelu(c, node),
         other => Err(format!("{other:?} of two activations")),
     }
+}
+
+/// Of int32 as they are.
+fn whole(c: &mut Context<'_>, node: &Node, f: Binary) -> Lowering<()> {
+    let which = match f {
+        Binary::Add => 0,
+        Binary::Sub => 1,
+        Binary::Mul => 2,
+        Binary::Div => 3,
+        Binary::Max | Binary::Min => 4,
+        other => return Err(format!("{other:?} of integers without a scale")),
+    };
+    if node.clamp.is_some() {
+        return Err("an activation of integers without a scale".into());
+    }
+    let [x, y] = [c.broadcast(node, 0)?, c.broadcast(node, 1)?];
+    if x == y {
+        return Err("a tensor and itself".into());
+    }
+    let to = c.output(node)?;
+    if which == 4 {
+        c.op_with(&ops::maximum::OP, u16::from(f == Binary::Min), &[x, y, to], &[x, y], to);
+    } else {
+        c.op(&ops::arithmetic::OP, &[x, y, to, which], &[x, y], to);
+    }
+    Ok(())
+}
+
+/// Integers to another width.
+pub(super) fn cast(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
+    let (x, y) = (c.value(node, 0)?, c.made(node)?);
+    let (from_kind, to_kind) = (c.kind(x)?, c.kind(y)?);
+    if [x, y].iter().any(|v| v.dtype == DType::U8) || x.count() != y.count() {
+        return Err(format!("{:?} of {:?} to {:?} of {:?}", x.dtype, x.shape, y.dtype, y.shape));
+    }
+    // int64 is int32 here, so the sign of what was uint32 would be another.
+    if (x.dtype, y.dtype) == (DType::U32, DType::I64) {
+        return Err("uint32 to int64".into());
+    }
+    let from = c.input(node, 0)?;
+    if from_kind == to_kind {
+        c.slots.insert(node.outputs[0], from);
+        return Ok(());
+    }
+    let to = c.output(node)?;
+    c.op(&ops::cast::OP, &[from, to], &[from], to);
+    Ok(())
 }
 
 /// A binary op's operands: slots in the shape of the output, and what their integers stand for.

@@ -11,6 +11,7 @@ mod fixed;
 mod movement;
 mod recurrent;
 mod reduce;
+mod signal;
 mod tables;
 
 use super::{Builder, Lowered};
@@ -97,6 +98,8 @@ fn find(op: &Op) -> Lower {
         Op::Binary(_) => elementwise::binary,
         Op::Softmax { .. } => elementwise::softmax,
         Op::Unary(_) | Op::Requantize => elementwise::unary,
+        Op::Cast => elementwise::cast,
+        Op::Signal(_) => signal::signal,
         Op::MatMul { .. } => reduce::matmul,
         Op::Reduce { .. } => reduce::reduce,
         Op::ArgMax { .. } => reduce::arg_max,
@@ -156,7 +159,7 @@ pub fn net(graph: &Graph, rounding: Rounding) -> Result<Net, Vec<String>> {
     c.builder.entry(entry::RUN);
     let arrived = c.unsigned(&graph.inputs);
     for node in &graph.nodes {
-        if let Err(why) = find(&node.op)(&mut c, node) {
+        if let Err(why) = c.words(node).and_then(|()| find(&node.op)(&mut c, node)) {
             missing.push(format!("{} ({}): {why}", node.kind, node.name));
             node.outputs.iter().for_each(|output| c.stand_in(*output));
         }
@@ -266,13 +269,24 @@ impl<'g> Context<'g> {
 
     /// The kind of slot that a value's elements lie in.
     fn kind(&self, value: &Value) -> Lowering<Kind> {
-        if value.dtype == DType::U8 || value.dtype == DType::I8 {
+        if value.dtype == DType::U8 || value.dtype == DType::I8 && value.quant.is_some() {
             self.affine(value)?;
         }
         movement::kind(value.dtype).ok_or_else(|| match value.dtype {
             DType::F32 => "a tensor of floats (a model of floats is quantized with --calibrate)".to_owned(),
             other => format!("a tensor of {other:?}"),
         })
+    }
+
+    /// Refuses uint32 where its bits would be taken for int32.
+    fn words(&self, node: &Node) -> Lowering<()> {
+        let same_bits = matches!(
+            node.op,
+            Op::Signal(_) | Op::Cast | Op::Reshape | Op::Slice { .. } | Op::Concat { .. } | Op::Transpose { .. }
+        );
+        let mut values = node.inputs.iter().flatten().chain(&node.outputs).map(|id| &self.graph.values[*id]);
+        let unsigned = values.any(|value| value.dtype == DType::U32);
+        if unsigned && !same_bits { Err("a tensor of uint32".into()) } else { Ok(()) }
     }
 
     /// A slot of its own.

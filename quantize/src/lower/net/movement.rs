@@ -246,7 +246,7 @@ pub(super) fn kind(dtype: crate::graph::DType) -> Option<Kind> {
     match dtype {
         DType::I8 | DType::U8 => Some(Kind::I8),
         DType::I16 => Some(Kind::I16),
-        DType::I32 | DType::I64 => Some(Kind::I32),
+        DType::I32 | DType::U32 | DType::I64 => Some(Kind::I32),
         DType::F32 | DType::I4 | DType::Bool => None,
     }
 }
