@@ -30,14 +30,16 @@ fn is_activation(value: &Value) -> bool {
 pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule) -> Vec<(ValueId, ValueId)> {
     let added = separate(graph);
     let seen = |id: ValueId| seen.get(added.iter().find(|(new, _)| *new == id).map_or(id, |(_, old)| *old))?.as_ref();
-    let (classes, fixed, cells) = (classes(graph), fixed(graph), cells(graph));
+    let (classes, fixed) = (classes(graph), fixed(graph));
+    let cells = cells(graph, &classes);
+    let carried: Vec<(ValueId, ValueId)> = graph.nodes.iter().flat_map(carried).collect();
     let mut members = vec![Vec::new(); graph.values.len()];
     (0..graph.values.len()).for_each(|id| members[classes[id]].push(id));
     for class in &members {
         if !class.iter().any(|id| is_activation(&graph.values[*id])) {
             continue;
         }
-        let cells = class.iter().any(|id| cells[*id]);
+        let cell = cells[class[0]];
         let quant = class.iter().find_map(|id| fixed[*id].clone()).unwrap_or_else(|| {
             let mut all = Seen::default();
             for id in class {
@@ -51,7 +53,19 @@ pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule) -> Vec<(Va
                     all.some.extend(floats);
                 }
             }
-            if cells {
+            // Constants that layers begin with are no members, but must be on the grid.
+            let begin = carried.iter().filter(|(_, state)| classes[*state] == classes[class[0]]);
+            for floats in begin.filter_map(|(first, _)| match &graph.values[*first].data {
+                Some(Data::F32(floats)) => Some(floats),
+                _ => None,
+            }) {
+                all.min = floats.iter().copied().fold(all.min, f32::min);
+                all.max = floats.iter().copied().fold(all.max, f32::max);
+            }
+            if cell == Some(DType::I16) {
+                return Quant::one(2f32.powi(-15), 0);
+            }
+            if cell.is_some() {
                 let frac = cell_frac(f64::from(all.max.max(-all.min)));
                 return Quant::one(2f32.powi(-i32::from(frac)), 0);
             }
@@ -61,7 +75,7 @@ pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule) -> Vec<(Va
         for id in class {
             let value = &mut graph.values[*id];
             if is_activation(value) {
-                value.dtype = if cells { DType::I32 } else { DType::I8 };
+                value.dtype = cell.unwrap_or(DType::I8);
                 value.quant = Some(quant.clone());
             } else if let Some(Data::F32(floats)) = &value.data {
                 // A constant among them; others may read it as something else, but not as another class.
@@ -153,21 +167,47 @@ fn fixed(graph: &Graph) -> Vec<Option<Quant>> {
     fixed
 }
 
-/// Cell states of LSTMs: int32, a power of two a step, as the runtime has them. Only those that nothing else computes with,
-/// for other ops take int8.
-fn cells(graph: &Graph) -> Vec<bool> {
-    let mut cells = vec![false; graph.values.len()];
-    for node in graph.nodes.iter().filter(|n| matches!(n.op, Op::Lstm { .. })) {
-        let (before, after) = (node.inputs.get(5).copied().flatten(), node.outputs.get(2).copied());
-        let alone = |id: usize| {
-            let readers = graph.nodes.iter().filter(|n| n.inputs.contains(&Some(id)) || n.outputs.contains(&id));
-            readers.count() <= 1 && !graph.outputs.contains(&id) && !graph.inputs.contains(&id)
-        };
-        if [before, after].into_iter().flatten().all(alone) {
-            [before, after].into_iter().flatten().for_each(|id| cells[id] = true);
+/// States of recurrent layers that are not int8, for values of a class that only such layers and what moves elements read and
+/// write (other ops take int8): cells of LSTMs int32, a power of two a step, states of GRUs int16 of 15 fraction bits, as
+/// the runtime has them.
+fn cells(graph: &Graph, classes: &[usize]) -> Vec<Option<DType>> {
+    let mut cells = vec![None; graph.values.len()];
+    for node in &graph.nodes {
+        if let Some((dtype, before, after)) = cell(node) {
+            [before, after].into_iter().flatten().for_each(|id| cells[classes[id]] = Some(dtype));
         }
     }
-    cells
+    for node in &graph.nodes {
+        let kept: Vec<ValueId> = cell(node).map_or_else(Vec::new, |(_, a, b)| a.into_iter().chain(b).collect());
+        let moves = matches!(node.op, Op::Reshape | Op::Transpose { .. } | Op::Slice { .. } | Op::Concat { .. });
+        let other = |id: &&ValueId| !moves && !kept.contains(id);
+        node.inputs.iter().flatten().chain(&node.outputs).filter(other).for_each(|id| cells[classes[*id]] = None);
+    }
+    (0..cells.len()).map(|id| cells[classes[id]]).collect()
+}
+
+/// The state of a recurrent layer that is not int8: its type, the value that a run begins with, and that which it leaves.
+fn cell(node: &Node) -> Option<(DType, Option<ValueId>, Option<ValueId>)> {
+    let (dtype, input, output) = match node.op {
+        Op::Lstm { .. } => (DType::I32, 5, 2),
+        Op::Gru { .. } => (DType::I16, 5, 1),
+        _ => return None,
+    };
+    Some((dtype, node.inputs.get(input).copied().flatten(), node.outputs.get(output).copied()))
+}
+
+/// What a recurrent layer begins with and what it leaves, in pairs that have one grid; the hidden state of an LSTM is its
+/// result, too.
+fn carried(node: &Node) -> Vec<(ValueId, ValueId)> {
+    let mut pairs = Vec::new();
+    if let Some((_, before, after)) = cell(node) {
+        pairs.extend(before.zip(after));
+    }
+    if let (Op::Lstm { .. }, Some(y)) = (&node.op, node.outputs.first()) {
+        let hidden = [node.inputs.get(4).copied().flatten(), node.outputs.get(1).copied()];
+        pairs.extend(hidden.into_iter().flatten().map(|h| (h, *y)));
+    }
+    pairs
 }
 
 /// Which of a node's inputs share their scale with its result.
@@ -208,6 +248,10 @@ fn classes(graph: &Graph) -> Vec<usize> {
         let Some(output) = node.outputs.first() else { continue };
         shared(node).iter().flatten().for_each(|input| join(*input, *output));
     }
+    // A constant is coded when it is lowered.
+    let computed = |id: ValueId| graph.values[id].data.is_none();
+    let pairs = graph.nodes.iter().flat_map(carried).filter(|(a, b)| computed(*a) && computed(*b));
+    pairs.for_each(|(a, b)| join(a, b));
     graph.states.iter().for_each(|s| join(s.read, s.write));
     (0..parent.len()).map(|id| root(&mut parent, id)).collect()
 }

@@ -112,6 +112,16 @@ impl Context<'_> {
         self.graph.coded.get(&node.inputs.get(1).copied().flatten()?)
     }
 
+    /// Adds a coded matrix and its bias.
+    pub(super) fn linear(&mut self, name: &str, linear: layers::Linear) -> [u32; 2] {
+        let layers::Linear { weights, bias } = linear;
+        let bytes = bias.values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let values = Constant::plain(&format!("{name} (bias)"), Dtype::I32, &[bias.values.len()], bytes);
+        let parameters = bias.values.len();
+        let weights = self.builder.tensor(Constant::coded(name, weights));
+        [weights, self.builder.tensor(Constant { exponent: bias.exponent, parameters, ..values })]
+    }
+
     /// Adds a convolution with coded weights: `window` are its words, `columns` of the matrix are [`kernel`, channels].
     fn coded(&mut self, node: &Node, window: [u32; 4], kernel: [usize; 2]) -> Lowering<()> {
         /// Patches that are gathered before the weights are read: reading weights from flash is what costs.
@@ -128,16 +138,12 @@ impl Context<'_> {
             return Err(format!("{} biases for {} channels", bias.len(), matrix.rows));
         }
         let layer = |a: Affine| layers::Affine { scale: a.scale.into(), zero_point: a.zero as i8 };
-        let layers::Linear { weights, bias } = layers::coded(matrix, &bias, (layer(input), layer(out)));
+        let linear = layers::coded(matrix, &bias, (layer(input), layer(out)));
         let from = self.input(node, 0)?;
         let name = self.value(node, 1)?.name.clone();
-        let padded = weights.cols.next_multiple_of(GROUP);
-        let pixels = y.count() / weights.rows;
-        let weights = self.builder.tensor(Constant::coded(&name, weights));
-        let bytes = bias.values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let values = Constant::plain(&format!("{name} (bias)"), Dtype::I32, &[bias.values.len()], bytes);
-        let parameters = bias.values.len();
-        let bias = self.builder.tensor(Constant { exponent: bias.exponent, parameters, ..values });
+        let padded = linear.weights.cols.next_multiple_of(GROUP);
+        let pixels = y.count() / linear.weights.rows;
+        let [weights, bias] = self.linear(&name, linear);
         let patches = self.builder_slot(Kind::I8, padded * pixels.min(PATCHES));
         let (min, max) = self.range(node, out);
         let numbers = word([input.zero, out.zero, min, max]);

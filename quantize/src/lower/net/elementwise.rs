@@ -20,13 +20,8 @@ pub(super) fn unary(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
         return Ok(());
     }
     if f == Unary::Identity && (c.kind(x)?, c.kind(y)?) != (Kind::I8, Kind::I8) {
-        let (a, b) = (c.scaled(x)?, c.scaled(y)?);
-        let real = f64::from(a.scale) / f64::from(b.scale);
-        let (m, s) = quantize_multiplier(real).ok_or("scales out of range")?;
         let to = c.output(node)?;
-        let numbers = [m, s, b.zero, a.zero].map(|v| v as u32);
-        c.op(&ops::requantize::OP, &[&[from, to], &numbers[..]].concat(), &[from], to);
-        return Ok(());
+        return requantize(c, (from, x), (to, y));
     }
     let out = c.affine(y)?;
     let mut table = table(f, c.affine(x)?, out, c.rounding)?;
@@ -34,6 +29,16 @@ pub(super) fn unary(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     table.iter_mut().for_each(|v| *v = (*v).clamp(min as i8, max as i8));
     let to = c.output(node)?;
     c.lookup(from, to, &node.kind, table);
+    Ok(())
+}
+
+/// Adds what brings the integers of one value, of any width, to those of another.
+pub(super) fn requantize(c: &mut Context<'_>, (from, x): (u32, &Value), (to, y): (u32, &Value)) -> Lowering<()> {
+    let (a, b) = (c.scaled(x)?, c.scaled(y)?);
+    let real = f64::from(a.scale) / f64::from(b.scale);
+    let (m, s) = quantize_multiplier(real).ok_or("scales out of range")?;
+    let numbers = [m, s, b.zero, a.zero].map(|v| v as u32);
+    c.op(&ops::requantize::OP, &[&[from, to], &numbers[..]].concat(), &[from], to);
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod conv;
 mod elementwise;
 mod fixed;
 mod movement;
+mod recurrent;
 mod reduce;
 mod signal;
 mod tables;
@@ -105,6 +106,9 @@ fn find(op: &Op) -> Lower {
         Op::TopK { .. } => reduce::top_k,
         Op::Gather { .. } => movement::gather,
         Op::Resize { .. } => movement::resize,
+        Op::Lstm { .. } => recurrent::lstm,
+        Op::Gru { .. } => recurrent::gru,
+        Op::Norm { .. } => recurrent::norm,
         Op::Reshape => movement::reshape,
         Op::Transpose { .. } => movement::transpose,
         Op::Slice { .. } => movement::slice,
@@ -296,7 +300,7 @@ impl<'g> Context<'g> {
         let kind = self.kind(value)?;
         let count = Some(value.count()).filter(|n| (1..1 << 28).contains(n));
         let count = count.ok_or_else(|| format!("a tensor of shape {:?}", value.shape))?;
-        let slot = self.builder_slot(kind, count);
+        let slot = self.builder.slot(kind, Rows::One, count, frac(value));
         self.slots.insert(id, slot);
         Ok(slot)
     }
@@ -491,6 +495,12 @@ impl Affine {
             real => self.zero.saturating_add((real / self.scale).round() as i32).clamp(-128, 127),
         }
     }
+}
+
+/// Fraction bits of int32 whose step is a power of two that the runtime's cells have; 0 of all others.
+fn frac(value: &Value) -> i16 {
+    let step = value.quant.as_ref().filter(|_| value.dtype == DType::I32).and_then(|q| q.single());
+    (0..=24).find(|frac| step == Some((2f32.powi(-i32::from(*frac)), 0))).unwrap_or(0)
 }
 
 /// The integers of a constant.
