@@ -3,7 +3,6 @@
 //! It is also the shortest complete writer of the format: [`Builder::image`] is all there is to it.
 #![allow(dead_code, unsafe_code, missing_docs)]
 
-use mote_runtime::Image;
 use mote_runtime::fixed::Scale;
 use mote_runtime::image::header::{self, Section, Span, align_up};
 use mote_runtime::image::plan::{Kind, Limits, Plan, Rows, Slot};
@@ -13,6 +12,7 @@ use mote_runtime::image::{Port, Ports, crc, section};
 use mote_runtime::kernels;
 use mote_runtime::ops::{self, Run};
 use mote_runtime::view::{Pool, Single};
+use mote_runtime::{Image, Session};
 
 /// Random numbers for tests: xorshift64*.
 pub struct Random(u64);
@@ -429,6 +429,16 @@ impl Arena {
         let outside = (0..64).chain(64 + self.bytes..bytes.len());
         outside.into_iter().all(|i| bytes[i] == guard[i % 16])
     }
+}
+
+/// Opens an image that may be wrong, and runs it once where it opens: no panic, no error once it runs, no write outside the
+/// arena. `None` where the image is refused; else whether a session opened, and so ran.
+pub fn try_run(file: &[u8], fill: impl FnMut() -> u8) -> Option<bool> {
+    let (image, limits) = (Image::open(file).ok()?, limits(1, 1));
+    let mut arena = Arena::new(image.arena_bytes(limits).unwrap() as usize, fill);
+    let opened = Session::new(&image, arena.get(), limits).map(|mut session| session.run().unwrap()).is_ok();
+    assert!(arena.guards_hold());
+    Some(opened)
 }
 
 /// Runs single ops over an image and an arena full of garbage.
