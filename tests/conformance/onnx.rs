@@ -6,7 +6,7 @@
 
 use mote_quantize::graph::{Data, Graph, Op, Tensor, eval, passes};
 use mote_quantize::import::onnx::{self, Options};
-use mote_tests::{golden, root, shared};
+use mote_tests::{Lcg, golden, noise, root, shared};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -181,26 +181,6 @@ fn mnist_8() {
         let found = eval::run(&graph, &[tensor("input")]).unwrap();
         close(&found[0], &tensor("output"), vec![]).unwrap();
     }
-}
-
-/// The generator of `make.py`.
-struct Lcg(u64);
-
-impl Lcg {
-    fn byte(&mut self) -> u8 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 56) as u8
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (0..4).fold(0, |v, _| v << 8 | usize::from(self.byte())) % n
-    }
-}
-
-fn noise(seed: u64, shape: &[usize]) -> Tensor {
-    let mut lcg = Lcg(seed);
-    let count = shape.iter().product();
-    Tensor::floats(shape, (0..count).map(|_| (f32::from(lcg.byte()) - 128.0) / 256.0).collect())
 }
 
 fn expected(name: &str) -> Vec<f32> {

@@ -11,17 +11,7 @@ use mote_quantize::net::{self, Described};
 use mote_runtime::Session;
 use mote_runtime::fixed::tflite::Rounding;
 use mote_runtime::image::{Dtype, Limits};
-use mote_tests::golden;
-
-/// The generator of `golden/onnx/make.py`: numbers from -0.5 to 0.5.
-fn noise(seed: u64, shape: &[usize]) -> Tensor {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 56) as f32 - 128.0) / 256.0
-    };
-    Tensor::floats(shape, (0..shape.iter().product()).map(|_| next()).collect())
-}
+use mote_tests::{golden, noise};
 
 fn floats(tensor: &Tensor) -> &[f32] {
     let Data::F32(v) = &tensor.data else { panic!("{tensor:?}") };

@@ -10,23 +10,9 @@ use mote_quantize::quantize::{QuantizeError, hex};
 use mote_runtime::Session;
 use mote_runtime::fixed::tflite::Rounding;
 use mote_runtime::image::{Dtype, Limits};
-use mote_tests::{golden, shared};
+use mote_tests::{Lcg, golden, shared};
 use sha2::Digest;
 use std::path::Path;
-
-/// The generator of `make.py`.
-struct Lcg(u64);
-
-impl Lcg {
-    fn byte(&mut self) -> u8 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 56) as u8
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (0..4).fold(0, |v, _| v << 8 | usize::from(self.byte())) % n
-    }
-}
 
 const LIMITS: Limits = Limits { batch: 1, context: 1, threads: 1 };
 

@@ -1,5 +1,6 @@
-//! What the tests across crates share: where their data lies.
+//! What the tests across crates share: where their data lies, and the generator of the scripts in `golden`.
 
+use mote_quantize::graph::Tensor;
 use std::path::{Path, PathBuf};
 
 /// The repository's root.
@@ -23,4 +24,29 @@ pub fn shared(file: &str) -> Option<PathBuf> {
         eprintln!("skipped: {file} of the shared data is not there; MOTE_SHARED names its folder");
     }
     path
+}
+
+/// The generator of `golden/*/make.py`, from its seed: Knuth's multiplier and increment for 64 bits.
+#[derive(Clone, Copy, Debug)]
+pub struct Lcg(pub u64);
+
+impl Lcg {
+    /// The next byte: the state's highest bits.
+    pub fn byte(&mut self) -> u8 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 56) as u8
+    }
+
+    /// A number below `n`, of four bytes.
+    pub fn below(&mut self, n: usize) -> usize {
+        (0..4).fold(0, |v, _| v << 8 | usize::from(self.byte())) % n
+    }
+}
+
+/// Numbers from -0.5 to 0.5, as `golden/onnx/make.py` makes them.
+#[must_use]
+pub fn noise(seed: u64, shape: &[usize]) -> Tensor {
+    let mut lcg = Lcg(seed);
+    let count = shape.iter().product();
+    Tensor::floats(shape, (0..count).map(|_| (f32::from(lcg.byte()) - 128.0) / 256.0).collect())
 }
