@@ -17,8 +17,8 @@ pub fn quantize(path: &Path, coding: Coding, settings: &Settings, out: &Path) ->
     let (mut vectors, hash) = read(path)?;
     let text = Vocabulary::words(path, std::mem::take(&mut vectors.words))?.to_bytes();
     let net = lower::vectors(code(&mut vectors, coding));
-    let bits = if coding == Coding::N8 { 8 } else { 4 };
-    let described = Described { name: &settings.name, license: settings.license.as_deref(), hash, bits, samples: 0 };
+    let (name, license, bits) = (&settings.name, settings.license.as_deref(), coding.bits());
+    let described = Described { name, license, hash, bits, samples: 0 };
     save(&net, &described, Some(&text), out)
 }
 

@@ -1,7 +1,7 @@
 //! Convolutions, fully connected layers, pools.
 
 use super::fixed::quantize_multiplier;
-use super::{Affine, Constant, Context, Lowering, ints, numbers, pair, word};
+use super::{Constant, Context, Lowering, ints, numbers, pair, word};
 use crate::codes::CodedMatrix;
 use crate::graph::{DType, Data, Node, Op, PoolKind, Value, Window};
 use crate::layers;
@@ -122,7 +122,7 @@ impl Context<'_> {
         [weights, self.builder.tensor(Constant { exponent: bias.exponent, parameters, ..values })]
     }
 
-    /// Adds a convolution with coded weights: `window` are its words, `columns` of the matrix are [`kernel`, channels].
+    /// Adds a convolution with coded weights: `window` are its words, `kernel` its height and width.
     fn coded(&mut self, node: &Node, window: [u32; 4], kernel: [usize; 2]) -> Lowering<()> {
         /// Patches that are gathered before the weights are read: reading weights from flash is what costs.
         const PATCHES: usize = 4;
@@ -137,8 +137,7 @@ impl Context<'_> {
         if bias.len() != matrix.rows {
             return Err(format!("{} biases for {} channels", bias.len(), matrix.rows));
         }
-        let layer = |a: Affine| layers::Affine { scale: a.scale.into(), zero_point: a.zero as i8 };
-        let linear = layers::coded(matrix, &bias, (layer(input), layer(out)));
+        let linear = layers::coded(matrix, &bias, (input.into(), out.into()));
         let from = self.input(node, 0)?;
         let name = self.value(node, 1)?.name.clone();
         let padded = linear.weights.cols.next_multiple_of(GROUP);

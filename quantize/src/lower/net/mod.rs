@@ -17,6 +17,7 @@ mod tables;
 use super::{Builder, Lowered};
 use crate::codes::CodedMatrix;
 use crate::graph::{DType, Data, Graph, Node, Op, State, Unary, Value, ValueId};
+use crate::layers;
 use fixed::exact;
 pub(crate) use fixed::quantize_multiplier;
 use mote_runtime::fixed::tflite::Rounding;
@@ -139,6 +140,12 @@ struct Context<'g> {
 struct Affine {
     scale: f32,
     zero: i32,
+}
+
+impl From<Affine> for layers::Affine {
+    fn from(a: Affine) -> Self {
+        Self { scale: a.scale.into(), zero_point: a.zero as i8 }
+    }
 }
 
 /// Lowers a graph; `rounding` is that of TFLite which the model was made for.

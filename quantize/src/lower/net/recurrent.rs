@@ -158,9 +158,8 @@ fn kept(layer: &Layer<'_>, dtype: DType, quant: Quant) -> Value {
 
 /// Scales of a layer's input and output.
 fn scales(c: &Context<'_>, node: &Node) -> Lowering<(layers::Affine, layers::Affine)> {
-    let affine = |a: super::Affine| layers::Affine { scale: a.scale.into(), zero_point: a.zero as i8 };
     let (x, y) = (c.value(node, 0)?, &c.graph.values[node.outputs[0]]);
-    Ok((affine(c.scaled(x)?), affine(c.affine(y)?)))
+    Ok((c.scaled(x)?.into(), c.affine(y)?.into()))
 }
 
 pub(super) fn lstm(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
@@ -235,9 +234,7 @@ pub(super) fn norm(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     if depth * width == 0 || depth * width > 1 << 18 {
         return Err(format!("a norm over {} elements", depth * width));
     }
-    let affine = |a: super::Affine| layers::Affine { scale: a.scale.into(), zero_point: a.zero as i8 };
-    let scales = (affine(input), affine(out));
-    let coded = layers::norm((&gains, &biases), (depth * width, epsilon.into()), scales);
+    let coded = layers::norm((&gains, &biases), (depth * width, epsilon.into()), (input.into(), out.into()));
     let count = gains.len();
     let bytes = coded.gains.iter().flat_map(|v| v.to_le_bytes()).collect();
     let gains = Constant::plain(&format!("{} (gains)", node.name), Dtype::I16, &[count], bytes);
