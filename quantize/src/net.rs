@@ -22,6 +22,8 @@ pub struct Settings {
     pub license: Option<String>,
     /// The rounding of TensorFlow Lite that a model of integers was made for.
     pub rounding: Rounding,
+    /// What an ONNX file leaves open.
+    pub open: onnx::Options,
     /// What a model of floats needs beside.
     pub float: Option<Float>,
 }
@@ -30,7 +32,13 @@ impl Settings {
     /// Those of a model of integers.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), license: None, rounding: Rounding::Double, float: None }
+        Self {
+            name: name.into(),
+            license: None,
+            rounding: Rounding::Double,
+            open: onnx::Options::default(),
+            float: None,
+        }
     }
 }
 
@@ -41,6 +49,8 @@ pub struct Float {
     pub samples: PathBuf,
     /// What pixels become; without it [0, 1].
     pub scaling: Option<Scaling>,
+    /// Samples of a sound from one run to the next, if its pieces overlap.
+    pub hop: Option<usize>,
     /// Bits, and how they are chosen.
     pub settings: integers::Settings,
 }
@@ -51,16 +61,23 @@ pub fn is_net(path: &Path) -> bool {
     is_tflite(path) || path.is_file() && onnx::is_onnx(path).unwrap_or(false)
 }
 
-/// The graph of a file, and its SHA-256.
+/// The graph of a file, and its SHA-256; `options`: what an ONNX file leaves open.
 ///
 /// # Errors
 /// [`import::ImportError`].
-pub fn graph(path: &Path) -> import::Result<(Graph, [u8; 32])> {
+pub fn graph(path: &Path, options: &onnx::Options) -> import::Result<(Graph, [u8; 32])> {
     if is_tflite(path) {
+        if *options != onnx::Options::default() {
+            return Err(import::ImportError::Unsupported {
+                path: path.to_owned(),
+                found: "a shape, constant or state for a TensorFlow Lite model".into(),
+                supported: "it has its own; only ONNX files leave them open".into(),
+            });
+        }
         let model = Tflite::open(path)?;
         return Ok((model.graph()?, model.source_hash()?));
     }
-    let graph = onnx::open(path, &onnx::Options::default())?;
+    let graph = onnx::open(path, options)?;
     Ok((graph, import::hash_files(&[path.to_owned()])?))
 }
 
@@ -68,8 +85,8 @@ pub fn graph(path: &Path) -> import::Result<(Graph, [u8; 32])> {
 ///
 /// # Errors
 /// [`import::ImportError`].
-pub fn prepared(path: &Path) -> import::Result<(Graph, [u8; 32])> {
-    let (mut graph, hash) = graph(path)?;
+pub fn prepared(path: &Path, options: &onnx::Options) -> import::Result<(Graph, [u8; 32])> {
+    let (mut graph, hash) = graph(path, options)?;
     // Before the passes, which take a transposition of one channel away; and again, for what they have brought to the ends.
     passes::channels_last(&mut graph);
     passes::run(&mut graph);
@@ -86,13 +103,13 @@ pub fn is_float(graph: &Graph) -> bool {
     graph.nodes.iter().any(|n| n.op != Op::Requantize && n.outputs.iter().any(float))
 }
 
-/// Inputs of a graph, as samples of them are read.
+/// Inputs of a graph, as samples of them are read; `hop`: samples of a sound from one run to the next.
 #[must_use]
-pub fn inputs(graph: &Graph) -> Vec<Input> {
+pub fn inputs(graph: &Graph, hop: Option<usize>) -> Vec<Input> {
     let input = |id: &ValueId| {
         let value = &graph.values[*id];
         let integers = value.dtype != DType::F32 && value.quant.is_none();
-        Input { name: value.name.clone(), shape: value.shape.clone(), integers }
+        Input { name: value.name.clone(), shape: value.shape.clone(), integers, hop }
     };
     graph.inputs.iter().map(input).collect()
 }
@@ -127,7 +144,7 @@ pub fn quantize(
     out: &Path,
     progress: &mut dyn FnMut(f32),
 ) -> Result<(Meta, u64), QuantizeError> {
-    let (mut graph, hash) = prepared(path)?;
+    let (mut graph, hash) = prepared(path, &settings.open)?;
     let missing = |missing| QuantizeError::Unsupported { path: path.to_owned(), missing };
     let lacking: Vec<String> = graph.nodes.iter().filter_map(lacking).collect();
     if !lacking.is_empty() {
@@ -135,7 +152,7 @@ pub fn quantize(
     }
     let (mut coded_bits, mut samples) = (8, 0);
     if is_float(&graph) {
-        let inputs = inputs(&graph);
+        let inputs = inputs(&graph, settings.float.as_ref().and_then(|f| f.hop));
         let Some(float) = &settings.float else {
             let shapes = inputs.iter().map(|i| format!("{} {:?}", i.name, i.shape)).collect();
             return Err(QuantizeError::NoSamples { path: path.to_owned(), shapes });

@@ -5,7 +5,8 @@
 //!   pixels, scaled as an image's.
 //! - `.png`, `.jpg`, `.bmp`: made grey, RGB or RGBA as the input has channels; resized bilinearly without smoothing, output
 //!   pixel i from input `i * in / out`, as TensorFlow Lite's examples do; scaled by [`Scaling`].
-//! - `.wav`: 16 kHz; its channels' mean, in [-1, 1), cut into pieces of the input's size.
+//! - `.wav`: 16 kHz; its channels' mean, in [-1, 1), cut into pieces of the input's size. With a hop, each piece begins so many
+//!   samples after the one before, and ends with that many new ones; before the first there is silence.
 
 use crate::graph::{Data, Tensor};
 use std::fs::File;
@@ -100,6 +101,8 @@ pub struct Input {
     pub shape: Vec<usize>,
     /// Whether it takes integers that stand for themselves, such as ids.
     pub integers: bool,
+    /// Samples of a sound from one run to the next; `None`: as many as it takes.
+    pub hop: Option<usize>,
 }
 
 impl Input {
@@ -325,13 +328,19 @@ fn sound(path: &Path, input: &Input, _: &Scaling) -> Result<Vec<Tensor>> {
     };
     let samples = samples.map_err(|why| unreadable(path, why))?;
     let channels = usize::from(spec.channels).max(1);
-    let mono: Vec<f32> = samples.chunks(channels).map(|s| s.iter().sum::<f32>() / channels as f32).collect();
     let size = input.count().max(1);
-    if mono.len() < size {
-        let (found, wanted) = (format!("{} samples", mono.len()), format!("{size} of them"));
+    let hop = input.hop.unwrap_or(size);
+    if hop == 0 || hop > size {
+        let (found, wanted) = (format!("pieces {hop} samples apart"), format!("1 to {size} of them"));
         return Err(SampleError::Shape { path: path.to_owned(), found, wanted });
     }
-    Ok(mono.chunks_exact(size).map(|s| input.tensor(Data::F32(s.to_vec()))).collect())
+    let mut mono = vec![0.0; size - hop];
+    mono.extend(samples.chunks(channels).map(|s| s.iter().sum::<f32>() / channels as f32));
+    if mono.len() < size {
+        let (found, wanted) = (format!("{} samples", mono.len() + hop - size), format!("{hop} of them"));
+        return Err(SampleError::Shape { path: path.to_owned(), found, wanted });
+    }
+    Ok(mono.windows(size).step_by(hop).map(|s| input.tensor(Data::F32(s.to_vec()))).collect())
 }
 
 #[cfg(test)]
@@ -340,7 +349,7 @@ mod tests {
     use npyz::WriterBuilder;
 
     fn input(shape: &[usize]) -> Input {
-        Input { name: "x".into(), shape: shape.to_vec(), integers: false }
+        Input { name: "x".into(), shape: shape.to_vec(), integers: false, hop: None }
     }
 
     fn write<T: npyz::AutoSerialize + Copy>(path: &Path, shape: &[u64], values: &[T]) {
@@ -415,6 +424,12 @@ mod tests {
         let runs = read(folder.path(), &[input(&[1, 4])], &Scaling::one(0.0, 1.0)).expect("a sound");
         assert_eq!(runs.len(), 2);
         assert!((floats(&runs[1][0])[0] - 6000.0 / 32768.0).abs() < 1e-6);
+        let overlapping = Input { hop: Some(3), ..input(&[1, 4]) };
+        let runs = read(folder.path(), &[overlapping], &Scaling::one(0.0, 1.0)).expect("a sound");
+        let firsts: Vec<f32> = runs.iter().map(|r| (floats(&r[0])[1] * 32768.0).round()).collect();
+        assert_eq!((runs.len(), floats(&runs[0][0])[0], firsts), (3, 0.0, vec![0.0, 4500.0, 9000.0]));
+        let far = Input { hop: Some(5), ..input(&[1, 4]) };
+        assert!(read(folder.path(), &[far], &Scaling::one(0.0, 1.0)).is_err());
         write(8000);
         let why =
             read(folder.path(), &[input(&[1, 4])], &Scaling::one(0.0, 1.0)).expect_err("another rate").to_string();
@@ -424,7 +439,7 @@ mod tests {
     #[test]
     fn several_inputs_have_a_folder_each() {
         let folder = tempfile::tempdir().expect("a folder");
-        let inputs = [input(&[2]), Input { integers: true, name: "ids".into(), shape: vec![3] }];
+        let inputs = [input(&[2]), Input { integers: true, name: "ids".into(), ..input(&[3]) }];
         let why = read(folder.path(), &inputs, &Scaling::one(0.0, 1.0)).expect_err("no folders").to_string();
         assert!(why.contains("x, ids"), "{why}");
         for (name, count) in [("0", 3u64), ("ids", 2)] {

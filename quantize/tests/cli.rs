@@ -452,7 +452,24 @@ fn nets_of_floats_are_quantized_with_samples() {
     let ((four, samples_four), (eight, _)) = (bits("4"), bits("8"));
     assert!(four < eight * 7 / 10 && samples_four == 32, "{four} and {eight} bytes, {samples_four} samples");
 
+    json(&["quantize", net, "-o", &out, "--bits", "8", "--activations", "16", "--calibrate", samples, "--json"]);
+    let answer = good(&["infer", &out, "--input", "examples/models/lenet5/digit7.png", "--top", "1"]);
+    assert!(answer.lines().nth(1).is_some_and(|l| l.trim_start().starts_with("7 ")), "{answer}");
+
     std::fs::remove_file(&out).unwrap();
+    let open = |flag: &str, value: &str| bad(1, &["quantize", net, "-o", &out, "--calibrate", samples, flag, value]);
+    for (flag, value, why) in [
+        ("--state", "image=nothing", "there is no output \"nothing\""),
+        ("--constant", "nothing=1", "there is no input \"nothing\""),
+        ("--shape", "nothing=1x2", "inputs are"),
+    ] {
+        let said = open(flag, value);
+        assert!(said.contains(why), "{flag} {value}: {said}");
+    }
+    for (flag, value) in [("--activations", "12"), ("--state", "x"), ("--shape", "x=1x"), ("--constant", "x=y")] {
+        bad(2, &["quantize", net, "-o", &out, flag, value]);
+    }
+    assert!(bad(1, &["quantize", "examples/models/llm", "-o", &out, "--state", "a=b"]).contains("for ONNX files"));
     assert!(bad(1, &["quantize", net, "-o", &out]).contains("--calibrate DIR"));
     let empty = file("empty");
     std::fs::create_dir(&empty).unwrap();

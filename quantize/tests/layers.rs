@@ -213,9 +213,10 @@ fn recurrent_layers_against_f64() {
         let (input, hidden) = (affine(-2.0, 3.0), affine(-0.95, 1.0));
         let x: Vec<i8> = random(steps * cols, 0.9).iter().map(|v| input.quantize(f64::from(*v) + 0.2)).collect();
         for (coding, most) in [(Coding::N4Learned, 0.06), (Coding::N8, 0.006)] {
+            let code: layers::Code<'_> = &|_, steps, rows, cols| layers::code(steps, rows, cols, coding, None);
             let coded = match kind {
-                Kind::Lstm => layers::lstm(&model, (input, hidden), [coding; 2], [None; 2]),
-                Kind::Gru(_) => layers::gru(&model, (input, hidden), [coding; 2], [None; 2]),
+                Kind::Lstm => layers::lstm(&model, (input, hidden), code),
+                Kind::Gru(_) => layers::gru(&model, (input, hidden), code),
             };
             let got = recurrent_device(kind, &coded, &x, hidden.zero_point, units);
             let same = layers::Recurrent { input: &coded.input_weights, recurrent: &coded.recurrent_weights, ..model };

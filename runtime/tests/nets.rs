@@ -354,6 +354,26 @@ fn squared_difference_is_the_page_s() {
     }
 }
 
+#[test]
+fn hypot_is_the_page_s() {
+    let r = &mut Random::new(21);
+    for case in 0..200 {
+        let kind = KINDS[case % 2];
+        let (least, largest) = range(kind);
+        let zero = if kind == Kind::I8 { r.range(least, largest) } else { 0 };
+        let q = Rescale::random(r, kind, largest as f64 * f64::from(1 << 14));
+        let args = [&q.args()[..], &[zero as u32]].concat();
+        // The nearest root: r (r - 1) < v <= r (r + 1).
+        let root = |v: i128| {
+            let r = v.isqrt();
+            if v > r * (r + 1) { r + 1 } else { r }
+        };
+        let square = |x: i64| i128::from(x - zero).pow(2);
+        let exact = |x: i64, y: i64| q.finish(root((square(x) + square(y)) << 28) as i64);
+        binary(r, kind, "hypot", q.single.into(), &args, &exact);
+    }
+}
+
 /// Random sizes before, along and behind a dimension.
 fn around(r: &mut Random) -> [usize; 3] {
     [r.range(1, 4) as usize, r.range(1, 9) as usize, r.range(1, 5) as usize]
@@ -685,6 +705,7 @@ fn any_arguments_at_all() {
         op(code("maximum"), &[x, y, z]),
         op(code("arithmetic"), &[words, words, counts, 3]),
         op(code("squared_difference"), &[x, y, z, m, 0, 1, 2, 3, m, m, 0]),
+        op(code("hypot"), &[x, y, z, m, 0, 1, 2]),
         op(code("reduce"), &[x, y, 1, 4, m, 0, 1, 2]),
         op(code("gather"), &[words, x, small]),
         op(code("gather_slot"), &[words, x, y, 4, 4]),

@@ -5,6 +5,7 @@ use mote_host::{Arena, Model};
 use mote_quantize::codes::Coding;
 use mote_quantize::graph::quantize::{Settings, quantize};
 use mote_quantize::graph::{Data, Graph, Op, Tensor, eval, passes};
+use mote_quantize::import::onnx::Options;
 use mote_quantize::import::tflite::Tflite;
 use mote_quantize::lower;
 use mote_quantize::net::{self, Described};
@@ -34,9 +35,9 @@ fn run(graph: &Graph, inputs: &[Vec<i8>]) -> Vec<Vec<i8>> {
 
 fn lenet5() -> (Graph, Vec<Vec<Tensor>>, Vec<Vec<Tensor>>) {
     let folder = root().join("examples/models/lenet5");
-    let (graph, _) = net::prepared(&folder.join("lenet5.onnx")).unwrap();
+    let (graph, _) = net::prepared(&folder.join("lenet5.onnx"), &Options::default()).unwrap();
     let scaling = Scaling::one(0.0, 255.0);
-    let inputs = net::inputs(&graph);
+    let inputs = net::inputs(&graph, None);
     let calibration = samples::read(&folder.join("calibration"), &inputs, &scaling).unwrap();
     let digit = |d: usize| samples::file(&folder.join(format!("digit{d}.png")), &inputs[0], &scaling).unwrap();
     (graph, calibration, (0..10).map(digit).collect())

@@ -3,6 +3,7 @@
 
 use mote_host::{Arena, Model};
 use mote_quantize::graph::{DType, Node, Op, passes};
+use mote_quantize::import::onnx::Options;
 use mote_quantize::import::tflite::Tflite;
 use mote_quantize::lower;
 use mote_quantize::net;
@@ -18,7 +19,7 @@ const LIMITS: Limits = Limits { batch: 1, context: 1, threads: 1 };
 
 fn image(model: &Path, folder: &Path) -> Result<Model, QuantizeError> {
     let out = folder.join("x.mote");
-    let (mut graph, hash) = net::graph(model)?;
+    let (mut graph, hash) = net::graph(model, &Options::default())?;
     // LiteRT, which stands in for TFLM where that has no kernels (uint8), computes softmax in floats: up to that.
     let is_softmax = |node: &&Node| matches!(node.op, Op::Softmax { .. });
     let unsigned = graph.inputs.iter().any(|i| graph.values[*i].dtype == DType::U8);

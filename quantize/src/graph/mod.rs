@@ -257,6 +257,8 @@ pub enum Binary {
     Equal,
     Greater,
     GreaterOrEqual,
+    /// sqrt(x^2 + y^2).
+    Hypot,
     Less,
     LessOrEqual,
     Max,

@@ -10,7 +10,7 @@ mod recurrent;
 
 pub use conv::{CodedConv, coded, conv};
 pub use norm::{CodedNorm, norm};
-pub use recurrent::{CodedRecurrent, Recurrent, cell_frac, gru, gru_order, lstm, lstm_order};
+pub use recurrent::{Code, CodedRecurrent, Recurrent, cell_frac, gru, gru_order, lstm, lstm_order};
 
 use crate::codes::{CodedMatrix, Coding, code_matrix};
 use mote_runtime::image::{Coded, tensors::BLOCK};
@@ -61,14 +61,13 @@ const MOST_EXPONENT: i32 = 50;
 /// Bits by which a bias may be lifted to the weights' exponent.
 const MOST_LIFT: i32 = 31;
 
-/// Codes `weights` `[rows, cols]`, in units of the result a step of the input, for an op over coded rows.
-pub(crate) fn code(
-    weights: &[f32],
-    rows: usize,
-    cols: usize,
-    coding: Coding,
-    importance: Option<&[f32]>,
-) -> CodedMatrix {
+/// Codes `weights` `[rows, cols]`, in units of the result a step of the input, for an op over coded rows. `importance` weighs the
+/// squared error of each column: the mean square of the input it meets, say; or none.
+///
+/// # Panics
+/// Never for finite weights; lengths that do not match are a bug of the caller and asserted.
+#[must_use]
+pub fn code(weights: &[f32], rows: usize, cols: usize, coding: Coding, importance: Option<&[f32]>) -> CodedMatrix {
     with_room_for_bias(code_matrix(weights, rows, cols, coding, importance))
 }
 

@@ -1,7 +1,7 @@
 //! Recurrent layers for `lstm` and `gru`.
 
-use super::{Affine, Linear, bias, code};
-use crate::codes::Coding;
+use super::{Affine, Linear, bias};
+use crate::codes::CodedMatrix;
 use crate::lower::mantissa;
 
 /// Where a model keeps each gate of an LSTM, in the op's order i, f, g, o.
@@ -56,21 +56,19 @@ pub fn cell_frac(largest: f64) -> i16 {
     (31.0 - 4.0 - largest.max(1e-6).log2().ceil()).clamp(0.0, 24.0) as i16
 }
 
-/// Codes an LSTM, `scales` being those of the input and of the hidden state, `codings` and `importance` (what weighs the columns,
-/// as in [`super::conv`]) those of the two matrices. An int16 input has zero point 0, and at most 32 639.
+/// Codes one of a layer's two matrices: 0, that of the input, or 1, that of the hidden state; its weights `[rows, cols]` in the
+/// op's order and in units of the result a step of the input, rows and columns.
+pub type Code<'c> = &'c dyn Fn(usize, &[f32], usize, usize) -> CodedMatrix;
+
+/// Codes an LSTM, `scales` being those of the input and of the hidden state. An int16 input has zero point 0, and at most 32 639.
 ///
 /// # Panics
 /// Never for finite weights; lengths that do not match are a bug of the caller and asserted.
 #[must_use]
-pub fn lstm(
-    layer: &Recurrent<'_>,
-    scales: (Affine, Affine),
-    codings: [Coding; 2],
-    importance: [Option<&[f32]>; 2],
-) -> CodedRecurrent {
+pub fn lstm(layer: &Recurrent<'_>, scales: (Affine, Affine), code: Code<'_>) -> CodedRecurrent {
     let units = layer.input_bias.len() / 4;
     let place = move |gate: usize, unit: usize| 4 * unit + gate;
-    coded(layer, (4, units, &place), scales, codings, importance)
+    coded(layer, (4, units, &place), scales, code)
 }
 
 /// Codes a GRU, as [`lstm`] does. Where the reset gate is applied is the op's flag.
@@ -78,15 +76,10 @@ pub fn lstm(
 /// # Panics
 /// As [`lstm`].
 #[must_use]
-pub fn gru(
-    layer: &Recurrent<'_>,
-    scales: (Affine, Affine),
-    codings: [Coding; 2],
-    importance: [Option<&[f32]>; 2],
-) -> CodedRecurrent {
+pub fn gru(layer: &Recurrent<'_>, scales: (Affine, Affine), code: Code<'_>) -> CodedRecurrent {
     let units = layer.input_bias.len() / 3;
     let place = move |gate: usize, unit: usize| gate * units + unit;
-    coded(layer, (3, units, &place), scales, codings, importance)
+    coded(layer, (3, units, &place), scales, code)
 }
 
 /// `place(gate, unit)` is the op's row of the op's gate.
@@ -94,8 +87,7 @@ fn coded(
     layer: &Recurrent<'_>,
     (gates, units, place): (usize, usize, &dyn Fn(usize, usize) -> usize),
     (input, hidden): (Affine, Affine),
-    codings: [Coding; 2],
-    importance: [Option<&[f32]>; 2],
+    code: Code<'_>,
 ) -> CodedRecurrent {
     let rows = gates * units;
     assert!(rows > 0 && layer.order.len() == gates, "{} gates, {units} units", layer.order.len());
@@ -113,7 +105,7 @@ fn coded(
             .flat_map(|row| &weights[row * cols..][..cols])
             .map(|w| (f64::from(*w) * x.scale) as f32)
             .collect();
-        let weights = code(&steps, rows, cols, codings[which], importance[which]);
+        let weights = code(which, &steps, rows, cols);
         let mut decoded = vec![0f32; weights.rows * cols];
         for (row, values) in from.iter().zip(weights.decode().chunks_exact(cols)) {
             let model = decoded[row * cols..][..cols].iter_mut();

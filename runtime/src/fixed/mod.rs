@@ -3,6 +3,7 @@
 pub mod exp;
 pub mod prng;
 pub mod requantize;
+pub mod root;
 pub mod rope;
 pub mod rsqrt;
 pub mod sigmoid;

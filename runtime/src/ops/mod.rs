@@ -27,6 +27,7 @@ pub mod fully_connected;
 pub mod gather;
 pub mod glu;
 pub mod gru;
+pub mod hypot;
 pub mod kept_rows;
 pub mod layer_norm;
 pub mod lookup;
@@ -138,7 +139,7 @@ pub static DECODER: [&OpDef; 14] = [
 ];
 
 /// Ops of nets of int8 and int16, as TensorFlow Lite defines them.
-pub static CONVNET: [&OpDef; 35] = [
+pub static CONVNET: [&OpDef; 36] = [
     &conv2d::OP,
     &depthwise_conv2d::OP,
     &fully_connected::OP,
@@ -153,6 +154,7 @@ pub static CONVNET: [&OpDef; 35] = [
     &mul::OP,
     &maximum::OP,
     &squared_difference::OP,
+    &hypot::OP,
     &reduce::OP,
     &gather::OP,
     &gather::SLOT,

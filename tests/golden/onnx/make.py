@@ -5,8 +5,8 @@ itself has quantized; for tests/conformance/onnx.rs.
     python tests/golden/onnx/make.py ../shared/data
 
 NAME.f32: little-endian floats. DTLN: all outputs, one after the other, of the third of three runs on numbers of the
-generator below, the second output fed back as the second input. Silero: the probability of speech in each 32 ms of the
-first 20 s of silero_test.wav. net_*: ten runs.
+generator below, the second output fed back as the second input. Silero: the probability of speech in each 32 ms of
+silero_test.wav (a minute). net_*: ten runs.
 """
 
 import sys
@@ -45,7 +45,7 @@ def dtln(name):
 def silero():
     session = onnxruntime.InferenceSession(DATA / "speech/silero_vad_16k_op15.onnx")
     with wave.open(str(DATA / "speech/silero_test.wav")) as file:
-        sound = np.frombuffer(file.readframes(20 * 16000), "<i2").astype(np.float32) / 32768
+        sound = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
     state, context, out = np.zeros((2, 1, 128), np.float32), np.zeros(64, np.float32), []
     for start in range(0, len(sound), 512):
         window = np.concatenate([context, sound[start : start + 512]])

@@ -184,7 +184,7 @@ fn net(args: &Run, image: &Image<'_>, folder: &Path) -> Result<Job> {
     }
     let mut line = String::new();
     for ((path, port), index) in args.input.iter().zip(&ports).zip(0..) {
-        let (bytes, count) = infer::read_bytes(path, port, index, None)?;
+        let (bytes, count) = infer::read_bytes(path, port, index, None, None)?;
         if index > 0 && count != runs {
             bail!("{} is for {count} runs, the first input for {runs}", path.display());
         }

@@ -33,6 +33,9 @@ pub struct Args {
     /// Names of output 0's elements, a line each
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+    /// Samples of a sound from one run to the next [default: as many as the net takes]
+    #[arg(long, value_name = "N")]
+    hop: Option<usize>,
     /// What is taken from a pixel of 0 to 255: one number, or one a channel [default: by the input's range]
     #[arg(long, value_name = "N,..", value_delimiter = ',', allow_negative_numbers = true, requires = "std")]
     mean: Vec<f32>,
@@ -77,7 +80,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let scaling = Some(Scaling { mean: args.mean.clone(), std: args.std.clone() }).filter(|s| !s.mean.is_empty());
     let mut given = vec![];
     for ((path, port), index) in args.input.iter().zip(&inputs).zip(0..) {
-        given.push(read_bytes(path, port, index, scaling.as_ref())?);
+        given.push(read_bytes(path, port, index, scaling.as_ref(), args.hop)?);
     }
     let runs = given.iter().map(|(_, runs)| *runs).max().unwrap_or(1);
     if let Some(at) = given.iter().position(|(_, count)| *count != runs && *count != 1) {
@@ -145,8 +148,15 @@ fn raw<T: Element + npyz::Deserialize>(path: &Path) -> Option<Vec<T>> {
 }
 
 /// The integers that an input gets from a file, as a little-endian machine has them, and how many times over they fill it.
-/// `scaling` says what pixels become; without it, what the input's range suggests.
-pub fn read_bytes(path: &Path, port: &Port, index: u32, scaling: Option<&Scaling>) -> Result<(Vec<u8>, u32)> {
+/// `scaling` says what pixels become; without it, what the input's range suggests. `hop`: samples of a sound from one run to
+/// the next.
+pub fn read_bytes(
+    path: &Path,
+    port: &Port,
+    index: u32,
+    scaling: Option<&Scaling>,
+    hop: Option<usize>,
+) -> Result<(Vec<u8>, u32)> {
     let one = port.elements().unwrap_or(0) as usize;
     let own = with_type!(port, T => raw::<T>(path).map(|values| {
         (values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>(), values.len())
@@ -163,7 +173,7 @@ pub fn read_bytes(path: &Path, port: &Port, index: u32, scaling: Option<&Scaling
     let guessed = Scaling::guess(real(limits[0]), real(limits[1]));
     let shape = port.shape().iter().map(|d| *d as usize).collect();
     let integers = port.mantissa == 0;
-    let input = samples::Input { name: format!("input {index}"), shape, integers };
+    let input = samples::Input { name: format!("input {index}"), shape, integers, hop };
     let what = || format!("input {index}, {} {:?}", numpy_name(port.dtype), port.shape());
     let tensors = samples::file(path, &input, scaling.unwrap_or(&guessed)).with_context(what)?;
     let mut bytes = vec![];

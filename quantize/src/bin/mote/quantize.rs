@@ -5,8 +5,8 @@ use anyhow::{Context, Result, bail};
 use mote_quantize::calibrate::{self, Text};
 use mote_quantize::codes::Coding;
 use mote_quantize::float::FloatModel;
-use mote_quantize::graph::quantize as integers;
-use mote_quantize::import::{self, tokenizer};
+use mote_quantize::graph::{Data, Tensor, quantize as integers};
+use mote_quantize::import::{self, onnx, tokenizer};
 use mote_quantize::lower;
 use mote_quantize::net;
 use mote_quantize::quantize::{Meta, Settings, quantize};
@@ -75,6 +75,23 @@ pub struct Args {
     /// [default: a built-in one]; for a net of floats a folder of inputs (.npy, .png, .jpg, .bmp, 16 kHz .wav), or one file
     #[arg(long, value_name = "TEXT FILE OR DIR")]
     calibrate: Option<PathBuf>,
+    /// Shape of an input that an ONNX file leaves open, as 1x576
+    #[arg(long, value_name = "INPUT=SHAPE", value_parser = shape)]
+    shape: Vec<(String, Vec<usize>)>,
+    /// An input of an ONNX file that is always this number: it is built in, and is no input of the image
+    #[arg(long, value_name = "INPUT=NUMBER", value_parser = number, allow_negative_numbers = true)]
+    constant: Vec<(String, Tensor)>,
+    /// An input of an ONNX file that takes, in each run, what this output gave in the run before (zeros in the first): the image
+    /// keeps it itself
+    #[arg(long, value_name = "INPUT=OUTPUT", value_parser = pair)]
+    state: Vec<(String, String)>,
+    /// Samples of a sound from one run of a net to the next, if it sees some of them twice [default: as many as it takes]
+    #[arg(long, value_name = "N")]
+    hop: Option<usize>,
+    /// Bits of a net's activations: 16 takes twice the RAM, for nets that 8 harm, such as those that hear raw sound; what only
+    /// exists in 8 bits stays so
+    #[arg(long, default_value_t = 8, value_parser = bits)]
+    activations: u8,
     /// What is taken from a pixel of 0 to 255: one number, or one a channel
     #[arg(long, value_name = "N,..", value_delimiter = ',', allow_negative_numbers = true, default_value = "0")]
     mean: Vec<f32>,
@@ -138,7 +155,12 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let name = args.name.clone().or(stem).unwrap_or_else(|| "model".into());
     if net::is_net(&args.model) {
         let (license, rounding) = (args.license.clone(), args.rounding.into());
-        let settings = net::Settings { name, license, rounding, float: float_net(args, coding)? };
+        let open = onnx::Options {
+            shapes: args.shape.iter().cloned().collect(),
+            constants: args.constant.iter().cloned().collect(),
+            states: args.state.iter().cloned().collect(),
+        };
+        let settings = net::Settings { name, license, rounding, open, float: float_net(args, coding)? };
         let bar = progress(100, "{percent} %");
         let done = net::quantize(&args.model, &settings, &args.out, &mut |share| {
             bar.set_position((100.0 * share) as u64);
@@ -146,6 +168,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         bar.finish_and_clear();
         let (meta, bytes) = done?;
         return report(args, &meta, bytes, start);
+    }
+    if !(args.shape.is_empty() && args.constant.is_empty() && args.state.is_empty()) {
+        bail!("--shape, --constant and --state are for ONNX files");
     }
     if import::vectors::is_vectors(&args.model) {
         let settings = net::Settings { license: args.license.clone(), ..net::Settings::new(name) };
@@ -198,6 +223,39 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     report(args, &meta, bytes, start)
 }
 
+/// `INPUT=VALUE`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("an input's name, = and a value are expected")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// `INPUT=1x576`.
+fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let (name, shape) = pair(text)?;
+    let dims = shape.split(['x', ',']).map(|d| d.parse::<usize>().map_err(|_| format!("{d:?} is no dimension")));
+    Ok((name, dims.collect::<Result<_, _>>()?))
+}
+
+/// `INPUT=16000`.
+fn number(text: &str) -> Result<(String, Tensor), String> {
+    let (name, number) = pair(text)?;
+    let data = match (number.parse::<i64>(), number.parse::<f32>()) {
+        (Ok(integer), _) => Data::Int(vec![integer]),
+        (_, Ok(float)) => Data::F32(vec![float]),
+        _ => return Err(format!("{number:?} is no number")),
+    };
+    Ok((name, Tensor { shape: vec![], data }))
+}
+
+/// Bits of an activation.
+fn bits(text: &str) -> Result<u8, String> {
+    match text {
+        "8" => Ok(8),
+        "16" => Ok(16),
+        _ => Err("8 or 16 is expected".into()),
+    }
+}
+
 fn percent(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(x) if (0.0..=100.0).contains(&x) => Ok(x),
@@ -212,8 +270,9 @@ fn float_net(args: &Args, coding: Coding) -> Result<Option<net::Float>> {
         bail!("--mean {:?} --std {:?}: finite numbers are expected, and none of --std may be 0", args.mean, args.std);
     }
     let scaling = Some(Scaling { mean: args.mean.clone(), std: args.std.clone() });
-    let settings = integers::Settings { room: args.room / 100.0, ..integers::Settings::bits(args.bits, coding) };
-    Ok(Some(net::Float { samples, scaling, settings }))
+    let mut settings = integers::Settings::bits(args.bits, coding);
+    (settings.room, settings.int16) = (args.room / 100.0, args.activations == 16);
+    Ok(Some(net::Float { samples, scaling, hop: args.hop, settings }))
 }
 
 fn report(args: &Args, meta: &Meta, bytes: u64, start: Instant) -> Result<ExitCode> {

@@ -105,6 +105,7 @@ pub(crate) fn function2(f: Binary) -> Option<fn(f32, f32) -> f32> {
             if rest != 0.0 && (rest < 0.0) != (y < 0.0) { rest + y } else { rest }
         },
         Binary::Fmod => |x, y| x % y,
+        Binary::Hypot => f32::hypot,
         Binary::Mul => |x, y| x * y,
         Binary::Pow => f32::powf,
         Binary::Prelu => |x, slope| if x < 0.0 { x * slope } else { x },
@@ -123,6 +124,8 @@ fn of_ints(f: Binary) -> Option<fn(i64, i64) -> i64> {
         Binary::Fmod => i64::wrapping_rem,
         Binary::Greater => |x, y| i64::from(x > y),
         Binary::GreaterOrEqual => |x, y| i64::from(x >= y),
+        // Of floats only.
+        Binary::Hypot => return None,
         Binary::Less => |x, y| i64::from(x < y),
         Binary::LessOrEqual => |x, y| i64::from(x <= y),
         Binary::Max => i64::max,

@@ -9,12 +9,15 @@ mod constants;
 mod dead_channels;
 mod dense;
 mod duplicates;
+mod hypot;
 mod identities;
 mod layer_norm;
 mod layout;
+mod lstm;
 mod padding;
 mod qdq;
 mod reshapes;
+mod states;
 mod swish;
 #[cfg(test)]
 mod tests;
@@ -27,7 +30,7 @@ pub use layout::channels_last;
 pub type Pass = fn(&mut Graph) -> bool;
 
 /// All passes by name, in the order in which they run.
-pub const PASSES: [(&str, Pass); 13] = [
+pub const PASSES: [(&str, Pass); 16] = [
     ("integers on values", qdq::run),
     ("constant folding", constants::run),
     ("identities", identities::run),
@@ -36,10 +39,13 @@ pub const PASSES: [(&str, Pass); 13] = [
     ("common subexpressions", duplicates::run),
     ("layer norm", layer_norm::run),
     ("swish", swish::run),
+    ("hypot", hypot::run),
     ("matmul to fully connected", dense::run),
     ("affine folding", affine::run),
     ("activations", activations::run),
     ("padding", padding::run),
+    ("packed states", states::run),
+    ("lstm", lstm::run),
     ("dead channels", dead_channels::run),
 ];
 

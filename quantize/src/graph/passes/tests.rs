@@ -421,16 +421,106 @@ fn states_keep_their_values() {
     let y = d.unary(Unary::Tanh, write);
     d.graph.states.push(State { name: "h".into(), read, write, initial: Data::F32(vec![0.5; 4]) });
     d.graph.outputs = vec![y];
-    let inputs = random_inputs(&d.graph);
+    let graph = passed_twice(d);
+    assert_eq!(ops(&graph), ["Binary(Add)", "Unary(Tanh)"]);
+}
+
+/// Runs all passes on a graph with states; what it computes in two runs must stay.
+fn passed_twice(mut draft: Draft) -> Graph {
+    let inputs = random_inputs(&draft.graph);
     let twice = |graph: &Graph| {
         let mut evaluator = eval::Evaluator::new(graph).expect("a sound graph");
         let first = evaluator.run(&inputs).expect("first");
         [first, evaluator.run(&inputs).expect("second")].concat()
     };
-    let before = twice(&d.graph);
-    run(&mut d.graph);
-    close(&before, &twice(&d.graph));
-    assert_eq!(ops(&d.graph), ["Binary(Add)", "Unary(Tanh)"]);
+    let before = twice(&draft.graph);
+    run(&mut draft.graph);
+    close(&before, &twice(&draft.graph));
+    draft.graph
+}
+
+/// Two LSTM steps written out, one behind the other, whose states are one input `[2 layers, 3 units, h or c]`.
+fn written_out(change: impl Fn(&mut Draft, ValueId) -> ValueId) -> Draft {
+    let mut d = Draft::new();
+    let units = 3;
+    let mut x = d.input(&[1, 5]);
+    let read = d.graph.value("states", &[2, units, 2], DType::F32);
+    let mut packed = vec![];
+    for layer in 0..2 {
+        let [h, c] = [0, 1].map(|which| {
+            let slice = Op::Slice { starts: vec![layer, 0, which], steps: vec![1; 3] };
+            let one = d.shaped(slice, &[read], &[1, units, 1]);
+            d.shaped(Op::Reshape, &[one], &[1, units])
+        });
+        let features = d.graph.values[x].shape[1];
+        let (w, r, b) = (d.weights(&[4 * units, features]), d.weights(&[4 * units, units]), d.weights(&[4 * units]));
+        let [from_x, from_h] = [[x, w], [h, r]].map(|both| d.shaped(Op::FullyConnected, &both, &[1, 4 * units]));
+        let sum = d.binary(Binary::Add, from_x, from_h);
+        let sum = d.binary(Binary::Add, sum, b);
+        let [i, f, g, o] = [0, 1, 2, 3].map(|gate| {
+            let slice = Op::Slice { starts: vec![0, gate * units], steps: vec![1; 2] };
+            let part = d.shaped(slice, &[sum], &[1, units]);
+            d.unary(if gate == 2 { Unary::Tanh } else { Unary::Sigmoid }, part)
+        });
+        let (kept, new) = (d.binary(Binary::Mul, f, c), d.binary(Binary::Mul, i, g));
+        let cells = d.binary(Binary::Add, kept, new);
+        let tanh = d.unary(Unary::Tanh, cells);
+        x = d.binary(Binary::Mul, o, tanh);
+        let cells = change(&mut d, cells);
+        packed.push([x, cells].map(|v| d.shaped(Op::Reshape, &[v], &[1, units, 1])));
+    }
+    let layers = packed.into_iter().map(|both| d.op(Op::Concat { axis: 2 }, &both)).collect::<Vec<_>>();
+    let write = d.op(Op::Concat { axis: 0 }, &layers);
+    let initial = Data::F32(d.noise.many(4 * units));
+    d.graph.states.push(State { name: "states".into(), read, write, initial });
+    d.graph.outputs = vec![x];
+    d
+}
+
+#[test]
+fn packed_states_fall_apart_and_lstms_come_together() {
+    let graph = passed_twice(written_out(|_, cells| cells));
+    let lstms = ops(&graph).iter().filter(|op| *op == "Lstm").count();
+    assert_eq!((lstms, graph.states.len()), (2, 4), "{:?}", ops(&graph));
+    let names: Vec<&str> = graph.states.iter().map(|s| &s.name[..]).collect();
+    assert_eq!(names, ["states.0", "states.1", "states.2", "states.3"]);
+}
+
+#[test]
+fn steps_that_are_not_quite_an_lstm_stay() {
+    // Cells that are halved from step to step: states of their own, but no LSTM's.
+    let graph = passed_twice(written_out(|d, cells| {
+        let half = d.number(0.5);
+        d.binary(Binary::Mul, cells, half)
+    }));
+    assert!(!ops(&graph).contains(&"Lstm".to_owned()) && graph.states.len() == 4, "{:?}", ops(&graph));
+}
+
+#[test]
+fn a_state_that_moves_on_stays_whole() {
+    // The last three of four, and a new one.
+    let mut d = Draft::new();
+    let x = d.input(&[1, 1]);
+    let read = d.graph.value("ring", &[1, 4], DType::F32);
+    let rest = d.shaped(Op::Slice { starts: vec![0, 1], steps: vec![1; 2] }, &[read], &[1, 3]);
+    let twice = d.binary(Binary::Add, x, x);
+    let write = d.op(Op::Concat { axis: 1 }, &[rest, twice]);
+    let y = d.unary(Unary::Tanh, write);
+    d.graph.states.push(State { name: "ring".into(), read, write, initial: Data::F32(vec![0.1, 0.2, 0.3, 0.4]) });
+    d.graph.outputs = vec![y];
+    assert_eq!(passed_twice(d).states.len(), 1);
+}
+
+#[test]
+fn a_root_of_two_squares_is_one_node() {
+    let mut d = Draft::new();
+    let x = d.input(&[2, 6]);
+    let [a, b] = [0, 3].map(|at| d.shaped(Op::Slice { starts: vec![0, at], steps: vec![1; 2] }, &[x], &[2, 3]));
+    let two = d.number(2.0);
+    let (a, b) = (d.binary(Binary::Pow, a, two), d.binary(Binary::Mul, b, b));
+    let sum = d.binary(Binary::Add, a, b);
+    let y = d.unary(Unary::Sqrt, sum);
+    assert_eq!(ops(&passed(d, &[y])), ["Slice", "Slice", "Binary(Hypot)"]);
 }
 
 /// Channels 1 and 4 of the first layer are dead: zero weights, a bias below and above 0. Behind them a depthwise layer, a

@@ -1,16 +1,16 @@
 //! Layers in codes: weights chosen for what the layer gives on calibration samples.
 //!
-//! x: what the layer meets in the float net, x': what it meets in the net quantized so far. Both lose their mean, for the bias
-//! makes up for any mean; then
+//! x: what the layer meets in the float net, x': what it meets in the net quantized so far. If biases are corrected, both lose
+//! their mean, for the bias makes up for any mean; then
 //!
 //! ```text
 //! H = mean x' x'^T + damping                    what the codes are chosen by (`codes::code_matrix_for`)
 //! W' = W + W (mean x x'^T - mean x' x'^T) H^-1  the weights that give from x' what W gives from x, as far as weights can
-//! b' = b + W mean(x) - Q mean(x')               bias correction, Q the coded weights
+//! b' = b + W mean(x) - Q mean(x')               bias correction, if it is wanted; Q the coded weights
 //! ```
 
-use super::Feedback;
 use super::patches::Geometry;
+use super::{Feedback, Settings};
 use crate::codes::{CodedMatrix, Coding, code_matrix, code_matrix_for};
 use crate::layers::with_room_for_bias;
 use candle_core::{Device, Tensor};
@@ -42,11 +42,11 @@ fn mean(x: &[f32], cols: usize) -> Vec<f64> {
     mean.iter().map(|m| m / rows).collect()
 }
 
-/// x^T y / rows, each less its mean.
-fn covariance(x: &[f32], y: &[f32], cols: usize) -> Vec<f64> {
+/// x^T y / rows; centred: each less its mean.
+fn covariance(x: &[f32], y: &[f32], cols: usize, centred: bool) -> Vec<f64> {
     let rows = x.len() / cols;
     let centred = |x: &[f32]| {
-        let mean = mean(x, cols);
+        let mean = if centred { mean(x, cols) } else { vec![0.0; cols] };
         let values: Vec<f32> = x.iter().enumerate().map(|(i, x)| (f64::from(*x) - mean[i % cols]) as f32).collect();
         Tensor::from_vec(values, (rows, cols), &Device::Cpu)
     };
@@ -55,29 +55,40 @@ fn covariance(x: &[f32], y: &[f32], cols: usize) -> Vec<f64> {
     values.into_iter().map(|v| f64::from(v) / rows.max(1) as f64).collect()
 }
 
+/// A covariance that so many rows give, with damping: fewer rows say less, and what they do not know must not be made up for.
+fn damped(seen: &[f64], rows: usize, cols: usize) -> Vec<f64> {
+    let trace: f64 = (0..cols).map(|c| seen[c * cols + c]).sum();
+    let damping = (trace / cols as f64).max(1e-12) * (0.01 + 0.5 * cols as f64 / rows.max(1) as f64).min(1.0);
+    let mut hessian = seen.to_vec();
+    (0..cols).for_each(|c| hessian[c * cols + c] += damping);
+    hessian
+}
+
+/// What codes are chosen by for a matrix without a bias of its own that meets these rows `[rows, cols]`.
+pub fn hessian(met: &[f32], cols: usize) -> Vec<f64> {
+    damped(&covariance(met, met, cols, false), met.len() / cols, cols)
+}
+
 /// Codes a layer: weights [out, cols], bias [out]; `ratio` is the input's scale over the output's.
 pub fn code(
     geometry: &Geometry,
     (weights, bias): (&[f32], &[f32]),
     ratio: f64,
     coding: Coding,
-    feedback: Feedback,
+    settings: &Settings,
     met: &Met,
 ) -> Layer {
     let (out, cols) = (geometry.out, geometry.cols);
+    let Settings { feedback, correct, .. } = *settings;
     let rows = met.quantized.len() / cols;
     let steps = |weights: &[f32]| weights.iter().map(|w| (f64::from(*w) * ratio) as f32).collect::<Vec<_>>();
     let matrix = if feedback == Feedback::None || rows < 2 {
         code_matrix(&steps(weights), out, cols, coding, None)
     } else {
-        let seen = covariance(&met.quantized, &met.quantized, cols);
-        let trace: f64 = (0..cols).map(|c| seen[c * cols + c]).sum();
-        // Fewer rows say less: what they do not know must not be made up for.
-        let damping = (trace / cols as f64).max(1e-12) * (0.01 + 0.5 * cols as f64 / rows as f64).min(1.0);
-        let mut hessian = seen.clone();
-        (0..cols).for_each(|c| hessian[c * cols + c] += damping);
+        let seen = covariance(&met.quantized, &met.quantized, cols, correct);
+        let hessian = damped(&seen, rows, cols);
         let wanted = if feedback == Feedback::Full {
-            let across = covariance(&met.float, &met.quantized, cols);
+            let across = covariance(&met.float, &met.quantized, cols, correct);
             let more: Vec<f64> = across.iter().zip(&seen).map(|(a, s)| a - s).collect();
             corrected(weights, &more, &hessian, cols)
         } else {
@@ -94,7 +105,7 @@ pub fn code(
     let matrix = with_room_for_bias(matrix);
     let decoded: Vec<f32> = matrix.decode().iter().map(|w| (f64::from(*w) / ratio) as f32).collect();
     let mut bias = bias.to_vec();
-    if feedback != Feedback::None && rows >= 2 {
+    if correct && feedback != Feedback::None && rows >= 2 {
         let (x, y) = (mean(&met.float, cols), mean(&met.quantized, cols));
         for ((bias, w), q) in bias.iter_mut().zip(weights.chunks_exact(cols)).zip(decoded.chunks_exact(cols)) {
             let gives = |w: &[f32], x: &[f64]| w.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum::<f64>();

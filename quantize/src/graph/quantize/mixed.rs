@@ -5,26 +5,38 @@
 //!    bytes that int8 takes more, is a layer's worth. The dearest are kept while the bytes last.
 
 use super::{Settings, coded_matrix, layers};
-use crate::graph::{Data, Graph, Tensor, eval};
+use crate::graph::{Data, Graph, Node, Op, Tensor, eval};
 
-/// Samples that outputs are compared on.
-const SAMPLES: usize = 64;
+/// Samples that outputs are compared on; of a net with states, which must have seen something first, more.
+const SAMPLES: [usize; 2] = [64, 512];
 
-/// Bytes of a layer's weights as int8, with a bias, a multiplier and a shift a channel; and as codes with a bias.
-fn bytes(graph: &Graph, index: usize) -> Option<(usize, usize)> {
-    let node = &graph.nodes[index];
-    let matrix = coded_matrix(graph, node)?;
+/// Bytes of a layer's weights as int8, with a bias, a multiplier and a shift a channel; and as codes with a bias. Those of a
+/// recurrent layer are in codes either way.
+fn bytes([plain, coded]: [&Graph; 2], index: usize) -> Option<(usize, usize)> {
+    let node = &coded.nodes[index];
+    if recurrent(node) {
+        let all = |graph: &Graph| {
+            let matrices = graph.nodes[index].inputs[1..3].iter().flatten();
+            matrices.map(|w| graph.coded.get(w).map(|m| m.bytes.len())).sum::<Option<usize>>()
+        };
+        return all(plain).zip(all(coded));
+    }
+    let matrix = coded_matrix(coded, node)?;
     Some((matrix.rows * (matrix.cols + 12), matrix.bytes.len() + 4 * matrix.rows))
 }
 
+fn recurrent(node: &Node) -> bool {
+    matches!(node.op, Op::Lstm { .. } | Op::Gru { .. })
+}
+
 /// Outputs on the samples.
-fn outputs(graph: &Graph, samples: &[Vec<Tensor>]) -> Result<Vec<Vec<Tensor>>, eval::EvalError> {
+pub(super) fn outputs(graph: &Graph, samples: &[Vec<Tensor>]) -> Result<Vec<Vec<Tensor>>, eval::EvalError> {
     let mut evaluator = eval::Evaluator::new(graph)?;
     samples.iter().map(|s| evaluator.run(s)).collect()
 }
 
 /// Mean square of what outputs are off, each output's over its own variance.
-fn lost(float: &[Vec<Tensor>], other: &[Vec<Tensor>]) -> f64 {
+pub(super) fn lost(float: &[Vec<Tensor>], other: &[Vec<Tensor>]) -> f64 {
     let count = float.first().map_or(0, Vec::len);
     let one = |output: usize| {
         let (mut off, mut sum, mut square, mut n) = (0f64, 0f64, 0f64, 0f64);
@@ -50,19 +62,19 @@ pub(super) fn keep(
     samples: &[Vec<Tensor>],
     settings: &Settings,
 ) -> Result<Vec<usize>, eval::EvalError> {
-    let samples = &samples[..samples.len().min(SAMPLES)];
+    let samples = &samples[..samples.len().min(SAMPLES[usize::from(!float.states.is_empty())])];
     let expected = outputs(float, samples)?;
     let floor = lost(&expected, &outputs(plain, samples)?);
     // Both graphs have the float graph's layers in its order.
     let at: Vec<usize> =
         coded.nodes.iter().enumerate().filter(|(_, n)| coded_matrix(coded, n).is_some()).map(|(i, _)| i).collect();
     let places: Vec<usize> = (0..layers(float).len()).filter(|p| !settings.keep.contains(p)).collect();
-    let total: usize = at.iter().filter_map(|i| bytes(coded, *i)).map(|(_, codes)| codes).sum();
+    let total: usize = at.iter().filter_map(|i| bytes([plain, coded], *i)).map(|(_, codes)| codes).sum();
     let mut room = (total as f64 * settings.room) as usize;
     let mut kept = settings.keep.clone();
     let mut worth = Vec::new();
     for (place, index) in places.into_iter().zip(at) {
-        let Some((int8, codes)) = bytes(coded, index) else { continue };
+        let Some((int8, codes)) = bytes([plain, coded], index) else { continue };
         let Some(more) = int8.checked_sub(codes).filter(|m| *m > 0) else {
             kept.push(place);
             continue;
@@ -71,13 +83,14 @@ pub(super) fn keep(
             continue;
         }
         let mut one = plain.clone();
-        for which in 1..coded.nodes[index].inputs.len() {
-            let constant = coded.input(&coded.nodes[index], which).cloned();
-            one.nodes[index].inputs.truncate(which);
-            one.nodes[index].inputs.push(constant.map(|c| {
-                one.values.push(c);
-                one.values.len() - 1
-            }));
+        let inputs = one.nodes[index].inputs.len().max(coded.nodes[index].inputs.len());
+        one.nodes[index].inputs.resize(inputs, None);
+        // Weights and bias, or both matrices.
+        for which in 1..inputs.min(3) {
+            if let Some(constant) = coded.input(&coded.nodes[index], which) {
+                one.values.push(constant.clone());
+                one.nodes[index].inputs[which] = Some(one.values.len() - 1);
+            }
         }
         let loss = lost(&expected, &outputs(&one, samples)?) - floor;
         worth.push((loss / more as f64, more, place));

@@ -16,6 +16,7 @@ mod mixed;
 mod observe;
 mod patches;
 mod ranges;
+mod recurrent;
 mod subpixel;
 #[cfg(test)]
 mod tests;
@@ -29,13 +30,13 @@ use patches::Geometry;
 use std::sync::Arc;
 
 /// How codes are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Feedback {
     /// The nearest ones.
     None,
-    /// Least error weighted by the mean square of the inputs; biases corrected.
+    /// Least error weighted by the mean square of the inputs.
     Importance,
-    /// Error feedback and learned rounding on the inputs' covariance; biases corrected.
+    /// Error feedback and learned rounding on the inputs' covariance.
     Errors,
     /// As errors, for weights that make up for what the layers before have lost, too.
     Full,
@@ -46,13 +47,16 @@ pub enum Feedback {
 pub struct Settings {
     /// How the weights of convolutions and fully connected layers are coded; `None`: plain int8.
     pub coding: Option<Coding>,
+    /// Activations of int16 where ops take them, int8 elsewhere.
+    pub int16: bool,
     /// How grids are chosen.
     pub rule: Rule,
     /// Cross-layer equalisation.
     pub equalize: bool,
     /// How codes are chosen.
     pub feedback: Feedback,
-    /// Bias correction of layers with plain int8 weights (Nagel et al. 2019, section 4.2, by measured means).
+    /// Bias correction (Nagel et al. 2019, section 4.2, by measured means). Not of nets with states, which it harms (Silero VAD at
+    /// 8 bits: probabilities off by 0.067 rms instead of 0.009), as does what [`Feedback::Full`] does more than errors.
     pub correct: bool,
     /// Layers (by their place in [`layers`]) that keep 8-bit weights.
     pub keep: Vec<usize>,
@@ -67,6 +71,7 @@ impl Settings {
         let coding = (bits == 4).then_some(coding);
         Self {
             coding,
+            int16: false,
             rule: Rule::MinMax,
             equalize: false,
             feedback: Feedback::Full,
@@ -107,16 +112,22 @@ pub fn quantize(
     };
     let seen = observe::observe(&float, samples, &mut tick)?;
     let mut grids = float.clone();
-    let added = ranges::quantize(&mut grids, &seen, settings.rule);
+    let added = ranges::quantize(&mut grids, &seen, settings.rule, settings.int16);
     let base = Base { float: &float, grids: &grids, added: &added, samples };
-    if settings.coding.is_none() {
-        return base.weights(settings);
+    let mut settings = settings.clone();
+    if !graph.states.is_empty() {
+        // Samples that follow one another say little of others: what is off on average in a loud passage is not in a quiet one.
+        settings.correct = false;
+        settings.feedback = settings.feedback.min(Feedback::Errors);
     }
-    let coded = base.weights(settings)?;
+    if settings.coding.is_none() {
+        return base.weights(&settings);
+    }
+    let coded = base.weights(&settings)?;
     progress(0.75);
     let plain = base.weights(&Settings { coding: None, ..settings.clone() })?;
-    let keep = mixed::keep([&float, &plain, &coded], samples, settings)?;
-    if keep == settings.keep { Ok(coded) } else { base.weights(&Settings { keep, ..settings.clone() }) }
+    let keep = mixed::keep([&float, &plain, &coded], samples, &settings)?;
+    if keep == settings.keep { Ok(coded) } else { base.weights(&Settings { keep, ..settings }) }
 }
 
 /// A graph whose activations have their grids, before its weights have theirs.
@@ -133,15 +144,23 @@ impl Base<'_> {
     fn weights(&self, settings: &Settings) -> Result<Graph, eval::EvalError> {
         let mut graph = self.grids.clone();
         let coded = coded_layers(&graph, settings);
-        if coded.is_empty() && !settings.correct {
+        if settings.coding.is_none() && !settings.correct {
             for index in 0..graph.nodes.len() {
-                plain(&mut graph, index);
+                if recurrent::is_layer(&graph, index) {
+                    recurrent::code(&mut graph, index, settings, None);
+                } else {
+                    plain(&mut graph, index);
+                }
             }
         } else {
             let samples = &self.samples[..self.samples.len().min(FEEDBACK_SAMPLES)];
             let mut walk = Walk::new(self.float, &graph, samples, self.added, &coded)?;
             for index in 0..graph.nodes.len() {
-                if coded.contains(&index) {
+                if recurrent::is_layer(&graph, index) {
+                    let met = walk.hidden(&graph, index)?;
+                    let coding = settings.coding.filter(|_| coded.contains(&index));
+                    recurrent::code(&mut graph, index, &Settings { coding, ..settings.clone() }, Some(&met));
+                } else if coded.contains(&index) {
                     walk.code(&mut graph, index, settings)?;
                 } else if plain(&mut graph, index) && settings.correct {
                     walk.correct(&mut graph, index)?;
@@ -150,26 +169,7 @@ impl Base<'_> {
             }
         }
         constants(&mut graph);
-        recurrent(&mut graph, settings);
         Ok(graph)
-    }
-}
-
-/// Matrices of recurrent layers stay floats, which lowering codes (it puts their rows in another order): their type says
-/// to how many bits.
-fn recurrent(graph: &mut Graph, settings: &Settings) {
-    let bits = settings.coding.map_or(8, Coding::bits);
-    for index in 0..graph.nodes.len() {
-        if !matches!(graph.nodes[index].op, Op::Lstm { .. } | Op::Gru { .. }) {
-            continue;
-        }
-        for which in 1..3 {
-            let Some(value) = graph.input(&graph.nodes[index], which).filter(|v| v.data.is_some()).cloned() else {
-                continue;
-            };
-            graph.values.push(Value { dtype: if bits == 4 { DType::I4 } else { DType::I8 }, ..value });
-            graph.nodes[index].inputs[which] = Some(graph.values.len() - 1);
-        }
     }
 }
 
@@ -182,7 +182,8 @@ pub fn layers(graph: &Graph) -> Vec<usize> {
         let bias = node.inputs.get(2).copied().flatten().is_none() || constant(2);
         // What `subpixel` leaves of transposed convolutions has no op for codes.
         let coded = !matches!(node.op, Op::ConvTranspose2d { .. });
-        coded && Geometry::of(graph, node).is_some() && constant(1) && bias
+        let layer = coded && Geometry::of(graph, node).is_some() && constant(1) && bias;
+        layer || recurrent::is_layer(graph, *i)
     };
     (0..graph.nodes.len()).filter(is_layer).collect()
 }
@@ -215,6 +216,7 @@ fn plain(graph: &mut Graph, index: usize) -> bool {
         Some(_) => return false,
     };
     let s_in = f64::from(scale(graph, node.inputs[0]));
+    let wide = graph.input(node, 0).is_some_and(|x| x.dtype == DType::I16);
     let out = w.shape[0];
     let row = weights.len() / out.max(1);
     let peak = |o: usize| weights[o * row..][..row].iter().fold(0f64, |m, w| m.max(f64::from(w.abs())));
@@ -228,9 +230,11 @@ fn plain(graph: &mut Graph, index: usize) -> bool {
         Value { dtype: DType::I8, quant: quant(scales.clone()), data: Some(Data::Int(ints.collect())), ..w.clone() };
     let new_bias = bias.zip(biases).map(|(bias, biases)| {
         let scales: Vec<f32> = scales.iter().map(|s| (f64::from(*s) * s_in) as f32).collect();
-        let most = f64::from(i32::MAX);
+        let most = if wide { 2f64.powi(48) } else { f64::from(i32::MAX) };
         let ints = biases.iter().zip(&scales).map(|(b, s)| integer(f64::from(*b) / f64::from(*s), most)).collect();
-        Value { dtype: DType::I32, quant: quant(scales), data: Some(Data::Int(ints)), ..bias.clone() }
+        // Sums of int16 need not fit int32.
+        let dtype = if wide { DType::I64 } else { DType::I32 };
+        Value { dtype, quant: quant(scales), data: Some(Data::Int(ints)), ..bias.clone() }
     });
     graph.values.push(new);
     graph.nodes[index].inputs[1] = Some(graph.values.len() - 1);
@@ -268,9 +272,11 @@ fn constants(graph: &mut Graph) {
             let Some(Data::F32(floats)) = value.data.as_ref().filter(|_| value.quant.is_none()) else { continue };
             let low = floats.iter().copied().fold(0f32, f32::min);
             let high = floats.iter().copied().fold(0f32, f32::max);
-            let quant = ranges::grid(low, high);
-            let data = Some(Data::Int(ranges::integers(floats, &quant)));
-            let new = Value { dtype: DType::I8, quant: Some(quant), data, ..value.clone() };
+            let wide = graph.output(&graph.nodes[index], 0).is_some_and(|y| y.dtype == DType::I16);
+            let dtype = if wide { DType::I16 } else { DType::I8 };
+            let quant = ranges::constant_grid(low, high, dtype);
+            let data = Some(Data::Int(ranges::integers(floats, &quant, dtype)));
+            let new = Value { dtype, quant: Some(quant), data, ..value.clone() };
             graph.values.push(new);
             let id = graph.values.len() - 1;
             graph.nodes[index].inputs[which] = Some(id);
@@ -372,7 +378,7 @@ impl Walk {
             _ => vec![0.0; geometry.out],
         };
         let ratio = f64::from(scale(graph, node.inputs[0])) / f64::from(scale(graph, node.outputs.first().copied()));
-        let layer = coded::code(&geometry, (weights, &biases), ratio, coding, settings.feedback, &met);
+        let layer = coded::code(&geometry, (weights, &biases), ratio, coding, settings, &met);
         let bias_name = bias.map_or_else(|| format!("{}.bias", w.name), |b| b.name);
         set_coded(graph, index, w, bias_name, layer);
         Ok(())
@@ -390,32 +396,64 @@ impl Walk {
         }
         let count = graph.output(&node, 0).map_or(0, Value::count) / float.len().max(1) * inputs.len();
         let Some(bias) = node.inputs.get(2).copied().flatten() else { return Ok(()) };
-        let Value { quant: Some(quant), data: Some(Data::Int(ints)), .. } = &mut graph.values[bias] else {
+        let Value { quant: Some(quant), data: Some(Data::Int(ints)), dtype, .. } = &mut graph.values[bias] else {
             return Ok(());
         };
+        let range = dtype.range().unwrap_or_default();
         for ((bias, scale), (float, sum)) in ints.iter_mut().zip(&quant.scales).zip(float.iter().zip(&sums)) {
             let off = (float - sum) / count.max(1) as f64 / f64::from(*scale);
-            *bias = (*bias + off.round() as i64).clamp(i32::MIN.into(), i32::MAX.into());
+            *bias = (*bias + off.round() as i64).clamp(range.0, range.1);
         }
         Ok(())
+    }
+
+    /// What the two matrices of a recurrent layer meet, rows of inputs and of hidden states.
+    fn hidden(&self, graph: &Graph, index: usize) -> Result<[Vec<f32>; 2], eval::EvalError> {
+        let node = &graph.nodes[index];
+        let mut met = [vec![], vec![]];
+        let mut keep = |which: usize, tensor: Option<&Tensor>| {
+            if let Some(Data::F32(values)) = tensor.map(|t| &t.data) {
+                met[which].extend(values);
+            }
+        };
+        for operands in &self.operands(graph, node) {
+            let operand = |which: usize| operands.get(which)?.as_deref();
+            keep(0, operand(0));
+            keep(1, operand(if matches!(node.op, Op::Lstm { .. }) { 4 } else { 5 }));
+            keep(1, self.results(graph, node, operands)?.first());
+        }
+        Ok(met)
+    }
+
+    /// A node's operands in each sample.
+    fn operands(&self, graph: &Graph, node: &Node) -> Vec<Vec<Option<Arc<Tensor>>>> {
+        let constant = |id: ValueId| eval::constant(&graph.values[id]).map(Arc::new);
+        let constants: Vec<_> = node.inputs.iter().map(|i| i.and_then(constant)).collect();
+        let operand = |held: &[Option<Arc<Tensor>>], (id, constant): (&Option<ValueId>, &Option<Arc<Tensor>>)| {
+            constant.clone().or_else(|| id.and_then(|id| held[id].clone()))
+        };
+        let all = |held: &Vec<_>| node.inputs.iter().zip(&constants).map(|pair| operand(held, pair)).collect();
+        self.held.iter().map(all).collect()
+    }
+
+    /// What a node makes of its operands.
+    fn results(
+        &self,
+        graph: &Graph,
+        node: &Node,
+        operands: &[Option<Arc<Tensor>>],
+    ) -> Result<Vec<Tensor>, eval::EvalError> {
+        let outputs: Vec<&Value> = node.outputs.iter().map(|o| &graph.values[*o]).collect();
+        let operands: Vec<_> = operands.iter().map(Option::as_deref).collect();
+        eval::node(node, &operands, &outputs).map_err(|what| eval::EvalError::Node { node: node.to_string(), what })
     }
 
     /// Runs a node on all samples.
     fn step(&mut self, graph: &Graph, index: usize) -> Result<(), eval::EvalError> {
         let node = &graph.nodes[index];
-        let constants: Vec<Option<Tensor>> =
-            node.inputs.iter().map(|i| i.and_then(|i| eval::constant(&graph.values[i]))).collect();
-        let outputs: Vec<&Value> = node.outputs.iter().map(|o| &graph.values[*o]).collect();
-        for held in &mut self.held {
-            let operand = |(i, c): (&Option<ValueId>, &'_ Option<Tensor>)| match (i, c) {
-                (None, _) => None,
-                (Some(_), Some(_)) => None,
-                (Some(id), None) => held[*id].clone(),
-            };
-            let computed: Vec<_> = node.inputs.iter().zip(&constants).map(operand).collect();
-            let operands: Vec<_> = computed.iter().zip(&constants).map(|(h, c)| c.as_ref().or(h.as_deref())).collect();
-            let fail = |what| eval::EvalError::Node { node: node.to_string(), what };
-            let results = eval::node(node, &operands, &outputs).map_err(fail)?;
+        for (sample, operands) in self.operands(graph, node).into_iter().enumerate() {
+            let results = self.results(graph, node, &operands)?;
+            let held = &mut self.held[sample];
             for (id, tensor) in node.outputs.iter().zip(results) {
                 held[*id] = Some(Arc::new(tensor));
             }

@@ -1,4 +1,5 @@
-//! Scales of activations: int8, asymmetric, one scale a tensor, as TensorFlow Lite's operators ask for them.
+//! Scales of activations: int8, asymmetric, one scale a tensor, as TensorFlow Lite's operators ask for them; or int16,
+//! symmetric (its 16x8 scheme), for all that need not be int8.
 //!
 //! Some operators move elements and do not compute: what goes in and what comes out have one scale, and so have all that
 //! are put side by side. Values that must share form a class, and a class gets one range. Some results have a range by
@@ -27,10 +28,11 @@ fn is_activation(value: &Value) -> bool {
 
 /// Gives every activation of floats a scale, and rewrites the initial values of states in theirs. Returns the values that
 /// it added, each with the one that it stands for.
-pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule) -> Vec<(ValueId, ValueId)> {
-    let added = separate(graph);
+pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule, int16: bool) -> Vec<(ValueId, ValueId)> {
+    let mut added = separate(graph);
+    let wide = if int16 { widths(graph, &mut added) } else { vec![false; graph.values.len()] };
     let seen = |id: ValueId| seen.get(added.iter().find(|(new, _)| *new == id).map_or(id, |(_, old)| *old))?.as_ref();
-    let (classes, fixed) = (classes(graph), fixed(graph));
+    let (classes, fixed) = (classes(graph), fixed(graph, &wide));
     let cells = cells(graph, &classes);
     let carried: Vec<(ValueId, ValueId)> = graph.nodes.iter().flat_map(carried).collect();
     let mut members = vec![Vec::new(); graph.values.len()];
@@ -39,7 +41,7 @@ pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule) -> Vec<(Va
         if !class.iter().any(|id| is_activation(&graph.values[*id])) {
             continue;
         }
-        let cell = cells[class[0]];
+        let (cell, wide) = (cells[class[0]], wide[class[0]]);
         let quant = class.iter().find_map(|id| fixed[*id].clone()).unwrap_or_else(|| {
             let mut all = Seen::default();
             for id in class {
@@ -70,17 +72,18 @@ pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule) -> Vec<(Va
                 return Quant::one(2f32.powi(-i32::from(frac)), 0);
             }
             let (low, high) = range(&all, rule);
-            grid(low, high)
+            if wide { symmetric(low, high) } else { grid(low, high) }
         });
+        let dtype = cell.unwrap_or(if wide { DType::I16 } else { DType::I8 });
         for id in class {
             let value = &mut graph.values[*id];
             if is_activation(value) {
-                value.dtype = cell.unwrap_or(DType::I8);
+                value.dtype = dtype;
                 value.quant = Some(quant.clone());
             } else if let Some(Data::F32(floats)) = &value.data {
                 // A constant among them; others may read it as something else, but not as another class.
-                value.data = Some(Data::Int(integers(floats, &quant)));
-                value.dtype = DType::I8;
+                value.data = Some(Data::Int(integers(floats, &quant, dtype)));
+                value.dtype = dtype;
                 value.quant = Some(quant.clone());
             }
         }
@@ -88,8 +91,8 @@ pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule) -> Vec<(Va
     let Graph { states, values, .. } = graph;
     for State { read, initial, .. } in states {
         let Value { quant, dtype, .. } = &values[*read];
-        if let (Data::F32(floats), Some(quant), Some(range)) = (&*initial, quant, dtype.range()) {
-            *initial = Data::Int(integers_in(floats, quant, range));
+        if let (Data::F32(floats), Some(quant)) = (&*initial, quant) {
+            *initial = Data::Int(integers(floats, quant, *dtype));
         }
     }
     added
@@ -103,13 +106,20 @@ pub fn grid(low: f32, high: f32) -> Quant {
     Quant::one(scale, zero as i32)
 }
 
-/// Floats in the integers of a grid of int8.
-pub fn integers(floats: &[f32], quant: &Quant) -> Vec<i64> {
-    integers_in(floats, quant, (-128, 127))
+/// The grid of int16 that has 0 as its 0 and holds `low` and `high`.
+fn symmetric(low: f32, high: f32) -> Quant {
+    let most = high.max(-low);
+    Quant::one(if most > 0.0 { (most / 32767.0).max(1e-30) } else { 1.0 }, 0)
 }
 
-/// Floats in the integers of a grid from `low` to `high`.
-fn integers_in(floats: &[f32], quant: &Quant, (low, high): (i64, i64)) -> Vec<i64> {
+/// The grid for numbers from `low` to `high` beside activations of this type.
+pub fn constant_grid(low: f32, high: f32, dtype: DType) -> Quant {
+    if dtype == DType::I16 { symmetric(low, high) } else { grid(low, high) }
+}
+
+/// Floats in the integers of a grid.
+pub fn integers(floats: &[f32], quant: &Quant, dtype: DType) -> Vec<i64> {
+    let (low, high) = dtype.range().unwrap_or((i64::MIN, i64::MAX));
     let (scale, zero) = quant.single().unwrap_or((1.0, 0));
     let integer = |x: &f32| (f64::from(*x) / f64::from(scale)).round_ties_even() + f64::from(zero);
     floats.iter().map(|x| (integer(x) as i64).clamp(low, high)).collect()
@@ -151,12 +161,13 @@ fn range(seen: &Seen, rule: Rule) -> (f32, f32) {
     }
 }
 
-/// Scales that results have by nature, as TFLite has them.
-fn fixed(graph: &Graph) -> Vec<Option<Quant>> {
+/// Scales that results have by nature, as TFLite has them; `wide`: which values are int16.
+fn fixed(graph: &Graph, wide: &[bool]) -> Vec<Option<Quant>> {
     let mut fixed: Vec<Option<Quant>> =
         graph.values.iter().map(|v| v.quant.clone().filter(|_| v.data.is_none())).collect();
     for node in &graph.nodes {
         let quant = match &node.op {
+            Op::Unary(Unary::Sigmoid | Unary::Tanh) if wide[node.outputs[0]] => Quant::one(1.0 / 32768.0, 0),
             Op::Softmax { log: false, .. } | Op::Unary(Unary::Sigmoid) => Quant::one(1.0 / 256.0, -128),
             Op::Softmax { log: true, .. } => Quant::one(16.0 / 256.0, 127),
             Op::Unary(Unary::Tanh) => Quant::one(1.0 / 128.0, 0),
@@ -230,6 +241,63 @@ fn shared(node: &Node) -> &[Option<ValueId>] {
     }
 }
 
+/// Whether an op computes with int16 as well as with int8.
+fn takes_int16(op: &Op) -> bool {
+    match op {
+        Op::Conv2d { .. } | Op::ConvTranspose2d { .. } | Op::FullyConnected | Op::MatMul { .. } | Op::Pool2d { .. } => {
+            true
+        }
+        Op::Reshape | Op::Transpose { .. } | Op::Slice { .. } | Op::Concat { .. } | Op::Pad { .. } | Op::Expand => true,
+        Op::Unary(_) | Op::Requantize => true,
+        Op::Binary(f) => {
+            use Binary::{Add, Hypot, Max, Min, Mul, SquaredDifference, Sub};
+            matches!(f, Add | Hypot | Max | Min | Mul | SquaredDifference | Sub)
+        }
+        Op::Reduce { kind, .. } => matches!(kind, Reduction::Mean | Reduction::Sum | Reduction::Max | Reduction::Min),
+        _ => false,
+    }
+}
+
+/// Which values are int16: all but those that ops make or share a scale with which know int8 only. A requantization is put
+/// before whatever would meet both; the values that are new are added to `added`.
+fn widths(graph: &mut Graph, added: &mut Vec<(ValueId, ValueId)>) -> Vec<bool> {
+    let classes = classes(graph);
+    let mut narrow = vec![false; graph.values.len()];
+    for node in graph.nodes.iter().filter(|n| !takes_int16(&n.op)) {
+        let kept = carried(node).into_iter().flat_map(|(a, b)| [a, b]);
+        node.outputs.iter().copied().chain(kept).for_each(|id| narrow[classes[id]] = true);
+    }
+    let mut wide: Vec<bool> = classes.iter().map(|class| !narrow[*class]).collect();
+    let mut index = 0;
+    while index < graph.nodes.len() {
+        let node = &graph.nodes[index];
+        let wanted = takes_int16(&node.op) && node.outputs.first().is_some_and(|o| wide[*o]);
+        // What is fed to a recurrent layer may be either; its states are of its results' classes.
+        let first = usize::from(matches!(node.op, Op::Lstm { .. } | Op::Gru { .. }));
+        let most = if first == 1 { 1 } else { node.inputs.len() };
+        let meets = |which: &usize| {
+            let id = node.inputs[*which].filter(|id| is_activation(&graph.values[*id]) && wide[*id] != wanted);
+            Some((*which, id?))
+        };
+        let others: Vec<(usize, ValueId)> =
+            if node.op == Op::Requantize { vec![] } else { (first..most).filter_map(|w| meets(&w)).collect() };
+        for (which, id) in others {
+            graph.values.push(graph.values[id].clone());
+            let new = graph.values.len() - 1;
+            wide.push(wanted);
+            let name = graph.nodes[index].name.clone();
+            added.push((new, added.iter().find(|(n, _)| *n == id).map_or(id, |(_, old)| *old)));
+            graph.nodes[index].inputs[which] = Some(new);
+            graph.node("Requantize", &name, Op::Requantize, &[id], &[new]);
+            let requantize = graph.nodes.pop();
+            graph.nodes.splice(index..index, requantize);
+            index += 1;
+        }
+        index += 1;
+    }
+    wide
+}
+
 /// The class of each value, as the index of one of it.
 fn classes(graph: &Graph) -> Vec<usize> {
     let mut parent: Vec<usize> = (0..graph.values.len()).collect();
@@ -247,6 +315,9 @@ fn classes(graph: &Graph) -> Vec<usize> {
     for node in &graph.nodes {
         let Some(output) = node.outputs.first() else { continue };
         shared(node).iter().flatten().for_each(|input| join(*input, *output));
+        if let (Op::Binary(Binary::Hypot), [Some(a), Some(b)]) = (&node.op, &node.inputs[..]) {
+            join(*a, *b);
+        }
     }
     // A constant is coded when it is lowered.
     let computed = |id: ValueId| graph.values[id].data.is_none();
@@ -270,7 +341,7 @@ fn separate(graph: &mut Graph) -> Vec<(ValueId, ValueId)> {
             }
         }
     }
-    let (classes, fixed) = (classes(graph), fixed(graph));
+    let (classes, fixed) = (classes(graph), fixed(graph, &vec![false; graph.values.len()]));
     let mut origin = vec![false; graph.values.len()];
     for node in graph.nodes.iter().filter(|n| shared(n).is_empty()) {
         node.outputs.iter().for_each(|o| origin[*o] = true);

@@ -192,7 +192,7 @@ fn grids_have_zero_and_reach_both_ends() {
         assert!((-128..=127).contains(&zero) && scale > 0.0);
         let real = |q: i32| (q - zero) as f32 * scale;
         assert!(real(-128) <= low.max(0.0) + scale && real(127) >= high - scale, "{low} {high} {quant:?}");
-        assert_eq!(ranges::integers(&[0.0], &quant), [i64::from(zero)]);
+        assert_eq!(ranges::integers(&[0.0], &quant, DType::I8), [i64::from(zero)]);
     }
 }
 
@@ -235,7 +235,7 @@ fn biases_make_up_for_what_weights_have_moved() {
     // Weights a little larger than they were, as an unlucky rounding has them: every channel is off.
     let mut grids = graph.clone();
     let seen = observe::observe(&graph, &samples, &mut || ()).expect("samples that fit");
-    let added = ranges::quantize(&mut grids, &seen, Rule::MinMax);
+    let added = ranges::quantize(&mut grids, &seen, Rule::MinMax, false);
     let mut walk = Walk::new(&graph, &grids, &samples, &added, &[]).expect("samples that fit");
     assert!(plain(&mut grids, 0));
     let weights = grids.nodes[0].inputs[1].expect("weights");
@@ -251,4 +251,26 @@ fn biases_make_up_for_what_weights_have_moved() {
     walk.correct(&mut grids, 0).expect("a layer");
     let distance = |a: &[f64]| a.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).sum::<f64>();
     assert!(distance(&sums(&grids)) < 0.1 * distance(&off), "{} {}", distance(&sums(&grids)), distance(&off));
+}
+
+#[test]
+fn activations_of_int16_where_ops_take_them() {
+    let (graph, samples) = net();
+    let [narrow, wide] = [false, true].map(|int16| {
+        let settings = Settings { int16, ..Settings::bits(8, Coding::N8) };
+        quantize(&graph, &samples, &settings, &mut |_| ()).expect("samples that fit")
+    });
+    let dtype = |id: Option<ValueId>| id.map(|id| wide.values[id].dtype);
+    for node in &wide.nodes {
+        let (from, to) = (dtype(node.inputs[0]), dtype(Some(node.outputs[0])));
+        match node.op {
+            Op::Softmax { .. } => assert_eq!((from, to), (Some(DType::I8), Some(DType::I8))),
+            Op::Requantize => (),
+            _ => assert_eq!((from, to), (Some(DType::I16), Some(DType::I16)), "{node}"),
+        }
+    }
+    assert_eq!(dtype(wide.inputs.first().copied()), Some(DType::I16));
+    let (less, more) = (lost(&graph, &wide, &samples), lost(&graph, &narrow, &samples));
+    assert!(less < 0.7 * more, "{less} with int16, {more} with int8");
+    crate::lower::net(&wide, mote_runtime::fixed::tflite::Rounding::Double).expect("ops for int16");
 }

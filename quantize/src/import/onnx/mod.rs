@@ -31,11 +31,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// What the file leaves open.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
     /// Shapes of inputs, by name.
     pub shapes: BTreeMap<String, Vec<usize>>,
-    /// Inputs that are constants, by name: they are no inputs of the graph, and what follows from them is folded.
+    /// Inputs that are constants, by name: they are no inputs of the graph, and what follows from them is folded. A single
+    /// number fills an input of any shape; integers may be given for floats.
     pub constants: BTreeMap<String, Tensor>,
     /// Inputs that are states, by name, each with the output that is its next value: they live in the graph from one run to
     /// the next, and are 0 before the first.
@@ -200,11 +201,18 @@ impl Import<'_> {
         let number = tensor.and_then(|t| t.elem_type).unwrap_or(0);
         if let Some(value) = self.options.constants.get(name) {
             let dtype = proto::dtype(number)?;
+            let mut value = value.clone();
+            if let (DType::F32, Data::Int(ints)) = (dtype, &value.data) {
+                value.data = Data::F32(ints.iter().map(|i| *i as f32).collect());
+            }
             if (dtype == DType::F32) != matches!(value.data, Data::F32(_)) {
-                return malformed(format!("input {name:?} is of {}", proto::type_name(number)));
+                return malformed(format!("input {name:?} is of {}: an integer is expected", proto::type_name(number)));
+            }
+            if let (true, Some(shape)) = (value.count() == 1, tensor.and_then(|t| t.shape.as_ref())) {
+                value = Self::fill(&value, shape).map_err(|what| format!("input {name:?}: {what}"))?;
             }
             self.b.now = [String::new(), String::new(), name.to_owned()];
-            let id = self.b.constant(value.clone(), dtype)?;
+            let id = self.b.constant(value, dtype)?;
             self.b.types.insert(id, number);
             self.b.bind(name, id);
             return Ok(());
@@ -233,6 +241,18 @@ impl Import<'_> {
         self.b.bind(name, id);
         self.b.graph.inputs.push(id);
         Ok(())
+    }
+
+    /// A number as an array of the shape that an input states.
+    fn fill(number: &Tensor, shape: &proto::TensorShapeProto) -> std::result::Result<Tensor, String> {
+        let dims: Vec<i64> = shape.dim.iter().map(|d| d.value.unwrap_or(1)).collect();
+        let shape = proto::dims(&dims)?;
+        let count = shape.iter().product();
+        let data = match &number.data {
+            Data::F32(v) => Data::F32(vec![v[0]; count]),
+            Data::Int(v) => Data::Int(vec![v[0]; count]),
+        };
+        Ok(Tensor { shape, data })
     }
 
     fn nodes(&mut self, graph: &GraphProto) -> Done<()> {

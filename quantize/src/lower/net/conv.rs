@@ -127,7 +127,8 @@ impl Context<'_> {
         /// Patches that are gathered before the weights are read: reading weights from flash is what costs.
         const PATCHES: usize = 4;
         let (x, y) = (self.value(node, 0)?, self.made(node)?);
-        let (input, out) = (self.affine(x)?, self.affine(y)?);
+        let (input, out) = (self.scaled(x)?, self.scaled(y)?);
+        let wide = |v: &Value| v.dtype == DType::I16;
         let matrix = self.codes(node).ok_or("weights without codes")?.clone();
         let bias = match self.graph.input(node, 2).and_then(|b| b.data.as_ref()) {
             None => vec![0.0; matrix.rows],
@@ -143,8 +144,14 @@ impl Context<'_> {
         let padded = linear.weights.cols.next_multiple_of(GROUP);
         let pixels = y.count() / linear.weights.rows;
         let [weights, bias] = self.linear(&name, linear);
-        let patches = self.builder_slot(Kind::I8, padded * pixels.min(PATCHES));
-        let (min, max) = self.range(node, out);
+        let planes = if wide(x) { 2 } else { 1 };
+        let patches = self.builder_slot(Kind::I8, planes * padded * pixels.min(PATCHES));
+        // The bounds of an int16 are those of its high byte.
+        let (min, max) = match self.limits(node)? {
+            (min, max) if wide(y) && (min & 255, max & 255) == (0, 255) => (min >> 8, max >> 8),
+            _ if wide(y) => return Err("an activation whose bounds are no whole bytes of int16".into()),
+            limits => limits,
+        };
         let numbers = word([input.zero, out.zero, min, max]);
         let to = self.output(node)?;
         let [size, out_size, steps, pads] = window;

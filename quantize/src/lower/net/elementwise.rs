@@ -1,9 +1,10 @@
 //! Ops that work element by element, or row by row.
 
 use super::fixed::quantize_multiplier;
-use super::tables::table;
+use super::tables::{table, table16};
 use super::{Affine, Context, Lowering, ints, numbers, word};
 use crate::graph::{Binary, DType, Node, Op, Unary, Value};
+use mote_runtime::image::Dtype;
 use mote_runtime::image::plan::Kind;
 use mote_runtime::ops;
 
@@ -23,12 +24,30 @@ pub(super) fn unary(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
         let to = c.output(node)?;
         return requantize(c, (from, x), (to, y));
     }
+    if c.kind(y)? == Kind::I16 {
+        return unary16(c, node, f);
+    }
     let out = c.affine(y)?;
     let mut table = table(f, c.affine(x)?, out, c.rounding)?;
     let (min, max) = c.range(node, out);
     table.iter_mut().for_each(|v| *v = (*v).clamp(min as i8, max as i8));
     let to = c.output(node)?;
     c.lookup(from, to, &node.kind, table);
+    Ok(())
+}
+
+/// A function of int16: straight between 513 of its values.
+fn unary16(c: &mut Context<'_>, node: &Node, f: Unary) -> Lowering<()> {
+    let (x, y) = (c.value(node, 0)?, c.made(node)?);
+    if c.kind(x)? != Kind::I16 {
+        return Err(format!("{:?} to {:?}", x.dtype, y.dtype));
+    }
+    let (input, out, limits) = (c.scaled(x)?, c.scaled(y)?, c.limits(node)?);
+    let bytes = table16(f, input, out, limits).iter().flat_map(|v| v.to_le_bytes()).collect();
+    let table = c.constant(&node.kind, Dtype::I16, &[513], bytes);
+    let from = c.input(node, 0)?;
+    let to = c.output(node)?;
+    c.op(&ops::lookup::OP, &[from, to, table], &[from], to);
     Ok(())
 }
 
@@ -55,6 +74,7 @@ pub(super) fn binary(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
         Binary::Sub => add(c, node, ops::add::SUBTRACT),
         Binary::Mul => mul(c, node),
         Binary::Max | Binary::Min => maximum(c, node, f == Binary::Min),
+        Binary::Hypot => hypot(c, node),
         Binary::SquaredDifference => squared_difference(c, node),
         Binary::Prelu => prelu(c, node),
         other => Err(format!("{other:?} of two activations")),
@@ -148,6 +168,19 @@ fn maximum(c: &mut Context<'_>, node: &Node, least: bool) -> Lowering<()> {
     }
     let to = c.output(node)?;
     c.op_with(&ops::maximum::OP, u16::from(least), &[x, y, to], &[x, y], to);
+    Ok(())
+}
+
+fn hypot(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
+    let Operands { slots: [x, y], a, b, out } = operands(c, node)?;
+    if a != b || node.clamp.is_some() {
+        return Err("parts of two scales".into());
+    }
+    let real = f64::from(a.scale) / f64::from(out.scale) / f64::from(1 << ops::hypot::FRAC);
+    let (m, s) = quantize_multiplier(real).ok_or("scales out of range")?;
+    let to = c.output(node)?;
+    let numbers = [m, s, out.zero, a.zero].map(|v| v as u32);
+    c.op(&ops::hypot::OP, &[&[x, y, to], &numbers[..]].concat(), &[x, y], to);
     Ok(())
 }
 

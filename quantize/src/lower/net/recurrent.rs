@@ -6,7 +6,7 @@
 use super::elementwise::requantize;
 use super::movement::Box;
 use super::{Constant, Context, Lowering, word};
-use crate::codes::Coding;
+use crate::codes::CodedMatrix;
 use crate::graph::{DType, Data, Direction, Node, NormKind, Op, Quant, Tensor, Value, eval};
 use crate::layers::{self, CodedRecurrent, Recurrent, gru_order, lstm_order};
 use mote_runtime::image::Dtype;
@@ -25,14 +25,10 @@ fn floats<'v>(value: &'v Value, what: &str) -> Lowering<&'v [f32]> {
     }
 }
 
-/// How the weights of a matrix are coded.
-fn coding(value: &Value) -> Coding {
-    if value.dtype == DType::I4 { Coding::N4Learned } else { Coding::N8 }
-}
-
 /// What recurrent layers have in common.
 struct Layer<'g> {
     weights: [&'g Value; 2],
+    codes: [&'g CodedMatrix; 2],
     batch: usize,
     units: usize,
 }
@@ -53,7 +49,15 @@ impl<'g> Layer<'g> {
         if features > most || units > 1 << 16 {
             return Err(format!("a layer of {features} features and {units} units"));
         }
-        Ok(Self { weights, batch, units })
+        let matrix = |which: usize| c.graph.coded.get(&node.inputs[which]?);
+        let [Some(w), Some(r)] = [1, 2].map(matrix) else {
+            return Err("weights without codes".into());
+        };
+        let coded = |m: &CodedMatrix, cols| (m.rows, m.cols) == (rows, cols);
+        if !coded(w, features) || !coded(r, units) {
+            return Err("codes of another shape".into());
+        }
+        Ok(Self { weights, codes: [w, r], batch, units })
     }
 
     /// A bias for all gates; zeros if it is left out.
@@ -175,7 +179,7 @@ pub(super) fn lstm(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
         recurrent_bias: &none,
         order: &lstm_order::ONNX,
     };
-    let coded = layers::lstm(&weights, scales(c, node)?, layer.weights.map(coding), [None; 2]);
+    let coded = layers::lstm(&weights, scales(c, node)?, &|which, _, _, _| layer.codes[which].clone());
     // Int32 of the grid that calibration gave the cells; where other ops take them as int8, of the same range.
     let cells = [c.graph.output(node, 2), c.graph.input(node, 5)];
     let cells = cells.into_iter().flatten().find(|v| v.data.is_none()).ok_or("a layer without a cell state")?;
@@ -203,7 +207,7 @@ pub(super) fn gru(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
         recurrent_bias: &biases[1],
         order: &gru_order::ONNX,
     };
-    let coded = layers::gru(&weights, scales(c, node)?, layer.weights.map(coding), [None; 2]);
+    let coded = layers::gru(&weights, scales(c, node)?, &|which, _, _, _| layer.codes[which].clone());
     let states = [(kept(&layer, DType::I16, Quant::one(2f32.powi(-15), 0)), 5, 1)];
     let after = if reset_after { ops::gru::RESET_AFTER } else { 0 };
     c.recurrent((&ops::gru::OP, reverse(direction) | after), node, &layer, coded, &states, GATES)

@@ -29,6 +29,20 @@ pub(super) fn table(f: Unary, input: Affine, out: Affine, rounding: Rounding) ->
     Ok(std::array::from_fn(|byte| fixed((byte as u8 as i8).into()).clamp(-128, 127) as i8))
 }
 
+/// The table of `f` from int16 of one scale to int16 of another: its values at -32768, -32640 and so on to 32768, each moved by
+/// half of what a straight line to the next is off in the middle (TFLite's `LUTPopulate`).
+pub(super) fn table16(f: Unary, input: Affine, out: Affine, (min, max): (i32, i32)) -> [i16; 513] {
+    let at = |q: f64| {
+        let real = f64::from(function(f)((q * f64::from(input.scale)) as f32)) / f64::from(out.scale);
+        if real.is_nan() { 0.0 } else { real.clamp(-1e6, 1e6).round() }
+    };
+    std::array::from_fn(|i| {
+        let q = f64::from(i as u32) * 128.0 - 32768.0;
+        let bias = if i == 512 { 0.0 } else { (((at(q) + at(q + 128.0)) / 2.0).round() - at(q + 64.0)) / 2.0 };
+        (at(q) - bias.round()).clamp(f64::from(min), f64::from(max)) as i16
+    })
+}
+
 /// Computed in floats; not-a-number gives the zero point.
 fn floats(f: Unary, input: Affine, out: Affine) -> Box<dyn Fn(i32) -> i32> {
     Box::new(move |q| {

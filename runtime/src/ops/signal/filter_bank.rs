@@ -8,6 +8,7 @@
 use super::super::tensor::i32_arg;
 use super::super::{OpDef, Overlap, Run, ensure};
 use super::{elements, half, halves};
+use crate::fixed::root::root;
 use crate::image::{Image, Op};
 
 /// The op.
@@ -35,25 +36,6 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
         ensure(first + count <= input.cols as usize && weight + count <= here.len())?;
     }
     Some(())
-}
-
-/// The square root to the nearest, bit by bit as TFLM has it. That of 32 bits has 16, and is not rounded up to more.
-fn root(v: u64) -> u32 {
-    let (mut rest, mut root, mut bit) = (v, 0u64, 1u64 << 62);
-    while bit > rest {
-        bit >>= 2;
-    }
-    while bit != 0 {
-        if rest >= root + bit {
-            rest -= root + bit;
-            root = (root >> 1) + bit;
-        } else {
-            root >>= 1;
-        }
-        bit >>= 2;
-    }
-    let most = if v >> 32 == 0 { 0xFFFF } else { 0xFFFF_FFFF };
-    (if rest > root && root != most { root + 1 } else { root }) as u32
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
