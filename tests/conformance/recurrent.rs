@@ -1,16 +1,15 @@
 //! Recurrent layers and norms of float nets, quantized at 8 bits and run: near to what ONNX Runtime gave in floats, and to
 //! the float evaluator over many runs with states.
 
-use mote_host::{Arena, Model};
+use mote_host::Arena;
 use mote_quantize::codes::Coding;
 use mote_quantize::graph::quantize::{Settings, quantize};
 use mote_quantize::graph::{DType, Data, Direction, Graph, NormKind, Op, State, Tensor, ValueId, eval};
 use mote_quantize::import::onnx::{self, Options};
 use mote_quantize::lower;
-use mote_quantize::net::{self, Described};
 use mote_runtime::Session;
 use mote_runtime::fixed::tflite::Rounding;
-use mote_runtime::image::{Dtype, Limits};
+use mote_tests::images::{self, LIMITS, Output};
 use mote_tests::{golden, noise};
 
 fn floats(tensor: &Tensor) -> &[f32] {
@@ -23,32 +22,13 @@ fn floats(tensor: &Tensor) -> &[f32] {
 fn quantized(float: &Graph, samples: &[Tensor], inputs: &[Tensor]) -> Vec<Vec<f32>> {
     let samples: Vec<Vec<Tensor>> = samples.iter().map(|x| vec![x.clone()]).collect();
     let graph = quantize(float, &samples, &Settings::bits(8, Coding::N8), &mut |_| ()).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("net.mote");
-    let described = Described { name: "net", license: None, hash: [0; 32], bits: 8, samples: samples.len() };
-    net::save(&lower::net(&graph, Rounding::Double).unwrap(), &described, None, &path).unwrap();
-    let model = Model::open(&path).unwrap();
-    let limits = Limits { batch: 1, context: 1, threads: 1 };
-    let mut arena = Arena::for_limits(&model, limits).unwrap();
-    let mut session = Session::new(model.image(), arena.bytes(), limits).unwrap();
+    let model = images::model(&lower::net(&graph, Rounding::Double).unwrap());
+    let mut arena = Arena::for_limits(&model, LIMITS).unwrap();
+    let mut session = Session::new(model.image(), arena.bytes(), LIMITS).unwrap();
     session.reset().unwrap();
-    let ports: Vec<_> = model.image().ports().outputs().collect();
     let one = |x: &Tensor| {
-        let integers = eval::stored(&graph.values[graph.inputs[0]], x);
-        session.input::<i8>(0).unwrap().iter_mut().zip(integers).for_each(|(to, x)| *to = x as i8);
-        session.run().unwrap();
-        let mut all = Vec::new();
-        for (index, port) in ports.iter().enumerate() {
-            let index = index as u32;
-            let integers: Vec<i32> = match port.dtype {
-                Dtype::I8 => session.output::<i8>(index).unwrap().iter().map(|v| i32::from(*v)).collect(),
-                Dtype::I16 => session.output::<i16>(index).unwrap().iter().map(|v| i32::from(*v)).collect(),
-                _ => session.output::<i32>(index).unwrap().to_vec(),
-            };
-            let scale = f64::from(port.mantissa) * 2f64.powi(-port.exponent);
-            all.extend(integers.iter().map(|v| ((f64::from(*v) - f64::from(port.zero_point)) * scale) as f32));
-        }
-        all
+        let outputs = images::run(&model, &mut session, std::slice::from_ref(x)).unwrap();
+        outputs.iter().flat_map(Output::real).collect()
     };
     inputs.iter().map(one).collect()
 }

@@ -1,5 +1,8 @@
 //! What the tests across crates share: where their data lies, and the generator of the scripts in `golden`.
 
+pub mod images;
+pub mod onnx_nodes;
+
 use mote_quantize::graph::Tensor;
 use std::path::{Path, PathBuf};
 
