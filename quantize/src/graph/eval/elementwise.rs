@@ -80,7 +80,7 @@ fn pairs<T: Copy, R>(args: &Args, x: &[T], y: &[T], f: impl Fn(T, T) -> R) -> Ve
 }
 
 /// A truth value of floats.
-fn of_floats(f: Binary) -> Option<fn(f32, f32) -> bool> {
+pub(crate) fn of_floats(f: Binary) -> Option<fn(f32, f32) -> bool> {
     Some(match f {
         Binary::Equal => |x, y| x == y,
         Binary::NotEqual => |x, y| x != y,

@@ -15,7 +15,8 @@ mod recurrent;
 mod reduce;
 mod resize;
 
-pub(crate) use elementwise::function;
+pub(crate) use elementwise::{function, function2, of_floats};
+pub(crate) use moves::broadcast_places;
 
 use super::{DType, Data, Graph, Node, Op, Tensor, Value, ValueId, shape};
 use std::borrow::Cow;

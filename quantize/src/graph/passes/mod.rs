@@ -15,6 +15,7 @@ mod layout;
 mod padding;
 mod qdq;
 mod reshapes;
+mod sums;
 mod swish;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,7 @@ pub use layout::channels_last;
 pub type Pass = fn(&mut Graph) -> bool;
 
 /// All passes by name, in the order in which they run.
-pub const PASSES: [(&str, Pass); 13] = [
+pub const PASSES: [(&str, Pass); 14] = [
     ("integers on values", qdq::run),
     ("constant folding", constants::run),
     ("identities", identities::run),
@@ -36,6 +37,7 @@ pub const PASSES: [(&str, Pass); 13] = [
     ("common subexpressions", duplicates::run),
     ("layer norm", layer_norm::run),
     ("swish", swish::run),
+    ("sums", sums::run),
     ("matmul to fully connected", dense::run),
     ("affine folding", affine::run),
     ("activations", activations::run),

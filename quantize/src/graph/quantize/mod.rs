@@ -22,7 +22,7 @@ mod tests;
 
 pub use ranges::Rule;
 
-use super::{DType, Data, Graph, Node, Op, Quant, Tensor, Value, ValueId, eval};
+use super::{Binary, DType, Data, Graph, Node, Op, Quant, Tensor, Value, ValueId, eval};
 use crate::codes::{CodedMatrix, Coding};
 use coded::Met;
 use patches::Geometry;
@@ -173,6 +173,29 @@ fn recurrent(graph: &mut Graph, settings: &Settings) {
     }
 }
 
+/// The operand of a function of two that is a constant number beside an activation of real numbers: together they are a
+/// function of one, which lowering makes a table of, and the number stays what it is.
+#[must_use]
+pub fn scalar(values: &[Value], node: &Node) -> Option<usize> {
+    let [Some(x), Some(y)] = node.inputs[..] else { return None };
+    let Op::Binary(f) = node.op else { return None };
+    let number = |id: ValueId| match &values[id].data {
+        Some(Data::F32(v)) => v.len() == 1 && values[id].quant.is_none(),
+        Some(Data::Int(v)) => v.len() == 1 && values[id].quant.is_none() && f == Binary::Pow,
+        None => false,
+    };
+    let real = |id: ValueId| {
+        let value = &values[id];
+        value.data.is_none() && (value.dtype == DType::F32 || value.dtype == DType::I8 && value.quant.is_some())
+    };
+    let same = |id: ValueId| values[id].count() == node.outputs.first().map_or(0, |o| values[*o].count());
+    match (number(x), number(y)) {
+        (false, true) => (real(x) && same(x)).then_some(1),
+        (true, false) => (real(y) && same(y)).then_some(0),
+        _ => None,
+    }
+}
+
 /// Layers whose weights may be coded: nodes, in order.
 #[must_use]
 pub fn layers(graph: &Graph) -> Vec<usize> {
@@ -260,7 +283,8 @@ fn add_sums(graph: &Graph, node: &Node, x: &Tensor, sums: &mut [f64]) -> Option<
 fn constants(graph: &mut Graph) {
     for index in 0..graph.nodes.len() {
         let node = &graph.nodes[index];
-        if !matches!(node.op, Op::Binary(_) | Op::MatMul { .. } | Op::Select | Op::Unary(_)) {
+        let reads = matches!(node.op, Op::Binary(_) | Op::MatMul { .. } | Op::Select | Op::Unary(_));
+        if !reads || scalar(&graph.values, node).is_some() {
             continue;
         }
         for which in 0..node.inputs.len() {

@@ -6,6 +6,7 @@
 //! class, a [`Op::Requantize`] comes between.
 
 use super::observe::Seen;
+use super::scalar;
 use crate::graph::{Binary, DType, Data, Graph, Node, Op, Quant, Reduction, State, Unary, Value, ValueId};
 use crate::layers::cell_frac;
 
@@ -158,7 +159,6 @@ fn fixed(graph: &Graph) -> Vec<Option<Quant>> {
     for node in &graph.nodes {
         let quant = match &node.op {
             Op::Softmax { log: false, .. } | Op::Unary(Unary::Sigmoid) => Quant::one(1.0 / 256.0, -128),
-            Op::Softmax { log: true, .. } => Quant::one(16.0 / 256.0, 127),
             Op::Unary(Unary::Tanh) => Quant::one(1.0 / 128.0, 0),
             _ => continue,
         };
@@ -210,8 +210,8 @@ fn carried(node: &Node) -> Vec<(ValueId, ValueId)> {
     pairs
 }
 
-/// Which of a node's inputs share their scale with its result.
-fn shared(node: &Node) -> &[Option<ValueId>] {
+/// Which of a node's inputs share their scale with its result, or with each other.
+fn shared<'n>(values: &[Value], node: &'n Node) -> &'n [Option<ValueId>] {
     match &node.op {
         Op::Reshape
         | Op::Transpose { .. }
@@ -224,7 +224,18 @@ fn shared(node: &Node) -> &[Option<ValueId>] {
         | Op::TopK { .. }
         | Op::Unary(Unary::Identity)
         | Op::Reduce { kind: Reduction::Max | Reduction::Min, .. } => &node.inputs[..1],
-        Op::Concat { .. } | Op::Binary(Binary::Max | Binary::Min) => &node.inputs,
+        Op::Concat { .. } => &node.inputs,
+        // What is compared; the result is a truth value.
+        Op::Binary(
+            Binary::Max
+            | Binary::Min
+            | Binary::Equal
+            | Binary::NotEqual
+            | Binary::Greater
+            | Binary::GreaterOrEqual
+            | Binary::Less
+            | Binary::LessOrEqual,
+        ) if scalar(values, node).is_none() => &node.inputs,
         Op::Select => node.inputs.get(1..).unwrap_or_default(),
         _ => &[],
     }
@@ -246,7 +257,7 @@ fn classes(graph: &Graph) -> Vec<usize> {
     };
     for node in &graph.nodes {
         let Some(output) = node.outputs.first() else { continue };
-        shared(node).iter().flatten().for_each(|input| join(*input, *output));
+        shared(&graph.values, node).iter().flatten().for_each(|input| join(*input, *output));
     }
     // A constant is coded when it is lowered.
     let computed = |id: ValueId| graph.values[id].data.is_none();
@@ -262,7 +273,7 @@ fn classes(graph: &Graph) -> Vec<usize> {
 fn separate(graph: &mut Graph) -> Vec<(ValueId, ValueId)> {
     let Graph { nodes, values, .. } = graph;
     for node in nodes {
-        let shared = shared(node).to_vec();
+        let shared = shared(values, node).to_vec();
         for input in node.inputs.iter_mut().filter(|i| shared.contains(i)) {
             if let Some(id) = input.filter(|id| matches!(values[*id].data, Some(Data::F32(_)))) {
                 values.push(values[id].clone());
@@ -272,7 +283,7 @@ fn separate(graph: &mut Graph) -> Vec<(ValueId, ValueId)> {
     }
     let (classes, fixed) = (classes(graph), fixed(graph));
     let mut origin = vec![false; graph.values.len()];
-    for node in graph.nodes.iter().filter(|n| shared(n).is_empty()) {
+    for node in graph.nodes.iter().filter(|n| shared(&graph.values, n).is_empty()) {
         node.outputs.iter().for_each(|o| origin[*o] = true);
     }
     graph.inputs.iter().chain(graph.states.iter().map(|s| &s.read)).for_each(|id| origin[*id] = true);
@@ -289,7 +300,7 @@ fn separate(graph: &mut Graph) -> Vec<(ValueId, ValueId)> {
         graph.values.push(value);
         let new = graph.values.len() - 1;
         for node in &mut graph.nodes {
-            if shared(node).contains(&Some(id)) {
+            if shared(&graph.values, node).contains(&Some(id)) {
                 node.inputs.iter_mut().filter(|i| **i == Some(id)).for_each(|i| *i = Some(new));
             }
         }

@@ -29,13 +29,21 @@ pub(super) fn table(f: Unary, input: Affine, out: Affine, rounding: Rounding) ->
     Ok(std::array::from_fn(|byte| fixed((byte as u8 as i8).into()).clamp(-128, 127) as i8))
 }
 
-/// Computed in floats; not-a-number gives the zero point.
+/// Computed in floats.
 fn floats(f: Unary, input: Affine, out: Affine) -> Box<dyn Fn(i32) -> i32> {
-    Box::new(move |q| {
-        let real = function(f)((q - input.zero) as f32 * input.scale);
-        let q = (f64::from(real) / f64::from(out.scale)).round();
-        if q.is_nan() { out.zero } else { (q.clamp(-1e6, 1e6) as i32) + out.zero }
-    })
+    Box::new(move |q| float(&function(f), input, out, q))
+}
+
+/// A function of one integer, computed in floats; not-a-number gives the zero point.
+fn float(f: &dyn Fn(f32) -> f32, input: Affine, out: Affine, q: i32) -> i32 {
+    let real = f((q - input.zero) as f32 * input.scale);
+    let q = (f64::from(real) / f64::from(out.scale)).round();
+    if q.is_nan() { out.zero } else { (q.clamp(-1e6, 1e6) as i32) + out.zero }
+}
+
+/// The table of any function, computed in floats and rounded once.
+pub(super) fn table_of(f: &dyn Fn(f32) -> f32, input: Affine, out: Affine) -> [i8; 256] {
+    std::array::from_fn(|byte| float(f, input, out, (byte as u8 as i8).into()).clamp(-128, 127) as i8)
 }
 
 /// `MultiplyByQuantizedMultiplier` of the distance to the zero point: `reference/requantize.h`.
