@@ -32,6 +32,8 @@ pub struct Output {
     pub scale: f64,
     /// The integer that stands for 0.
     pub zero_point: i32,
+    /// Type of the integers.
+    pub dtype: Dtype,
 }
 
 impl Output {
@@ -54,7 +56,9 @@ fn scale(port: &Port) -> f64 {
 pub fn run(model: &Model, session: &mut Session<'_>, inputs: &[Tensor]) -> Result<Vec<Output>, Error> {
     let ports = model.image().ports();
     for ((port, tensor), index) in ports.inputs().zip(inputs).zip(0..) {
-        let integer = |x: &f32| (f64::from(*x) / scale(&port)).round_ties_even() as i64 + i64::from(port.zero_point);
+        // In float32, as the evaluator puts numbers on grids.
+        let step = scale(&port) as f32;
+        let integer = |x: &f32| (x / step).round_ties_even() as i64 + i64::from(port.zero_point);
         let integers: Vec<i64> = match &tensor.data {
             Data::F32(floats) => floats.iter().map(integer).collect(),
             Data::Int(ints) => ints.clone(),
@@ -83,7 +87,7 @@ pub fn run(model: &Model, session: &mut Session<'_>, inputs: &[Tensor]) -> Resul
             Dtype::I16 => session.output::<i16>(index)?.iter().map(|v| i32::from(*v)).collect(),
             _ => session.output::<i32>(index)?.to_vec(),
         };
-        Ok(Output { integers, scale: scale(&port), zero_point: port.zero_point })
+        Ok(Output { integers, scale: scale(&port), zero_point: port.zero_point, dtype: port.dtype })
     };
     ports.outputs().zip(0..).map(output).collect()
 }
