@@ -1,6 +1,6 @@
 //! From a float graph and samples of its inputs to a graph of integers.
 //!
-//! 1. `subpixel`: transposed convolutions become convolutions (4 bits only); `equalize`, if it is asked for: one layer's
+//! 1. `functions`: chains of functions of single elements become one. `subpixel`: transposed convolutions become convolutions (4 bits only); `equalize`, if it is asked for: one layer's
 //!    channels against the next one's columns.
 //! 2. `observe`: the float graph runs on the samples; `ranges`: every activation gets an int8 grid.
 //! 3. Layer by layer, in the order in which they run: 8-bit weights are the classic int8, symmetric, a scale an output
@@ -12,6 +12,7 @@
 
 mod coded;
 mod equalize;
+mod functions;
 mod mixed;
 mod observe;
 mod patches;
@@ -94,6 +95,7 @@ pub fn quantize(
     progress: &mut dyn FnMut(f32),
 ) -> Result<Graph, eval::EvalError> {
     let mut float = graph.clone();
+    functions::run(&mut float);
     if settings.coding.is_some() {
         subpixel::run(&mut float);
     }

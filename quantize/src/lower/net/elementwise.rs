@@ -5,7 +5,7 @@ use super::movement::Box;
 use super::reduce::turned;
 use super::tables::{table, table_of};
 use super::{Affine, Context, Lowering, ints, numbers, whole, wide, word};
-use crate::graph::eval::{broadcast_places, function2, of_floats};
+use crate::graph::eval::{broadcast_places, composed, function2, of_floats};
 use crate::graph::quantize::scalar;
 use crate::graph::{Binary, DType, Data, Node, Op, Unary, Value};
 use mote_runtime::image::plan::Kind;
@@ -91,6 +91,15 @@ fn with_number(c: &mut Context<'_>, node: &Node, f: Binary, which: usize) -> Low
         (_, Some(f)) => by_table(c, node, 1 - which, &|x| f32::from(u8::from(f(sides(x).0, sides(x).1)))),
         _ => Err(format!("{f:?} of an activation and a number")),
     }
+}
+
+/// A function that is a graph.
+pub(super) fn function(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
+    let Op::Function(f) = &node.op else {
+        return Err("another op".into());
+    };
+    composed(f, &[0.0])?;
+    by_table(c, node, 0, &|x| composed(f, &[x]).map_or(f32::NAN, |y| y[0]))
 }
 
 /// Any function of operand `which`, computed in floats and rounded once.

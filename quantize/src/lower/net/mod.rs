@@ -101,6 +101,7 @@ fn find(op: &Op) -> Lower {
         Op::Binary(_) => elementwise::binary,
         Op::Softmax { .. } => elementwise::softmax,
         Op::Unary(_) | Op::Requantize => elementwise::unary,
+        Op::Function(_) => elementwise::function,
         Op::Cast => whole::cast,
         Op::Select => whole::select,
         Op::Signal(_) => signal::signal,
