@@ -60,4 +60,3 @@ pub fn import(model: &Path, inputs: &[Tensor], free: usize) -> Result<Graph, Str
     }
     onnx::open(model, &options).map_err(|why| why.to_string())
 }
-

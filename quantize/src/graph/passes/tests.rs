@@ -357,7 +357,7 @@ fn sums_of_functions_are_one_node() {
         (vec!["Square", "Sum"], "Reduce { kind: SumSquare, axes: [1] }"),
         (vec!["Itself", "Sum"], "Reduce { kind: SumSquare, axes: [1] }"),
         (vec!["Itself", "Sum", "Sqrt"], "Reduce { kind: L2, axes: [1] }"),
-        (vec!["Abs", "Sum", "Log"], "Reduce { kind: LogSum, axes: [1] }"),
+        (vec!["Sum", "Log"], "Reduce { kind: LogSum, axes: [1] }"),
         (vec!["Exp", "Sum", "Log"], "Reduce { kind: LogSumExp, axes: [1] }"),
     ] {
         let mut d = Draft::new();
@@ -373,8 +373,8 @@ fn sums_of_functions_are_one_node() {
                 _ => d.unary(Unary::Log, y),
             };
         }
-        let left = ops(&passed(d, &[y]));
-        assert_eq!(left.last().unwrap(), node, "{names:?}");
+        let left = passed(d, &[y]);
+        assert_eq!(format!("{:?}", left.nodes.last().unwrap().op), node, "{names:?}");
     }
     for (less, log) in [(false, false), (true, false), (true, true)] {
         let mut d = Draft::new();
@@ -387,7 +387,8 @@ fn sums_of_functions_are_one_node() {
         if log {
             y = d.unary(Unary::Log, y);
         }
-        assert_eq!(ops(&passed(d, &[y])), [format!("Softmax {{ axis: 1, beta: 1.0, log: {log} }}")]);
+        let left = passed(d, &[y]);
+        assert!(left.nodes.len() == 1 && left.nodes[0].op == Op::Softmax { axis: 1, beta: 1.0, log }, "{left:?}");
     }
 }
 

@@ -292,9 +292,12 @@ fn constants(graph: &mut Graph) {
         for which in 0..node.inputs.len() {
             let Some(value) = graph.input(&graph.nodes[index], which) else { continue };
             let Some(Data::F32(floats)) = value.data.as_ref().filter(|_| value.quant.is_none()) else { continue };
-            let low = floats.iter().copied().fold(0f32, f32::min);
-            let high = floats.iter().copied().fold(0f32, f32::max);
-            let quant = ranges::grid(low, high);
+            let mut seen = observe::Seen::default();
+            seen.see(floats);
+            // What masks takes any result to its grid's lowest.
+            let out = graph.output(&graph.nodes[index], 0).and_then(|y| y.quant.as_ref()?.single());
+            let most = out.filter(|_| seen.masked).map_or(0.0, |(scale, _)| 255.0 * scale);
+            let quant = ranges::grid(seen.min.min(-most), seen.max);
             let data = Some(Data::Int(ranges::integers(floats, &quant)));
             let new = Value { dtype: DType::I8, quant: Some(quant), data, ..value.clone() };
             graph.values.push(new);

@@ -5,7 +5,7 @@
 //! nature: softmax and sigmoid [0, 1), tanh [-1, 1); their scales are fixed. Where a fixed scale meets another in one
 //! class, a [`Op::Requantize`] comes between.
 
-use super::observe::Seen;
+use super::observe::{Seen, masked};
 use super::scalar;
 use crate::graph::{Binary, DType, Data, Graph, Node, Op, Quant, Reduction, State, Unary, Value, ValueId};
 use crate::layers::cell_frac;
@@ -20,6 +20,9 @@ pub enum Rule {
     /// So that the mean squared error is least.
     Mse,
 }
+
+/// How far what is masked is below all else: e^-7 is less than half a step of a softmax.
+const MASKED: f32 = 7.0;
 
 /// Whether a value is an activation to be quantized.
 fn is_activation(value: &Value) -> bool {
@@ -48,10 +51,10 @@ pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule) -> Vec<(Va
                     all.min = all.min.min(seen.min);
                     all.max = all.max.max(seen.max);
                     all.some.extend(&seen.some);
+                    all.masked |= seen.masked;
                 } else if let Some(Data::F32(floats)) = &graph.values[*id].data {
-                    all.min = floats.iter().copied().fold(all.min, f32::min);
-                    all.max = floats.iter().copied().fold(all.max, f32::max);
-                    all.some.extend(floats);
+                    all.see(floats);
+                    all.some.extend(floats.iter().filter(|x| !masked(**x)));
                 }
             }
             // Constants that layers begin with are no members, but must be on the grid.
@@ -71,7 +74,8 @@ pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule) -> Vec<(Va
                 return Quant::one(2f32.powi(-i32::from(frac)), 0);
             }
             let (low, high) = range(&all, rule);
-            grid(low, high)
+            // What is masked is the grid's lowest, which a softmax must make nothing of.
+            grid(low - if all.masked { MASKED } else { 0.0 }, high)
         });
         for id in class {
             let value = &mut graph.values[*id];

@@ -274,7 +274,8 @@ pub(super) fn cast(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     }
     let count = x.count();
     let from = c.input(node, 0)?;
-    if x.dtype == y.dtype && x.quant == y.quant || x_whole && y_whole && (from_kind, to_kind) == (Kind::I32, Kind::I32) {
+    if x.dtype == y.dtype && x.quant == y.quant || x_whole && y_whole && (from_kind, to_kind) == (Kind::I32, Kind::I32)
+    {
         c.slots.insert(node.outputs[0], from);
         return Ok(());
     }

@@ -60,11 +60,7 @@ impl Context<'_> {
 
     /// `[outer, inner]` of int16 for each element of `[outer, count, inner]`.
     fn spread(&mut self, from: u32, [outer, count, inner]: [usize; 3]) -> Lowering<u32> {
-        let dims = vec![
-            (outer, inner as i64, (count * inner) as i64),
-            (count, 0, inner as i64),
-            (inner, 1, 1),
-        ];
+        let dims = vec![(outer, inner as i64, (count * inner) as i64), (count, 0, inner as i64), (inner, 1, 1)];
         self.copied(from, Kind::I16, outer * count * inner, dims)
     }
 
