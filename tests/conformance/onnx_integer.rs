@@ -217,7 +217,12 @@ fn reason(missing: &str) -> String {
     match (missing.split_once(" ("), missing.split_once("): ")) {
         (Some((kind, _)), Some((_, why))) => {
             // Shapes are of this test only.
-            format!("{kind}: {}", why.rsplit_once(" (").filter(|_| why.starts_with("shapes")).map_or(why, |(_, w)| w))
+            format!(
+                "{kind}: {}",
+                why.rsplit_once(" (")
+                    .filter(|_| why.starts_with("shapes"))
+                    .map_or(why, |(_, w)| w.trim_end_matches(')'))
+            )
         }
         _ => missing.split_once(": ").map_or(missing, |(_, why)| why).to_owned(),
     }

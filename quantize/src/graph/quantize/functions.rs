@@ -55,10 +55,10 @@ fn region(graph: &Graph, root: usize) -> Option<(BTreeSet<usize>, ValueId)> {
     let mut read: BTreeSet<ValueId> = operands(graph, &graph.nodes[root])?.into_iter().collect();
     let mut best = None;
     loop {
-        if let (1, Some(x), 2..) = (read.len(), read.first(), nodes.len()) {
-            if is_float(&graph.values[*x]) {
-                best = Some((nodes.clone(), *x));
-            }
+        if let (1, Some(x), 2..) = (read.len(), read.first(), nodes.len())
+            && is_float(&graph.values[*x])
+        {
+            best = Some((nodes.clone(), *x));
         }
         // The last that is made: no other follows from one before it.
         let last = read.iter().filter_map(|id| Some((maker(*id)?, *id))).max();

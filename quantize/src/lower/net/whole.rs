@@ -41,7 +41,7 @@ impl Context<'_> {
     }
 
     /// Makes int32 the node's output.
-    fn from_words(&mut self, node: &Node, words: u32) -> Lowering<()> {
+    fn end_in_words(&mut self, node: &Node, words: u32) -> Lowering<()> {
         let y = self.made(node)?;
         if self.kind(y)? == Kind::I32 {
             self.slots.insert(node.outputs[0], words);
@@ -169,7 +169,7 @@ pub(super) fn binary(c: &mut Context<'_>, node: &Node, f: Binary) -> Lowering<()
         Binary::Min => c.extreme(MINIMUM, [a, b], Kind::I32, count),
         other => return Err(format!("{other:?} of integers without a scale")),
     };
-    c.from_words(node, words)
+    c.end_in_words(node, words)
 }
 
 /// Functions of one tensor of int16 or more that stand for themselves.
@@ -185,7 +185,7 @@ pub(super) fn unary(c: &mut Context<'_>, node: &Node, f: Unary) -> Lowering<()> 
         Unary::Abs => c.extreme(0, [words, minus], Kind::I32, count),
         other => return Err(format!("{other:?} of integers without a scale")),
     };
-    c.from_words(node, words)
+    c.end_in_words(node, words)
 }
 
 /// Truth values of two tensors of one scale, or of integers that stand for themselves.
@@ -254,7 +254,7 @@ pub(super) fn select(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
             }
             let kept = [c.arithmetic(MUL, [yes, a], count), c.arithmetic(MUL, [no, b], count)];
             let words = c.arithmetic(ADD, kept, count);
-            c.from_words(node, words)
+            c.end_in_words(node, words)
         }
         other => Err(format!("a choice between {other:?}")),
     }
@@ -291,7 +291,7 @@ pub(super) fn cast(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
         }
         (true, true) => {
             let words = c.words_of(from, x, count)?;
-            c.from_words(node, words)
+            c.end_in_words(node, words)
         }
         (true, false) if (from_kind, to_kind) == (Kind::I8, Kind::I8) => {
             let table = table_of(&|v| v, c.affine(x)?, c.affine(y)?);
@@ -318,7 +318,7 @@ pub(super) fn cast(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
             let cut = c.curve(wide, count, "cut", |v| (v / 128.0 * f64::from(input.scale)).trunc());
             let words = c.builder_slot(Kind::I32, count);
             c.op(&ops::cast::OP, &[cut, words], &[cut], words);
-            c.from_words(node, words)
+            c.end_in_words(node, words)
         }
         (false, false) => super::elementwise::unary(c, node),
         _ => Err(format!("{:?} to {:?}", x.dtype, y.dtype)),
