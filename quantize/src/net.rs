@@ -99,8 +99,9 @@ pub fn prepared(path: &Path, options: &onnx::Options) -> import::Result<(Graph, 
 /// Whether something is computed in floats: more than a change from or to integers.
 #[must_use]
 pub fn is_float(graph: &Graph) -> bool {
-    let float = |id: &ValueId| matches!(&graph.values[*id], Value { dtype: DType::F32, quant: None, .. });
-    graph.nodes.iter().any(|n| n.op != Op::Requantize && n.outputs.iter().any(float))
+    let float = |id: &ValueId| matches!(&graph.values[*id], Value { dtype: DType::F32, quant: None, data: None, .. });
+    let reads = |n: &Node| n.inputs.iter().flatten().any(float);
+    graph.nodes.iter().any(|n| n.op != Op::Requantize && (reads(n) || n.outputs.iter().any(float)))
 }
 
 /// Inputs of a graph, as samples of them are read; `hop`: samples of a sound from one run to the next.

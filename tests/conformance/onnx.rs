@@ -1,25 +1,14 @@
 //! ONNX: the node tests of the onnx package and whole models, through the importer and the float evaluator, as imported
 //! and after the passes.
 //!
-//! The node tests lie in PyPI's `onnx` 1.22.0 (later ones leave them out): `MOTE_ONNX_NODE_TESTS` names their folder, or they
-//! are found in the environment that `cargo xtask setup --peers` makes. `tests/golden/onnx/passed.txt` names those that pass.
+//! `tests/golden/onnx/passed.txt` names the node tests that pass.
 
 use mote_quantize::graph::{Data, Graph, Op, Tensor, eval, passes};
 use mote_quantize::import::onnx::{self, Options};
-use mote_tests::{Lcg, golden, noise, root, shared};
+use mote_tests::onnx_nodes::{self, import, lacks, tensors};
+use mote_tests::{Lcg, golden, noise, shared};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-
-/// The folder of the node tests.
-fn node_tests() -> Option<PathBuf> {
-    if let Some(folder) = std::env::var_os("MOTE_ONNX_NODE_TESTS") {
-        return Some(folder.into());
-    }
-    let venv = std::env::var_os("MOTE_VENV").map_or_else(|| root().join(".venv"), PathBuf::from);
-    let pythons = std::fs::read_dir(venv.join("lib")).ok()?.flatten();
-    let node = |python: std::fs::DirEntry| python.path().join("site-packages/onnx/backend/test/data/node");
-    pythons.map(node).find(|folder| folder.is_dir())
-}
 
 /// What became of a node test.
 enum Outcome {
@@ -27,35 +16,6 @@ enum Outcome {
     Passed(bool),
     NotClaimed(String),
     Failed(String),
-}
-
-/// Tensors of a test's inputs or outputs, in order.
-fn tensors(folder: &Path, what: &str) -> Result<Vec<Tensor>, String> {
-    let file = |i: usize| folder.join(format!("{what}_{i}.pb"));
-    let files = (0..).map(file).take_while(|f| f.is_file());
-    files.map(|f| onnx::tensor(&f).map_err(|why| why.to_string())).collect()
-}
-
-/// Why the graph cannot run, if it cannot.
-fn lacks(graph: &Graph) -> Option<String> {
-    graph.nodes.iter().find_map(|n| match &n.op {
-        Op::Unsupported(why) => Some(format!("{}: {why}", n.kind)),
-        _ => None,
-    })
-}
-
-/// Imports with the inputs from `free` on as constants.
-fn import(model: &Path, inputs: &[Tensor], free: usize) -> Result<Graph, String> {
-    let names = onnx::inputs(model).map_err(|why| why.to_string())?;
-    let mut options = Options::default();
-    for (i, (name, tensor)) in names.into_iter().zip(inputs).enumerate() {
-        if i < free {
-            options.shapes.insert(name, tensor.shape.clone());
-        } else {
-            options.constants.insert(name, tensor.clone());
-        }
-    }
-    onnx::open(model, &options).map_err(|why| why.to_string())
 }
 
 fn close(found: &Tensor, expected: &Tensor, stored: Vec<i64>) -> Result<(), String> {
@@ -131,10 +91,7 @@ fn node_test(folder: &Path) -> Outcome {
 
 #[test]
 fn node_tests_of_the_onnx_package() {
-    let Some(folder) = node_tests() else {
-        eprintln!("skipped: the onnx package's node tests are not there; MOTE_ONNX_NODE_TESTS names their folder");
-        return;
-    };
+    let Some(folder) = onnx_nodes::folder() else { return };
     let mut names: Vec<String> =
         std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();

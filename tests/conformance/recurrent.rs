@@ -5,7 +5,8 @@ use mote_quantize::codes::Coding;
 use mote_quantize::graph::quantize::{Settings, quantize};
 use mote_quantize::graph::{DType, Data, Direction, Graph, NormKind, Op, State, Tensor, ValueId, eval};
 use mote_quantize::import::onnx::{self, Options};
-use mote_tests::{golden, noise, run_image};
+use mote_tests::images::{self, Output};
+use mote_tests::{golden, noise};
 
 fn floats(tensor: &Tensor) -> &[f32] {
     let Data::F32(v) = &tensor.data else { panic!("{tensor:?}") };
@@ -17,7 +18,8 @@ fn floats(tensor: &Tensor) -> &[f32] {
 fn quantized(float: &Graph, samples: &[Tensor], inputs: &[Tensor]) -> Vec<Vec<f32>> {
     let one_input = |all: &[Tensor]| all.iter().map(|x| vec![x.clone()]).collect::<Vec<_>>();
     let graph = quantize(float, &one_input(samples), &Settings::bits(8, Coding::N8), &mut |_| ()).unwrap();
-    run_image(&graph, &one_input(inputs)).into_iter().map(|outputs| outputs.concat()).collect()
+    let runs = images::run_all(&graph, &one_input(inputs));
+    runs.iter().map(|outputs| outputs.iter().flat_map(Output::real).collect()).collect()
 }
 
 /// The largest difference, and the root of the mean square of all.

@@ -7,7 +7,8 @@ use mote_quantize::graph::{Data, Graph, Op, Tensor, eval};
 use mote_quantize::import::onnx::{self, Options};
 use mote_quantize::net;
 use mote_quantize::samples::{self, Input, Scaling};
-use mote_tests::{golden, run_image, shared};
+use mote_tests::images::run_all;
+use mote_tests::{golden, shared};
 use std::f32::consts::TAU;
 use std::path::PathBuf;
 
@@ -70,8 +71,8 @@ fn silero_hears_what_onnx_runtime_hears() {
     let expected: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
     assert_eq!((minute.len(), passages(&expected).len()), (expected.len(), 19));
     for (bits, most, least) in [(8, 0.012, 0.998), (4, 0.06, 0.985)] {
-        let outputs = run_image(&quantized(&graph, &calibration, bits), &minute);
-        let found: Vec<f32> = outputs.iter().map(|o| o[0][0]).collect();
+        let outputs = run_all(&quantized(&graph, &calibration, bits), &minute);
+        let found: Vec<f32> = outputs.iter().map(|o| o[0].real()[0]).collect();
         let pairs = || found.iter().zip(&expected);
         let rms = (pairs().map(|(a, b)| (a - b).powi(2)).sum::<f32>() / found.len() as f32).sqrt();
         let same = pairs().filter(|(a, b)| (**a >= 0.5) == (**b >= 0.5)).count() as f32 / found.len() as f32;
@@ -186,7 +187,7 @@ fn dtln_denoises_as_its_floats_do() {
     let (expected, _) = denoise(&sound, &|x| one(&graphs, x), &|x| two(&graphs, x));
     for (bits, least) in [(8, 20.0), (4, 10.0)] {
         let images = [0, 1].map(|i| quantized(&graphs[i], &samples[i], bits));
-        let run = |graph: &Graph, x: &[Vec<Tensor>]| run_image(graph, x).into_iter().map(|mut o| o.remove(0)).collect();
+        let run = |graph: &Graph, x: &[Vec<Tensor>]| run_all(graph, x).iter().map(|o| o[0].real()).collect();
         let (found, _) = denoise(&sound, &|x| run(&images[0], x), &|x| run(&images[1], x));
         let apart = decibels(&expected, &found);
         println!("DTLN at {bits} bits: {apart:.1} dB from the floats' sound");

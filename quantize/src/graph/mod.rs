@@ -469,6 +469,9 @@ pub enum Op {
     Binary(Binary),
     /// condition, x, y -> x where the condition is true, else y
     Select,
+    /// x -> the same shape; what a graph of functions of single elements, with one input and one output of one element each,
+    /// makes of each element
+    Function(Box<Graph>),
     /// x -> the same shape; e^(beta x) over its sum along `axis`
     Softmax {
         /// Dimension.

@@ -105,7 +105,7 @@ pub fn infer(op: &Op, inputs: &[Option<&[usize]>]) -> Result<Option<Vec<Shape>>,
             shape.extend([*m, *n]);
             vec![shape]
         }
-        Op::Unary(_) | Op::Cast | Op::Requantize => vec![get(0)?.to_vec()],
+        Op::Unary(_) | Op::Function(_) | Op::Cast | Op::Requantize => vec![get(0)?.to_vec()],
         Op::Binary(_) => {
             let (x, y) = (get(0)?, get(1)?);
             vec![broadcast(x, y).ok_or_else(|| format!("operands of shapes {x:?} and {y:?}"))?]

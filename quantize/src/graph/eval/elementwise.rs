@@ -2,7 +2,7 @@
 
 use super::moves::{broadcast_places, take};
 use super::{Args, DType, Data, Outcome, Tensor};
-use crate::graph::{Binary, Unary};
+use crate::graph::{Binary, Graph, Unary};
 use candle_core::cpu::erf::erf_f64;
 
 /// The function itself, of a float.
@@ -65,6 +65,18 @@ pub(super) fn unary(args: &Args, f: Unary) -> Outcome {
     Ok(vec![Tensor { shape: args.out().to_vec(), data }])
 }
 
+/// A function that is a graph, of each element.
+pub(crate) fn composed(f: &Graph, x: &[f32]) -> Result<Vec<f32>, String> {
+    let mut f = f.clone();
+    let all = [x.len()];
+    f.values.iter_mut().filter(|v| v.data.is_none()).for_each(|v| v.shape = all.to_vec());
+    let results = super::run(&f, &[Tensor::floats(&all, x.to_vec())]).map_err(|why| why.to_string())?;
+    match results.into_iter().next().map(|t| t.data) {
+        Some(Data::F32(y)) => Ok(y),
+        _ => Err("a function of floats that gives none".into()),
+    }
+}
+
 /// Two operands' elements side by side.
 fn pairs<T: Copy, R>(args: &Args, x: &[T], y: &[T], f: impl Fn(T, T) -> R) -> Vec<R> {
     let (a, b, out) = (args.shape(0), args.shape(1), args.out());
@@ -80,7 +92,7 @@ fn pairs<T: Copy, R>(args: &Args, x: &[T], y: &[T], f: impl Fn(T, T) -> R) -> Ve
 }
 
 /// A truth value of floats.
-fn of_floats(f: Binary) -> Option<fn(f32, f32) -> bool> {
+pub(crate) fn of_floats(f: Binary) -> Option<fn(f32, f32) -> bool> {
     Some(match f {
         Binary::Equal => |x, y| x == y,
         Binary::NotEqual => |x, y| x != y,

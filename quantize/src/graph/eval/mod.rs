@@ -15,7 +15,8 @@ mod recurrent;
 mod reduce;
 mod resize;
 
-pub(crate) use elementwise::function;
+pub(crate) use elementwise::{composed, function, function2, of_floats};
+pub(crate) use moves::broadcast_places;
 
 use super::{DType, Data, Graph, Node, Op, Tensor, Value, ValueId, shape};
 use std::borrow::Cow;
@@ -101,6 +102,7 @@ fn dispatch(op: &Op, args: &Args) -> Outcome {
         Op::MatMul { transposed } => matmul::matmul(args, *transposed),
         Op::Unary(f) => elementwise::unary(args, *f),
         Op::Binary(f) => elementwise::binary(args, *f),
+        Op::Function(f) => args.floats_out(elementwise::composed(f, args.floats(0)?)?),
         Op::Select => elementwise::select(args),
         Op::Cast => elementwise::cast(args),
         Op::Requantize => elementwise::requantize(args),

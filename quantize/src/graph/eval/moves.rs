@@ -18,7 +18,7 @@ pub(super) fn places(tables: &[Vec<usize>]) -> Vec<usize> {
 }
 
 /// Places in an array of `shape` that is read as if it were broadcast to `to`.
-pub(super) fn broadcast_places(shape: &[usize], to: &[usize]) -> Vec<usize> {
+pub(crate) fn broadcast_places(shape: &[usize], to: &[usize]) -> Vec<usize> {
     let extra = to.len() - shape.len();
     let strides = strides(shape);
     let table = |d: usize| match d.checked_sub(extra) {

@@ -17,6 +17,21 @@ pub fn run(graph: &mut Graph) -> bool {
             }
         })
     }) | repeat(graph, ones)
+        | empty_parts(graph)
+}
+
+/// Parts of a concatenation that have no elements are left out; whether there were any.
+fn empty_parts(graph: &mut Graph) -> bool {
+    let Graph { nodes, values, .. } = graph;
+    let mut changed = false;
+    for node in nodes.iter_mut().filter(|n| matches!(n.op, Op::Concat { .. })) {
+        let full = |id: &Option<usize>| id.is_some_and(|id| values[id].count() > 0);
+        if node.inputs.iter().any(full) && !node.inputs.iter().all(full) {
+            node.inputs.retain(full);
+            changed = true;
+        }
+    }
+    changed
 }
 
 /// The input that a node's output equals.

@@ -18,6 +18,7 @@ mod padding;
 mod qdq;
 mod reshapes;
 mod states;
+mod sums;
 mod swish;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,7 @@ pub use layout::channels_last;
 pub type Pass = fn(&mut Graph) -> bool;
 
 /// All passes by name, in the order in which they run.
-pub const PASSES: [(&str, Pass); 16] = [
+pub const PASSES: [(&str, Pass); 17] = [
     ("integers on values", qdq::run),
     ("constant folding", constants::run),
     ("identities", identities::run),
@@ -40,6 +41,7 @@ pub const PASSES: [(&str, Pass); 16] = [
     ("layer norm", layer_norm::run),
     ("swish", swish::run),
     ("hypot", hypot::run),
+    ("sums", sums::run),
     ("matmul to fully connected", dense::run),
     ("affine folding", affine::run),
     ("activations", activations::run),

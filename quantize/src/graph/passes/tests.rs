@@ -350,6 +350,49 @@ fn layer_norm_written_out_is_one_node() {
 }
 
 #[test]
+fn sums_of_functions_are_one_node() {
+    let all = |kind| Op::Reduce { kind, axes: vec![1] };
+    for (names, node) in [
+        (vec!["Abs", "Sum"], "Reduce { kind: L1, axes: [1] }"),
+        (vec!["Square", "Sum"], "Reduce { kind: SumSquare, axes: [1] }"),
+        (vec!["Itself", "Sum"], "Reduce { kind: SumSquare, axes: [1] }"),
+        (vec!["Itself", "Sum", "Sqrt"], "Reduce { kind: L2, axes: [1] }"),
+        (vec!["Sum", "Log"], "Reduce { kind: LogSum, axes: [1] }"),
+        (vec!["Exp", "Sum", "Log"], "Reduce { kind: LogSumExp, axes: [1] }"),
+    ] {
+        let mut d = Draft::new();
+        let mut y = d.input(&[4, 6]);
+        for name in &names {
+            y = match *name {
+                "Abs" => d.unary(Unary::Abs, y),
+                "Square" => d.unary(Unary::Square, y),
+                "Itself" => d.binary(Binary::Mul, y, y),
+                "Exp" => d.unary(Unary::Exp, y),
+                "Sum" => d.shaped(all(Reduction::Sum), &[y], &[4]),
+                "Sqrt" => d.unary(Unary::Sqrt, y),
+                _ => d.unary(Unary::Log, y),
+            };
+        }
+        let left = passed(d, &[y]);
+        assert_eq!(format!("{:?}", left.nodes.last().unwrap().op), node, "{names:?}");
+    }
+    for (less, log) in [(false, false), (true, false), (true, true)] {
+        let mut d = Draft::new();
+        let x = d.input(&[4, 6]);
+        let top = d.shaped(all(Reduction::Max), &[x], &[4, 1]);
+        let below = if less { d.binary(Binary::Sub, x, top) } else { x };
+        let e = d.unary(Unary::Exp, below);
+        let sum = d.shaped(all(Reduction::Sum), &[e], &[4, 1]);
+        let mut y = d.binary(Binary::Div, e, sum);
+        if log {
+            y = d.unary(Unary::Log, y);
+        }
+        let left = passed(d, &[y]);
+        assert!(left.nodes.len() == 1 && left.nodes[0].op == Op::Softmax { axis: 1, beta: 1.0, log }, "{left:?}");
+    }
+}
+
+#[test]
 fn swishes_are_one_node() {
     let mut d = Draft::new();
     let x = d.input(&[64]);

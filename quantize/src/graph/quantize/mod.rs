@@ -1,6 +1,6 @@
 //! From a float graph and samples of its inputs to a graph of integers.
 //!
-//! 1. `subpixel`: transposed convolutions become convolutions (4 bits only); `equalize`, if it is asked for: one layer's
+//! 1. `functions`: chains of functions of single elements become one. `subpixel`: transposed convolutions become convolutions (4 bits only); `equalize`, if it is asked for: one layer's
 //!    channels against the next one's columns.
 //! 2. `observe`: the float graph runs on the samples; `ranges`: every activation gets an int8 grid.
 //! 3. Layer by layer, in the order in which they run: 8-bit weights are the classic int8, symmetric, a scale an output
@@ -12,6 +12,7 @@
 
 mod coded;
 mod equalize;
+mod functions;
 mod mixed;
 mod observe;
 mod patches;
@@ -23,7 +24,7 @@ mod tests;
 
 pub use ranges::Rule;
 
-use super::{DType, Data, Graph, Node, Op, Quant, Tensor, Value, ValueId, eval};
+use super::{Binary, DType, Data, Graph, Node, Op, Quant, Tensor, Value, ValueId, eval};
 use crate::codes::{CodedMatrix, Coding};
 use coded::Met;
 use patches::Geometry;
@@ -99,6 +100,7 @@ pub fn quantize(
     progress: &mut dyn FnMut(f32),
 ) -> Result<Graph, eval::EvalError> {
     let mut float = graph.clone();
+    functions::run(&mut float);
     if settings.coding.is_some() {
         subpixel::run(&mut float);
     }
@@ -170,6 +172,30 @@ impl Base<'_> {
         }
         constants(&mut graph);
         Ok(graph)
+    }
+}
+
+/// The operand of a function of two that is a constant number beside an activation of real numbers: together they are a
+/// function of one, which lowering makes a table of, and the number stays what it is.
+#[must_use]
+pub fn scalar(values: &[Value], node: &Node) -> Option<usize> {
+    let [Some(x), Some(y)] = node.inputs[..] else { return None };
+    let Op::Binary(f) = node.op else { return None };
+    let number = |id: ValueId| match &values[id].data {
+        Some(Data::F32(v)) => v.len() == 1 && values[id].quant.is_none(),
+        Some(Data::Int(v)) => v.len() == 1 && values[id].quant.is_none() && f == Binary::Pow,
+        None => false,
+    };
+    let real = |id: ValueId| {
+        let value = &values[id];
+        value.data.is_none()
+            && (value.dtype == DType::F32 || matches!(value.dtype, DType::I8 | DType::I16) && value.quant.is_some())
+    };
+    let same = |id: ValueId| values[id].count() == node.outputs.first().map_or(0, |o| values[*o].count());
+    match (number(x), number(y)) {
+        (false, true) => (real(x) && same(x)).then_some(1),
+        (true, false) => (real(y) && same(y)).then_some(0),
+        _ => None,
     }
 }
 
@@ -264,17 +290,21 @@ fn add_sums(graph: &Graph, node: &Node, x: &Tensor, sums: &mut [f64]) -> Option<
 fn constants(graph: &mut Graph) {
     for index in 0..graph.nodes.len() {
         let node = &graph.nodes[index];
-        if !matches!(node.op, Op::Binary(_) | Op::MatMul { .. } | Op::Select | Op::Unary(_)) {
+        let reads = matches!(node.op, Op::Binary(_) | Op::MatMul { .. } | Op::Select | Op::Unary(_));
+        if !reads || scalar(&graph.values, node).is_some() {
             continue;
         }
         for which in 0..node.inputs.len() {
             let Some(value) = graph.input(&graph.nodes[index], which) else { continue };
             let Some(Data::F32(floats)) = value.data.as_ref().filter(|_| value.quant.is_none()) else { continue };
-            let low = floats.iter().copied().fold(0f32, f32::min);
-            let high = floats.iter().copied().fold(0f32, f32::max);
-            let wide = graph.output(&graph.nodes[index], 0).is_some_and(|y| y.dtype == DType::I16);
-            let dtype = if wide { DType::I16 } else { DType::I8 };
-            let quant = ranges::constant_grid(low, high, dtype);
+            let mut seen = observe::Seen::default();
+            seen.see(floats);
+            let made = graph.output(&graph.nodes[index], 0);
+            let dtype = if made.is_some_and(|y| y.dtype == DType::I16) { DType::I16 } else { DType::I8 };
+            // What masks takes any result to its grid's lowest.
+            let out = made.and_then(|y| y.quant.as_ref()?.single());
+            let most = out.filter(|_| seen.masked).map_or(0.0, |(scale, _)| 255.0 * scale);
+            let quant = ranges::constant_grid(seen.min.min(-most), seen.max, dtype);
             let data = Some(Data::Int(ranges::integers(floats, &quant, dtype)));
             let new = Value { dtype, quant: Some(quant), data, ..value.clone() };
             graph.values.push(new);

@@ -11,6 +11,13 @@ pub struct Seen {
     pub max: f32,
     /// Some of the elements, evenly from all samples.
     pub some: Vec<f32>,
+    /// Whether there are elements that are [`masked`], which count for nothing else.
+    pub masked: bool,
+}
+
+/// Whether a number only says that its place counts for nothing: attention adds it before a softmax.
+pub fn masked(x: f32) -> bool {
+    x < -1e9
 }
 
 /// Elements that are kept of a value, about.
@@ -19,15 +26,21 @@ const KEPT: usize = 1 << 15;
 impl Seen {
     fn add(&mut self, tensor: &Tensor, samples: usize, turn: usize) {
         let Data::F32(values) = &tensor.data else { return };
-        for x in values.iter().filter(|x| x.is_finite()) {
-            self.min = self.min.min(*x);
-            self.max = self.max.max(*x);
-        }
+        self.see(values);
         let step = (values.len() * samples).div_ceil(KEPT).max(1);
         // Other elements in every sample, and in every row.
         let step = if step > 1 { step | 1 } else { 1 };
         let some = values.iter().skip((turn * 7) % step).step_by(step);
-        self.some.extend(some.filter(|x| x.is_finite()));
+        self.some.extend(some.filter(|x| x.is_finite() && !masked(**x)));
+    }
+
+    /// Takes numbers into the range.
+    pub fn see(&mut self, values: &[f32]) {
+        self.masked |= values.iter().any(|x| masked(*x));
+        for x in values.iter().filter(|x| x.is_finite() && !masked(**x)) {
+            self.min = self.min.min(*x);
+            self.max = self.max.max(*x);
+        }
     }
 }
 

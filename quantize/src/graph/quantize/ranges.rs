@@ -6,7 +6,8 @@
 //! nature: softmax and sigmoid [0, 1), tanh [-1, 1); their scales are fixed. Where a fixed scale meets another in one
 //! class, a [`Op::Requantize`] comes between.
 
-use super::observe::Seen;
+use super::observe::{Seen, masked};
+use super::scalar;
 use crate::graph::{Binary, DType, Data, Graph, Node, Op, Quant, Reduction, State, Unary, Value, ValueId};
 use crate::layers::cell_frac;
 
@@ -20,6 +21,9 @@ pub enum Rule {
     /// So that the mean squared error is least.
     Mse,
 }
+
+/// How far what is masked is below all else: e^-7 is less than half a step of a softmax.
+const MASKED: f32 = 7.0;
 
 /// Whether a value is an activation to be quantized.
 fn is_activation(value: &Value) -> bool {
@@ -49,10 +53,10 @@ pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule, int16: boo
                     all.min = all.min.min(seen.min);
                     all.max = all.max.max(seen.max);
                     all.some.extend(&seen.some);
+                    all.masked |= seen.masked;
                 } else if let Some(Data::F32(floats)) = &graph.values[*id].data {
-                    all.min = floats.iter().copied().fold(all.min, f32::min);
-                    all.max = floats.iter().copied().fold(all.max, f32::max);
-                    all.some.extend(floats);
+                    all.see(floats);
+                    all.some.extend(floats.iter().filter(|x| !masked(**x)));
                 }
             }
             // Constants that layers begin with are no members, but must be on the grid.
@@ -72,7 +76,8 @@ pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule, int16: boo
                 return Quant::one(2f32.powi(-i32::from(frac)), 0);
             }
             let (low, high) = range(&all, rule);
-            if wide { symmetric(low, high) } else { grid(low, high) }
+            // What is masked is the grid's lowest, which a softmax must make nothing of.
+            constant_grid(low - if all.masked { MASKED } else { 0.0 }, high, if wide { DType::I16 } else { DType::I8 })
         });
         let dtype = cell.unwrap_or(if wide { DType::I16 } else { DType::I8 });
         for id in class {
@@ -112,7 +117,7 @@ fn symmetric(low: f32, high: f32) -> Quant {
     Quant::one(if most > 0.0 { (most / 32767.0).max(1e-30) } else { 1.0 }, 0)
 }
 
-/// The grid for numbers from `low` to `high` beside activations of this type.
+/// The grid for numbers from `low` to `high`, of this type.
 pub fn constant_grid(low: f32, high: f32, dtype: DType) -> Quant {
     if dtype == DType::I16 { symmetric(low, high) } else { grid(low, high) }
 }
@@ -169,7 +174,6 @@ fn fixed(graph: &Graph, wide: &[bool]) -> Vec<Option<Quant>> {
         let quant = match &node.op {
             Op::Unary(Unary::Sigmoid | Unary::Tanh) if wide[node.outputs[0]] => Quant::one(1.0 / 32768.0, 0),
             Op::Softmax { log: false, .. } | Op::Unary(Unary::Sigmoid) => Quant::one(1.0 / 256.0, -128),
-            Op::Softmax { log: true, .. } => Quant::one(16.0 / 256.0, 127),
             Op::Unary(Unary::Tanh) => Quant::one(1.0 / 128.0, 0),
             _ => continue,
         };
@@ -221,8 +225,8 @@ fn carried(node: &Node) -> Vec<(ValueId, ValueId)> {
     pairs
 }
 
-/// Which of a node's inputs share their scale with its result.
-fn shared(node: &Node) -> &[Option<ValueId>] {
+/// Which of a node's inputs share their scale with its result, or with each other.
+fn shared<'n>(values: &[Value], node: &'n Node) -> &'n [Option<ValueId>] {
     match &node.op {
         Op::Reshape
         | Op::Transpose { .. }
@@ -235,7 +239,18 @@ fn shared(node: &Node) -> &[Option<ValueId>] {
         | Op::TopK { .. }
         | Op::Unary(Unary::Identity)
         | Op::Reduce { kind: Reduction::Max | Reduction::Min, .. } => &node.inputs[..1],
-        Op::Concat { .. } | Op::Binary(Binary::Max | Binary::Min) => &node.inputs,
+        Op::Concat { .. } => &node.inputs,
+        // What is compared; the result is a truth value.
+        Op::Binary(
+            Binary::Max
+            | Binary::Min
+            | Binary::Equal
+            | Binary::NotEqual
+            | Binary::Greater
+            | Binary::GreaterOrEqual
+            | Binary::Less
+            | Binary::LessOrEqual,
+        ) if scalar(values, node).is_none() => &node.inputs,
         Op::Select => node.inputs.get(1..).unwrap_or_default(),
         _ => &[],
     }
@@ -248,7 +263,7 @@ fn takes_int16(op: &Op) -> bool {
             true
         }
         Op::Reshape | Op::Transpose { .. } | Op::Slice { .. } | Op::Concat { .. } | Op::Pad { .. } | Op::Expand => true,
-        Op::Unary(_) | Op::Requantize => true,
+        Op::Unary(_) | Op::Function(_) | Op::Requantize => true,
         Op::Binary(f) => {
             use Binary::{Add, Hypot, Max, Min, Mul, SquaredDifference, Sub};
             matches!(f, Add | Hypot | Max | Min | Mul | SquaredDifference | Sub)
@@ -314,7 +329,7 @@ fn classes(graph: &Graph) -> Vec<usize> {
     };
     for node in &graph.nodes {
         let Some(output) = node.outputs.first() else { continue };
-        shared(node).iter().flatten().for_each(|input| join(*input, *output));
+        shared(&graph.values, node).iter().flatten().for_each(|input| join(*input, *output));
         if let (Op::Binary(Binary::Hypot), [Some(a), Some(b)]) = (&node.op, &node.inputs[..]) {
             join(*a, *b);
         }
@@ -333,7 +348,7 @@ fn classes(graph: &Graph) -> Vec<usize> {
 fn separate(graph: &mut Graph) -> Vec<(ValueId, ValueId)> {
     let Graph { nodes, values, .. } = graph;
     for node in nodes {
-        let shared = shared(node).to_vec();
+        let shared = shared(values, node).to_vec();
         for input in node.inputs.iter_mut().filter(|i| shared.contains(i)) {
             if let Some(id) = input.filter(|id| matches!(values[*id].data, Some(Data::F32(_)))) {
                 values.push(values[id].clone());
@@ -343,7 +358,7 @@ fn separate(graph: &mut Graph) -> Vec<(ValueId, ValueId)> {
     }
     let (classes, fixed) = (classes(graph), fixed(graph, &vec![false; graph.values.len()]));
     let mut origin = vec![false; graph.values.len()];
-    for node in graph.nodes.iter().filter(|n| shared(n).is_empty()) {
+    for node in graph.nodes.iter().filter(|n| shared(&graph.values, n).is_empty()) {
         node.outputs.iter().for_each(|o| origin[*o] = true);
     }
     graph.inputs.iter().chain(graph.states.iter().map(|s| &s.read)).for_each(|id| origin[*id] = true);
@@ -360,7 +375,7 @@ fn separate(graph: &mut Graph) -> Vec<(ValueId, ValueId)> {
         graph.values.push(value);
         let new = graph.values.len() - 1;
         for node in &mut graph.nodes {
-            if shared(node).contains(&Some(id)) {
+            if shared(&graph.values, node).contains(&Some(id)) {
                 node.inputs.iter_mut().filter(|i| **i == Some(id)).for_each(|i| *i = Some(new));
             }
         }

@@ -98,16 +98,29 @@ pub fn read(file: &[u8], path: &Path, options: &Options) -> Result<Graph> {
     Ok(graph)
 }
 
+/// The graph of a file, unread.
+fn file_graph(path: &Path) -> Result<GraphProto> {
+    let damaged =
+        |why| ImportError::Malformed { path: path.to_owned(), what: format!("not a whole ONNX model: {why}") };
+    Ok(ModelProto::decode(&map(path)?[..]).map_err(damaged)?.graph.unwrap_or_default())
+}
+
 /// Names of a file's inputs, in order, without those that are initialisers.
 ///
 /// # Errors
 /// [`ImportError`]: no whole ONNX file.
 pub fn inputs(path: &Path) -> Result<Vec<String>> {
-    let damaged =
-        |why| ImportError::Malformed { path: path.to_owned(), what: format!("not a whole ONNX model: {why}") };
-    let graph = ModelProto::decode(&map(path)?[..]).map_err(damaged)?.graph.unwrap_or_default();
+    let graph = file_graph(path)?;
     let initial: std::collections::HashSet<&str> = graph.initializer.iter().map(TensorProto::name).collect();
     Ok(graph.input.iter().map(|i| i.name().to_owned()).filter(|n| !initial.contains(&n[..])).collect())
+}
+
+/// The operators of a file's nodes, in order, as the file names them.
+///
+/// # Errors
+/// As [`inputs`].
+pub fn kinds(path: &Path) -> Result<Vec<String>> {
+    Ok(file_graph(path)?.node.iter().map(|n| n.op_type().to_owned()).collect())
 }
 
 /// Reads a file that holds one tensor (TensorProto, as ONNX's test vectors have them).

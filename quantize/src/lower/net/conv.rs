@@ -1,6 +1,7 @@
 //! Convolutions, fully connected layers, pools.
 
 use super::fixed::quantize_multiplier;
+use super::movement::{Box, strides};
 use super::{Constant, Context, Lowering, ints, numbers, pair, word};
 use crate::codes::CodedMatrix;
 use crate::graph::{DType, Data, Node, Op, PoolKind, Value, Window};
@@ -247,16 +248,25 @@ pub(super) fn fully_connected(c: &mut Context<'_>, node: &Node) -> Lowering<()> 
     Ok(())
 }
 
+/// An image with its padding around it, and the box that copies the image there.
+fn padded(x: &Value, steps: &Window) -> (Value, Box) {
+    let mut whole = x.clone();
+    for (i, dim) in whole.shape[1..3].iter_mut().enumerate() {
+        *dim += steps.before[i] + steps.after[i];
+    }
+    let (a, b) = (strides(&x.shape), strides(&whole.shape));
+    let dims = (0..4).map(|i| (x.shape[i], a[i], b[i])).collect();
+    let to = steps.before[0] as i64 * b[1] + steps.before[1] as i64 * b[2];
+    (whole, Box { dims, from: 0, to })
+}
+
 pub(super) fn pool2d(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     let Op::Pool2d { kind, kernel, window: steps } = &node.op else {
         return Err("another op".into());
     };
     let def = match kind {
         PoolKind::Max => &ops::max_pool2d::OP,
-        PoolKind::Average { count_padding } if !count_padding || (steps.before, steps.after) == ([0; 2], [0; 2]) => {
-            &ops::average_pool2d::OP
-        }
-        PoolKind::Average { .. } => return Err("an average that counts padding".into()),
+        PoolKind::Average { .. } => &ops::average_pool2d::OP,
     };
     let (x, y) = (c.value(node, 0)?, c.made(node)?);
     let (input, out) = (c.scaled(x)?, c.scaled(y)?);
@@ -266,14 +276,25 @@ pub(super) fn pool2d(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     if steps.dilation != [1, 1] || kernel.iter().any(|k| *k >= 1 << 16) {
         return Err("a pool with gaps".into());
     }
-    let [size, out_size, steps, pads] = window(x, y, steps)?;
+    let counted = *kind == PoolKind::Average { count_padding: true } && (steps.before, steps.after) != ([0; 2], [0; 2]);
+    let whole = counted.then(|| padded(x, steps));
+    let [size, out_size, steps, pads] = match &whole {
+        Some((whole, _)) => window(whole, y, &Window { before: [0; 2], after: [0; 2], ..*steps })?,
+        None => window(x, y, steps)?,
+    };
     if x.shape[3] != y.shape[3] {
         return Err("a pool that changes the number of channels".into());
     }
     let (min, max) = c.limits(node)?;
     let wide = x.dtype == DType::I16;
     let numbers = numbers(wide, [0, 0, min, max]);
-    let from = c.input(node, 0)?;
+    let mut from = c.input(node, 0)?;
+    if let Some((whole, inner)) = &whole {
+        let image = from;
+        from = c.builder_slot(c.kind(x)?, whole.count());
+        c.fill(from, input.zero);
+        c.copy(image, from, inner, true)?;
+    }
     let to = c.output(node)?;
     let upward = x.dtype == DType::U8 && matches!(kind, PoolKind::Average { .. });
     let flags = if upward { ops::average_pool2d::UPWARD } else { 0 };

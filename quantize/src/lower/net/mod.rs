@@ -13,6 +13,8 @@ mod recurrent;
 mod reduce;
 mod signal;
 mod tables;
+mod whole;
+mod wide;
 
 use super::{Builder, Lowered};
 use crate::codes::CodedMatrix;
@@ -99,7 +101,9 @@ fn find(op: &Op) -> Lower {
         Op::Binary(_) => elementwise::binary,
         Op::Softmax { .. } => elementwise::softmax,
         Op::Unary(_) | Op::Requantize => elementwise::unary,
-        Op::Cast => elementwise::cast,
+        Op::Function(_) => elementwise::function,
+        Op::Cast => whole::cast,
+        Op::Select => whole::select,
         Op::Signal(_) => signal::signal,
         Op::MatMul { .. } => reduce::matmul,
         Op::Reduce { .. } => reduce::reduce,
@@ -120,7 +124,6 @@ fn find(op: &Op) -> Lower {
             Op::Unsupported(why) => Err(why.clone()),
             _ => Ok(()),
         },
-        _ => |_, _| Err("the operator".into()),
     }
 }
 
@@ -237,15 +240,17 @@ impl<'g> Context<'g> {
         }
     }
 
-    /// Scale and zero point of an int8 activation, as its bytes lie in the arena.
+    /// Scale and zero point of an int8 activation, as its bytes lie in the arena. Integers of 8 bits and truth values that
+    /// stand for themselves have scale 1.
     fn affine(&self, value: &Value) -> Lowering<Affine> {
-        let quant = value.quant.as_ref().and_then(|q| q.single());
+        let itself = value.quant.is_none() && matches!(value.dtype, DType::I8 | DType::U8 | DType::Bool);
+        let quant = if itself { Some((1.0, 0)) } else { value.quant.as_ref().and_then(|q| q.single()) };
         let (scale, zero) = quant.ok_or_else(|| match value.dtype {
             DType::F32 => "a tensor of floats (a model of floats is quantized with --calibrate)".to_owned(),
             other => format!("a tensor of {other:?} without one scale"),
         })?;
         let zero = match value.dtype {
-            DType::I8 => zero,
+            DType::I8 | DType::Bool => zero,
             DType::U8 => zero.saturating_sub(128),
             other => return Err(format!("a tensor of {other:?}")),
         };

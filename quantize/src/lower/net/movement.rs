@@ -7,6 +7,9 @@ use mote_runtime::image::plan::Kind;
 use mote_runtime::image::program::NONE;
 use mote_runtime::ops;
 
+/// Dimensions of a copy, at most.
+const RANK: usize = 6;
+
 /// Elements from one index to the next, for each dimension of a row-major array.
 pub(super) fn strides(shape: &[usize]) -> Vec<i64> {
     let mut strides = vec![1; shape.len()];
@@ -52,7 +55,7 @@ impl Context<'_> {
     /// Adds a copy from one slot to another; `rest`: the output keeps its other elements.
     pub(super) fn copy(&mut self, from: u32, to: u32, part: &Box, rest: bool) -> Lowering<()> {
         let dims = part.joined();
-        if dims.len() > 6 {
+        if dims.len() > RANK {
             return Err(format!("a movement of {} dimensions", dims.len()));
         }
         let columns = [dims.iter().map(|d| d.0 as i64).collect::<Vec<_>>(), dims.iter().map(|d| d.1).collect()];
@@ -155,14 +158,21 @@ pub(super) fn concat(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
 /// Broadcast, or repeat: a dimension of 1 becomes any other, another one a multiple of itself.
 pub(super) fn expand(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     let (x, y) = (c.value(node, 0)?, c.made(node)?);
-    let dims = repeated(&x.shape, &y.shape)?;
-    let from = c.moved(node, 0)?;
+    let mut from = c.moved(node, 0)?;
+    let mut dims = repeated(&x.shape, &y.shape)?;
+    if (Box { dims: dims.clone(), ..Box::default() }).joined().len() > RANK {
+        // The last two dimensions first, then the others.
+        let at = x.shape.len().saturating_sub(2);
+        let half = [&x.shape[..at], &y.shape[y.shape.len() - 2..]].concat();
+        from = c.copied(from, c.kind(y)?, half.iter().product(), repeated(&x.shape, &half)?)?;
+        dims = repeated(&half, &y.shape)?;
+    }
     let to = c.output(node)?;
     c.copy(from, to, &Box { dims, ..Box::default() }, false)
 }
 
 /// The dimensions of a copy that broadcasts or repeats `from` to `to`.
-fn repeated(from: &[usize], to: &[usize]) -> Lowering<Vec<(usize, i64, i64)>> {
+pub(super) fn repeated(from: &[usize], to: &[usize]) -> Lowering<Vec<(usize, i64, i64)>> {
     let missing = to.len().checked_sub(from.len()).ok_or("a broadcast to fewer dimensions")?;
     let full: Vec<usize> = std::iter::repeat_n(1, missing).chain(from.iter().copied()).collect();
     let (a, b) = (strides(&full), strides(to));
@@ -185,7 +195,28 @@ impl Context<'_> {
             return Ok(from);
         }
         let dims = repeated(&x.shape, &y.shape)?;
-        let to = self.builder_slot(self.kind(x)?, y.count());
+        self.copied(from, self.kind(x)?, y.count(), dims)
+    }
+
+    /// Both operands in the shape of the node's output, in slots of their own: ops read no slot twice.
+    pub(super) fn pair(&mut self, node: &Node) -> Lowering<[u32; 2]> {
+        let [x, y] = [self.broadcast(node, 0)?, self.broadcast(node, 1)?];
+        if x != y {
+            return Ok([x, y]);
+        }
+        let (kind, count) = (self.kind(self.value(node, 0)?)?, self.made(node)?.count());
+        Ok([x, self.copied(x, kind, count, Box::all(count).dims)?])
+    }
+
+    /// A box of a slot in a new one of `count` elements.
+    pub(super) fn copied(
+        &mut self,
+        from: u32,
+        kind: Kind,
+        count: usize,
+        dims: Vec<(usize, i64, i64)>,
+    ) -> Lowering<u32> {
+        let to = self.builder_slot(kind, count);
         self.copy(from, to, &Box { dims, ..Box::default() }, false)?;
         Ok(to)
     }
@@ -244,10 +275,10 @@ pub(super) fn pad(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
 pub(super) fn kind(dtype: crate::graph::DType) -> Option<Kind> {
     use crate::graph::DType;
     match dtype {
-        DType::I8 | DType::U8 => Some(Kind::I8),
+        DType::I8 | DType::U8 | DType::Bool => Some(Kind::I8),
         DType::I16 => Some(Kind::I16),
         DType::I32 | DType::U32 | DType::I64 => Some(Kind::I32),
-        DType::F32 | DType::I4 | DType::Bool => None,
+        DType::F32 | DType::I4 => None,
     }
 }
 

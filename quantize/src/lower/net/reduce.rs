@@ -1,9 +1,10 @@
 //! Ops that sum or choose along dimensions.
 
 use super::fixed::quantize_multiplier;
-use super::movement::{Box, strides};
+use super::movement::{Box, repeated, strides};
 use super::{Context, Lowering};
 use crate::graph::{Node, Op, Reduction, Value};
+use mote_runtime::image::plan::Kind;
 use mote_runtime::ops;
 
 /// The dimensions of a value seen as [outer, count, inner], where `axes` (ascending) are those counted; `None` if others lie
@@ -17,7 +18,7 @@ fn split(shape: &[usize], axes: &[usize]) -> Option<[usize; 3]> {
 
 impl Context<'_> {
     /// A node's input 0 as [outer, count, inner] over `axes`: its slot, or a copy with those dimensions last.
-    fn gathered(&mut self, node: &Node, axes: &[usize]) -> Lowering<(u32, usize, usize)> {
+    pub(super) fn gathered(&mut self, node: &Node, axes: &[usize]) -> Lowering<(u32, usize, usize)> {
         let x = self.value(node, 0)?;
         let from = self.input(node, 0)?;
         if let Some([_, count, inner]) = split(&x.shape, axes) {
@@ -28,8 +29,7 @@ impl Context<'_> {
         let perm: Vec<usize> = order.collect();
         let sizes: Vec<usize> = perm.iter().map(|i| x.shape[*i]).collect();
         let dims = perm.iter().zip(&sizes).zip(strides(&sizes)).map(|((i, size), to)| (*size, a[*i], to)).collect();
-        let to = self.builder_slot(self.kind(x)?, x.count());
-        self.copy(from, to, &Box { dims, ..Box::default() }, false)?;
+        let to = self.copied(from, self.kind(x)?, x.count(), dims)?;
         Ok((to, axes.iter().map(|i| x.shape[*i]).product(), 1))
     }
 }
@@ -38,6 +38,9 @@ pub(super) fn reduce(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     let Op::Reduce { kind, axes } = &node.op else {
         return Err("another op".into());
     };
+    let mut axes = axes.clone();
+    axes.sort_unstable();
+    let axes = &axes;
     let (x, y) = (c.value(node, 0)?, c.made(node)?);
     if c.kind(x)? != c.kind(y)? || node.clamp.is_some() {
         return Err(format!("{:?} to {:?}", x.dtype, y.dtype));
@@ -45,8 +48,14 @@ pub(super) fn reduce(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     if axes.is_empty() {
         return super::movement::reshape(c, node);
     }
+    if matches!(kind, Reduction::L1 | Reduction::L2 | Reduction::SumSquare | Reduction::LogSum | Reduction::LogSumExp) {
+        return super::wide::reduce(c, node, *kind, axes);
+    }
     // TFLite's order: the multiplier of the scales first, then the division by the count, in integers.
     let numbers = match kind {
+        Reduction::Sum | Reduction::Mean if x.quant.is_none() => {
+            return Err(format!("{kind:?} of integers without a scale"));
+        }
         Reduction::Sum | Reduction::Mean => {
             let (input, out) = (c.scaled(x)?, c.scaled(y)?);
             let real = f64::from(input.scale) / f64::from(out.scale);
@@ -83,21 +92,58 @@ pub(super) fn arg_max(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     Ok(())
 }
 
-/// Along the last dimension.
+/// Dimensions of `shape`, `axis` last.
+fn with_last(rank: usize, axis: usize) -> Vec<usize> {
+    (0..rank).filter(|i| *i != axis).chain([axis]).collect()
+}
+
+/// The dimensions of a copy of elements of `shape` that puts `axis` last; `back`: that which undoes it.
+pub(super) fn turned(shape: &[usize], axis: usize, back: bool) -> Vec<(usize, i64, i64)> {
+    let perm = with_last(shape.len(), axis);
+    let sizes: Vec<usize> = perm.iter().map(|i| shape[*i]).collect();
+    let (own, other) = (strides(shape), strides(&sizes));
+    let dims = perm.iter().zip(&sizes).zip(other);
+    dims.map(|((i, size), other)| if back { (*size, other, own[*i]) } else { (*size, own[*i], other) }).collect()
+}
+
+/// The smallest are the largest of all bits turned round.
 pub(super) fn top_k(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
-    let Op::TopK { axis, least: false } = node.op else {
-        return Err("the smallest".into());
+    let Op::TopK { axis, least } = node.op else {
+        return Err("another op".into());
     };
     let (&[values, indices], x) = (&node.outputs[..], c.value(node, 0)?) else {
         return Err(format!("{} outputs", node.outputs.len()));
     };
-    if axis + 1 != x.shape.len() || c.graph.values[values].quant != x.quant {
-        return Err("another dimension than the last, or another scale".into());
+    let made = &c.graph.values[values];
+    if made.quant != x.quant {
+        return Err("another scale".into());
     }
-    let from = c.input(node, 0)?;
-    let (v, i) = (c.new_slot(values)?, c.new_slot(indices)?);
-    let k = c.graph.values[values].shape[axis];
-    c.builder.op(ops::top_k::OP.code, 0, &[from, v, i, x.shape[axis] as u32, k as u32], &[from], &[v, i]);
+    let (kind, last) = (c.kind(x)?, axis + 1 == x.shape.len());
+    let (n, k) = (x.shape[axis], made.shape[axis]);
+    let mut from = c.input(node, 0)?;
+    if least {
+        from = c.turned_round(from, kind, x.count())?;
+    }
+    if !last {
+        from = c.copied(from, kind, x.count(), turned(&x.shape, axis, false))?;
+    }
+    let count = made.count();
+    let (mut v, mut i) = (c.new_slot(values)?, c.new_slot(indices)?);
+    let ends = [v, i];
+    if least || !last {
+        v = c.builder_slot(kind, count);
+    }
+    if !last {
+        i = c.builder_slot(Kind::I32, count);
+    }
+    c.builder.op(ops::top_k::OP.code, 0, &[from, v, i, n as u32, k as u32], &[from], &[v, i]);
+    if least {
+        v = c.turned_round(v, kind, count)?;
+    }
+    let back = if last { Box::all(count).dims } else { turned(&made.shape, axis, true) };
+    for (slot, end) in [v, i].into_iter().zip(ends).filter(|(slot, end)| slot != end) {
+        c.copy(slot, end, &Box { dims: back.clone(), ..Box::default() }, false)?;
+    }
     Ok(())
 }
 
@@ -114,8 +160,8 @@ pub(super) fn matmul(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     };
     let ((m, k), (p, q)) = (matrix(x)?, matrix(y)?);
     let (n, inner) = if transposed { (p, q) } else { (q, p) };
-    let batch = x.count().checked_div(m * k).unwrap_or(0);
-    if inner != k || made.count() != batch * m * n || (y.count() != k * n && y.count() != batch * k * n) {
+    let batch = made.count().checked_div(m * n).unwrap_or(0);
+    if inner != k || made.count() != batch * m * n {
         return Err(format!("{:?} times {:?} to {:?}", x.shape, y.shape, made.shape));
     }
     if node.clamp.is_some() {
@@ -124,7 +170,20 @@ pub(super) fn matmul(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     // The product of the scales is a float in TFLite.
     let real = f64::from(a.scale * b.scale) / f64::from(out.scale);
     let (mult, shift) = quantize_multiplier(real).ok_or("scales out of range")?;
-    let (from, with) = (c.input(node, 0)?, c.input(node, 1)?);
+    // One matrix y serves all, as it is; whatever else is broadcast is copied.
+    let mut whole = |which: usize, matrix: &Value| -> Lowering<u32> {
+        let from = c.input(node, which)?;
+        if matrix.count() == batch * m * k && which == 0 || matrix.count() == batch * k * n && which == 1 {
+            return Ok(from);
+        }
+        if which == 1 && matrix.count() == k * n {
+            return Ok(from);
+        }
+        let [.., rows, cols] = matrix.shape[..] else { return Err("no matrix".into()) };
+        let shape = [&made.shape[..made.shape.len() - 2], &[rows, cols]].concat();
+        c.copied(from, Kind::I8, shape.iter().product(), repeated(&matrix.shape, &shape)?)
+    };
+    let (from, with) = (whole(0, x)?, whole(1, y)?);
     let to = c.output(node)?;
     let numbers = [mult, shift, out.zero, a.zero, b.zero, m as i32, k as i32, n as i32].map(|v| v as u32);
     let flags = if transposed { ops::batch_matmul::TRANSPOSED } else { 0 };

@@ -31,9 +31,9 @@ pub(super) fn table(f: Unary, input: Affine, out: Affine, rounding: Rounding) ->
 
 /// The table of `f` from int16 of one scale to int16 of another: its values at -32768, -32640 and so on to 32768, each moved by
 /// half of what a straight line to the next is off in the middle (TFLite's `LUTPopulate`).
-pub(super) fn table16(f: Unary, input: Affine, out: Affine, (min, max): (i32, i32)) -> [i16; 513] {
+pub(super) fn table16(f: &dyn Fn(f32) -> f32, input: Affine, out: Affine, (min, max): (i32, i32)) -> [i16; 513] {
     let at = |q: f64| {
-        let real = f64::from(function(f)((q * f64::from(input.scale)) as f32)) / f64::from(out.scale);
+        let real = f64::from(f((q * f64::from(input.scale)) as f32)) / f64::from(out.scale);
         if real.is_nan() { 0.0 } else { real.clamp(-1e6, 1e6).round() }
     };
     std::array::from_fn(|i| {
@@ -43,13 +43,21 @@ pub(super) fn table16(f: Unary, input: Affine, out: Affine, (min, max): (i32, i3
     })
 }
 
-/// Computed in floats; not-a-number gives the zero point.
+/// Computed in floats.
 fn floats(f: Unary, input: Affine, out: Affine) -> Box<dyn Fn(i32) -> i32> {
-    Box::new(move |q| {
-        let real = function(f)((q - input.zero) as f32 * input.scale);
-        let q = (f64::from(real) / f64::from(out.scale)).round();
-        if q.is_nan() { out.zero } else { (q.clamp(-1e6, 1e6) as i32) + out.zero }
-    })
+    Box::new(move |q| float(&function(f), input, out, q))
+}
+
+/// A function of one integer, computed in floats; not-a-number gives the zero point.
+fn float(f: &dyn Fn(f32) -> f32, input: Affine, out: Affine, q: i32) -> i32 {
+    let real = f((q - input.zero) as f32 * input.scale);
+    let q = (f64::from(real) / f64::from(out.scale)).round();
+    if q.is_nan() { out.zero } else { (q.clamp(-1e6, 1e6) as i32) + out.zero }
+}
+
+/// The table of any function, computed in floats and rounded once.
+pub(super) fn table_of(f: &dyn Fn(f32) -> f32, input: Affine, out: Affine) -> [i8; 256] {
+    std::array::from_fn(|byte| float(f, input, out, (byte as u8 as i8).into()).clamp(-128, 127) as i8)
 }
 
 /// `MultiplyByQuantizedMultiplier` of the distance to the zero point: `reference/requantize.h`.
