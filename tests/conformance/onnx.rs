@@ -215,7 +215,7 @@ fn silero_vad() {
         let outputs = evaluator.run(&[Tensor::floats(&[1, 576], window)]).unwrap();
         found.push(floats(&outputs[0])[0]);
     }
-    let apart = apart(&found, &expected("silero_vad_16k_op15.f32"));
+    let apart = apart(&found, &expected("silero_vad_16k_op15.f32")[..found.len()]);
     assert!(apart < 2e-4, "{apart}");
 }
 
