@@ -19,6 +19,7 @@ pub mod macs;
 pub mod net;
 pub mod plan;
 pub mod quantize;
+pub mod ram;
 pub mod samples;
 pub mod vectors;
 pub mod write;
