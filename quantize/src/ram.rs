@@ -134,8 +134,9 @@ struct Candidate {
     patches: Patches,
     /// Bytes alive in it, at most.
     need: u64,
-    /// Multiply-accumulates that it adds, and its patches: of two ways with the same number the one with fewer ops.
-    cost: (u64, usize),
+    /// Multiply-accumulates that it adds (fewer than none, where a stride leaves pixels out), and its patches: of two ways with the
+    /// same number the one with fewer ops.
+    cost: (i64, usize),
 }
 
 /// Stretches in patches, side by side.
@@ -169,7 +170,7 @@ impl Search {
             let patched = patches::apply(shapes, &patches)?;
             let inside = nodes.start..patched.nodes.len() - (shapes.nodes.len() - nodes.end);
             let need = self::needs(&patched)[inside].iter().copied().max().unwrap_or(0);
-            let cost = (multiplied(&patched).saturating_sub(total), count[0] * count[1]);
+            let cost = (multiplied(&patched) - total, count[0] * count[1]);
             Some(Candidate { nodes: nodes.clone(), patches, need, cost })
         };
         let of = |stretch: &Stretch| {
@@ -185,7 +186,7 @@ impl Search {
     /// The cheapest way over all nodes none of whose parts needs more than `limit`.
     fn choose(&self, limit: u64) -> Option<Choice> {
         // To each node: the cost of the way there, and the last candidate on it.
-        let mut ways: Vec<Option<((u64, usize), Option<&Candidate>)>> = vec![None; self.needs.len() + 1];
+        let mut ways: Vec<Option<((i64, usize), Option<&Candidate>)>> = vec![None; self.needs.len() + 1];
         ways[0] = Some(((0, 0), None));
         let mut candidates = self.candidates.iter().peekable();
         for at in 0..self.needs.len() {
@@ -281,53 +282,11 @@ fn needs(graph: &Graph) -> Vec<u64> {
 }
 
 /// Multiply-accumulates of all convolutions; those of other nodes are the same in patches.
-fn multiplied(graph: &Graph) -> u64 {
+fn multiplied(graph: &Graph) -> i64 {
     let of = |node: &Node| {
         let weights = matches!(node.op, Op::Conv2d { .. }).then(|| graph.input(node, 1)).flatten()?;
         let products: usize = weights.shape[1..].iter().product();
-        Some((graph.output(node, 0)?.count() * products) as u64)
+        Some((graph.output(node, 0)?.count() * products) as i64)
     };
     graph.nodes.iter().filter_map(of).sum()
-}
-#[cfg(test)]
-#[test]
-fn exp() {
-    let file = std::env::var("F").unwrap();
-    let (graph, _) = crate::net::prepared(std::path::Path::new(&file)).unwrap();
-    let t = std::time::Instant::now();
-    let plain = plan(&graph, Rounding::Double, Ram::Any).unwrap();
-    println!("plain {} {} {:?}", plain.arena, plain.macs, t.elapsed());
-    let search = Search::new(&lower::integer_ends(&graph), 0);
-    println!("{} candidates {:?}", search.candidates.len(), t.elapsed());
-    println!("limits from {:?} {:?}", &search.limits()[..1], t.elapsed());
-    let least = plan(&graph, Rounding::Double, Ram::Least).unwrap();
-    println!(
-        "least {} {:.3} {:?} {:?}",
-        least.arena,
-        least.macs as f64 / plain.macs as f64,
-        least.patches,
-        t.elapsed()
-    );
-    for share in [0.9, 0.8, 0.7, 0.6, 0.5, 0.4] {
-        let room = (plain.arena as f64 * share) as u64;
-        match plan(&graph, Rounding::Double, Ram::Bytes(room)) {
-            Ok(p) => println!(
-                "{room}: {} {:.3} {:?} {:?}",
-                p.arena,
-                p.macs as f64 / plain.macs as f64,
-                p.patches
-                    .iter()
-                    .map(|p| (p.count, p.from.map(|f| graph.values[f].shape.clone()), graph.values[p.to].shape.clone()))
-                    .collect::<Vec<_>>(),
-                t.elapsed()
-            ),
-            Err(Unplanned::TooLarge(b)) => println!(
-                "{room}: too large, {} {:.3}, {:?}",
-                b[0].arena,
-                b[0].macs as f64 / plain.macs as f64,
-                t.elapsed()
-            ),
-            _ => panic!(),
-        }
-    }
 }

@@ -1,6 +1,8 @@
 //! Slots that lie on each other: the gaps that the planner works with against a byte-by-byte account of each unit, and whole
 //! random nets with their planned arena against the same nets with every slot apart.
 
+mod support;
+
 use mote_quantize::codes::Coding;
 use mote_quantize::layers::{self, Affine};
 use mote_quantize::lower::{Builder, Constant, Lowered};
@@ -8,19 +10,10 @@ use mote_quantize::plan::units::{Gap, gaps};
 use mote_quantize::quantize::{plan_bytes, program_bytes};
 use mote_runtime::image::header::{self, ENTRY_BYTES, HEADER_BYTES, Section, Span, align_up, section};
 use mote_runtime::image::plan::{Kind, Rows};
-use mote_runtime::image::{Dtype, Image, Limits, Op, Port, Ports, Slot, TensorDesc, crc, program::entry};
+use mote_runtime::image::{Dtype, Op, Port, Ports, Slot, TensorDesc, crc, program::entry};
 use mote_runtime::ops::{self, BACKWARD};
-use mote_runtime::{Error, Session};
 use std::ops::Range;
-
-struct Random(u64);
-
-impl Random {
-    fn range(&mut self, low: usize, high: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        low + ((self.0 >> 33) as usize) % (high - low + 1)
-    }
-}
+use support::{LIMITS, Random, run};
 
 fn word(bytes: [i64; 4]) -> u32 {
     u32::from_le_bytes(bytes.map(|b| b as u8))
@@ -334,29 +327,6 @@ fn image(lowered: &Lowered<Constant>, inputs: &[Port], outputs: &[Port]) -> Vec<
     file
 }
 
-const LIMITS: Limits = Limits { batch: 1, context: 1, threads: 1 };
-
-/// Runs an image twice in exactly its arena, between guards: all its outputs.
-fn run(file: &[u8], input: &[i8], outputs: u32) -> Vec<Vec<i8>> {
-    let image = Image::open(file).unwrap();
-    let bytes = image.arena_bytes(LIMITS).unwrap() as usize;
-    let mut words = vec![[0xA7u8; 64]; bytes.div_ceil(64) + 3];
-    let all = words.as_flattened_mut();
-    let start = 64 + all.as_ptr().align_offset(64);
-    let found = bytes - 1;
-    let short = Session::new(&image, &mut all[start..start + found], LIMITS).err();
-    assert_eq!(short, Some(Error::ArenaSize { found, needed: bytes as u64 }), "a byte less is too little");
-    let mut results = Vec::new();
-    for _ in 0..2 {
-        let mut session = Session::new(&image, &mut all[start..start + bytes], LIMITS).unwrap();
-        session.input(0).unwrap().copy_from_slice(input);
-        session.run().unwrap();
-        results = (0..outputs).map(|index| session.output(index).unwrap().to_vec()).collect();
-    }
-    assert!(all[..start].iter().chain(&all[start + bytes..]).all(|b| *b == 0xA7), "the guards hold");
-    results
-}
-
 #[test]
 fn planned_nets_compute_what_spread_out_ones_do() {
     let (mut planned_bytes, mut apart_bytes, mut backward, mut overlapping) = (0, 0, 0, 0);
@@ -379,7 +349,7 @@ fn planned_nets_compute_what_spread_out_ones_do() {
         let shape_of = |slot: u32| net.tensors.iter().find(|t| t.0 == slot).unwrap().1;
         let outputs: Vec<Port> = outs.iter().map(|slot| port(*slot, shape_of(*slot))).collect();
         let inputs = [port(from, shape)];
-        let input: Vec<i8> = (0..shape.iter().product()).map(|_| net.r.range(0, 255) as u8 as i8).collect();
+        let input = net.r.bytes(shape.iter().product());
         net.b.ports(vec![from], outs.clone());
         let planned = net.b.finish(1, 0, 0);
         let mut apart = planned.clone();
@@ -389,8 +359,8 @@ fn planned_nets_compute_what_spread_out_ones_do() {
             end += slot.size()[0];
         }
         apart.ops.iter_mut().for_each(|op| op.flags &= !BACKWARD);
-        let results = run(&image(&planned, &inputs, &outputs), &input, outs.len() as u32);
-        let expected = run(&image(&apart, &inputs, &outputs), &input, outs.len() as u32);
+        let results = run(&image(&planned, &inputs, &outputs), &input);
+        let expected = run(&image(&apart, &inputs, &outputs), &input);
         assert_eq!(results, expected, "case {case}: {:?}", planned.ops);
         planned_bytes += planned.slots.iter().map(|s| s.offset[0] + s.size()[0]).max().unwrap();
         apart_bytes += end;
