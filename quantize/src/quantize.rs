@@ -25,6 +25,7 @@ use mote_runtime::image::{Dtype, Limits, TensorDesc, section};
 use mote_runtime::ops;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Why there is no image.
@@ -172,6 +173,18 @@ pub struct PatchReport {
     pub to: String,
     /// How many, down and across.
     pub count: [usize; 2],
+}
+
+impl fmt::Display for PatchReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [down, across] = self.count;
+        write!(f, "{down} x {across} patches from ")?;
+        match &self.from {
+            Some(from) => write!(f, "\"{from}\"")?,
+            None => write!(f, "the input")?,
+        }
+        write!(f, " to \"{}\"", self.to)
+    }
 }
 
 fn is_zero(n: &u32) -> bool {

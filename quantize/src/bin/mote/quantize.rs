@@ -10,7 +10,7 @@ use mote_quantize::import::{self, LlmConfig, tokenizer};
 use mote_quantize::lower;
 use mote_quantize::macs;
 use mote_quantize::net;
-use mote_quantize::quantize::{Meta, PatchReport, Settings, longest_context, quantize};
+use mote_quantize::quantize::{Meta, Settings, longest_context, quantize};
 use mote_quantize::ram::Ram;
 use mote_quantize::samples::Scaling;
 use mote_quantize::vectors;
@@ -376,9 +376,8 @@ fn print(summary: &Summary<'_>) -> Result<()> {
         summary.meta.bits_per_weight,
         summary.seconds
     )?;
-    for PatchReport { from, to, count: [down, across] } in &summary.meta.patches {
-        let from = from.as_ref().map_or_else(|| "the input".to_owned(), |from| format!("\"{from}\""));
-        writeln!(out, "{down} x {across} patches from {from} to \"{to}\"")?;
+    for patches in &summary.meta.patches {
+        writeln!(out, "{patches}")?;
     }
     if let Some(Memory { arena_bytes, macs }) = summary.memory {
         let macs = macs.map_or_else(String::new, |macs| format!(", {macs} multiply-accumulates"));
