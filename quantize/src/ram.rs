@@ -127,6 +127,10 @@ fn planned(graph: &Graph, mut chosen: Vec<Patches>, rounding: Rounding) -> Resul
     })
 }
 
+/// Multiply-accumulates that are added (fewer than none, where a stride leaves pixels out), and patches: of two ways with the
+/// same number the one with fewer ops.
+type Cost = (i64, usize);
+
 /// A stretch in patches.
 struct Candidate {
     /// The nodes that it takes the place of.
@@ -134,9 +138,7 @@ struct Candidate {
     patches: Patches,
     /// Bytes alive in it, at most.
     need: u64,
-    /// Multiply-accumulates that it adds (fewer than none, where a stride leaves pixels out), and its patches: of two ways with the
-    /// same number the one with fewer ops.
-    cost: (i64, usize),
+    cost: Cost,
 }
 
 /// Stretches in patches, side by side.
@@ -186,7 +188,7 @@ impl Search {
     /// The cheapest way over all nodes none of whose parts needs more than `limit`.
     fn choose(&self, limit: u64) -> Option<Choice> {
         // To each node: the cost of the way there, and the last candidate on it.
-        let mut ways: Vec<Option<((i64, usize), Option<&Candidate>)>> = vec![None; self.needs.len() + 1];
+        let mut ways: Vec<Option<(Cost, Option<&Candidate>)>> = vec![None; self.needs.len() + 1];
         ways[0] = Some(((0, 0), None));
         let mut candidates = self.candidates.iter().peekable();
         for at in 0..self.needs.len() {

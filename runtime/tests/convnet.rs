@@ -400,7 +400,8 @@ fn add_is_the_page_s() {
 fn softmax_is_within_a_unit() {
     let r = &mut Random::new(6);
     for _ in 0..200 {
-        let each = |len: usize| (0..len as i64).map(|at| (vec![at..at + 1], at..at + 1)).collect::<Units>();
+        let element = |at: i64| at..at + 1;
+        let each = |len: usize| (0..len as i64).map(|at| (vec![element(at)], element(at))).collect::<Units>();
         let (rows, row) = (r.range(1, 3) as usize, r.range(1, 40) as usize);
         let x = values(r, Kind::I8, rows * row);
         let scale = 0.01 + 0.2 * r.unit().abs();
