@@ -5,7 +5,7 @@
 //! [`quantize`](mod@quantize) drives them, an op at a time. [`net`] does for nets: [`graph`] has their passes and their
 //! quantization, [`samples`] reads what they are calibrated with, [`layers`] turns layers into an op's constants, [`vectors`]
 //! does for word vectors. [`float`] is the reference language models are measured against; [`board`] knows the boards that
-//! images run on, [`mod@macs`] how much a net multiplies.
+//! images run on, [`mod@macs`] how much a net multiplies, [`ram`] how little memory it can do with.
 
 pub mod board;
 pub mod calibrate;
@@ -19,6 +19,7 @@ pub mod macs;
 pub mod net;
 pub mod plan;
 pub mod quantize;
+pub mod ram;
 pub mod samples;
 pub mod vectors;
 pub mod write;

@@ -5,8 +5,9 @@ use crate::graph::quantize as integers;
 use crate::graph::{DType, Graph, Node, Op, Value, ValueId, passes};
 use crate::import::tflite::{Tflite, is_tflite};
 use crate::import::{self, onnx};
-use crate::lower::{self, Dims, Net};
-use crate::quantize::{Meta, QUANTIZER, QuantizeError, TensorReport, hex, write};
+use crate::lower::{Dims, Net};
+use crate::quantize::{Meta, PatchReport, QUANTIZER, QuantizeError, TensorReport, hex, write};
+use crate::ram::{self, Planned, Ram, Unplanned};
 use crate::samples::{self, Input, Scaling};
 use crate::write::Weights;
 use mote_runtime::fixed::tflite::Rounding;
@@ -26,6 +27,8 @@ pub struct Settings {
     pub open: onnx::Options,
     /// What a model of floats needs beside.
     pub float: Option<Float>,
+    /// How large its arena may be.
+    pub ram: Ram,
 }
 
 impl Settings {
@@ -38,6 +41,7 @@ impl Settings {
             rounding: Rounding::Double,
             open: onnx::Options::default(),
             float: None,
+            ram: Ram::Any,
         }
     }
 }
@@ -164,9 +168,21 @@ pub fn quantize(
         samples = runs.len();
         coded_bits = float.settings.coding.map_or(8, Coding::bits);
     }
-    let net = lower::net(&graph, settings.rounding).map_err(missing)?;
+    let planned = ram::plan(&graph, settings.rounding, settings.ram).map_err(|why| match why {
+        Unplanned::Missing(nodes) => missing(nodes),
+        Unplanned::TooLarge(plans) => too_large(path, settings.ram, &plans),
+    })?;
+    let patches = planned.patches.iter().map(|p| p.report(&graph)).collect();
     let Settings { name, license, .. } = settings;
-    save(&net, &Described { name, license: license.as_deref(), hash, bits: coded_bits, samples }, None, out)
+    let described = Described { name, license: license.as_deref(), hash, bits: coded_bits, samples };
+    save_patched(&planned.net, &described, patches, None, out)
+}
+
+/// That even the smallest of these two plans, the other being without patches, does not fit.
+fn too_large(path: &Path, ram: Ram, [smallest, plain]: &[Planned; 2]) -> QuantizeError {
+    let asked = if let Ram::Bytes(bytes) = ram { bytes } else { 0 };
+    let (arena, more) = (smallest.arena, smallest.macs as f64 / plain.macs.max(1) as f64 - 1.0);
+    QuantizeError::Ram { path: path.to_owned(), asked, arena, more: 100.0 * more, plain: plain.arena }
 }
 
 /// What an image says of the model it came from.
@@ -190,6 +206,17 @@ pub struct Described<'d> {
 pub fn save(
     net: &Net,
     described: &Described<'_>,
+    text: Option<&[u8]>,
+    out: &Path,
+) -> Result<(Meta, u64), QuantizeError> {
+    save_patched(net, described, vec![], text, out)
+}
+
+/// As [`save`], of a net of which these stretches are in patches.
+fn save_patched(
+    net: &Net,
+    described: &Described<'_>,
+    patches: Vec<PatchReport>,
     text: Option<&[u8]>,
     out: &Path,
 ) -> Result<(Meta, u64), QuantizeError> {
@@ -223,6 +250,7 @@ pub fn save(
         bits: described.bits,
         calibration_tokens: 0,
         calibration_samples: described.samples,
+        patches,
         tensors,
         parameters: parameters as u64,
         bits_per_weight: bytes as f64 * 8.0 / parameters.max(1) as f64,

@@ -21,10 +21,11 @@ use crate::samples::SampleError;
 use crate::write::{Weights, WriteError};
 use mote_runtime::image::header::Span;
 use mote_runtime::image::program::HEAD_BYTES as PROGRAM_HEAD;
-use mote_runtime::image::{Dtype, TensorDesc, section};
+use mote_runtime::image::{Dtype, Limits, TensorDesc, section};
 use mote_runtime::ops;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Why there is no image.
@@ -71,6 +72,23 @@ pub enum QuantizeError {
         /// Name and shape of each input.
         shapes: Vec<String>,
     },
+    /// No plan of a net is as small as was asked for.
+    #[error(
+        "{path}: an arena of {asked} bytes was asked for; the smallest found takes {arena} ({more:.1} % more \
+         multiply-accumulates than the {plain} bytes without patches)"
+    )]
+    Ram {
+        /// The model.
+        path: PathBuf,
+        /// Bytes asked for.
+        asked: u64,
+        /// Bytes of the smallest plan.
+        arena: u64,
+        /// Per cent by which that multiplies more.
+        more: f64,
+        /// Bytes without patches.
+        plain: u64,
+    },
     /// The context asked for is impossible.
     #[error("a context of {asked} was asked for; the model was made for 1 to {longest}")]
     Context {
@@ -102,6 +120,28 @@ pub struct Settings {
     pub calibration: Vec<Text>,
 }
 
+/// The longest context, of at most `most` positions, with which a language model's arena has no more than `ram` bytes, for one
+/// token at a time and one thread.
+///
+/// # Errors
+/// The bytes that a context of one position takes.
+pub fn longest_context(c: &LlmConfig, most: usize, ram: u64) -> Result<usize, u64> {
+    let arena = |context: usize| {
+        let lowered = language_model(c, &Ranges::default()).finish(context);
+        lowered.arena(Limits { batch: 1, context: context as u32, threads: 1 })
+    };
+    let least = arena(1);
+    if least > ram {
+        return Err(least);
+    }
+    let (mut low, mut high) = (1, most.max(1));
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        if arena(middle) <= ram { low = middle } else { high = middle - 1 }
+    }
+    Ok(low)
+}
+
 /// What became of one tensor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TensorReport {
@@ -122,6 +162,29 @@ pub struct TensorReport {
     pub row_bound: u64,
     /// Bytes in the image.
     pub bytes: u64,
+}
+
+/// A stretch of a net that is computed in patches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PatchReport {
+    /// The image that they are cut from; without it the first.
+    pub from: Option<String>,
+    /// The image that they make.
+    pub to: String,
+    /// How many, down and across.
+    pub count: [usize; 2],
+}
+
+impl fmt::Display for PatchReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [down, across] = self.count;
+        write!(f, "{down} x {across} patches from ")?;
+        match &self.from {
+            Some(from) => write!(f, "\"{from}\"")?,
+            None => write!(f, "the input")?,
+        }
+        write!(f, " to \"{}\"", self.to)
+    }
 }
 
 fn is_zero(n: &u32) -> bool {
@@ -153,6 +216,9 @@ pub struct Meta {
     /// Runs on calibration samples, of a net.
     #[serde(default, skip_serializing_if = "is_none")]
     pub calibration_samples: usize,
+    /// What of a net is computed in patches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub patches: Vec<PatchReport>,
     /// All tensors, in the order of the tensor table.
     pub tensors: Vec<TensorReport>,
     /// Weights in matrices, gains and biases.
@@ -226,6 +292,7 @@ pub fn quantize(
         bits: settings.coding.bits(),
         calibration_tokens: settings.calibration.iter().map(|text| text.tokens.len()).sum(),
         calibration_samples: 0,
+        patches: vec![],
         tensors: reports,
         parameters,
         bits_per_weight: bytes as f64 * 8.0 / parameters as f64,

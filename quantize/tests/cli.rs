@@ -484,6 +484,53 @@ fn nets_of_floats_are_quantized_with_samples() {
     assert!(!Path::new(&out).exists());
 }
 
+#[test]
+fn ram_chooses_patches_or_says_what_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("net.mote").to_str().unwrap().to_owned();
+    let (net, samples) = ("examples/models/lenet5/lenet5.onnx", "examples/models/lenet5/calibration");
+    let quantize = ["quantize", net, "-o", &out, "--calibrate", samples, "--bits", "8"];
+    let with = |ram: &str| json(&[&quantize[..], &["--ram", ram, "--json"]].concat());
+    let number = |summary: &Value, key: &str| summary[key].as_u64().unwrap();
+    // The whole net fits: nothing is cut, and the image is the one without --ram.
+    let plain = with("64K");
+    assert!(plain["patches"].is_null(), "{plain}");
+    let image = std::fs::read(&out).unwrap();
+    good(&quantize);
+    assert_eq!(std::fs::read(&out).unwrap(), image);
+    let room = number(&plain, "arena_bytes") - 1;
+    let less = with(&room.to_string());
+    assert!(number(&less, "arena_bytes") <= room && less["patches"][0]["to"].is_string(), "{less}");
+    let least = with("min");
+    let smallest = number(&least, "arena_bytes");
+    assert!(2 * smallest < room && number(&least, "macs") >= number(&less, "macs"), "{least}");
+    assert_eq!(json(&["inspect", &out, "--json"])["arena"][0]["bytes"], smallest);
+    assert!(good(&["inspect", &out]).contains("patches from the input to"));
+
+    std::fs::remove_file(&out).unwrap();
+    let refused = |model: &str, args: &[&str]| bad(1, &[&["quantize", model, "-o", &out], args].concat());
+    let why = refused(net, &["--calibrate", samples, "--bits", "8", "--ram", "1KiB"]);
+    assert!(why.contains("1024 bytes") && why.contains(&format!("smallest found takes {smallest}")), "{why}");
+    let llm = model();
+    let llm = llm.to_str().unwrap();
+    assert!(refused(llm, &["--ram", "1k"]).contains("a context of one token takes"));
+    assert!(refused(llm, &["--ram", "min"]).contains("is for nets"));
+    // What a session of one token at a time takes at the image's context is just enough for it.
+    let arena = &json(&["inspect", self::image(), "--json"])["arena"];
+    let whole = arena.as_array().unwrap().iter().find(|a| (&a["batch"], &a["context"]) == (&1.into(), &128.into()));
+    let short = (whole.unwrap()["bytes"].as_u64().unwrap() - 1).to_string();
+    let why = refused(llm, &["--context", "128", "--ram", &short]);
+    assert!(why.contains("one token at a time, is 127 (not 128)"), "{why}");
+    assert!(
+        refused("examples/models/word2vec/vectors.bin", &["--ram", "64K"]).contains("for nets and language models")
+    );
+    for text in ["64X", "K", "-1", "99999999999999999999", ""] {
+        let why = bad(2, &["quantize", net, "-o", &out, "--ram", text]);
+        assert!(why.contains("--ram") || why.contains("unexpected argument"), "{why}");
+    }
+    assert!(!Path::new(&out).exists());
+}
+
 /// Word vectors of our own: neighbours, analogies, and what is no word.
 #[test]
 fn words_have_neighbours() {

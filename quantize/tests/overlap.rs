@@ -1,24 +1,19 @@
 //! Slots that lie on each other: the gaps that the planner works with against a byte-by-byte account of each unit, and whole
 //! random nets with their planned arena against the same nets with every slot apart.
 
+mod support;
+
+use mote_quantize::codes::Coding;
+use mote_quantize::layers::{self, Affine};
 use mote_quantize::lower::{Builder, Constant, Lowered};
-use mote_quantize::plan::units::gaps;
+use mote_quantize::plan::units::{Gap, gaps};
 use mote_quantize::quantize::{plan_bytes, program_bytes};
 use mote_runtime::image::header::{self, ENTRY_BYTES, HEADER_BYTES, Section, Span, align_up, section};
 use mote_runtime::image::plan::{Kind, Rows};
-use mote_runtime::image::{Dtype, Image, Limits, Op, Port, Ports, Slot, TensorDesc, crc, program::entry};
+use mote_runtime::image::{Dtype, Op, Port, Ports, Slot, TensorDesc, crc, program::entry};
 use mote_runtime::ops::{self, BACKWARD};
-use mote_runtime::{Error, Session};
 use std::ops::Range;
-
-struct Random(u64);
-
-impl Random {
-    fn range(&mut self, low: usize, high: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        low + ((self.0 >> 33) as usize) % (high - low + 1)
-    }
-}
+use support::{LIMITS, Random, run};
 
 fn word(bytes: [i64; 4]) -> u32 {
     u32::from_le_bytes(bytes.map(|b| b as u8))
@@ -75,6 +70,18 @@ impl Shape {
         axis(0, oy).iter().flat_map(|y| cols.iter().map(move |x| y * self.input[1] + x)).collect()
     }
 
+    /// As [`Shape::units`], of `together` pixels gathered at a time.
+    fn tiles(&self, together: usize, channels: [usize; 2], size: usize) -> Vec<(Vec<Range<i64>>, Range<i64>)> {
+        let pixels: Vec<usize> = (0..self.output[0] * self.output[1]).collect();
+        let bytes = |pixel: usize, each: usize| (pixel * each * size) as i64..((pixel + 1) * each * size) as i64;
+        let taps = |at: &usize| self.taps(at / self.output[1], at % self.output[1]);
+        let tile = |tile: &[usize]| {
+            let reads = tile.iter().flat_map(taps).map(|pixel| bytes(pixel, channels[0])).collect();
+            (reads, bytes(tile[0], channels[1]).start..bytes(tile[tile.len() - 1], channels[1]).end)
+        };
+        pixels.chunks(together).map(tile).collect()
+    }
+
     /// Of each unit, the bytes read and those written.
     fn units(&self, transposed: bool, channels: [usize; 2], size: usize) -> Vec<(Vec<Range<i64>>, Range<i64>)> {
         let bytes = |pixel: usize, channels: usize| {
@@ -96,15 +103,19 @@ impl Shape {
     }
 }
 
-/// Whether each unit, in this order, leaves alone what it and the later ones read. `shift`: output - input.
-fn safe(units: &[(Vec<Range<i64>>, Range<i64>)], shift: i64, backward: bool) -> bool {
+/// Whether each unit, in this order, leaves alone what the later ones read, and it itself unless it has been gathered.
+/// `shift`: output - input.
+fn safe(units: &[(Vec<Range<i64>>, Range<i64>)], shift: i64, backward: bool, gathered: bool) -> bool {
     let mut order: Vec<_> = units.iter().collect();
     if backward {
         order.reverse();
     }
     order.iter().enumerate().all(|(at, (_, written))| {
         let (start, end) = (written.start + shift, written.end + shift);
-        order[at..].iter().flat_map(|(reads, _)| reads).all(|read| read.end <= start || end <= read.start)
+        order[at + usize::from(gathered)..]
+            .iter()
+            .flat_map(|(reads, _)| reads)
+            .all(|read| read.end <= start || end <= read.start)
     })
 }
 
@@ -137,20 +148,30 @@ fn gaps_are_exact() {
         let dims = |_| [channels[1] as u32, shape.kernel[0] as u32, shape.kernel[1] as u32, channels[0] as u32];
         let found = gaps(&op, &slots, &dims);
         assert_eq!((found.len(), found[0].input, found[0].output), (1, 0, 1));
-        let units = shape.units(transposed, channels, size);
-        // Beyond these the slots do not touch.
-        let bytes = |slot: &Slot| i64::from(slot.cols) * size as i64;
-        let bounds = -bytes(&slots[1])..=bytes(&slots[0]);
-        let lowest = bounds.clone().take_while(|shift| safe(&units, *shift, false)).last();
-        let highest = bounds.clone().rev().take_while(|shift| safe(&units, *shift, true)).last();
-        let expected = (lowest.unwrap(), highest.unwrap());
-        // Only where the two touch at all does a gap mean anything.
-        let within = |shift: i64| shift.clamp(*bounds.start(), *bounds.end());
-        assert_eq!(
-            (within(-found[0].forward), within(found[0].backward)),
-            expected,
-            "case {case}: {shape:?} {channels:?}"
-        );
+        let check = |found: &Gap, units: &[(Vec<Range<i64>>, Range<i64>)], gathered: bool| {
+            // Beyond these the slots do not touch.
+            let bytes = |slot: &Slot| i64::from(slot.cols) * size as i64;
+            let bounds = -bytes(&slots[1])..=bytes(&slots[0]);
+            let lowest = bounds.clone().take_while(|shift| safe(units, *shift, false, gathered)).last();
+            let highest = bounds.clone().rev().take_while(|shift| safe(units, *shift, true, gathered)).last();
+            let expected = (lowest.unwrap(), highest.unwrap());
+            // Only where the two touch at all does a gap mean anything.
+            let within = |shift: i64| shift.clamp(*bounds.start(), *bounds.end());
+            let found = (within(-found.forward), within(found.backward));
+            assert_eq!(found, expected, "case {case}: {shape:?} {channels:?}, gathered: {gathered}");
+        };
+        check(&found[0], &shape.units(transposed, channels, size), false);
+        if !transposed {
+            // The same window, some of its pixels gathered at a time.
+            let (together, patch) = (r.range(1, 6), shape.kernel[0] * shape.kernel[1] * channels[0]);
+            let patches = Slot { cols: (together * patch.next_multiple_of(32) + 7) as u32, ..slots[0] };
+            let kernel = shape.kernel[0] as u32 | (shape.kernel[1] as u32) << 16;
+            let op =
+                Op { code: ops::conv2d_coded::OP.code, flags: 0, args: [0, 1, 2, 0, 0, i, o, steps, pads, kernel, 0] };
+            let found = gaps(&op, &[slots[0], slots[1], patches], &dims);
+            assert_eq!((found.len(), found[0].input, found[0].output), (1, 0, 1));
+            check(&found[0], &shape.tiles(together, channels, size), true);
+        }
     }
 }
 
@@ -186,6 +207,29 @@ impl Layers<'_> {
         self.b.op(def.code, 0, args, reads, &[write]);
     }
 
+    /// A convolution with weights in codes.
+    fn coded(&mut self, from: u32, channels: usize, shape: &Shape) {
+        let (out, columns) = (self.r.range(1, 20), shape.kernel[0] * shape.kernel[1] * channels);
+        let mut real = |count: usize, reach: f32| -> Vec<f32> {
+            (0..count).map(|_| (self.r.range(0, 2000) as f32 / 1000.0 - 1.0) * reach).collect()
+        };
+        let (weights, bias) = (real(out * columns, 1.0 / (columns as f32).sqrt()), real(out, 20.0));
+        let affine = |zero_point| Affine { scale: 1.0, zero_point };
+        let linear = layers::conv((&weights, &bias), (affine(3), affine(-5)), Coding::N4Learned, None).linear;
+        let name = format!("{}", self.r.range(0, 1 << 30));
+        let bytes = linear.bias.values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let bias = Constant::plain(&name, Dtype::I32, &[out], bytes);
+        let bias = self.b.tensor(Constant { exponent: linear.bias.exponent, ..bias });
+        let weights = self.b.tensor(Constant::coded(&name, linear.weights));
+        let patches = self.r.range(1, 5) * columns.next_multiple_of(32);
+        let patches = self.b.slot(Kind::I8, Rows::One, patches, 0);
+        let to = self.tensor([shape.output[0], shape.output[1], out]);
+        let [i, o, steps, pads] = shape.words();
+        let kernel = shape.kernel[0] as u32 | (shape.kernel[1] as u32) << 16;
+        let args = [from, to, patches, weights, bias, i, o, steps, pads, kernel, word([3, -5, -128, 127])];
+        self.b.op(ops::conv2d_coded::OP.code, 0, &args, &[from], &[to, patches]);
+    }
+
     /// An op on some tensor, most often the last.
     fn layer(&mut self) {
         let last = self.tensors.len() - 1;
@@ -193,7 +237,7 @@ impl Layers<'_> {
         let (from, [h, w, c]) = self.tensors[at];
         let shape = Shape::random(self.r, [h, w], true);
         let numbers = word([3, -5, -128, 127]);
-        match self.r.range(0, 5) {
+        match self.r.range(0, 7) {
             0 | 1 => {
                 let out = if self.r.range(0, 1) == 0 { c } else { self.r.range(1, 9) };
                 let [i, o, steps, pads] = shape.words();
@@ -227,6 +271,11 @@ impl Layers<'_> {
                 let args = [from, to, i, o, steps, pads, size, word([0, 0, -100, 100])];
                 self.op(pool, &args, &[from], to);
             }
+            5 => self.coded(from, c, &shape),
+            6 => {
+                let to = self.tensor([h, w, c]);
+                self.op(&ops::softmax::OP, &[from, to, c as u32, 1 << 30, 20, -(100 << 6) as u32], &[from], to);
+            }
             _ => {
                 let same: Vec<u32> = self.tensors.iter().filter(|t| t.1 == [h, w, c]).map(|t| t.0).collect();
                 let other = same[self.r.range(0, same.len() - 1)];
@@ -249,7 +298,9 @@ fn image(lowered: &Lowered<Constant>, inputs: &[Port], outputs: &[Port]) -> Vec<
         let mut dims = [1; 4];
         dims.iter_mut().zip(&c.dims).for_each(|(to, from)| *to = *from as u32);
         let rank = c.dims.len() as u8;
-        table.extend(TensorDesc { dtype: c.dtype, rank, exponent: 0, dims, span, codebook: [0; 16] }.to_bytes());
+        table.extend(
+            TensorDesc { dtype: c.dtype, rank, exponent: c.exponent, dims, span, codebook: c.codebook }.to_bytes(),
+        );
         weights.extend_from_slice(&c.bytes);
     }
     Ports::write(inputs, outputs, &mut |bytes| io.extend_from_slice(bytes));
@@ -276,29 +327,6 @@ fn image(lowered: &Lowered<Constant>, inputs: &[Port], outputs: &[Port]) -> Vec<
     file
 }
 
-const LIMITS: Limits = Limits { batch: 1, context: 1, threads: 1 };
-
-/// Runs an image twice in exactly its arena, between guards: all its outputs.
-fn run(file: &[u8], input: &[i8], outputs: u32) -> Vec<Vec<i8>> {
-    let image = Image::open(file).unwrap();
-    let bytes = image.arena_bytes(LIMITS).unwrap() as usize;
-    let mut words = vec![[0xA7u8; 64]; bytes.div_ceil(64) + 3];
-    let all = words.as_flattened_mut();
-    let start = 64 + all.as_ptr().align_offset(64);
-    let found = bytes - 1;
-    let short = Session::new(&image, &mut all[start..start + found], LIMITS).err();
-    assert_eq!(short, Some(Error::ArenaSize { found, needed: bytes as u64 }), "a byte less is too little");
-    let mut results = Vec::new();
-    for _ in 0..2 {
-        let mut session = Session::new(&image, &mut all[start..start + bytes], LIMITS).unwrap();
-        session.input(0).unwrap().copy_from_slice(input);
-        session.run().unwrap();
-        results = (0..outputs).map(|index| session.output(index).unwrap().to_vec()).collect();
-    }
-    assert!(all[..start].iter().chain(&all[start + bytes..]).all(|b| *b == 0xA7), "the guards hold");
-    results
-}
-
 #[test]
 fn planned_nets_compute_what_spread_out_ones_do() {
     let (mut planned_bytes, mut apart_bytes, mut backward, mut overlapping) = (0, 0, 0, 0);
@@ -321,7 +349,7 @@ fn planned_nets_compute_what_spread_out_ones_do() {
         let shape_of = |slot: u32| net.tensors.iter().find(|t| t.0 == slot).unwrap().1;
         let outputs: Vec<Port> = outs.iter().map(|slot| port(*slot, shape_of(*slot))).collect();
         let inputs = [port(from, shape)];
-        let input: Vec<i8> = (0..shape.iter().product()).map(|_| net.r.range(0, 255) as u8 as i8).collect();
+        let input = net.r.bytes(shape.iter().product());
         net.b.ports(vec![from], outs.clone());
         let planned = net.b.finish(1, 0, 0);
         let mut apart = planned.clone();
@@ -331,8 +359,8 @@ fn planned_nets_compute_what_spread_out_ones_do() {
             end += slot.size()[0];
         }
         apart.ops.iter_mut().for_each(|op| op.flags &= !BACKWARD);
-        let results = run(&image(&planned, &inputs, &outputs), &input, outs.len() as u32);
-        let expected = run(&image(&apart, &inputs, &outputs), &input, outs.len() as u32);
+        let results = run(&image(&planned, &inputs, &outputs), &input);
+        let expected = run(&image(&apart, &inputs, &outputs), &input);
         assert_eq!(results, expected, "case {case}: {:?}", planned.ops);
         planned_bytes += planned.slots.iter().map(|s| s.offset[0] + s.size()[0]).max().unwrap();
         apart_bytes += end;

@@ -5,6 +5,7 @@ mod support;
 
 use mote_runtime::Image;
 use mote_runtime::image::plan::{Kind, Rows, Slot};
+use std::ops::Range;
 use support::{Bench, Builder, Matrix, Random, code, limits, op, try_run};
 
 /// A convolution with everything it needs; pairs are vertical, horizontal.
@@ -113,7 +114,11 @@ impl Conv {
 
     fn run(&self, x: &[i16]) -> Vec<i16> {
         let (b, from, to) = self.builder();
-        let mut bench = Bench::new(&b, limits(1, 1));
+        self.run_in(&b, (from, to), x)
+    }
+
+    fn run_in(&self, b: &Builder, (from, to): (u32, u32), x: &[i16]) -> Vec<i16> {
+        let mut bench = Bench::new(b, limits(1, 1));
         let size = |wide: bool| if wide { 2 } else { 1 };
         for (to, x) in bench.bytes(from).chunks_mut(size(self.wide[0])).zip(x) {
             to.copy_from_slice(&x.to_le_bytes()[..to.len()]);
@@ -123,6 +128,56 @@ impl Conv {
         let value =
             |b: &[u8]| if let [low, high] = *b { i16::from_le_bytes([low, high]) } else { i16::from(b[0] as i8) };
         bench.bytes(to).chunks(size(self.wide[1])).take(count).map(value).collect()
+    }
+
+    /// Of each tile of pixels, in bytes of their slots: what is gathered, and what is written after that.
+    fn tiles(&self) -> Vec<(Vec<Range<i64>>, Range<i64>)> {
+        let width = |side: usize, channels: usize| (channels * if self.wide[side] { 2 } else { 1 }) as i64;
+        let (read, written) = (width(0, self.channels), width(1, self.m.rows));
+        let pixels: Vec<i64> = (0..self.output[0] * self.output[1]).collect();
+        let taps = |axis: usize, at: i64| {
+            let place = move |k: i64| at * self.stride[axis] - self.pad[axis] + k * self.dilation[axis];
+            (0..self.kernel[axis]).map(place).filter(move |p| (0..self.input[axis]).contains(p))
+        };
+        let reads = |pixel: &i64| {
+            let (oy, ox) = (pixel / self.output[1], pixel % self.output[1]);
+            let all = taps(0, oy).flat_map(move |y| taps(1, ox).map(move |x| y * self.input[1] + x));
+            all.map(|at| at * read..(at + 1) * read).collect::<Vec<_>>()
+        };
+        let tile = |tile: &[i64]| {
+            (tile.iter().flat_map(reads).collect(), tile[0] * written..(tile[tile.len() - 1] + 1) * written)
+        };
+        pixels.chunks(self.patches).map(tile).collect()
+    }
+
+    /// Runs with the output as close to the input as section 13 allows, forward and backward; returns how often they touched.
+    fn overlapping(&self, x: &[i16], expected: &[i16]) -> usize {
+        let (tiles, mut touched) = (self.tiles(), 0);
+        for backward in [false, true] {
+            let (mut b, from, to) = self.builder();
+            let bytes = |slot: u32| b.slots[slot as usize].size()[0] as i64;
+            let (read, written) = (bytes(from), bytes(to));
+            let safe = |shift: i64| {
+                let mut order: Vec<_> = tiles.iter().collect();
+                if backward {
+                    order.reverse();
+                }
+                order.iter().enumerate().all(|(at, (_, out))| {
+                    let (start, end) = (out.start + shift, out.end + shift);
+                    let later = order[at + 1..].iter().flat_map(|(reads, _)| reads);
+                    later.into_iter().all(|read| read.end <= start || end <= read.start)
+                })
+            };
+            let shifts = (0..=read.max(written) / 16).map(|i| if backward { 16 * i } else { -16 * i });
+            let Some(shift) = shifts.into_iter().find(|shift| safe(*shift)) else { continue };
+            let end = b.slots.iter().map(|s| s.offset[0] + s.size()[0]).max().unwrap() as i64;
+            b.slots[from as usize].offset[0] = (end + written) as u64;
+            b.slots[to as usize].offset[0] = (end + written + shift) as u64;
+            b.run[0].flags |= u16::from(backward) << 1;
+            assert_eq!(self.run_in(&b, (from, to), x), expected, "{shift} bytes, backward: {backward}: {self:?}");
+            touched += usize::from(shift < read && -shift < written);
+        }
+        touched
     }
 
     /// -128, or -32 768, at every tenth place: it is a value like any other. 32 767 is 32 639.
@@ -144,19 +199,20 @@ impl Conv {
 #[test]
 fn conv2d_coded_is_the_page_s() {
     let r = &mut Random::new(1);
-    let mut inner = 0;
+    let (mut inner, mut touched) = (0, 0);
     for case in 0..600 {
         let conv = Conv::random(r, 12, if case % 2 == 0 { 4 } else { 8 });
         let x = conv.x(r);
         let got = conv.run(&x);
         assert_eq!(got, conv.page(&x), "case {case}: {conv:?}");
+        touched += conv.overlapping(&x, &got);
         let [_, _, least, largest] = conv.numbers;
         inner += got
             .iter()
             .filter(|v| (least + 1..largest).contains(&i64::from(**v >> if conv.wide[1] { 8 } else { 0 })))
             .count();
     }
-    assert!(inner > 10_000, "{inner} results between the clamps");
+    assert!(inner > 10_000 && touched > 800, "{inner} results between the clamps, {touched} runs with overlap");
 }
 
 /// Where patches are rows of the image already, they are read where they lie: no scratch.
@@ -191,6 +247,9 @@ fn patches_in_place() {
         };
         let x = conv.x(r);
         assert_eq!(conv.run(&x), conv.page(&x), "{conv:?}");
+        // With the output on the input they are copied all the same.
+        let onto = Conv { patches: r.range(1, 5) as usize, ..conv.clone() };
+        assert!(onto.overlapping(&x, &conv.page(&x)) > 0);
         // One column less, or int16: copied, so it needs the scratch.
         assert!(Image::open(&Conv { wide: [true; 2], ..conv.clone() }.builder().0.image()).is_err());
         let copied = Conv { channels: channels - 1, ..conv.clone() };

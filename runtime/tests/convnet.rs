@@ -400,6 +400,8 @@ fn add_is_the_page_s() {
 fn softmax_is_within_a_unit() {
     let r = &mut Random::new(6);
     for _ in 0..200 {
+        let element = |at: i64| at..at + 1;
+        let each = |len: usize| (0..len as i64).map(|at| (vec![element(at)], element(at))).collect::<Units>();
         let (rows, row) = (r.range(1, 3) as usize, r.range(1, 40) as usize);
         let x = values(r, Kind::I8, rows * row);
         let scale = 0.01 + 0.2 * r.unit().abs();
@@ -411,7 +413,8 @@ fn softmax_is_within_a_unit() {
         let mut b = builder();
         let (from, to) = (b.i8_slot(x.len()), b.i8_slot(x.len()));
         b.run.push(op(code("softmax"), &[from, to, row as u32, multiplier, shift as u32, least as u32]));
-        let (got, _) = run(&b, &[(from, &x)], to, &units(Kind::I8, 1, &[vec![0]], [x.len(), x.len()]), false);
+        let (got, overlaps) = run(&b, &[(from, &x)], to, &each(x.len()), true);
+        assert_eq!(overlaps, 2);
         for (x, got) in x.chunks(row).zip(got.chunks(row)) {
             let sum: f64 = x.iter().map(|x| (*x as f64 * scale).exp()).sum();
             for (x, got) in x.iter().zip(got) {

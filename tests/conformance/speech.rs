@@ -115,7 +115,7 @@ fn inverse(spectrum: &[[f32; 2]], turns: &[[f32; 2]]) -> Vec<f32> {
     let sample = |n: usize| {
         let term = |k: usize| {
             let (twice, [re, im], [cos, minus_sin]) =
-                (if k % (BINS - 1) == 0 { 1.0 } else { 2.0 }, spectrum[k], turns[k * n % FRAME]);
+                (if k.is_multiple_of(BINS - 1) { 1.0 } else { 2.0 }, spectrum[k], turns[k * n % FRAME]);
             twice * (re * cos + im * minus_sin)
         };
         (0..BINS).map(term).sum::<f32>() / FRAME as f32

@@ -17,6 +17,7 @@
 
 pub mod eval;
 pub mod passes;
+pub mod patches;
 pub mod quantize;
 pub mod shape;
 
@@ -492,6 +493,12 @@ pub enum Op {
         starts: Vec<usize>,
         /// Elements to the next, along each dimension; may be negative.
         steps: Vec<i64>,
+    },
+    /// (x), part -> x, or without it anything, with `part` in it from element `starts` on. x is changed in place: nobody else
+    /// reads it.
+    Insert {
+        /// First element along each dimension.
+        starts: Vec<usize>,
     },
     /// x -> the same elements in the output's shape
     Reshape,

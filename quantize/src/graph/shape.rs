@@ -186,6 +186,7 @@ pub fn infer(op: &Op, inputs: &[Option<&[usize]>]) -> Result<Option<Vec<Shape>>,
         Op::ConvTranspose2d { .. }
         | Op::FullyConnected
         | Op::Slice { .. }
+        | Op::Insert { .. }
         | Op::Reshape
         | Op::Pad { .. }
         | Op::Expand
@@ -248,6 +249,12 @@ pub fn check(op: &Op, inputs: &[Option<&[usize]>], outputs: &[&[usize]]) -> Resu
                     let last = last.and_then(|l| l.checked_add(i64::try_from(starts[d]).ok()?));
                     y[d] == 0 || (starts[d] < x[d] && last.is_some_and(|l| l >= 0 && (l as u64) < x[d] as u64))
                 })
+        }
+        Op::Insert { starts } => {
+            let (whole, part) = (x.ok(), get(1)?);
+            let inside = |d: usize| starts[d].checked_add(part[d]).is_some_and(|end| end <= y[d]);
+            let ranks = [starts.len(), part.len()] == [y.len(); 2];
+            whole.is_none_or(|x| x == y) && ranks && (0..y.len()).all(inside)
         }
         Op::Reshape => count(x?) == count(y),
         Op::Pad { before, mode } => {

@@ -11,6 +11,7 @@ mod vectors;
 
 pub(crate) use net::quantize_multiplier;
 pub use net::{Constant, Net, net};
+pub(crate) use net::{integer_ends, planned};
 pub use steps::{LOGITS, Ranges, Steps};
 pub(crate) use steps::{ROPE_STEPS, SINUSOID_STEPS};
 pub use vectors::{TERMS, vectors};
@@ -116,6 +117,14 @@ pub struct Lowered<S = Source> {
     pub tensors: Vec<S>,
 }
 
+impl<S> Lowered<S> {
+    /// Bytes of its arena.
+    #[must_use]
+    pub fn arena(&self, limits: Limits) -> u64 {
+        self.slots.iter().map(|slot| slot.range(limits).map_or(u64::MAX, |range| range.end)).max().unwrap_or(0)
+    }
+}
+
 /// Collects a program op by op.
 #[derive(Debug)]
 pub struct Builder<S = Source> {
@@ -130,6 +139,8 @@ pub struct Builder<S = Source> {
     ports: Option<(Vec<u32>, Vec<u32>)>,
     /// Slots whose contents live from one run to the next, besides caches.
     kept: Vec<usize>,
+    /// How long the planner of nets searches ([`plan::net::pack`]).
+    changes: usize,
 }
 
 impl<S> Default for Builder<S> {
@@ -143,6 +154,7 @@ impl<S> Default for Builder<S> {
             tensors: vec![],
             ports: None,
             kept: vec![],
+            changes: plan::net::CHANGES,
         }
     }
 }
@@ -160,6 +172,11 @@ impl<S: PartialEq + Dims> Builder<S> {
         self.slots[slot as usize].heads = heads as u32;
         self.slots[slot as usize].head_dim = head_dim as u32;
         slot
+    }
+
+    /// Sets how many orders of a net's slots the planner tries; for an answer soon, 0.
+    pub fn search(&mut self, changes: usize) {
+        self.changes = changes;
     }
 
     /// Says that a slot's contents live from one run to the next.
@@ -277,7 +294,7 @@ impl<S: PartialEq + Dims> Builder<S> {
         }
         let sizes: Vec<u64> = sizes.iter().map(|size| size[0]).collect();
         let slots = plan::net::Slots { sizes: &sizes, lifetimes, gaps: &gaps };
-        let packing = plan::net::pack(&slots);
+        let packing = plan::net::pack(&slots, self.changes);
         plan::net::verify(&slots, &packing).expect("the planner's own rule");
         for (op, _) in packing.directions.iter().filter(|(_, backward)| *backward) {
             self.ops[op - 1].flags |= BACKWARD;

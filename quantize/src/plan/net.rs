@@ -49,13 +49,16 @@ pub struct Packing {
     pub arena: u64,
 }
 
-/// Slots beyond which no more than the first orders are tried, and how many changes of order otherwise.
-const SEARCHED: (usize, usize) = (300, 4000);
+/// Slots beyond which no more than the first orders are tried.
+const SEARCHED: usize = 300;
 
-/// Packs the slots. The same slots give the same packing.
+/// How many changes of order are tried where the arena counts.
+pub const CHANGES: usize = 4000;
+
+/// Packs the slots, trying so many changes of their order. The same slots give the same packing.
 #[must_use]
-pub fn pack(slots: &Slots<'_>) -> Packing {
-    let upright = search(slots);
+pub fn pack(slots: &Slots<'_>, changes: usize) -> Packing {
+    let upright = search(slots, changes);
     if upright.arena <= slots.least() {
         return upright;
     }
@@ -65,7 +68,7 @@ pub fn pack(slots: &Slots<'_>) -> Packing {
         Gap { forward: g.backward - longer, backward: g.forward + longer, ..*g }
     };
     let gaps: Vec<Gap> = slots.gaps.iter().map(turn).collect();
-    let turned = search(&Slots { gaps: &gaps, ..*slots });
+    let turned = search(&Slots { gaps: &gaps, ..*slots }, changes);
     if upright.arena <= turned.arena {
         return upright;
     }
@@ -75,7 +78,7 @@ pub fn pack(slots: &Slots<'_>) -> Packing {
 }
 
 /// The best packing found with the offsets as low as they go.
-fn search(slots: &Slots<'_>) -> Packing {
+fn search(slots: &Slots<'_>, changes: usize) -> Packing {
     let count = slots.sizes.len();
     let neighbours: Vec<Vec<(usize, Option<Gap>)>> = (0..count).map(|slot| slots.neighbours(slot)).collect();
     let span = |slot: usize| slots.lifetimes[slot].iter().map(|(a, b)| b - a + 1).sum::<usize>();
@@ -96,7 +99,7 @@ fn search(slots: &Slots<'_>) -> Packing {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((state >> 33) as usize) % below
     };
-    let changes = if count > SEARCHED.0 { 0 } else { SEARCHED.1 };
+    let changes = if count > SEARCHED { 0 } else { changes };
     for _ in 0..changes {
         if best.arena <= least {
             break;
@@ -260,9 +263,9 @@ mod tests {
 
     fn packed(sizes: &[u64], lifetimes: &[Lifetime], gaps: &[Gap]) -> Packing {
         let slots = Slots { sizes, lifetimes, gaps };
-        let packing = pack(&slots);
+        let packing = pack(&slots, CHANGES);
         verify(&slots, &packing).unwrap();
-        assert_eq!(packing, pack(&slots), "the same slots, the same packing");
+        assert_eq!(packing, pack(&slots, CHANGES), "the same slots, the same packing");
         packing
     }
 

@@ -1,7 +1,8 @@
 //! How far apart the slots of an op must begin if they overlap: for [`super::net`], from the op's record alone.
 //!
 //! ```text
-//! units      the order in which an op works: four pixels of a row, or one element (`mote_runtime::ops::Overlap`)
+//! units      the order in which an op works: four pixels of a row, one element, or as many pixels as are gathered at a time
+//!            (`mote_runtime::ops::Overlap`)
 //! forward    first unit first: the output may begin so low that what a unit writes is read by none after it
 //! backward   last unit first: so high
 //! ```
@@ -13,8 +14,10 @@
 //! output - input >= backward = largest of (end of the reads of units ... u - 1, u - start of unit u's writes)
 //! ```
 //!
-//! An element's own reads are over before it is written, so there `u` itself is left out of the reads.
+//! The reads of an element, or of pixels that are gathered, are over before it is written, so there `u` itself is left out of
+//! the reads.
 
+use mote_runtime::image::tensors::GROUP;
 use mote_runtime::image::{Dtype, Op, Slot};
 use mote_runtime::kernels::scalar::int8::{Axis, Window};
 use mote_runtime::ops::{self, Overlap, window};
@@ -49,6 +52,7 @@ pub fn gaps(op: &Op, slots: &[Slot], dims: &dyn Fn(u32) -> [u32; 4]) -> Vec<Gap>
             Overlap::Apart => return None,
             Overlap::Elements(_) => walk(&elements(from, to), 1),
             Overlap::Units(_) => walk(&units(op, from, to, dims)?, 0),
+            Overlap::Gathered(_) => walk(&gathered(op, slots, from, to)?, 1),
         };
         (input != output).then_some(Gap { input, output, forward, backward })
     };
@@ -100,29 +104,61 @@ fn elements(from: &Slot, to: &Slot) -> Vec<Unit> {
 
 /// Four pixels of a row of the output after the other.
 fn units(op: &Op, from: &Slot, to: &Slot, dims: &dyn Fn(u32) -> [u32; 4]) -> Option<Vec<Unit>> {
-    let (read, written) = (element(from)?, element(to)?);
     let g = window_of(op, from, dims)?;
     let inside = if op.code == ops::transpose_conv2d::OP.code { inside_transposed } else { inside };
-    let channels = to.cols as usize / (g.y.output * g.x.output);
-    let mut all = Vec::new();
-    for oy in 0..g.y.output {
-        let rows = inside(&g.y, oy);
-        for ox in (0..g.x.output).step_by(PIXELS) {
-            let end = (ox + PIXELS).min(g.x.output);
-            // Dilated taps beside the border do not move evenly: each pixel's own.
-            let cols = (ox..end).map(|ox| inside(&g.x, ox)).filter(|cols| !cols.is_empty());
-            let cols = cols.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0);
-            let reads = if rows.is_empty() || cols.is_empty() {
-                0..0
-            } else {
-                let pixel = |row: usize, col: usize| ((row * g.x.input + col) * g.channels) as i64 * read;
-                pixel(rows.start, cols.start)..pixel(rows.end - 1, cols.end)
-            };
-            let pixel = |ox: usize| ((oy * g.x.output + ox) * channels) as i64 * written;
-            all.push((reads, pixel(ox)..pixel(end)));
+    let row = |oy: usize| (0..g.x.output).step_by(PIXELS).map(move |ox| (oy, ox..(ox + PIXELS).min(g.x.output)));
+    let unit = |(oy, xs): (usize, Range<usize>)| {
+        Some((reads(&g, inside, oy, xs.clone(), element(from)?), writes(&g, to, oy, xs)?))
+    };
+    (0..g.y.output).flat_map(row).map(unit).collect()
+}
+
+/// The pixels of the output that are gathered at a time, one tile after the other; they may be of several rows.
+fn gathered(op: &Op, slots: &[Slot], from: &Slot, to: &Slot) -> Option<Vec<Unit>> {
+    let kernel = op.args[9] as usize;
+    let g = window::window(op, 5, [kernel & 0xFFFF, kernel >> 16], from)?;
+    let row = (g.y.kernel * g.x.kernel * g.channels).next_multiple_of(GROUP) * element(from)? as usize;
+    let together = slots.get(op.args[2] as usize)?.cols as usize / row;
+    let pixels = g.y.output * g.x.output;
+    let mut tiles: Vec<Unit> = Vec::new();
+    for first in (0..pixels).step_by(Some(together).filter(|n| *n > 0)?) {
+        let mut tile: Unit = (0..0, 0..0);
+        for (oy, ox) in (first..pixels.min(first + together)).map(|pixel| (pixel / g.x.output, pixel % g.x.output)) {
+            tile.0 = both(tile.0, reads(&g, inside, oy, ox..ox + 1, element(from)?));
+            tile.1 = both(tile.1, writes(&g, to, oy, ox..ox + 1)?);
         }
+        tiles.push(tile);
     }
-    Some(all)
+    Some(tiles)
+}
+
+/// The stretch from the first byte of two to the last.
+fn both<T: Ord>(a: Range<T>, b: Range<T>) -> Range<T> {
+    match (a.is_empty(), b.is_empty()) {
+        (true, _) => b,
+        (_, true) => a,
+        _ => a.start.min(b.start)..a.end.max(b.end),
+    }
+}
+
+/// What output pixels `xs` of row `oy` read; `bytes` of an element.
+fn reads(g: &Window, inside: fn(&Axis, usize) -> Range<usize>, oy: usize, xs: Range<usize>, bytes: i64) -> Range<i64> {
+    let rows = inside(&g.y, oy);
+    // Dilated taps beside the border do not move evenly: each pixel's own.
+    let cols = xs.map(|ox| inside(&g.x, ox)).fold(0..0, both);
+    if rows.is_empty() || cols.is_empty() {
+        return 0..0;
+    }
+    let pixel = |row: usize, col: usize| ((row * g.x.input + col) * g.channels) as i64 * bytes;
+    pixel(rows.start, cols.start)..pixel(rows.end - 1, cols.end)
+}
+
+/// What they write.
+fn writes(g: &Window, to: &Slot, oy: usize, xs: Range<usize>) -> Option<Range<i64>> {
+    let channels = to.cols as usize / (g.y.output * g.x.output);
+    let bytes = element(to)?;
+    let pixel = |ox: usize| ((oy * g.x.output + ox) * channels) as i64 * bytes;
+    Some(pixel(xs.start)..pixel(xs.end))
 }
 
 /// Input elements from the first tap of output `at` to its last.

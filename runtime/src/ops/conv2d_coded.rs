@@ -6,11 +6,14 @@
 //!
 //! A patch, the inputs under one output pixel, is copied into a row of the patch slot, as many patches at a time as it has
 //! rows: each block of weights is then read once for all of them. Where every patch lies in the image as one row of int8
-//! already, and fills its groups of 32, nothing is copied and the patch slot may be of any size.
+//! already, and fills its groups of 32, nothing is copied and the patch slot may be of any size; unless the output lies on the
+//! input. Flag 2: backward.
+
+use core::num::NonZeroUsize;
 
 use super::coded::{Input, Linear, planes};
 use super::tensor::quantized_arg;
-use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols, window};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols, in_turn, window};
 use crate::fixed::{saturate, shift_round};
 use crate::image::plan::Kind;
 use crate::image::tensors::BLOCK;
@@ -23,9 +26,9 @@ pub static OP: OpDef = OpDef {
     code: 29,
     name: "conv2d_coded",
     args: 11,
-    flags: 0,
+    flags: BACKWARD,
     slots: &[0, 1, 2],
-    overlap: Overlap::Apart,
+    overlap: Overlap::Gathered(&[(0, 1)]),
     check,
     run,
 };
@@ -81,36 +84,41 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let slot = |which| quantized_arg(r.image, op, which);
     let (input, output, patches) = (slot(0)?, slot(1)?, slot(2)?);
     let (zero_point, o) = window::numbers(op, 10, Kind::I8)?;
-    let (kernel, in_place) = (linear.kernel(r), in_place(&g, &linear, planes));
+    let kernel = linear.kernel(r);
     let (rows, pixels) = (linear.weights.rows, g.y.output.checked_mul(g.x.output)?);
-    let [from, to, scratch] = r.slots([&input, &output, &patches])?;
-    let (from, scratch) = (Input::new(&input, from)?, i8_cols(&patches, scratch)?);
-    let mut to = match output.kind {
-        Kind::I16 => Results::I16(view::as_elements(to)?),
-        _ => Results::I8(view::as_i8_mut(to)),
-    };
+    let (a, b) = (input.range(r.limits)?, output.range(r.limits)?);
+    let in_place = in_place(&g, &linear, planes) && (a.end <= b.start || b.end <= a.start);
     // Bytes of a patch, and patches that are made before the weights are read.
     let patch = linear.padded() * planes;
-    let together = if in_place { pixels } else { scratch.len().checked_div(patch)? };
+    let together = if in_place { pixels } else { (patches.cols as usize).checked_div(patch)? };
+    let tiles = pixels.div_ceil(NonZeroUsize::new(together)?.get());
     let position = |pixel: usize| Some((pixel.checked_div(g.x.output)?, pixel.checked_rem(g.x.output)?));
-    for first in (0..pixels).step_by(together.max(1)) {
+    for first in (0..tiles).map(|n| in_turn(op, n, tiles) * together) {
         let tile = first..pixels.min(first + together);
         if !in_place {
+            let [from, scratch] = r.slots([&input, &patches])?;
+            let (from, scratch) = (Input::new(&input, from)?, i8_cols(&patches, scratch)?);
             for (at, pixel) in tile.clone().enumerate() {
                 let patch = scratch.get_mut(at * patch..)?.get_mut(..patch)?;
                 gather(&g, &from, zero_point as i8, position(pixel)?, (patch, linear.padded()))?;
             }
         }
+        let read = if in_place { &input } else { &patches };
+        let [from, to] = r.slots([read, &output])?;
+        let from = i8_cols(read, from)?;
+        let mut to = match output.kind {
+            Kind::I16 => Results::I16(view::as_elements(to)?),
+            _ => Results::I8(view::as_i8_mut(to)),
+        };
         for block in 0..linear.blocks() {
             for (at, pixel) in tile.clone().enumerate() {
-                let x = match &from {
-                    Input::I8(from) if in_place => {
-                        let (y, x) = position(pixel)?;
-                        from.get((y * g.y.stride * g.x.input + x * g.x.stride) * g.channels..)?
-                    }
-                    _ => scratch.get(at * patch..)?,
+                let start = if in_place {
+                    let (y, x) = position(pixel)?;
+                    (y * g.y.stride * g.x.input + x * g.x.stride) * g.channels
+                } else {
+                    at * patch
                 };
-                let sums = linear.sums(kernel, block, x.get(..patch)?);
+                let sums = linear.sums(kernel, block, from.get(start..)?.get(..patch)?);
                 for (row, sum) in (block * BLOCK..rows).zip(sums) {
                     to.put(pixel * rows + row, saturate(shift_round(sum, linear.weights.exponent)), &o)?;
                 }

@@ -104,6 +104,8 @@ pub enum Overlap {
     /// The output is computed in *units* of at most four pixels side by side in a row, all channels; a unit may be written
     /// in any order and while it is read.
     Units(&'static [(usize, usize)]),
+    /// The same of units of some number of pixels, in the order of the image, that are all read before the first is written.
+    Gathered(&'static [(usize, usize)]),
 }
 
 impl Overlap {
@@ -112,7 +114,7 @@ impl Overlap {
     pub fn pairs(self) -> &'static [(usize, usize)] {
         match self {
             Self::Apart => &[],
-            Self::Elements(pairs) | Self::Units(pairs) => pairs,
+            Self::Elements(pairs) | Self::Units(pairs) | Self::Gathered(pairs) => pairs,
         }
     }
 }
@@ -373,6 +375,11 @@ pub(crate) fn turned<T>(op: &Op, items: impl DoubleEndedIterator<Item = T>, each
     if op.flags & BACKWARD == 0 { items.for_each(each) } else { items.rev().for_each(each) }
 }
 
+/// The place of item `n` of `count` in an op's order, where [`turned`]'s closure does not do.
+pub(crate) fn in_turn(op: &Op, n: usize, count: usize) -> usize {
+    if op.flags & BACKWARD == 0 { n } else { count.wrapping_sub(1).wrapping_sub(n) }
+}
+
 /// Argument `which` of an op.
 pub(crate) fn arg(op: &Op, which: usize) -> Option<u32> {
     op.args.get(which).copied()
@@ -403,21 +410,6 @@ pub(crate) fn bytes_arg(op: &Op, which: usize) -> Option<[u8; 4]> {
 /// Argument `which` unless it is [`NONE`].
 pub(crate) fn optional(op: &Op, which: usize) -> Option<u32> {
     arg(op, which).filter(|a| *a != NONE)
-}
-
-/// Input and output in rows of `len`, side by side; a rest is left out. Not `chunks` zipped with `chunks_mut`: that divides by
-/// `len`, and once its code is shared the compiler does not see that `len` is not zero.
-pub(crate) fn rows_of<'a, T>(
-    mut input: &'a [T],
-    mut output: &'a mut [T],
-    len: usize,
-) -> impl Iterator<Item = (&'a [T], &'a mut [T])> {
-    core::iter::from_fn(move || {
-        let (from, after) = input.split_at_checked(len).filter(|_| len > 0)?;
-        let (to, rest) = core::mem::take(&mut output).split_at_mut_checked(len)?;
-        (input, output) = (after, rest);
-        Some((from, to))
-    })
 }
 
 /// `Some` if the condition holds: checks read as a list.

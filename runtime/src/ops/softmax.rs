@@ -1,11 +1,12 @@
 //! Softmax of int8 rows, TensorFlow Lite's `SOFTMAX`: the result has scale 1/256 and zero point -128.
 //!
 //! Arguments: in slot (I8), out slot (I8), elements of a row, multiplier and shift that bring a difference to Q5.26, and the
-//! least difference that counts (as int32). Flag 1: single rounding. NUMERICS.md, "softmax".
+//! least difference that counts (as int32). Flag 1: single rounding; 2: backward. NUMERICS.md, "softmax".
 
+use super::tensor::{Elements, rounding};
 use super::window::SINGLE_ROUNDING;
-use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols, rows_of};
-use crate::fixed::tflite::{Rounding, divide_by_pot, exp_on_negative, high_mul, one_over_one_plus, requantize};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, i8_arg, in_turn};
+use crate::fixed::tflite::{divide_by_pot, exp_on_negative, high_mul, one_over_one_plus, requantize};
 use crate::image::{Image, Op};
 
 /// The op.
@@ -13,9 +14,9 @@ pub static OP: OpDef = OpDef {
     code: 16,
     name: "softmax",
     args: 6,
-    flags: SINGLE_ROUNDING,
+    flags: SINGLE_ROUNDING | BACKWARD,
     slots: &[0, 1],
-    overlap: Overlap::Apart,
+    overlap: Overlap::Elements(&[(0, 1)]),
     check,
     run,
 };
@@ -32,27 +33,34 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (input, output) = (i8_arg(r.image, op, 0)?, i8_arg(r.image, op, 1)?);
-    let row = (arg(op, 2)? as usize).max(1);
+    let row = arg(op, 2)? as usize;
     let (multiplier, shift, least) = (arg(op, 3)? as i32, arg(op, 4)? as i32, arg(op, 5)? as i32);
-    let rounding = if op.flags & SINGLE_ROUNDING != 0 { Rounding::Single } else { Rounding::Double };
-    let [from, to] = r.slots([&input, &output])?;
-    for (from, to) in rows_of(i8_cols(&input, from)?, i8_cols(&output, to)?, row) {
-        let largest = i32::from(from.iter().copied().max()?);
+    let (rows, rounding) = ((input.cols as usize).checked_div(row)?, rounding(op));
+    let [from, to] = Elements::of(r, [&input, &output])?;
+    for start in (0..rows).map(|n| in_turn(op, n, rows) * row) {
+        let mut largest = i32::from(i8::MIN);
+        for at in start..start + row {
+            largest = from.get(at)?.max(largest);
+        }
         // e^(x - largest) in Q0.31; nothing if that is too little to count.
-        let exp = |x: i8| {
-            let difference = i32::from(x) - largest;
+        let exp = |x: i32| {
+            let difference = x - largest;
             (difference >= least).then(|| exp_on_negative(requantize(difference, multiplier, shift, rounding), 5))
         };
-        let sum =
-            from.iter().filter_map(|x| exp(*x)).fold(0, |sum: i32, e| sum.wrapping_add(divide_by_pot(e, SUM_BITS)));
+        let mut sum = 0i32;
+        for at in start..start + row {
+            sum = sum.wrapping_add(exp(from.get(at)?).map_or(0, |e| divide_by_pot(e, SUM_BITS)));
+        }
         let above = sum.leading_zeros();
         let inverse = one_over_one_plus((sum.wrapping_shl(above) as u32).wrapping_sub(1 << 31) as i32);
         let shift = SUM_BITS.wrapping_sub(above).wrapping_add(31 - 8);
-        for (x, to) in from.iter().zip(to) {
-            *to = exp(*x).map_or(i8::MIN, |e| {
+        // An element is read for the last time when it is written.
+        for at in (0..row).map(|n| start + in_turn(op, n, row)) {
+            let value = exp(from.get(at)?).map_or(i8::MIN.into(), |e| {
                 let v = divide_by_pot(high_mul(inverse, e), shift);
-                v.saturating_add(i32::from(i8::MIN)).clamp(i8::MIN.into(), i8::MAX.into()) as i8
+                v.saturating_add(i8::MIN.into()).clamp(i8::MIN.into(), i8::MAX.into())
             });
+            to.put(at, value)?;
         }
     }
     Some(())

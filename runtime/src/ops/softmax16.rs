@@ -1,12 +1,12 @@
 //! Softmax of int16 rows, TensorFlow Lite's `SOFTMAX`: the result has scale 2^-15.
 //!
 //! Arguments: in slot (I16), out slot (I16), elements of a row, multiplier and shift that bring a difference to steps of 10 / 65535,
-//! tables of e^x for -10 to 0 and of 1 / (1 + x) for 0 to 1 in Q15 (I16 of 513, as `lookup`'s). Flag 1: single rounding.
+//! tables of e^x for -10 to 0 and of 1 / (1 + x) for 0 to 1 in Q15 (I16 of 513, as `lookup`'s). Flag 1: single rounding; 2: backward.
 //! NUMERICS.md, "softmax16".
 
 use super::tensor::{Elements, Steps, quantized_arg, rounding};
 use super::window::SINGLE_ROUNDING;
-use super::{OpDef, Overlap, Run, arg, ensure};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, in_turn};
 use crate::fixed::tflite::requantize;
 use crate::image::plan::Kind;
 use crate::image::{Image, Op};
@@ -16,9 +16,9 @@ pub static OP: OpDef = OpDef {
     code: 47,
     name: "softmax16",
     args: 7,
-    flags: SINGLE_ROUNDING,
+    flags: SINGLE_ROUNDING | BACKWARD,
     slots: &[0, 1],
-    overlap: Overlap::Apart,
+    overlap: Overlap::Elements(&[(0, 1)]),
     check,
     run,
 };
@@ -42,15 +42,15 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let rows = (input.cols as usize).checked_div(row)?;
     let clamped = |v: i32| v.max(i16::MIN.into()).min(i16::MAX.into()) as i16;
     let [from, to] = Elements::of(r, [&input, &output])?;
-    for start in (0..rows).map(|n| n * row) {
+    for start in (0..rows).map(|n| in_turn(op, n, rows) * row) {
         let places = start..start + row;
         let mut largest = i32::from(i16::MIN);
         for at in places.clone() {
             largest = from.get(at)?.max(largest);
         }
-        // The exponentials wait in the output.
+        // The exponentials wait in the output: an element is read for the last time when its own is written.
         let mut sum = 0i32;
-        for at in places.clone() {
+        for at in (0..row).map(|n| start + in_turn(op, n, row)) {
             let difference = requantize(from.get(at)? - largest, multiplier, shift, rounding);
             let e = exp.at(clamped(difference.saturating_add(32_767)));
             to.put(at, e.into())?;

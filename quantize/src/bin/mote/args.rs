@@ -144,6 +144,20 @@ pub fn progress(total: u64, counts: &str) -> ProgressBar {
     bar
 }
 
+/// A number of bytes as people write it: 65536, 64K, 64KB or 64KiB, all the same; so with M.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let upper = text.trim().to_ascii_uppercase();
+    let digits = upper.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match upper[digits.len()..].trim_start() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        _ => 64,
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1u64.checked_shl(shift)?));
+    bytes.ok_or_else(|| "a number of bytes is expected, such as 65536 or 64K".into())
+}
+
 /// A number of bytes for people, beside the exact one.
 pub fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB"];

@@ -224,6 +224,9 @@ fn print(o: &Outcome) -> Result<()> {
             m.parameters, m.bits_per_weight, m.quantizer
         )?;
         writeln!(out, "source SHA-256 {}", m.source_sha256)?;
+        for patches in &m.patches {
+            writeln!(out, "{patches}")?;
+        }
     }
     match o.vocab {
         0 => writeln!(out, "{} bytes", o.file_bytes)?,

@@ -1,19 +1,21 @@
 //! `mote quantize`.
 
-use crate::args::{print_json, progress, size};
-use anyhow::{Context, Result, bail};
+use crate::args::{bytes, print_json, progress, size};
+use anyhow::{Context, Result, anyhow, bail};
 use mote_quantize::calibrate::{self, Text};
 use mote_quantize::codes::Coding;
 use mote_quantize::float::FloatModel;
 use mote_quantize::graph::{Data, Tensor, quantize as integers};
-use mote_quantize::import::{self, onnx, tokenizer};
+use mote_quantize::import::{self, LlmConfig, onnx, tokenizer};
 use mote_quantize::lower;
+use mote_quantize::macs;
 use mote_quantize::net;
-use mote_quantize::quantize::{Meta, Settings, quantize};
+use mote_quantize::quantize::{Meta, Settings, longest_context, quantize};
+use mote_quantize::ram::Ram;
 use mote_quantize::samples::Scaling;
 use mote_quantize::vectors;
 use mote_runtime::fixed::tflite::Rounding;
-use mote_runtime::image::section;
+use mote_runtime::image::{Limits, section};
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -120,6 +122,11 @@ pub struct Args {
     /// Licence of the model, to be stated in the image
     #[arg(long)]
     license: Option<String>,
+    /// Most bytes of the arena (64K is 65536). Of a net, patches are computed one after the other for it, for as few more
+    /// multiply-accumulates as may be; "min" is the smallest arena there is. Of a language model, the image's context is the
+    /// longest that fits, for one token at a time and one thread
+    #[arg(long, value_name = "BYTES", value_parser = ram)]
+    ram: Option<Ram>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -130,6 +137,8 @@ struct Summary<'m> {
     image: &'m Path,
     bytes: u64,
     seconds: f64,
+    #[serde(flatten)]
+    memory: Option<Memory>,
     #[serde(flatten)]
     meta: &'m Meta,
 }
@@ -160,7 +169,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
             constants: args.constant.iter().cloned().collect(),
             states: args.state.iter().cloned().collect(),
         };
-        let settings = net::Settings { name, license, rounding, open, float: float_net(args, coding)? };
+        let (float, ram) = (float_net(args, coding)?, args.ram.unwrap_or(Ram::Any));
+        let settings = net::Settings { name, license, rounding, open, float, ram };
         let bar = progress(100, "{percent} %");
         let done = net::quantize(&args.model, &settings, &args.out, &mut |share| {
             bar.set_position((100.0 * share) as u64);
@@ -173,12 +183,16 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         bail!("--shape, --constant and --state are for ONNX files");
     }
     if import::vectors::is_vectors(&args.model) {
+        if args.ram.is_some() {
+            bail!("--ram is for nets and language models");
+        }
         let settings = net::Settings { license: args.license.clone(), ..net::Settings::new(name) };
         let (meta, bytes) = vectors::quantize(&args.model, coding, &settings, &args.out)?;
         return report(args, &meta, bytes, start);
     }
     let model = import::open_model(&args.model)?;
     let config = model.config();
+    let context = context(args, config)?;
     let vocabulary = tokenizer::find(&args.model, args.tokenizer.as_deref(), config.vocab)?;
     let source = match &config.encoder {
         Some(encoder) if !encoder.shared => {
@@ -207,7 +221,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
             calibrate::translations(&FloatModel::load(&*model)?, &sources, &ends, args.calibrate_tokens)?
         }
     };
-    let settings = Settings { coding, head, context: args.context, name, license: args.license.clone(), calibration };
+    let settings = Settings { coding, head, context, name, license: args.license.clone(), calibration };
 
     let matrices = lower::weights(config).into_iter().map(|w| w.shape).filter(|shape| shape.len() == 2);
     let total = matrices.map(|shape| 4 * shape.iter().product::<usize>() as u64).sum();
@@ -256,6 +270,32 @@ fn bits(text: &str) -> Result<u8, String> {
     }
 }
 
+fn ram(text: &str) -> Result<Ram, String> {
+    if text == "min" { Ok(Ram::Least) } else { bytes(text).map(Ram::Bytes).map_err(|why| why + ", or \"min\"") }
+}
+
+/// The context of a language model's image: what is asked for, or what `--ram` leaves.
+fn context(args: &Args, config: &LlmConfig) -> Result<Option<usize>> {
+    let room = match args.ram {
+        None | Some(Ram::Any) => return Ok(args.context),
+        Some(Ram::Least) => bail!("--ram min is for nets: a language model takes less the shorter its --context is"),
+        Some(Ram::Bytes(room)) => room,
+    };
+    let longest = longest_context(config, config.max_context, room).map_err(|least| {
+        anyhow!("--ram is {room}; a context of one token takes {least} bytes already, one token at a time")
+    })?;
+    match args.context {
+        Some(asked) if asked > longest && asked <= config.max_context => {
+            bail!("--ram is {room}; the longest context that fits, one token at a time, is {longest} (not {asked})")
+        }
+        Some(asked) => Ok(Some(asked)),
+        None => {
+            eprintln!("a context of {longest} (of {}) fits, one token at a time", config.max_context);
+            Ok(Some(longest))
+        }
+    }
+}
+
 fn percent(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(x) if (0.0..=100.0).contains(&x) => Ok(x),
@@ -276,7 +316,8 @@ fn float_net(args: &Args, coding: Coding) -> Result<Option<net::Float>> {
 }
 
 fn report(args: &Args, meta: &Meta, bytes: u64, start: Instant) -> Result<ExitCode> {
-    let summary = Summary { image: &args.out, bytes, seconds: start.elapsed().as_secs_f64(), meta };
+    let summary =
+        Summary { image: &args.out, bytes, seconds: start.elapsed().as_secs_f64(), memory: memory(args)?, meta };
     if args.json {
         print_json(&summary)?;
     } else {
@@ -334,6 +375,26 @@ fn calibration_tokens(args: &Args, text: Option<&[u8]>, vocab: usize) -> Result<
     Ok(tokens)
 }
 
+/// What `--ram` has come to.
+#[derive(Serialize)]
+struct Memory {
+    arena_bytes: u64,
+    /// Multiply-accumulates of a run of a net.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    macs: Option<u64>,
+}
+
+fn memory(args: &Args) -> Result<Option<Memory>> {
+    if args.ram.is_none() {
+        return Ok(None);
+    }
+    let model = mote_host::Model::open(&args.out)?;
+    let context = model.image().plan().max_context;
+    let arena_bytes = model.image().arena_bytes(Limits { batch: 1, context, threads: 1 })?;
+    let macs = (model.image().plan().vocab == 0).then(|| macs::macs(model.image()));
+    Ok(Some(Memory { arena_bytes, macs }))
+}
+
 fn print(summary: &Summary<'_>) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let Meta { config, tensors, .. } = summary.meta;
@@ -369,5 +430,12 @@ fn print(summary: &Summary<'_>) -> Result<()> {
         summary.meta.bits_per_weight,
         summary.seconds
     )?;
+    for patches in &summary.meta.patches {
+        writeln!(out, "{patches}")?;
+    }
+    if let Some(Memory { arena_bytes, macs }) = summary.memory {
+        let macs = macs.map_or_else(String::new, |macs| format!(", {macs} multiply-accumulates"));
+        writeln!(out, "arena: {arena_bytes} bytes ({}){macs}", size(arena_bytes))?;
+    }
     Ok(())
 }

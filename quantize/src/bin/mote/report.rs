@@ -24,7 +24,7 @@ pub fn page(image: &Image<'_>, meta: Option<&Meta>, limits: Limits) -> String {
          <title>{0}</title><style>body{{font:16px/1.5 system-ui,sans-serif;margin:1rem auto;max-width:60rem;padding:0 1rem}}\
          table{{border-collapse:collapse;display:block;overflow-x:auto}}td,th{{padding:.15rem .6rem;text-align:right;\
          white-space:nowrap}}td:first-child,th:first-child{{text-align:left}}tr:nth-child(even){{background:#8881}}\
-         svg{{width:100%;height:auto;background:#8881}}rect.slot{{stroke:#0006;stroke-width:.5}}\
+         code{{overflow-wrap:anywhere}}svg{{width:100%;height:auto;background:#8881}}rect.slot{{stroke:#0006;stroke-width:.5}}\
          .bar{{background:#47a;height:.8rem}}</style><h1>{0}</h1>",
         escape(name)
     );
@@ -46,6 +46,10 @@ pub fn page(image: &Image<'_>, meta: Option<&Meta>, limits: Limits) -> String {
         let _ = write!(html, " for steps of {} tokens and a context of {}", limits.batch, limits.context);
     }
     html.push_str(". Across: the ops, in order; up: the arena. Each block is a slot, from the first op that uses it to the last.</p>");
+    let patches: Vec<String> = meta.iter().flat_map(|m| &m.patches).map(ToString::to_string).collect();
+    if !patches.is_empty() {
+        let _ = write!(html, "<p>One after the other: {}.</p>", escape(&patches.join("; ")));
+    }
     picture(&mut html, image, &lives, arena);
     peaks(&mut html, image, &lives);
     tensors(&mut html, image, meta);

@@ -108,6 +108,7 @@ fn dispatch(op: &Op, args: &Args) -> Outcome {
         Op::Requantize => elementwise::requantize(args),
         Op::Concat { axis } => moves::concat(args, *axis),
         Op::Slice { starts, steps } => moves::slice(args, starts, steps),
+        Op::Insert { starts } => moves::insert(args, starts),
         Op::Reshape => moves::reshape(args),
         Op::Transpose { perm } => moves::transpose(args, perm),
         Op::Gather { axis } => moves::gather(args, *axis),

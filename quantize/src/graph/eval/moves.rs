@@ -94,6 +94,32 @@ pub(super) fn concat(args: &Args, axis: usize) -> Outcome {
     Ok(vec![Tensor { shape: out.to_vec(), data }])
 }
 
+/// Puts elements in their places.
+fn scatter<T: Copy>(mut all: Vec<T>, places: &[usize], from: &[T]) -> Vec<T> {
+    places.iter().zip(from).for_each(|(p, x)| all[*p] = *x);
+    all
+}
+
+pub(super) fn insert(args: &Args, starts: &[usize]) -> Outcome {
+    let (part, out) = (args.x(1)?, args.out());
+    let to = strides(out);
+    let table = |d: usize| (0..part.shape[d]).map(|i| (i + starts[d]) * to[d]).collect();
+    let places = places(&(0..out.len()).map(table).collect::<Vec<_>>());
+    let whole = args.given(0);
+    let data = match &part.data {
+        Data::F32(v) => {
+            let whole =
+                whole.map_or_else(|| Ok(vec![0.0; out.iter().product()]), |_| args.floats(0).map(<[_]>::to_vec));
+            Data::F32(scatter(whole?, &places, v))
+        }
+        Data::Int(v) => {
+            let whole = whole.map_or_else(|| Ok(vec![0; out.iter().product()]), |_| args.ints(0).map(<[_]>::to_vec));
+            Data::Int(scatter(whole?, &places, v))
+        }
+    };
+    Ok(vec![Tensor { shape: out.to_vec(), data }])
+}
+
 pub(super) fn pad(args: &Args, before: &[usize], mode: PadMode) -> Outcome {
     let (shape, out) = (args.shape(0), args.out());
     let from = strides(shape);
@@ -102,14 +128,9 @@ pub(super) fn pad(args: &Args, before: &[usize], mode: PadMode) -> Outcome {
         let table = |d: usize| (0..shape[d]).map(|i| (i + before[d]) * to[d]).collect();
         let places = places(&(0..out.len()).map(table).collect::<Vec<_>>());
         let count = out.iter().product();
-        fn scatter<T: Copy>(fill: T, count: usize, places: &[usize], from: &[T]) -> Vec<T> {
-            let mut all = vec![fill; count];
-            places.iter().zip(from).for_each(|(p, x)| all[*p] = *x);
-            all
-        }
         let data = match &args.x(0)?.data {
-            Data::F32(v) => Data::F32(scatter(fill, count, &places, v)),
-            Data::Int(v) => Data::Int(scatter(fill as i64, count, &places, v)),
+            Data::F32(v) => Data::F32(scatter(vec![fill; count], &places, v)),
+            Data::Int(v) => Data::Int(scatter(vec![fill as i64; count], &places, v)),
         };
         return Ok(vec![Tensor { shape: out.to_vec(), data }]);
     }

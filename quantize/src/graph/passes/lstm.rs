@@ -78,10 +78,11 @@ impl<'g> Search<'g> {
 
     /// What is added up to a value: fully connected layers, and constants.
     fn terms(&self, value: ValueId, layers: &mut Vec<&'g Node>, bias: &mut [f32]) -> Option<()> {
-        let mut add = |floats: &[f32]| match floats {
-            [one] => Some(bias.iter_mut().for_each(|b| *b += one)),
-            floats if floats.len() == bias.len() => Some(bias.iter_mut().zip(floats).for_each(|(b, x)| *b += x)),
-            _ => None,
+        // A number, or one for each row.
+        let mut add = |floats: &[f32]| {
+            let fits = floats.len() == 1 || floats.len() == bias.len();
+            bias.iter_mut().zip(floats.iter().cycle()).filter(|_| fits).for_each(|(b, x)| *b += x);
+            fits.then_some(())
         };
         if let Some(floats) = super::floats(&self.graph.values[value]) {
             return add(floats);

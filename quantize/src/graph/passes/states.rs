@@ -10,7 +10,9 @@ use std::collections::HashMap;
 
 /// The pass.
 pub fn run(graph: &mut Graph) -> bool {
-    (0..graph.states.len()).rev().fold(false, |changed, index| split(graph, index).is_some() || changed)
+    // From the last on: what one falls into comes where it was.
+    let split = (0..graph.states.len()).rev().filter(|index| split(graph, *index).is_some());
+    split.count() > 0
 }
 
 /// Whether a node only moves elements of its first input (of all inputs, if it joins them).

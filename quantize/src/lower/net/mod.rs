@@ -20,6 +20,7 @@ use super::{Builder, Lowered};
 use crate::codes::CodedMatrix;
 use crate::graph::{DType, Data, Graph, Node, Op, State, Unary, Value, ValueId};
 use crate::layers;
+use crate::plan::net::CHANGES;
 use fixed::exact;
 pub(crate) use fixed::quantize_multiplier;
 use mote_runtime::fixed::tflite::Rounding;
@@ -117,6 +118,7 @@ fn find(op: &Op) -> Lower {
         Op::Reshape => movement::reshape,
         Op::Transpose { .. } => movement::transpose,
         Op::Slice { .. } => movement::slice,
+        Op::Insert { .. } => movement::insert,
         Op::Concat { .. } => movement::concat,
         Op::Expand => movement::expand,
         Op::Pad { .. } => movement::pad,
@@ -156,9 +158,14 @@ impl From<Affine> for layers::Affine {
 /// # Errors
 /// Everything that is not supported, one entry each.
 pub fn net(graph: &Graph, rounding: Rounding) -> Result<Net, Vec<String>> {
-    let graph = &integer_ends(graph);
+    planned(&integer_ends(graph), rounding, CHANGES)
+}
+
+/// As [`net`], of a graph with integer ends; the planner tries `changes` orders of the slots.
+pub(crate) fn planned(graph: &Graph, rounding: Rounding, changes: usize) -> Result<Net, Vec<String>> {
     let mut missing = Vec::new();
     let mut c = Context { graph, builder: Builder::default(), slots: HashMap::new(), rounding };
+    c.builder.search(changes);
     for input in &graph.inputs {
         if let Err(why) = c.new_slot(*input) {
             missing.push(format!("input \"{}\": {why}", graph.values[*input].name));
@@ -202,7 +209,7 @@ pub fn net(graph: &Graph, rounding: Rounding) -> Result<Net, Vec<String>> {
 
 /// A graph whose first and last nodes change floats to integers and back, without them: the caller does that. Inputs that
 /// nothing reads (the output's shape, of a transposed convolution) are left out.
-fn integer_ends(graph: &Graph) -> Graph {
+pub(crate) fn integer_ends(graph: &Graph) -> Graph {
     let mut graph = graph.clone();
     let uses = graph.uses();
     graph.inputs.retain(|input| uses[*input] > 0);

@@ -128,6 +128,29 @@ pub(super) fn slice(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     c.copy(from, to, &Box { dims, from: first, to: 0 }, false)
 }
 
+/// A part is copied into the slot of the whole, which becomes the result's.
+pub(super) fn insert(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
+    let Op::Insert { starts } = &node.op else {
+        return Err("another op".into());
+    };
+    let (part, y) = (c.value(node, 1)?, c.made(node)?);
+    let (a, b) = (strides(&part.shape), strides(&y.shape));
+    let first = starts.iter().zip(&b).map(|(start, stride)| *start as i64 * stride).sum();
+    let dims = (0..y.shape.len()).map(|i| (part.shape[i], a[i], b[i])).collect();
+    let from = c.moved(node, 1)?;
+    let whole = node.inputs[0];
+    let to = match whole {
+        None => c.output(node)?,
+        Some(whole) if c.graph.uses()[whole] == 1 && !c.graph.inputs.contains(&whole) => {
+            let slot = c.input(node, 0)?;
+            c.slots.insert(node.outputs[0], slot);
+            slot
+        }
+        Some(_) => return Err("a change of what is read elsewhere, too".into()),
+    };
+    c.copy(from, to, &Box { dims, from: 0, to: first }, whole.is_some())
+}
+
 pub(super) fn concat(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     let Op::Concat { axis } = node.op else {
         return Err("another op".into());
