@@ -237,7 +237,7 @@ fn real_nets_in_less_memory() {
             eprintln!("skipped: {name} of the shared data is not there");
             continue;
         };
-        let (graph, _) = net::prepared(&path).unwrap();
+        let (graph, _) = net::prepared(&path, &Default::default()).unwrap();
         let r = &mut Random(7);
         let input = r.bytes(bytes_of_input(&graph));
         let planned = |ram| plan(&graph, Rounding::Double, ram);
