@@ -59,6 +59,14 @@ pub fn image(name: &str) -> Result<PathBuf> {
     Ok(found.with_context(|| format!("there is no model {name}"))?.1)
 }
 
+/// The 4-bit image of a model in `examples/models`.
+pub fn bundled(name: &str) -> Result<PathBuf> {
+    let image = folder()?.join(format!("{name}.mote"));
+    let source = table::root()?.join("examples/models").join(name);
+    output(mote().arg("quantize").arg(source).arg("-o").arg(&image))?;
+    Ok(image)
+}
+
 /// The `mote` command.
 pub fn mote() -> Command {
     let mut command = cargo();
