@@ -32,7 +32,7 @@ const fn integers(name: &'static str, source: &'static str, runs: u32) -> Net {
 }
 
 /// The nets.
-pub const NETS: [Net; 17] = [
+const NETS: [Net; 17] = [
     Net {
         name: "lenet5",
         source: "examples/models/lenet5/lenet5.onnx",
@@ -65,12 +65,17 @@ pub const NETS: [Net; 17] = [
 /// The package of the program `infer IMAGE --runs N --each --sha256`, and the program.
 const PROGRAM: [&str; 2] = ["mote-example-host", "infer"];
 
+/// The model, if it is there.
+pub fn source(net: &Net) -> Result<Option<PathBuf>> {
+    let bundled = Some(table::root()?.join(net.source)).filter(|path| path.exists());
+    bundled.map_or_else(|| table::shared(net.source), |path| Ok(Some(path)))
+}
+
 /// The nets that are there, each with its image, which is made anew.
 pub fn images() -> Result<Vec<(Net, PathBuf)>> {
     let mut images = Vec::new();
     for net in NETS {
-        let bundled = Some(table::root()?.join(net.source)).filter(|path| path.exists());
-        let Some(source) = bundled.map_or_else(|| table::shared(net.source), |path| Ok(Some(path)))? else {
+        let Some(source) = source(&net)? else {
             say(&format!("skipped: {}: there is no ../shared/data/{}", net.name, net.source));
             continue;
         };
