@@ -414,13 +414,13 @@ pub fn depthwise_conv2d<T: Quantized>(
     const TILE: usize = 32;
     let one_each = multiplier.get() == 1;
     // Channels that read the same input channel, or side by side.
-    let together = if one_each { cs.len() } else { multiplier.get() };
+    let together = if one_each { NonZeroUsize::new(cs.len())? } else { multiplier };
     g.pixels(out, cs.len(), |oy, ox, out| {
         let rows = Steps::new(&g.y, oy, [g.x.input * g.channels, g.x.kernel * cs.len()]);
         let cols = Steps::new(&g.x, ox, [g.channels, cs.len()]);
         let mut first = 0;
         while first < cs.len() {
-            let count = TILE.min(together - first % together);
+            let count = TILE.min(together.get() - first % together);
             let mut sums = [T::ZERO; TILE];
             let sums = sums.get_mut(..count)?;
             for row in 0..rows.count {
