@@ -222,12 +222,14 @@ struct Steps {
 
 impl Steps {
     /// The taps of output `at` of a convolution: from a tap to the next are so many elements of image and filter.
+    #[inline(never)] // code that is run for each pixel only, and would be copied to many places
     fn new(axis: &Axis, at: usize, [x, w]: [usize; 2]) -> Self {
         let (taps, start) = axis.taps(at);
         Self { count: taps.len(), first: [start * x, taps.start * w], step: [axis.dilation.get() * x, w] }
     }
 
     /// As [`Steps::new`], of a transposed convolution: the next tap reads the element before.
+    #[inline(never)]
     fn transposed(axis: &Axis, at: usize, [x, w]: [usize; 2]) -> Self {
         let (numbers, first, last) = axis.transposed_taps(at);
         let start = last.wrapping_sub(numbers.start).wrapping_mul(x);
