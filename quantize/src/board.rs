@@ -108,6 +108,8 @@ pub struct Firmware<'a> {
     pub batch: Option<u32>,
     /// Positions of the cache.
     pub context: Option<u32>,
+    /// Instead of the application this example of the board's package.
+    pub example: Option<&'a str>,
 }
 
 /// The repository: `$MOTE_ROOT`, or the nearest folder upwards from here (or from where this was compiled) that has
@@ -353,11 +355,18 @@ pub fn build(root: &Path, board: &Board, firmware: Firmware<'_>) -> Result<Built
             bail!("{} has {bytes} bytes; {} has {} for a model", image.display(), board.name, board.image.bytes);
         }
     }
-    let status = cargo(root, board, "build", firmware)?.arg("--quiet").status().context("cannot start cargo")?;
-    if !status.success() {
+    let mut cargo = cargo(root, board, "build", firmware)?;
+    let name = match firmware.example {
+        Some(name) => {
+            cargo.args(["--example", name]);
+            format!("examples/{name}")
+        }
+        None => board.name.clone(),
+    };
+    if !cargo.arg("--quiet").status().context("cannot start cargo")?.success() {
         bail!("the firmware for {} did not build (its messages are above)", board.name);
     }
-    let elf = target_dir(root).join(&board.target).join("release").join(&board.name);
+    let elf = target_dir(root).join(&board.target).join("release").join(name);
     Ok(Built { elf, features: chosen(firmware)? })
 }
 

@@ -25,7 +25,12 @@ type Verb = fn(&[String]) -> Result<()>;
 /// Name, arguments, what it does, the function.
 const VERBS: &[(&str, &str, &str, Verb)] = &[
     ("setup", "[--peers]", "install what is missing: targets, emulators; with --peers a Python venv", setup::main),
-    ("test", "[cargo|digest|nets|refusals|generations ...]", "setup, then tests: host, boards, aarch64", test::main),
+    (
+        "test",
+        "[cargo|digest|nets|refusals|generations ...] [--all]",
+        "setup, then tests: host, boards, aarch64; with --all 100 inputs of each net on each of them",
+        test::main,
+    ),
     ("ci", "", "formatting, lints, documentation, then test", ci::main),
     ("bench", "[quality|boards|memory|open|speed ...]", "the figures of BENCHMARKS.md, as tables", bench::main),
     (

@@ -19,12 +19,20 @@ pub struct Net {
     /// What else `mote quantize` must be told.
     pub args: &'static [&'static str],
     /// How many random inputs it is given on each machine: emulated boards take a second for some hundred million
-    /// instructions.
+    /// instructions. `test nets --all` gives every net [`ALL`].
     pub runs: u32,
 }
 
+/// Random inputs for which the outputs of TensorFlow Lite Micro's kernels are kept.
+const ALL: u32 = 100;
+
+/// A net that is quantized already.
+const fn integers(name: &'static str, source: &'static str, runs: u32) -> Net {
+    Net { name, source, args: &[], runs }
+}
+
 /// The nets.
-const NETS: [Net; 11] = [
+const NETS: [Net; 17] = [
     Net {
         name: "lenet5",
         source: "examples/models/lenet5/lenet5.onnx",
@@ -38,25 +46,36 @@ const NETS: [Net; 11] = [
         runs: 2,
     },
     Net { name: "word2vec", source: "examples/models/word2vec/vectors.bin", args: &[], runs: 2 },
-    Net { name: "kws", source: "mlperf-tiny/kws_int8.tflite", args: &[], runs: 10 },
-    Net { name: "ic_resnet8", source: "mlperf-tiny/ic_resnet8_int8.tflite", args: &[], runs: 5 },
-    Net { name: "ad", source: "mlperf-tiny/ad_int8.tflite", args: &[], runs: 100 },
-    Net { name: "hello_world", source: "tflite-micro/hello_world_int8.tflite", args: &[], runs: 100 },
-    Net { name: "micro_speech", source: "tflite-micro/micro_speech_quantized.tflite", args: &[], runs: 100 },
-    Net { name: "okay_nabu", source: "speech/mww_okay_nabu.tflite", args: &[], runs: 30 },
-    Net { name: "mcunet_vww", source: "vision/mcunet_vww_int8.tflite", args: &[], runs: 1 },
-    Net { name: "seanet_conv5", source: "tflite-micro/seanet_conv5.tflite", args: &[], runs: 10 },
+    integers("kws", "mlperf-tiny/kws_int8.tflite", 10),
+    integers("ic_resnet8", "mlperf-tiny/ic_resnet8_int8.tflite", 5),
+    integers("ad", "mlperf-tiny/ad_int8.tflite", 100),
+    integers("hello_world", "tflite-micro/hello_world_int8.tflite", 100),
+    integers("micro_speech", "tflite-micro/micro_speech_quantized.tflite", 50),
+    integers("audio_preprocessor", "tflite-micro/audio_preprocessor_int8.tflite", 100),
+    integers("okay_nabu", "speech/mww_okay_nabu.tflite", 30),
+    integers("vad", "speech/mww_vad.tflite", 30),
+    integers("mcunet_vww", "vision/mcunet_vww_int8.tflite", 1),
+    integers("seanet_conv5", "tflite-micro/seanet_conv5.tflite", 10),
+    integers("seanet_conv10", "tflite-micro/seanet_conv10.tflite", 10),
+    integers("seanet_conv20", "tflite-micro/seanet_conv20.tflite", 10),
+    integers("seanet_transpose_conv0", "tflite-micro/seanet_transpose_conv0.tflite", 10),
+    integers("seanet_transpose_conv3", "tflite-micro/seanet_transpose_conv3.tflite", 10),
 ];
 
 /// The package of the program `infer IMAGE --runs N --each --sha256`, and the program.
 const PROGRAM: [&str; 2] = ["mote-example-host", "infer"];
 
+/// The model, if it is there.
+pub fn source(net: &Net) -> Result<Option<PathBuf>> {
+    let bundled = Some(table::root()?.join(net.source)).filter(|path| path.exists());
+    bundled.map_or_else(|| table::shared(net.source), |path| Ok(Some(path)))
+}
+
 /// The nets that are there, each with its image, which is made anew.
 pub fn images() -> Result<Vec<(Net, PathBuf)>> {
     let mut images = Vec::new();
     for net in NETS {
-        let bundled = Some(table::root()?.join(net.source)).filter(|path| path.exists());
-        let Some(source) = bundled.map_or_else(|| table::shared(net.source), |path| Ok(Some(path)))? else {
+        let Some(source) = source(&net)? else {
             say(&format!("skipped: {}: there is no ../shared/data/{}", net.name, net.source));
             continue;
         };
@@ -80,8 +99,8 @@ fn each(lines: &str) -> Vec<String> {
     lines.lines().filter_map(|l| l.strip_prefix("run_sha256=")).map(str::to_owned).collect()
 }
 
-/// Runs everywhere and compares. Returns how many outputs were compared.
-pub fn check() -> Result<usize> {
+/// Runs everywhere and compares, with `all` on as many inputs as there are digests for. Returns how many outputs were compared.
+pub fn check(all: bool) -> Result<usize> {
     let images = images()?;
     if images.is_empty() {
         return Ok(0);
@@ -91,7 +110,8 @@ pub fn check() -> Result<usize> {
     let elf = digest::build_aarch64(package, program)?;
     let mut compared = 0;
     for (net, image) in images {
-        let line = format!("--runs {} --each", net.runs);
+        let runs = if all { ALL } else { net.runs };
+        let line = format!("--runs {runs} --each");
         let flags = |mut command: Command| output(command.arg(&image).args(line.split(' ')));
         let mut host = cargo();
         host.args(["run", "--quiet", "--release", "--package", package, "--bin", program, "--"]);
@@ -106,17 +126,17 @@ pub fn check() -> Result<usize> {
             found.push((board.name.clone(), lines(&board, &built, &line)?.join("\n")));
         }
         let golden = golden(&net)?;
-        let expected = if golden.is_empty() { each(&found[0].1) } else { golden };
-        ensure!(expected.len() >= net.runs as usize, "{}: only {} digests to compare with", net.name, expected.len());
+        let (expected, whose) = if golden.is_empty() { (each(&found[0].1), "host") } else { (golden, "TFLM") };
+        ensure!(expected.len() >= runs as usize, "{}: only {} digests to compare with", net.name, expected.len());
         for (machine, lines) in &found {
             let digests = each(lines);
-            ensure!(digests.len() == net.runs as usize, "{}: {machine} printed\n{lines}", net.name);
+            ensure!(digests.len() == runs as usize, "{}: {machine} printed\n{lines}", net.name);
             if let Some(run) = (0..digests.len()).find(|run| digests[*run] != expected[*run]) {
                 bail!("{}: {machine} computes {} in run {run}, not {}", net.name, digests[run], expected[run]);
             }
         }
-        say(&format!("{}: the same outputs of {} runs on {} machines", net.name, net.runs, found.len()));
-        compared += net.runs as usize * found.len();
+        say(&format!("{}: outputs of {runs} runs on {} machines as on {whose}", net.name, found.len()));
+        compared += runs as usize * found.len();
     }
     Ok(compared)
 }

@@ -2,10 +2,12 @@
 //! same figures on every machine.
 
 use crate::board::lines;
+use crate::nets::{self, Net};
 use crate::shell::output;
-use crate::{digest, nets, symbols, table};
+use crate::symbols::{self, Sizes};
+use crate::{digest, table};
 use anyhow::{Context, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use table::{Board, Firmware};
 
 /// A prompt of sixteen tokens, none generated: the cost of a position, and of its logits once.
@@ -13,6 +15,9 @@ const LINE: &str = "--tokens 1,403,407,261,378,377,282,447,421,396,262,5,17,77,3
 
 /// What the firmware prints of memory.
 const MEMORY: [&str; 3] = ["arena_bytes", "arena_high_water_bytes", "stack_high_water_bytes"];
+
+/// The example of boards that runs a net and has nothing else.
+const LEAST: &str = "net";
 
 /// Runs it.
 pub fn main() -> Result<()> {
@@ -26,15 +31,36 @@ pub fn main() -> Result<()> {
             println!("| {model} | {start} | {tokens} | {memory} |");
         }
     }
+    let nets = nets::images()?;
     println!();
     head("net", "instructions/inference | MACs | instructions/MAC");
-    for (net, image) in nets::images()? {
-        let macs = macs(&image)?;
+    for (net, image) in &nets {
+        let macs = macs(image)?;
         for board in &boards {
-            let firmware = Firmware { image: Some(&image), ..Firmware::default() };
+            let firmware = Firmware { image: Some(image), ..Firmware::default() };
             let (start, run, memory) = measure(board, firmware, "", "instructions_per_inference")?;
-            let each = run as f64 / macs as f64;
-            println!("| {} | {start} | {run} | {macs} | {each:.2} | {memory} |", net.name);
+            let each = if macs == 0 { String::new() } else { format!("{:.2}", run as f64 / macs as f64) };
+            println!("| {} | {start} | {run} | {macs} | {each} | {memory} |", net.name);
+        }
+    }
+    flash(&boards, &nets)
+}
+
+/// What a net takes of flash where nothing but it is linked: the example [`LEAST`] of the boards that have it.
+fn flash(boards: &[Board], nets: &[(Net, PathBuf)]) -> Result<()> {
+    let root = table::root()?;
+    println!("\n| net | board | code | constants | model | flash | file |");
+    println!("| --- | --- |{}", " ---: |".repeat(5));
+    let has_example = |board: &&Board| root.join(format!("boards/{}/examples/{LEAST}.rs", board.folder)).is_file();
+    for (net, image) in nets {
+        for board in boards.iter().filter(has_example) {
+            let firmware = Firmware { image: Some(image), example: Some(LEAST), ..Firmware::default() };
+            let Sizes { text, rodata, data, image, .. } =
+                symbols::check(board, &table::build(&root, board, firmware)?)?;
+            let constants = rodata + data;
+            let file = nets::source(net)?.map_or(Ok(0), |path| path.metadata().map(|m| m.len()))?;
+            let all = text + constants + image;
+            println!("| {} | {} | {text} | {constants} | {image} | {all} | {file} |", net.name, board.name);
         }
     }
     Ok(())

@@ -19,7 +19,7 @@ use core::cell::Cell;
 use core::num::NonZeroUsize;
 use core::ops::Range;
 
-use crate::fixed::tflite::{Rounding, requantize, requantize_wide};
+use crate::fixed::tflite::{Rounding, requantize, requantize_each, requantize_wide};
 
 /// One axis of a window that moves over an image.
 #[derive(Clone, Copy, Debug)]
@@ -145,6 +145,8 @@ pub trait Quantized: bytemuck::Pod + Into<i32> {
     fn narrow(v: i32) -> Self;
     /// Adds a product, modulo the sum's size.
     fn add(acc: Self::Acc, product: i32) -> Self::Acc;
+    /// Takes off `times` another sum, modulo the sum's size.
+    fn less(acc: Self::Acc, other: Self::Acc, times: i32) -> Self::Acc;
     /// The element of the sum `acc` of an output channel.
     fn result(acc: Self::Acc, c: &Self::Channel, o: &Output) -> Self;
 }
@@ -162,9 +164,14 @@ impl Quantized for i8 {
         acc.wrapping_add(product)
     }
 
+    fn less(acc: i32, other: i32, times: i32) -> i32 {
+        acc.wrapping_sub(other.wrapping_mul(times))
+    }
+
+    #[inline(always)]
     fn result(acc: i32, c: &Self::Channel, o: &Output) -> Self {
         let [bias, multiplier, shift] = c.map(i32::from_le_bytes);
-        o.clamp(requantize(acc.wrapping_add(bias), multiplier, shift, o.rounding))
+        o.clamp(requantize_each(acc.wrapping_add(bias), multiplier, shift, o.rounding))
     }
 }
 
@@ -179,6 +186,10 @@ impl Quantized for i16 {
 
     fn add(acc: i64, product: i32) -> i64 {
         acc.wrapping_add(product.into())
+    }
+
+    fn less(acc: i64, other: i64, times: i32) -> i64 {
+        acc.wrapping_sub(other.wrapping_mul(times.into()))
     }
 
     fn result(acc: i64, c: &Self::Channel, o: &Output) -> Self {
@@ -199,16 +210,131 @@ pub type Input<'a, T> = (&'a [Cell<T>], i32);
 /// Weights and their zero point.
 pub type Weights<'a> = (&'a [i8], i32);
 
-/// `acc` and the sum of `(x - zx) * (w - zw)` over the shorter of both. 65 536 products of int8 fit int32, half as many if
-/// `zw` is not 0.
-fn dot<T: Quantized>(acc: T::Acc, x: &[Cell<T>], w: &[i8], [zx, zw]: [i32; 2]) -> T::Acc {
-    let terms = x.iter().zip(w).map(|(x, w)| (x.get().into() - zx, i32::from(*w)));
-    // Most weights have none; a subtraction less is a tenth of the time.
-    if zw == 0 {
-        terms.fold(acc, |acc, (x, w)| T::add(acc, x * w))
-    } else {
-        terms.fold(acc, |acc, (x, w)| T::add(acc, x * (w - zw)))
+/// Some number of places in an image, and those in a filter which they meet.
+#[derive(Clone, Copy)]
+struct Steps {
+    count: usize,
+    /// Elements before the first: image, filter.
+    first: [usize; 2],
+    /// Elements from one to the next, modulo `usize`: an image may be read backward.
+    step: [usize; 2],
+}
+
+impl Steps {
+    /// The taps of output `at` of a convolution: from a tap to the next are so many elements of image and filter.
+    #[inline(never)] // code that is run for each pixel only, and would be copied to many places
+    fn new(axis: &Axis, at: usize, [x, w]: [usize; 2]) -> Self {
+        let (taps, start) = axis.taps(at);
+        Self { count: taps.len(), first: [start * x, taps.start * w], step: [axis.dilation.get() * x, w] }
     }
+
+    /// As [`Steps::new`], of a transposed convolution: the next tap reads the element before.
+    #[inline(never)]
+    fn transposed(axis: &Axis, at: usize, [x, w]: [usize; 2]) -> Self {
+        let (numbers, first, last) = axis.transposed_taps(at);
+        let start = last.wrapping_sub(numbers.start).wrapping_mul(x);
+        let first = [start, (first + numbers.start * axis.stride) * w];
+        Self { count: numbers.len(), first, step: [x.wrapping_neg(), axis.stride * w] }
+    }
+
+    /// Where the places `n` of this and of `inner` begin, together: image, filter.
+    fn at(&self, n: usize, inner: &Self, m: usize) -> [usize; 2] {
+        let of = |steps: &Self, n: usize, i: usize| steps.first[i].wrapping_add(n.wrapping_mul(steps.step[i]));
+        [of(self, n, 0).wrapping_add(of(inner, m, 0)), of(self, n, 1).wrapping_add(of(inner, m, 1))]
+    }
+}
+
+/// The taps of a pixel that lie inside the image, in stretches of elements side by side in image and filter alike.
+struct Taps {
+    rows: Steps,
+    /// The stretches of a row.
+    stretches: Steps,
+    /// Elements of a stretch.
+    len: usize,
+}
+
+/// The `len` elements from `at` on.
+fn stretch<T>(elements: &[T], at: usize, len: usize) -> Option<&[T]> {
+    elements.get(at..)?.get(..len)
+}
+
+/// Pairs of elements, for unrolled loops, and what is left. On 32-bit Arm a loop over single elements takes all registers, so
+/// there everything is left.
+fn pairs<T>(elements: &[T]) -> (&[[T; 2]], &[T]) {
+    if cfg!(target_arch = "arm") { (&[], elements) } else { elements.as_chunks() }
+}
+
+/// Adds to the sums of four output channels `(x - zx) * w` over a stretch, which begins in their filters at `at`: four, so that
+/// each activation is read once for all. A function of its own, so that its loop has all registers.
+///
+/// 65 536 products of int8 fit int32, half as many if weights have a zero point.
+#[inline(never)]
+fn four_dots<T: Quantized>(
+    sums: &mut [T::Acc; 4],
+    (x, zx): Input<'_, T>,
+    [a, b, c, d]: &[&[i8]; 4],
+    at: usize,
+) -> Option<()> {
+    let of = |filter| Some(pairs(stretch(filter, at, x.len())?));
+    let (wa, wb, wc, wd, x) = (of(a)?, of(b)?, of(c)?, of(d)?, pairs(x));
+    let [mut a, mut b, mut c, mut d] = *sums;
+    let mut add = |x: &Cell<T>, wa: i8, wb: i8, wc: i8, wd: i8| {
+        let x = x.get().into() - zx;
+        a = T::add(a, x * i32::from(wa));
+        b = T::add(b, x * i32::from(wb));
+        c = T::add(c, x * i32::from(wc));
+        d = T::add(d, x * i32::from(wd));
+    };
+    for ((((x, a), b), c), d) in x.0.iter().zip(wa.0).zip(wb.0).zip(wc.0).zip(wd.0) {
+        add(&x[0], a[0], b[0], c[0], d[0]);
+        add(&x[1], a[1], b[1], c[1], d[1]);
+    }
+    for ((((x, a), b), c), d) in x.1.iter().zip(wa.1).zip(wb.1).zip(wc.1).zip(wd.1) {
+        add(x, *a, *b, *c, *d);
+    }
+    *sums = [a, b, c, d];
+    Some(())
+}
+
+/// Writes the elements of some channels' sums. A function of its own, since the code of [`Quantized::result`] is inlined.
+#[inline(never)]
+fn write<T: Quantized>(sums: &[T::Acc], cs: &[T::Channel], o: &Output, out: &[Cell<T>]) {
+    for ((sum, c), out) in sums.iter().zip(cs).zip(out) {
+        out.set(T::result(*sum, c, o));
+    }
+}
+
+/// A pixel of a convolution: of each channel the sum of `(x - zx) * (w - zw)` over the taps, as an element of the output.
+fn pixel<T: Quantized>(
+    taps: &Taps,
+    (x, zx): Input<'_, T>,
+    (w, zw): Weights<'_>,
+    filter: NonZeroUsize,
+    (cs, o): (&[T::Channel], &Output),
+    out: &[Cell<T>],
+) -> Option<()> {
+    let mut filters = w.chunks(filter.get());
+    for (cs, out) in cs.chunks(4).zip(out.chunks(4)) {
+        let first = filters.next()?;
+        let mut next = || filters.next().unwrap_or(first);
+        let four = [first, next(), next(), next()];
+        let (mut sums, mut all) = ([T::ZERO; 4], T::ZERO);
+        for row in 0..taps.rows.count {
+            for col in 0..taps.stretches.count {
+                let [x_at, w_at] = taps.rows.at(row, &taps.stretches, col);
+                let x = stretch(x, x_at, taps.len)?;
+                four_dots(&mut sums, (x, zx), &four, w_at)?;
+                if zw != 0 {
+                    all = x.iter().fold(all, |all, x| T::add(all, x.get().into() - zx));
+                }
+            }
+        }
+        if zw != 0 {
+            sums = sums.map(|sum| T::less(sum, all, zw));
+        }
+        write(&sums, cs, o, out);
+    }
+    Some(())
 }
 
 /// 2D convolution: `x` [y.input, x.input, channels], `w` [out channels, y.kernel, x.kernel, depth]. With `groups` of channels,
@@ -227,25 +353,17 @@ pub fn conv2d<T: Quantized>(
     let filter = NonZeroUsize::new(g.y.kernel * g.x.kernel * depth)?;
     let share = NonZeroUsize::new(cs.len() / groups)?;
     g.pixels(out, cs.len(), |oy, ox, out| {
-        let ((rows, iy), (cols, ix)) = (g.y.taps(oy), g.x.taps(ox));
+        let rows = Steps::new(&g.y, oy, [g.x.input * g.channels, g.x.kernel * depth]);
+        let mut taps = Taps { rows, stretches: Steps::new(&g.x, ox, [g.channels, depth]), len: depth };
         // Taps side by side are side by side in memory, weights and image alike: one stretch a row.
-        let side_by_side = g.x.dilation.get() == 1 && groups.get() == 1;
-        let together = if side_by_side { cols.len().max(1) } else { 1 };
+        if g.x.dilation.get() == 1 && groups.get() == 1 {
+            taps.len *= taps.stretches.count;
+            taps.stretches.count = taps.stretches.count.min(1);
+        }
         let of_groups =
             cs.chunks(share.get()).zip(w.chunks(share.saturating_mul(filter).get())).zip(out.chunks(share.get()));
         for (group, ((cs, w), out)) in of_groups.enumerate() {
-            for ((c, w), out) in cs.iter().zip(w.chunks(filter.get())).zip(out) {
-                let mut acc = T::ZERO;
-                for (n, ky) in rows.clone().enumerate() {
-                    let row = (iy + n * g.y.dilation.get()) * g.x.input;
-                    for (n, kx) in cols.clone().step_by(together).enumerate() {
-                        let at = (row + ix + n * g.x.dilation.get()) * g.channels + group * depth;
-                        let x = x.get(at..)?.get(..together * depth)?;
-                        acc = dot(acc, x, w.get((ky * g.x.kernel + kx) * depth..)?, [zx, zw]);
-                    }
-                }
-                out.set(T::result(acc, c, o));
-            }
+            pixel(&taps, (x.get(group * depth..)?, zx), (w, zw), filter, (cs, o), out)?;
         }
         Some(())
     })
@@ -255,28 +373,32 @@ pub fn conv2d<T: Quantized>(
 /// is whole. `None`: a shape does not fit its slice.
 pub fn transpose_conv2d<T: Quantized>(
     g: &Window,
-    (x, zx): Input<'_, T>,
-    (w, zw): Weights<'_>,
+    x: Input<'_, T>,
+    w: Weights<'_>,
     cs: &[T::Channel],
     o: &Output,
     out: &[Cell<T>],
 ) -> Option<()> {
-    let filter = NonZeroUsize::new(g.y.kernel * g.x.kernel * g.channels)?.get();
+    let filter = NonZeroUsize::new(g.y.kernel * g.x.kernel * g.channels)?;
     g.pixels(out, cs.len(), |oy, ox, out| {
-        let ((rows, ky, iy), (cols, kx, ix)) = (g.y.transposed_taps(oy), g.x.transposed_taps(ox));
-        for ((c, w), out) in cs.iter().zip(w.chunks(filter)).zip(out) {
-            let mut acc = T::ZERO;
-            for n in rows.clone() {
-                let (tap, row) = ((ky + n * g.y.stride) * g.x.kernel, (iy - n) * g.x.input);
-                for n in cols.clone() {
-                    let x = x.get((row + ix - n) * g.channels..)?.get(..g.channels)?;
-                    acc = dot(acc, x, w.get((tap + kx + n * g.x.stride) * g.channels..)?, [zx, zw]);
-                }
-            }
-            out.set(T::result(acc, c, o));
-        }
-        Some(())
+        let rows = Steps::transposed(&g.y, oy, [g.x.input * g.channels, g.x.kernel * g.channels]);
+        let stretches = Steps::transposed(&g.x, ox, [g.channels; 2]);
+        pixel(&Taps { rows, stretches, len: g.channels }, x, w, filter, (cs, o), out)
     })
+}
+
+/// Adds to each sum the product of its activation and its weight.
+fn add_products<T: Quantized>(sums: &mut [T::Acc], x: &[Cell<T>], w: &[i8], product: impl Fn(T, i8) -> i32) {
+    let (sums, x, w) = (sums.as_chunks_mut::<4>(), x.as_chunks::<4>(), w.as_chunks::<4>());
+    for (([a, b, c, d], x), w) in sums.0.iter_mut().zip(x.0).zip(w.0) {
+        *a = T::add(*a, product(x[0].get(), w[0]));
+        *b = T::add(*b, product(x[1].get(), w[1]));
+        *c = T::add(*c, product(x[2].get(), w[2]));
+        *d = T::add(*d, product(x[3].get(), w[3]));
+    }
+    for ((sum, x), w) in sums.1.iter_mut().zip(x.1).zip(w.1) {
+        *sum = T::add(*sum, product(x.get(), *w));
+    }
 }
 
 /// Depthwise convolution: `w` [1, y.kernel, x.kernel, out channels]; output channel c reads input channel
@@ -290,33 +412,41 @@ pub fn depthwise_conv2d<T: Quantized>(
     o: &Output,
     out: &[Cell<T>],
 ) -> Option<()> {
-    /// Output channels whose sums are computed side by side, so that weights are read in order.
-    const TILE: usize = 16;
+    /// Channels whose sums are computed side by side, so that weights are read in order.
+    const TILE: usize = 32;
+    let one_each = multiplier.get() == 1;
+    // Channels that read the same input channel, or side by side.
+    let together = if one_each { NonZeroUsize::new(cs.len())? } else { multiplier };
     g.pixels(out, cs.len(), |oy, ox, out| {
-        let ((rows, iy), (cols, ix)) = (g.y.taps(oy), g.x.taps(ox));
-        for (tile, (cs_tile, out)) in cs.chunks(TILE).zip(out.chunks(TILE)).enumerate() {
-            let first = tile * TILE;
-            let mut acc = [T::ZERO; TILE];
-            for (n, ky) in rows.clone().enumerate() {
-                let row = (iy + n * g.y.dilation.get()) * g.x.input;
-                for (n, kx) in cols.clone().enumerate() {
-                    let x = x.get((row + ix + n * g.x.dilation.get()) * g.channels..)?.get(..g.channels)?;
-                    let w = w.get((ky * g.x.kernel + kx) * cs.len() + first..)?.get(..cs_tile.len())?;
-                    if multiplier.get() == 1 && zw == 0 {
-                        for ((acc, x), w) in acc.iter_mut().zip(x.get(first..)?).zip(w) {
-                            *acc = T::add(*acc, (x.get().into() - zx) * i32::from(*w));
+        let rows = Steps::new(&g.y, oy, [g.x.input * g.channels, g.x.kernel * cs.len()]);
+        let cols = Steps::new(&g.x, ox, [g.channels, cs.len()]);
+        let mut first = 0;
+        while first < cs.len() {
+            let count = TILE.min(together.get() - first % together);
+            let mut sums = [T::ZERO; TILE];
+            let sums = sums.get_mut(..count)?;
+            for row in 0..rows.count {
+                for col in 0..cols.count {
+                    let [x_at, w_at] = rows.at(row, &cols, col);
+                    let (x, w) = (x.get(x_at + first / multiplier..)?, stretch(w, w_at + first, count)?);
+                    match x.first()? {
+                        _ if one_each && zw == 0 => {
+                            add_products(sums, x.get(..count)?, w, |x, w| (x.into() - zx) * i32::from(w));
                         }
-                    } else {
-                        for ((acc, w), c) in acc.iter_mut().zip(w).zip(first..) {
-                            let x: i32 = x.get(c / multiplier)?.get().into();
-                            *acc = T::add(*acc, (x - zx) * (i32::from(*w) - zw));
+                        _ if one_each => {
+                            add_products(sums, x.get(..count)?, w, |x, w| (x.into() - zx) * (i32::from(w) - zw));
+                        }
+                        x => {
+                            let x = x.get().into() - zx;
+                            for (sum, w) in sums.iter_mut().zip(w) {
+                                *sum = T::add(*sum, x * (i32::from(*w) - zw));
+                            }
                         }
                     }
                 }
             }
-            for ((acc, c), out) in acc.into_iter().zip(cs_tile).zip(out) {
-                out.set(T::result(acc, c, o));
-            }
+            write(sums, cs.get(first..)?, o, out.get(first..)?);
+            first += count;
         }
         Some(())
     })
