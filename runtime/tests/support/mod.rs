@@ -9,7 +9,7 @@ use mote_runtime::image::plan::{Kind, Limits, Plan, Rows, Slot};
 use mote_runtime::image::program::{ARGS, Entry, NONE, Op, entry};
 use mote_runtime::image::tensors::{BLOCK, Dtype, GROUP, TensorDesc};
 use mote_runtime::image::{Port, Ports, crc, section};
-use mote_runtime::kernels;
+use mote_runtime::kernels::{self, Kernels};
 use mote_runtime::ops::{self, Run};
 use mote_runtime::view::{Pool, Single};
 use mote_runtime::{Image, Session};
@@ -447,6 +447,7 @@ pub struct Bench {
     pub file: Vec<u8>,
     pub limits: Limits,
     pub arena: Arena,
+    pub kernels: &'static Kernels,
 }
 
 impl Bench {
@@ -455,7 +456,7 @@ impl Bench {
         let file = builder.image();
         let bytes = Image::open(&file).unwrap().arena_bytes(limits).unwrap() as usize;
         let arena = Arena::new(bytes, || 0xA5);
-        Self { builder: builder.clone(), file, limits, arena }
+        Self { builder: builder.clone(), file, limits, arena, kernels: kernels::select() }
     }
 
     fn range(&self, slot: u32) -> core::ops::Range<usize> {
@@ -539,7 +540,7 @@ impl Bench {
             rows,
             row: 0,
             pool,
-            kernels: kernels::select(),
+            kernels: self.kernels,
         };
         (ops::find(op.code).unwrap().run)(&mut run, op).unwrap();
         assert!(self.arena.guards_hold());

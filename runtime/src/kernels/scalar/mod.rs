@@ -2,8 +2,12 @@
 
 mod coded;
 pub mod int8;
+mod rescale;
+
+pub(super) use coded::{n4, n8};
+pub(super) use rescale::rescale;
 
 use super::Kernels;
 
 /// The scalar backend.
-pub static KERNELS: Kernels = Kernels { name: "any-i8-scalar", n4_block: coded::n4_block, n8_block: coded::n8_block };
+pub static KERNELS: Kernels = Kernels { name: "any-i8-scalar", n4, n8, rescale };

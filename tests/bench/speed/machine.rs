@@ -1,0 +1,103 @@
+//! What the machine can do: bytes read a second, and int8 multiply-accumulates a second.
+#![allow(unsafe_code)]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+/// GB/s at which `threads` threads read `bytes`, each its share, once.
+pub fn bandwidth(bytes: &[u8], threads: usize) -> f64 {
+    let share = bytes.len().div_ceil(threads);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for part in bytes.chunks(share) {
+            scope.spawn(move || black_box(sum(part)));
+        }
+    });
+    bytes.len() as f64 * 1e-9 / start.elapsed().as_secs_f64()
+}
+
+fn sum(bytes: &[u8]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: AVX2 is there.
+        return unsafe { sum_avx2(bytes) };
+    }
+    sum_lines(bytes)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn sum_avx2(bytes: &[u8]) -> u64 {
+    sum_lines(bytes)
+}
+
+/// Sixteen sums of words, so that the compiler uses whole vectors; 256 bytes a step.
+#[inline(always)]
+fn sum_lines(bytes: &[u8]) -> u64 {
+    let mut sums = [0u64; 32];
+    for line in bytes.as_chunks::<256>().0 {
+        for (sum, word) in sums.iter_mut().zip(line.as_chunks::<8>().0) {
+            *sum = sum.wrapping_add(u64::from_le_bytes(*word));
+        }
+    }
+    sums.iter().fold(0, |all, sum| all.wrapping_add(*sum))
+}
+
+/// int8 multiply-accumulates a second of `threads` threads, in units of 10^9, and the instruction that does them. `None` where
+/// this program knows none.
+pub fn int8_peak(threads: usize) -> Option<(f64, &'static str)> {
+    const STEPS: u64 = 4_000_000;
+    let (run, macs, name): (fn(u64) -> i32, u64, &str) = peak_loop()?;
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(move || black_box(run(black_box(STEPS))));
+        }
+    });
+    Some(((STEPS * macs * threads as u64) as f64 * 1e-9 / start.elapsed().as_secs_f64(), name))
+}
+
+/// A loop, the multiply-accumulates of one turn, and the instruction.
+fn peak_loop() -> Option<(fn(u64) -> i32, u64, &'static str)> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512f") {
+            // SAFETY: the features are there.
+            return Some((|steps| unsafe { vnni512(steps) }, 16 * 64, "vpdpbusd, 512 bits"));
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the feature is there.
+            return Some((|steps| unsafe { madd256(steps) }, 8 * 32, "vpmaddubsw, vpmaddwd, 256 bits"));
+        }
+    }
+    None
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn vnni512(steps: u64) -> i32 {
+    use core::arch::x86_64::*;
+    let (a, b) = (black_box(_mm512_set1_epi8(3)), black_box(_mm512_set1_epi8(-5)));
+    let mut sums = [_mm512_setzero_si512(); 16];
+    for _ in 0..steps {
+        for sum in &mut sums {
+            *sum = _mm512_dpbusd_epi32(*sum, a, b);
+        }
+    }
+    sums.iter().fold(0i32, |all, sum| all.wrapping_add(_mm512_reduce_add_epi32(*sum)))
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn madd256(steps: u64) -> i32 {
+    use core::arch::x86_64::*;
+    let (a, b, ones) = (black_box(_mm256_set1_epi8(3)), black_box(_mm256_set1_epi8(-5)), _mm256_set1_epi16(1));
+    let mut sums = [_mm256_setzero_si256(); 8];
+    for _ in 0..steps {
+        for sum in &mut sums {
+            let pairs = _mm256_maddubs_epi16(black_box(a), b);
+            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
+        }
+    }
+    sums.iter().fold(0i32, |all, sum| all.wrapping_add(_mm256_extract_epi32::<0>(*sum)))
+}
