@@ -59,8 +59,8 @@ impl<'a> Codes<'a> {
     }
 }
 
-/// Gets the sums of one block with one row of codes: `put(block, row, sums)`.
-pub type Put<'p> = dyn FnMut(usize, usize, &[i64; BLOCK]) + 'p;
+/// Gets the sums of one block with some rows of codes: `put(block, first_row, sums)`.
+pub type Put<'p> = dyn FnMut(usize, usize, &[[i64; BLOCK]]) + 'p;
 
 /// Exact sums of blocks of 16 rows with rows of codes, each pair once, in any order:
 /// `sums[r] = sum over groups of scale[r, group] * sum over columns of level[r, col] * x[col]`.

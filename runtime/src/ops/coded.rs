@@ -99,10 +99,12 @@ impl<'a> Linear<'a> {
     pub(crate) fn sums(&self, kernel: BlocksFn, block: usize, x: &[i8]) -> [i64; BLOCK] {
         let mut sums = [0i64; BLOCK];
         let (low, high) = x.split_at_checked(self.padded()).unwrap_or((x, &[]));
-        kernel(&self.weights, block..block + 1, &Codes::one(low), &mut |_, _, low| sums = *low);
+        kernel(&self.weights, block..block + 1, &Codes::one(low), &mut |_, _, low| {
+            low.iter().for_each(|low| sums = *low);
+        });
         if !high.is_empty() {
             kernel(&self.weights, block..block + 1, &Codes::one(high), &mut |_, _, upper| {
-                sums.iter_mut().zip(upper).for_each(|(sum, upper)| *sum += upper << 8);
+                sums.iter_mut().zip(upper.as_flattened()).for_each(|(sum, upper)| *sum += upper << 8);
             });
         }
         let first = block * BLOCK;

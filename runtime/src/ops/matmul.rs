@@ -50,19 +50,21 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     for_column_parts(pool, (to.data, shape), (&mut [], 0), &|mut part, _| {
         let cols = part.cols();
         let blocks = cols.start / BLOCK..cols.end.div_ceil(BLOCK);
-        (kernels.blocks(&weight))(&weight, blocks, &codes, &mut |block, row, sums| {
+        (kernels.blocks(&weight))(&weight, blocks, &codes, &mut |block, first, sums| {
             let (mults, biases) = (weight.block_mults(block), block_of(bias, block));
-            let Some((scale, _)) = q8_row(&input, from, row) else { return };
-            let how = Rescale { mant: scale.mant, excess: weight.excess_bits, shift: base + scale.exp, add };
-            let out = part.row(row).get_mut(block * BLOCK - cols.start..).unwrap_or_default();
-            if let Some(out) = out.first_chunk_mut() {
-                (kernels.rescale)(sums, &mults, &biases, how, out);
-            } else {
-                // The last rows of a matrix that is no multiple of 16.
-                let mut padded = [0; BLOCK];
-                padded.iter_mut().zip(&*out).for_each(|(to, old)| *to = *old);
-                (kernels.rescale)(sums, &mults, &biases, how, &mut padded);
-                out.iter_mut().zip(padded).for_each(|(to, new)| *to = new);
+            for (row, sums) in (first..).zip(sums) {
+                let Some((scale, _)) = q8_row(&input, from, row) else { return };
+                let how = Rescale { mant: scale.mant, excess: weight.excess_bits, shift: base + scale.exp, add };
+                let out = part.row(row).get_mut(block * BLOCK - cols.start..).unwrap_or_default();
+                if let Some(out) = out.first_chunk_mut() {
+                    (kernels.rescale)(sums, &mults, &biases, how, out);
+                } else {
+                    // The last rows of a matrix that is no multiple of 16.
+                    let mut padded = [0; BLOCK];
+                    padded.iter_mut().zip(&*out).for_each(|(to, old)| *to = *old);
+                    (kernels.rescale)(sums, &mults, &biases, how, &mut padded);
+                    out.iter_mut().zip(padded).for_each(|(to, new)| *to = new);
+                }
             }
         });
     })

@@ -37,7 +37,7 @@ fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<
     for block in blocks {
         for row in 0..x.rows() {
             block_fn(w, block, x.row(row), &mut acc);
-            put(block, row, &acc);
+            put(block, row, &[acc]);
         }
     }
 }

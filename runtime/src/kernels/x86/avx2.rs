@@ -16,16 +16,14 @@ features! { "avx2,bmi2,lzcnt";
         codes
     }
 
-    fn dot4(sum: V, levels: V, x: i32) -> V {
-        let x = _mm256_set1_epi32(x);
+    fn dot4(sum: V, levels: V, x: V) -> V {
         // Levels are never -128 (`TensorDesc`), so a changed sign fits.
         let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(levels, x));
         _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
     }
 
     /// Levels may be -128 here: even and odd columns as int16.
-    fn dot8(sum: V, levels: V, x: i32) -> V {
-        let x = _mm256_set1_epi32(x);
+    fn dot8(sum: V, levels: V, x: V) -> V {
         let even = |v: V| _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(v));
         let odd = |v: V| _mm256_srai_epi16::<8>(v);
         let sum = _mm256_add_epi32(sum, _mm256_madd_epi16(even(levels), even(x)));

@@ -6,7 +6,9 @@ use core::arch::x86_64::*;
 type V = __m512i;
 const LANES: usize = 16;
 /// Rows of codes that fit the registers beside the weights.
-const TILE: usize = 8;
+const TILE: usize = 6;
+/// Blocks side by side, so that codes are loaded once for two: loads are one a cycle, as `vpdpbusd` are.
+const PAIR: usize = 2;
 /// `vpdpbusd` multiplies unsigned with signed bytes: levels are raised by so much.
 const RAISED: i32 = 128;
 
@@ -34,11 +36,11 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx2,bmi2,lz
         _mm512_xor_si512(codes, _mm512_set1_epi8(i8::MIN))
     }
 
-    fn dot4(sum: V, levels: V, x: i32) -> V {
-        _mm512_dpbusd_epi32(sum, levels, _mm512_set1_epi32(x))
+    fn dot4(sum: V, levels: V, x: V) -> V {
+        _mm512_dpbusd_epi32(sum, levels, x)
     }
 
-    fn dot8(sum: V, levels: V, x: i32) -> V {
+    fn dot8(sum: V, levels: V, x: V) -> V {
         dot4(sum, levels, x)
     }
 

@@ -18,11 +18,11 @@ macro_rules! backend {
                 _mm256_xor_si256(codes, _mm256_set1_epi8(i8::MIN))
             }
 
-            fn dot4(sum: V, levels: V, x: i32) -> V {
-                $dpbusd(sum, levels, _mm256_set1_epi32(x))
+            fn dot4(sum: V, levels: V, x: V) -> V {
+                $dpbusd(sum, levels, x)
             }
 
-            fn dot8(sum: V, levels: V, x: i32) -> V {
+            fn dot8(sum: V, levels: V, x: V) -> V {
                 dot4(sum, levels, x)
             }
         }

@@ -7,6 +7,8 @@ macro_rules! half_lines {
         const LANES: usize = 8;
         /// Rows of codes that fit the registers beside the weights.
         const TILE: usize = 4;
+        /// Blocks side by side: registers are few.
+        const PAIR: usize = 1;
 
         features! { $features;
             fn load(bytes: &[u8; 32]) -> V {

@@ -19,7 +19,7 @@ use crate::kernels::Codes;
 /// Groups whose sums of codes are computed together: 16 384 columns. They lie on the stack.
 pub const PANEL: usize = 512;
 /// Bytes of codes that are used again and again for one tile of rows after the other.
-pub const CHUNK_BYTES: usize = 256 << 10;
+pub const CHUNK_BYTES: usize = 512 << 10;
 /// How far ahead codes are fetched, in groups.
 pub const AHEAD: usize = 16;
 
@@ -43,6 +43,34 @@ pub fn tile_rows<'a, const ROWS: usize>(x: &Codes<'a>, first: usize, groups: usi
     core::array::from_fn(|row| x.row(first + row).as_chunks::<GROUP>().0.get(..groups).unwrap_or(&[]))
 }
 
+/// Groups `start..end` of each block; `None` if one has fewer.
+#[inline(always)]
+pub fn weights_of<'a, const BYTES: usize, const BLOCKS: usize>(
+    all: &[Weights<'a, BYTES>; BLOCKS],
+    start: usize,
+    end: usize,
+) -> Option<[Weights<'a, BYTES>; BLOCKS]> {
+    let mut some = *all;
+    for w in &mut some {
+        *w = Weights { codes: w.codes.get(start..end)?, scales: w.scales.get(start..end)? };
+    }
+    Some(some)
+}
+
+/// Groups `start..end` of each row; `None` if one has fewer.
+#[inline(always)]
+pub fn rows_of<'a, const ROWS: usize>(
+    all: &[&'a [[i8; GROUP]]; ROWS],
+    start: usize,
+    end: usize,
+) -> Option<[&'a [[i8; GROUP]]; ROWS]> {
+    let mut some = *all;
+    for row in &mut some {
+        *row = row.get(start..end)?;
+    }
+    Some(some)
+}
+
 /// Four codes as one number, as the instructions take them.
 #[inline(always)]
 pub fn word(group: &[i8; GROUP], at: usize) -> i32 {
@@ -53,8 +81,46 @@ pub fn word(group: &[i8; GROUP], at: usize) -> i32 {
 
 /// What the innermost loops work on: weights and which groups of them; the rows' codes; what their dots begin with, from the
 /// first of these groups on; the codebook as a vector, the stretch.
-pub type Groups<'a, V, const BYTES: usize, const ROWS: usize> =
-    (Weights<'a, BYTES>, (usize, usize), &'a [&'a [[i8; GROUP]]; ROWS], &'a [[i32; ROWS]; PANEL], V, u32);
+pub type Groups<'a, V, const BYTES: usize, const ROWS: usize, const BLOCKS: usize> =
+    (&'a [Weights<'a, BYTES>; BLOCKS], (usize, usize), &'a [&'a [[i8; GROUP]]; ROWS], &'a [[i32; PANEL]; ROWS], V, u32);
+
+/// `-RAISED * (sum of the group's codes)` of groups `start..end`, to `bases` from its start on. Four groups at a time: sums of
+/// eight bytes each, then of four such sums.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub fn base_sums<const RAISED: i32, const ROWS: usize>(
+    rows: &[&[[i8; GROUP]]; ROWS],
+    (start, end): (usize, usize),
+    bases: &mut [[i32; PANEL]; ROWS],
+) {
+    use core::arch::x86_64::*;
+    if RAISED == 0 {
+        return;
+    }
+    let eights = |group: &[i8; GROUP]| {
+        // SAFETY: 32 bytes are there; the load asks for no alignment.
+        let codes = unsafe { _mm256_loadu_si256(group.as_ptr().cast()) };
+        _mm256_sad_epu8(_mm256_xor_si256(codes, _mm256_set1_epi8(i8::MIN)), _mm256_setzero_si256())
+    };
+    let pairs = |a, b| _mm256_add_epi64(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+    for (row, bases) in rows.iter().zip(bases) {
+        let (fours, rest) = row.get(start..end).unwrap_or(&[]).as_chunks::<4>();
+        let (four_bases, rest_bases) = bases.as_chunks_mut::<4>();
+        for ([a, b, c, d], bases) in fours.iter().zip(four_bases.iter_mut()) {
+            let (ab, cd) = (pairs(eights(a), eights(b)), pairs(eights(c), eights(d)));
+            let sums = _mm256_add_epi64(_mm256_permute2x128_si256::<0x20>(ab, cd), _mm256_permute2x128_si256::<0x31>(ab, cd));
+            // Bytes have been raised by 128 to be unsigned, 32 of them.
+            let mut words = [0u64; 4];
+            // SAFETY: 32 bytes are there; the store asks for no alignment.
+            unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), sums) };
+            *bases = words.map(|sum| RAISED * (32 * 128 - sum as i32));
+        }
+        let rest_bases = four_bases.iter_mut().skip(fours.len()).flatten().chain(rest_bases);
+        for (group, base) in rest.iter().zip(rest_bases) {
+            *base = -RAISED * group.iter().map(|x| i32::from(*x)).sum::<i32>();
+        }
+    }
+}
 
 /// Asks for the codes that come `AHEAD` groups later. Addresses beyond the end do no harm.
 #[inline(always)]
@@ -87,7 +153,7 @@ macro_rules! features {
 macro_rules! matmul_kernels {
     ($features:literal; $table:ident = $name:literal) => {
         use crate::kernels::x86::matmul::{
-            CHUNK_BYTES, Groups, PANEL, block_groups, fetch, misfit, tile_rows, word,
+            CHUNK_BYTES, Groups, PANEL, base_sums, block_groups, fetch, misfit, rows_of, tile_rows, weights_of, word,
         };
         use crate::image::Coded;
         use crate::image::tensors::{BLOCK, GROUP};
@@ -139,7 +205,7 @@ macro_rules! matmul_kernels {
                 let mut row = 0;
                 while row < x.rows() {
                     row += match x.rows() - row {
-                        8.. if TILE >= 8 => tile::<BYTES, FOUR, 8>(w, &chunk, x, row, put),
+                        6.. if TILE >= 6 => tile::<BYTES, FOUR, 6>(w, &chunk, x, row, put),
                         4.. => tile::<BYTES, FOUR, 4>(w, &chunk, x, row, put),
                         2.. => tile::<BYTES, FOUR, 2>(w, &chunk, x, row, put),
                         _ => tile::<BYTES, FOUR, 1>(w, &chunk, x, row, put),
@@ -159,126 +225,141 @@ macro_rules! matmul_kernels {
             put: &mut Put<'_>,
         ) -> usize {
             let rows: [_; ROWS] = tile_rows(x, row, w.groups);
-            let book = book(w.codebook);
-            let mut bases = [[0i32; ROWS]; PANEL];
-            let one_panel = w.groups <= PANEL;
-            if one_panel {
-                base_sums(&rows, 0..w.groups, &mut bases);
+            let mut bases = [[0i32; PANEL]; ROWS];
+            if w.groups <= PANEL {
+                base_sums::<RAISED, ROWS>(&rows, (0, w.groups), &mut bases);
             }
-            for block in chunk.clone() {
-                let weights = block_groups::<BYTES>(w, block);
-                let mut sums = [[0i64; BLOCK]; ROWS];
-                let mut start = 0;
-                while start < weights.codes.len() {
-                    let panel = start..weights.codes.len().min(start + PANEL);
-                    if !one_panel {
-                        base_sums(&rows, panel.clone(), &mut bases);
-                    }
-                    let groups = (weights, (panel.start, panel.end), &rows, &bases, book, w.stretch);
-                    // One row: the whole block at once, so that memory is read in order. More: one vector, for its registers.
-                    if ROWS == 1 || LANES == BLOCK {
-                        block_sums::<BYTES, FOUR, ROWS, 0, { BLOCK / LANES }>(groups, &mut sums);
-                    } else {
-                        block_sums::<BYTES, FOUR, ROWS, 0, 1>(groups, &mut sums);
-                        block_sums::<BYTES, FOUR, ROWS, 1, 1>(groups, &mut sums);
-                    }
-                    start = panel.end;
-                }
-                for (at, sums) in sums.iter().enumerate() {
-                    put(block, row + at, sums);
+            let mut block = chunk.start;
+            while block < chunk.end {
+                if ROWS > 1 && block + PAIR <= chunk.end {
+                    let sums = some_blocks::<BYTES, FOUR, ROWS, PAIR>(w, block, &rows, &mut bases);
+                    sums.iter().zip(block..).for_each(|(sums, block)| put(block, row, sums));
+                    block += PAIR;
+                } else {
+                    let sums = some_blocks::<BYTES, FOUR, ROWS, 1>(w, block, &rows, &mut bases);
+                    put(block, row, &sums[0]);
+                    block += 1;
                 }
             }
             ROWS
         }
 
-        /// `-RAISED * (sum of the group's codes)` of groups `panel`, to `bases` from its start on.
+        /// The sums of `BLOCKS` blocks from `block` on.
         #[inline]
         #[target_feature(enable = $features)]
-        fn base_sums<const ROWS: usize>(
+        fn some_blocks<const BYTES: usize, const FOUR: bool, const ROWS: usize, const BLOCKS: usize>(
+            w: &Coded<'_>,
+            block: usize,
             rows: &[&[[i8; GROUP]]; ROWS],
-            panel: Range<usize>,
-            bases: &mut [[i32; ROWS]; PANEL],
-        ) {
-            if RAISED == 0 {
-                return;
+            bases: &mut [[i32; PANEL]; ROWS],
+        ) -> [[[i64; BLOCK]; ROWS]; BLOCKS] {
+            let mut weights = [block_groups::<BYTES>(w, block); BLOCKS];
+            for (at, weights) in weights.iter_mut().enumerate() {
+                *weights = block_groups(w, block + at);
             }
-            for (at, row) in rows.iter().enumerate() {
-                for (group, bases) in row.get(panel.clone()).unwrap_or(&[]).iter().zip(bases.iter_mut()) {
-                    bases[at] = -RAISED * group.iter().map(|x| i32::from(*x)).sum::<i32>();
+            let mut sums = [[[0i64; BLOCK]; ROWS]; BLOCKS];
+            let book = book(w.codebook);
+            let mut start = 0;
+            while start < w.groups {
+                let panel = (start, w.groups.min(start + PANEL));
+                if w.groups > PANEL {
+                    base_sums::<RAISED, ROWS>(rows, panel, bases);
                 }
+                let groups = (&weights, panel, rows, &*bases, book, w.stretch);
+                // One row: a whole block at once, so that memory is read in order. More: one vector, for its registers.
+                if ROWS == 1 || LANES == BLOCK {
+                    panel_sums::<BYTES, FOUR, ROWS, BLOCKS, 0, { BLOCK / LANES }>(groups, &mut sums);
+                } else {
+                    panel_sums::<BYTES, FOUR, ROWS, BLOCKS, 0, 1>(groups, &mut sums);
+                    panel_sums::<BYTES, FOUR, ROWS, BLOCKS, 1, 1>(groups, &mut sums);
+                }
+                start = panel.1;
             }
+            sums
         }
 
-        /// Adds the sums of groups `panel` of `SPAN` vectors of a block, from vector `FROM` on.
+        /// Adds the sums of groups `start..end` of `SPAN` vectors, from vector `FROM` on, of each block.
         #[inline]
         #[target_feature(enable = $features)]
-        fn block_sums<const BYTES: usize, const FOUR: bool, const ROWS: usize, const FROM: usize, const SPAN: usize>(
-            (weights, (start, end), rows, bases, book, stretch): Groups<'_, V, BYTES, ROWS>,
-            sums: &mut [[i64; BLOCK]; ROWS],
+        fn panel_sums<
+            const BYTES: usize,
+            const FOUR: bool,
+            const ROWS: usize,
+            const BLOCKS: usize,
+            const FROM: usize,
+            const SPAN: usize,
+        >(
+            (weights, (start, end), rows, bases, book, stretch): Groups<'_, V, BYTES, ROWS, BLOCKS>,
+            sums: &mut [[[i64; BLOCK]; ROWS]; BLOCKS],
         ) {
-            let codes = weights.codes.get(start..end).unwrap_or(&[]);
-            let scale_bytes = weights.scales.get(start..end).unwrap_or(&[]);
-            let mut x: [&[[i8; GROUP]]; ROWS] = [&[]; ROWS];
-            for (x, row) in x.iter_mut().zip(rows) {
-                *x = row.get(start..end).unwrap_or(&[]);
-                if x.len() != codes.len() {
-                    return; // not so: `misfit` has seen to it
-                }
-            }
-            let mut part = [[splat(0); SPAN]; ROWS];
+            let Some(weights) = weights_of(weights, start, end) else { return };
+            let Some(rows) = rows_of(rows, start, end) else { return };
+            let mut part = [[[splat(0); SPAN]; BLOCKS]; ROWS];
             let mut left = stretch;
-            for (at, ((group, scale), bases)) in codes.iter().zip(scale_bytes).zip(bases).enumerate() {
+            for at in 0..(end - start).min(PANEL) {
                 if left == 0 {
-                    flush_all::<ROWS, FROM, SPAN>(&mut part, sums);
+                    flush_all::<ROWS, BLOCKS, FROM, SPAN>(&mut part, sums);
                     left = stretch;
                 }
                 left -= 1;
+                // SAFETY: `weights_of` and `rows_of` have seen that all have `end - start` groups.
+                let group = |block: usize| unsafe { weights[block].codes.get_unchecked(at) };
+                let scale = |block: usize| unsafe { weights[block].scales.get_unchecked(at) };
+                let codes = |row: usize| unsafe { rows[row].get_unchecked(at) };
                 if ROWS == 1 {
-                    fetch(group);
+                    fetch(group(0));
                 }
-                let mut dots = [[splat(0); SPAN]; ROWS];
-                for (dots, base) in dots.iter_mut().zip(bases) {
-                    *dots = [splat(*base); SPAN];
+                let mut dots = [[[splat(0); SPAN]; BLOCKS]; ROWS];
+                for row in 0..ROWS {
+                    dots[row] = [[splat(bases[row][at]); SPAN]; BLOCKS];
                 }
-                for (index, line) in group.as_chunks::<64>().0.iter().enumerate() {
-                    let vectors = line.as_chunks::<{ 4 * LANES }>().0;
-                    for span in 0..SPAN {
-                        let codes = load(&vectors[FROM + span]);
-                        let levels = if FOUR { [low(codes, book), high(codes, book)] } else { [bytes(codes); 2] };
-                        for row in 0..ROWS {
-                            // SAFETY: each row has been seen to have as many groups as `codes`.
-                            let x = unsafe { x[row].get_unchecked(at) };
-                            let dot = &mut dots[row][span];
-                            if FOUR {
-                                *dot = dot4(*dot, levels[0], word(x, 2 * index));
-                                *dot = dot4(*dot, levels[1], word(x, 2 * index + 1));
-                            } else {
-                                *dot = dot8(*dot, levels[0], word(x, index));
+                for line in 0..BYTES / 64 {
+                    let mut levels = [[[splat(0); 2]; SPAN]; BLOCKS];
+                    for block in 0..BLOCKS {
+                        let vectors = group(block).as_chunks::<64>().0[line].as_chunks::<{ 4 * LANES }>().0;
+                        for span in 0..SPAN {
+                            let codes = load(&vectors[FROM + span]);
+                            levels[block][span] = if FOUR { [low(codes, book), high(codes, book)] } else { [bytes(codes); 2] };
+                        }
+                    }
+                    for row in 0..ROWS {
+                        for half in 0..if FOUR { 2 } else { 1 } {
+                            let x = splat(word(codes(row), if FOUR { 2 * line + half } else { line }));
+                            for block in 0..BLOCKS {
+                                for span in 0..SPAN {
+                                    let (dot, levels) = (&mut dots[row][block][span], levels[block][span][half]);
+                                    *dot = if FOUR { dot4(*dot, levels, x) } else { dot8(*dot, levels, x) };
+                                }
                             }
                         }
                     }
                 }
-                for span in 0..SPAN {
-                    let scale = scales(&scale.as_chunks::<LANES>().0[FROM + span]);
-                    for row in 0..ROWS {
-                        part[row][span] = add_scaled(part[row][span], dots[row][span], scale);
+                for block in 0..BLOCKS {
+                    for span in 0..SPAN {
+                        let scale = scales(&scale(block).as_chunks::<LANES>().0[FROM + span]);
+                        for row in 0..ROWS {
+                            let (part, dot) = (&mut part[row][block][span], dots[row][block][span]);
+                            *part = add_scaled(*part, dot, scale);
+                        }
                     }
                 }
             }
-            flush_all::<ROWS, FROM, SPAN>(&mut part, sums);
+            flush_all::<ROWS, BLOCKS, FROM, SPAN>(&mut part, sums);
         }
 
         #[inline]
         #[target_feature(enable = $features)]
-        fn flush_all<const ROWS: usize, const FROM: usize, const SPAN: usize>(
-            part: &mut [[V; SPAN]; ROWS],
-            sums: &mut [[i64; BLOCK]; ROWS],
+        fn flush_all<const ROWS: usize, const BLOCKS: usize, const FROM: usize, const SPAN: usize>(
+            part: &mut [[[V; SPAN]; BLOCKS]; ROWS],
+            sums: &mut [[[i64; BLOCK]; ROWS]; BLOCKS],
         ) {
             for row in 0..ROWS {
-                let sums = sums[row].as_chunks_mut::<LANES>().0;
-                for span in 0..SPAN {
-                    flush(part[row][span], &mut sums[FROM + span]);
-                    part[row][span] = splat(0);
+                for block in 0..BLOCKS {
+                    let sums = sums[block][row].as_chunks_mut::<LANES>().0;
+                    for span in 0..SPAN {
+                        flush(part[row][block][span], &mut sums[FROM + span]);
+                        part[row][block][span] = splat(0);
+                    }
                 }
             }
         }
