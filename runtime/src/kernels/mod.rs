@@ -4,6 +4,7 @@
 //! across), so any order of summation, any width and any number of threads gives the same bits; a backend has nothing
 //! to agree on but the sums. What is not a sum is the scalar kernels' source, compiled for the backend's instructions.
 
+pub(crate) mod rows;
 #[forbid(unsafe_code)]
 pub mod scalar;
 #[cfg(target_arch = "x86_64")]
@@ -81,9 +82,28 @@ pub struct Rescale {
     pub add: bool,
 }
 
-/// `out = sat(sat(R(sum * ((mult * mant) >> excess), shift)) + bias + old)` for each row of a block.
-pub type RescaleFn =
-    fn(sums: &[i64; BLOCK], mults: &[u16; BLOCK], bias: &[i32; BLOCK], how: Rescale, out: &mut [i32; BLOCK]);
+/// Keys and values of one head, the positions that are attended to: codes `[positions, head_dim]`, a scale a position.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// Codes of the keys.
+    pub k: &'a [i8],
+    /// Scales of the keys.
+    pub k_scales: &'a [[u8; 4]],
+    /// Codes of the values.
+    pub v: &'a [i8],
+    /// Scales of the values.
+    pub v_scales: &'a [[u8; 4]],
+}
+
+/// What [`rows`] are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Isa {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
 
 /// The kernels of one instruction set.
 #[derive(Clone, Copy, Debug)]
@@ -94,8 +114,8 @@ pub struct Kernels {
     pub n4: BlocksFn,
     /// 8-bit weights.
     pub n8: BlocksFn,
-    /// Sums to fixed point.
-    pub rescale: RescaleFn,
+    /// All that is no matrix. Only this crate makes a table, so no other value gets here than the machine has.
+    pub(crate) isa: Isa,
 }
 
 impl Kernels {

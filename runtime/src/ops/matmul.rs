@@ -9,7 +9,7 @@ use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, optional, q8_row, slot_ar
 use crate::image::plan::{Kind, Q8_HEAD};
 use crate::image::tensors::BLOCK;
 use crate::image::{Dtype, Image, Op};
-use crate::kernels::{Codes, Rescale};
+use crate::kernels::{Codes, Rescale, rows};
 use crate::view::{Shape, for_column_parts};
 
 /// The op.
@@ -39,14 +39,14 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     };
     let output = slot_arg(r.image, op, 3, Kind::I32)?;
     let add = op.flags & ACCUMULATE != 0;
-    let rows = r.rows_of(&input);
+    let count = r.rows_of(&input);
     let (pool, kernels) = (r.pool, r.kernels);
     let [from, to] = r.slots([&input, &output])?;
     let to = I32Rows::new(&output, to)?;
     let (from, stride) = (&*from, input.stride_bytes() as usize);
-    let codes = Codes::new(from.get(Q8_HEAD..)?, rows, stride, stride.checked_sub(Q8_HEAD)?)?;
+    let codes = Codes::new(from.get(Q8_HEAD..)?, count, stride, stride.checked_sub(Q8_HEAD)?)?;
     let base = weight.exponent - i32::from(output.frac) - weight.excess_bits as i32;
-    let shape = Shape { rows, stride: to.stride, cols: weight.rows, granule: BLOCK };
+    let shape = Shape { rows: count, stride: to.stride, cols: weight.rows, granule: BLOCK };
     for_column_parts(pool, (to.data, shape), (&mut [], 0), &|mut part, _| {
         let cols = part.cols();
         let blocks = cols.start / BLOCK..cols.end.div_ceil(BLOCK);
@@ -57,12 +57,12 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
                 let how = Rescale { mant: scale.mant, excess: weight.excess_bits, shift: base + scale.exp, add };
                 let out = part.row(row).get_mut(block * BLOCK - cols.start..).unwrap_or_default();
                 if let Some(out) = out.first_chunk_mut() {
-                    (kernels.rescale)(sums, &mults, &biases, how, out);
+                    rows::rescale(kernels.isa, sums, &mults, &biases, how, out);
                 } else {
                     // The last rows of a matrix that is no multiple of 16.
                     let mut padded = [0; BLOCK];
                     padded.iter_mut().zip(&*out).for_each(|(to, old)| *to = *old);
-                    (kernels.rescale)(sums, &mults, &biases, how, &mut padded);
+                    rows::rescale(kernels.isa, sums, &mults, &biases, how, &mut padded);
                     out.iter_mut().zip(padded).for_each(|(to, new)| *to = new);
                 }
             }

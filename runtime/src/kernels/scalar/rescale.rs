@@ -1,10 +1,11 @@
 //! Exact sums to fixed point.
 
 use super::super::Rescale;
+use crate::fixed::requantize::round_right;
 use crate::fixed::{saturate, shift_round};
 use crate::image::tensors::BLOCK;
 
-/// See [`super::super::RescaleFn`].
+/// See [`crate::kernels::rows::rescale`].
 #[inline(always)] // into each backend, for its instructions
 pub fn rescale(sums: &[i64; BLOCK], mults: &[u16; BLOCK], bias: &[i32; BLOCK], how: Rescale, out: &mut [i32; BLOCK]) {
     let Rescale { mant, excess, shift, add } = how;
@@ -15,12 +16,10 @@ pub fn rescale(sums: &[i64; BLOCK], mults: &[u16; BLOCK], bias: &[i32; BLOCK], h
         *out = saturate(i64::from(saturate(product)) + i64::from(bias) + old);
     };
     let rows = sums.iter().zip(mults).zip(bias).zip(out);
-    if (1..64).contains(&shift) {
+    if let Ok(right @ 1..64) = u32::try_from(shift) {
         // What all but extreme models have, without a branch in the loop.
-        let shift = shift & 63;
         rows.for_each(|(((sum, mult), bias), out)| {
-            let product = sum.wrapping_mul(unit(*mult));
-            finish((product >> shift) + ((product >> (shift - 1)) & 1), *bias, out);
+            finish(round_right(sum.wrapping_mul(unit(*mult)), right), *bias, out);
         });
     } else {
         rows.for_each(|(((sum, mult), bias), out)| {

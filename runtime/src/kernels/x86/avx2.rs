@@ -31,4 +31,4 @@ features! { "avx2,bmi2,lzcnt";
     }
 }
 
-matmul_kernels! { "avx2,bmi2,lzcnt"; KERNELS = "x86_64-i8-avx2" }
+matmul_kernels! { "avx2,bmi2,lzcnt"; KERNELS = "x86_64-i8-avx2", Avx2 }

@@ -69,4 +69,4 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx2,bmi2,lz
     }
 }
 
-matmul_kernels! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx2,bmi2,lzcnt"; KERNELS = "x86_64-i8-avx512vnni" }
+matmul_kernels! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx2,bmi2,lzcnt"; KERNELS = "x86_64-i8-avx512vnni", Avx512 }

@@ -26,7 +26,7 @@ macro_rules! backend {
                 dot4(sum, levels, x)
             }
         }
-        matmul_kernels! { $features; KERNELS = $name }
+        matmul_kernels! { $features; KERNELS = $name, Avx2 }
     };
 }
 

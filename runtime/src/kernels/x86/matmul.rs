@@ -151,13 +151,13 @@ macro_rules! features {
 
 /// The kernels of a backend from `V`, `LANES`, `TILE`, `RAISED` and the primitives beside it.
 macro_rules! matmul_kernels {
-    ($features:literal; $table:ident = $name:literal) => {
+    ($features:literal; $table:ident = $name:literal, $isa:ident) => {
         use crate::kernels::x86::matmul::{
             CHUNK_BYTES, Groups, PANEL, base_sums, block_groups, fetch, misfit, rows_of, tile_rows, weights_of, word,
         };
         use crate::image::Coded;
         use crate::image::tensors::{BLOCK, GROUP};
-        use crate::kernels::{Codes, Kernels, Put, Rescale, scalar};
+        use crate::kernels::{Codes, Isa, Kernels, Put, scalar};
         use core::ops::Range;
 
         /// The backend.
@@ -166,13 +166,8 @@ macro_rules! matmul_kernels {
             // SAFETY: the table is given out only where its instructions are (`super::available`).
             n4: |w, blocks, x, put| unsafe { n4(w, blocks, x, put) },
             n8: |w, blocks, x, put| unsafe { n8(w, blocks, x, put) },
-            rescale: |sums, mults, bias, how, out| unsafe { rescale(sums, mults, bias, how, out) },
+            isa: Isa::$isa,
         };
-
-        #[target_feature(enable = $features)]
-        fn rescale(s: &[i64; BLOCK], m: &[u16; BLOCK], bias: &[i32; BLOCK], how: Rescale, out: &mut [i32; BLOCK]) {
-            scalar::rescale(s, m, bias, how, out);
-        }
 
         #[target_feature(enable = $features)]
         fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
