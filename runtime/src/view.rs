@@ -120,7 +120,9 @@ pub struct Shape {
     pub granule: usize,
 }
 
-/// Splits the columns of a matrix into at most one part a thread and runs `job(columns, scratch)` for each, where
+const PARTS_A_THREAD: usize = 4;
+
+/// Splits the columns of a matrix into parts, with scratch at most one a thread, and runs `job(columns, scratch)` for each, where
 /// `scratch` is `each` elements of `scratch` for that part alone. `None`, having done nothing, if the matrix does not
 /// lie in `buffer` or the scratch serves not even one part.
 pub fn for_column_parts<T: Send>(
@@ -136,7 +138,9 @@ pub fn for_column_parts<T: Send>(
     let granule = NonZeroUsize::new(granule)?;
     let served = NonZeroUsize::new(each).map_or(usize::MAX, |each| scratch.len() / each);
     let steps = cols.div_ceil(granule.get());
-    let parts = NonZeroUsize::new(pool.threads().min(steps).min(served))?;
+    // Parts that need no scratch are several a thread: a thread that is interrupted, or slower, then takes fewer.
+    let wanted = if each == 0 && pool.threads() > 1 { pool.threads() * PARTS_A_THREAD } else { pool.threads() };
+    let parts = NonZeroUsize::new(wanted.min(steps).min(served))?;
     let share = steps.div_ceil(parts.get()) * granule.get();
     let (buffer, scratch) = (Shared(buffer.as_mut_ptr()), Shared(scratch.as_mut_ptr()));
     pool.run(parts.get(), &|part| {

@@ -107,15 +107,29 @@ impl Model {
         #[allow(unsafe_code)]
         let bytes: &'static [u8] = unsafe { std::slice::from_raw_parts(map.as_ptr(), map.len()) };
         let image = Image::open(bytes).map_err(|why| HostError::Image(path.to_owned(), why))?;
-        Ok(Self { image, map })
+        let model = Self { image, map };
+        model.ask_for_large_pages();
+        Ok(model)
     }
 
     /// Asks the system to read the whole image now, in the background: decoding will want all of it, front to back, for
     /// every token. Not done by [`Model::open`], which costs the same for any size; advice only, so no error.
+    ///
+    /// On Linux the weights are read in large pages as they are used, the next ones ahead; this call would read small ones.
     pub fn prefetch(&self) {
-        #[cfg(unix)]
+        #[cfg(all(unix, not(target_os = "linux")))]
         {
             let _ = self.map.advise(memmap2::Advice::WillNeed);
+        }
+    }
+
+    /// Asks for the weights in pages of 2 MiB, where the file system has them (xfs, btrfs, ext4 since Linux 6.16): decoding,
+    /// which reads them at the memory's speed, is up to twice as fast with them as with pages of 4 KiB. Advice only, so no error.
+    fn ask_for_large_pages(&self) {
+        #[cfg(target_os = "linux")]
+        if let Ok(weights) = self.image.section(section::WEIGHTS) {
+            let offset = weights.as_ptr().addr() - self.map.as_ptr().addr();
+            let _ = self.map.advise_range(memmap2::Advice::HugePage, offset, weights.len());
         }
     }
 

@@ -124,7 +124,7 @@ fn settings(args: &[String]) -> Settings {
 
 /// The machine's limits by the number of threads; a number a round.
 struct Limits {
-    buffer: Vec<u8>,
+    buffer: memmap2::MmapMut,
     bandwidth: Vec<Vec<f64>>,
     peak: Vec<Vec<f64>>,
 }
@@ -151,8 +151,13 @@ fn main() {
     let folder = settings.keep.clone().unwrap_or(temporary.path().to_owned());
     std::fs::create_dir_all(&folder).unwrap();
     let count = settings.threads.len();
+    let mut buffer = memmap2::MmapMut::map_anon(1 << 29).expect("memory");
+    // Large pages where they can be had: they are read faster. Advice only.
+    #[cfg(target_os = "linux")]
+    let _ = buffer.advise(memmap2::Advice::HugePage);
+    buffer.fill(1);
     let mut limits = Limits {
-        buffer: random_image::Random(3).bytes(1 << 29),
+        buffer,
         bandwidth: vec![vec![]; count],
         peak: vec![vec![]; count],
     };
