@@ -2,7 +2,7 @@
 //!
 //! Between jobs of one token workers spin, because waking a sleeper costs more than the job (a hand-off takes about a
 //! microsecond, `cargo xtask bench speed`). After [`SPIN`] without a job they sleep on a condition variable, so an idle
-//! session costs nothing; well before that they yield, so that a machine with other work does it.
+//! session costs nothing. They do not yield in between: on a busy machine who yields gets the core back milliseconds later.
 //!
 //! One word says all there is to know of the current job: its generation, its parts and the next of them. A part is taken by
 //! changing that word from what was read, so no thread can take a part of a job that is over: `run` returns when all parts
@@ -16,10 +16,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a worker without a job stays awake.
-const SPIN: Duration = Duration::from_micros(200);
-/// Looks at the word before a waiting thread begins to yield: some microseconds.
-const LOOKS: u32 = 64;
+/// How long a thread waits awake: what lies between two large jobs of a token, several times over.
+const SPIN: Duration = Duration::from_micros(100);
 
 type Job = &'static (dyn Fn(usize) + Sync);
 
@@ -103,13 +101,8 @@ impl Shared {
     fn work(&self) {
         while !self.is_stopped() {
             self.help();
-            let mut looks = 0;
-            let mut since = None;
-            while !self.ticket().is_open() && !self.is_stopped() {
-                if !pause(&mut looks) && since.get_or_insert_with(Instant::now).elapsed() > SPIN {
-                    self.sleep();
-                    (looks, since) = (0, None);
-                }
+            if !spin(|| self.ticket().is_open() || self.is_stopped()) {
+                self.sleep();
             }
         }
     }
@@ -132,16 +125,20 @@ impl Shared {
     }
 }
 
-/// Waits a moment: first awake (true), later by leaving the core to others (false).
-fn pause(looks: &mut u32) -> bool {
-    *looks += 1;
-    let awake = *looks < LOOKS;
-    if awake {
-        std::hint::spin_loop();
-    } else {
-        std::thread::yield_now();
+/// Waits awake until `ready`, for at most [`SPIN`]; whether it is.
+fn spin(ready: impl Fn() -> bool) -> bool {
+    let mut start = None;
+    loop {
+        for _ in 0..32 {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if start.get_or_insert_with(Instant::now).elapsed() > SPIN {
+            return false;
+        }
     }
-    awake
 }
 
 /// A pool of threads. The caller's thread is one of them.
@@ -187,9 +184,9 @@ unsafe impl Pool for Threads {
         shared.ticket.store(shared.ticket().after(parts).0, Ordering::SeqCst);
         shared.wake_sleepers();
         shared.help();
-        let mut looks = 0;
-        while shared.done.load(Ordering::Acquire) < parts {
-            pause(&mut looks);
+        // A part that takes this long has lost its core to other work, perhaps to this very wait.
+        while !spin(|| shared.done.load(Ordering::Acquire) == parts) {
+            std::thread::yield_now();
         }
         let panicked = shared.panicked.swap(false, Ordering::Relaxed);
         assert!(!panicked, "a job of the pool panicked");
@@ -234,7 +231,7 @@ mod tests {
                     sum.fetch_add(part + 1, Ordering::Relaxed);
                 });
                 if job % 512 == 0 {
-                    std::thread::sleep(2 * SPIN);
+                    std::thread::sleep(3 * SPIN);
                 }
             }
         };
