@@ -158,6 +158,9 @@ pub fn for_column_parts<T: Send>(
     Some(())
 }
 
+/// What [`for_rows`] does with row number, row of a and row of b.
+pub type RowJob<'j, A, B> = dyn Fn(usize, &mut [A], &mut [B]) + Sync + 'j;
+
 /// Runs `job(row, row of a, row of b)` for each row of two row-major matrices, on at most as many threads as there are rows. A
 /// row is its stride long; a stride of 0 means that there is no such matrix. `None`, having done nothing, if a matrix does not
 /// lie in its buffer.
@@ -166,7 +169,7 @@ pub fn for_rows<A: Send, B: Send>(
     rows: usize,
     (a, a_stride): (&mut [A], usize),
     (b, b_stride): (&mut [B], usize),
-    job: &(dyn Fn(usize, &mut [A], &mut [B]) + Sync),
+    job: &RowJob<'_, A, B>,
 ) -> Option<()> {
     if rows.checked_mul(a_stride)? > a.len() || rows.checked_mul(b_stride)? > b.len() {
         return None;

@@ -1,8 +1,8 @@
 //! Sigmoid and hyperbolic tangent, from 2^-d and a reciprocal: no table of their own. NUMERICS.md, "sigmoid, tanh".
 
 use super::exp::exp2_neg_q16;
-use super::rsqrt::recip;
 use super::requantize::round_right;
+use super::rsqrt::recip;
 
 /// log2(e) in Q30.
 const LOG2_E: u64 = 1_549_082_005;

@@ -7,9 +7,9 @@
 
 use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg};
 use crate::fixed::{saturate, shift_round};
-use crate::kernels::scalar::rows::{NORM_FRAC, normaliser};
 use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op};
+use crate::kernels::scalar::rows::{NORM_FRAC, normaliser};
 
 /// The op.
 pub static OP: OpDef =

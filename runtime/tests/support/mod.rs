@@ -441,6 +441,14 @@ pub fn try_run(file: &[u8], fill: impl FnMut() -> u8) -> Option<bool> {
     Some(opened)
 }
 
+/// The kernels that `MOTE_KERNEL` names, or the best: every test of an op is one of a backend, too.
+fn chosen_kernels() -> &'static Kernels {
+    match std::env::var("MOTE_KERNEL") {
+        Ok(name) => kernels::named(&name).expect("MOTE_KERNEL"),
+        Err(_) => kernels::select(),
+    }
+}
+
 /// Runs single ops over an image and an arena full of garbage.
 pub struct Bench {
     pub builder: Builder,
@@ -456,7 +464,7 @@ impl Bench {
         let file = builder.image();
         let bytes = Image::open(&file).unwrap().arena_bytes(limits).unwrap() as usize;
         let arena = Arena::new(bytes, || 0xA5);
-        Self { builder: builder.clone(), file, limits, arena, kernels: kernels::select() }
+        Self { builder: builder.clone(), file, limits, arena, kernels: chosen_kernels() }
     }
 
     fn range(&self, slot: u32) -> core::ops::Range<usize> {
@@ -561,8 +569,8 @@ unsafe impl Pool for Threads {
     }
     fn run(&self, parts: usize, job: &(dyn Fn(usize) + Sync)) {
         std::thread::scope(|scope| {
-            for part in 0..parts {
-                scope.spawn(move || job(part));
+            for thread in 0..self.0.min(parts) {
+                scope.spawn(move || (thread..parts).step_by(self.0).for_each(job));
             }
         });
     }

@@ -26,10 +26,8 @@ fn text(out: &mut Vec<u8>, text: &str) {
 /// Name, dimensions (columns first) and type of every tensor.
 fn tensors(c: &LlmConfig) -> Vec<(String, Vec<usize>, u32)> {
     let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-    let mut all = vec![
-        ("token_embd.weight".into(), vec![c.dim, c.vocab], Q4_0),
-        ("output_norm.weight".into(), vec![c.dim], F32),
-    ];
+    let mut all =
+        vec![("token_embd.weight".into(), vec![c.dim, c.vocab], Q4_0), ("output_norm.weight".into(), vec![c.dim], F32)];
     for l in 0..c.layers {
         let mut add = |name: &str, dims: &[usize]| {
             all.push((format!("blk.{l}.{name}"), dims.to_vec(), if dims.len() == 2 { Q4_0 } else { F32 }));

@@ -1,6 +1,7 @@
 //! What the machine can do: bytes read a second, and int8 multiply-accumulates a second.
 #![allow(unsafe_code)]
 
+use mote_runtime::view::Pool;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -43,11 +44,27 @@ fn sum_lines(bytes: &[u8]) -> u64 {
     sums.iter().fold(0, |all, sum| all.wrapping_add(*sum))
 }
 
+/// Microseconds that a pool of two threads takes to hand out a job that does nothing, one right after the other: median.
+pub fn hand_off() -> f64 {
+    let pool = mote_host::Threads::new(2);
+    let mut times: Vec<f64> = (0..2000)
+        .map(|_| {
+            let start = Instant::now();
+            pool.run(2, &|part| {
+                black_box(part);
+            });
+            start.elapsed().as_secs_f64() * 1e6
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
 /// int8 multiply-accumulates a second of `threads` threads, in units of 10^9, and the instruction that does them. `None` where
 /// this program knows none.
 pub fn int8_peak(threads: usize) -> Option<(f64, &'static str)> {
     const STEPS: u64 = 4_000_000;
-    let (run, macs, name): (fn(u64) -> i32, u64, &str) = peak_loop()?;
+    let Peak { run, macs, name } = peak_loop()?;
     let start = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -57,17 +74,24 @@ pub fn int8_peak(threads: usize) -> Option<(f64, &'static str)> {
     Some(((STEPS * macs * threads as u64) as f64 * 1e-9 / start.elapsed().as_secs_f64(), name))
 }
 
-/// A loop, the multiply-accumulates of one turn, and the instruction.
-fn peak_loop() -> Option<(fn(u64) -> i32, u64, &'static str)> {
+/// A loop of so many turns, the multiply-accumulates of one, and the instruction that does them.
+struct Peak {
+    run: fn(u64) -> i32,
+    macs: u64,
+    name: &'static str,
+}
+
+fn peak_loop() -> Option<Peak> {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512f") {
             // SAFETY: the features are there.
-            return Some((|steps| unsafe { vnni512(steps) }, 16 * 64, "vpdpbusd, 512 bits"));
+            return Some(Peak { run: |steps| unsafe { vnni512(steps) }, macs: 16 * 64, name: "vpdpbusd, 512 bits" });
         }
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the feature is there.
-            return Some((|steps| unsafe { madd256(steps) }, 8 * 32, "vpmaddubsw, vpmaddwd, 256 bits"));
+            let name = "vpmaddubsw and vpmaddwd, 256 bits";
+            return Some(Peak { run: |steps| unsafe { madd256(steps) }, macs: 8 * 32, name });
         }
     }
     None

@@ -156,11 +156,10 @@ fn main() {
     #[cfg(target_os = "linux")]
     let _ = buffer.advise(memmap2::Advice::HugePage);
     buffer.fill(1);
-    let mut limits = Limits {
-        buffer,
-        bandwidth: vec![vec![]; count],
-        peak: vec![vec![]; count],
-    };
+    let mut limits = Limits { buffer, bandwidth: vec![vec![]; count], peak: vec![vec![]; count] };
+    let (kernels, hand_off) = (mote_runtime::kernels::select().name, machine::hand_off());
+    let peak = machine::int8_peak(1).map_or("unknown", |(_, name)| name);
+    println!("Kernels {kernels}; int8 peak by {peak}; a job for two threads costs {hand_off:.2} us.");
     let mut found = serde_json::Map::new();
     for name in &settings.shapes {
         let result = measure(name, &settings, &folder, &mut limits);
@@ -168,7 +167,8 @@ fn main() {
     }
     let ratio = |what: &str| found.get("1.2B").map(|shape| shape["threads"]["2"]["ratios"][what].clone());
     let all = json!({
-        "kernels": mote_runtime::kernels::select().name,
+        "kernels": kernels,
+        "hand_off_microseconds": hand_off,
         "ratios": { "decode_vs_llamacpp_q4_0": ratio("decode"), "prompt_vs_llamacpp_q4_0": ratio("prompt") },
         "shapes": found,
     });
@@ -237,7 +237,10 @@ fn report(
 ) -> serde_json::Value {
     let (layers, head) = macs(&shape(name));
     let prompt_macs = (layers + head / settings.prompt as f64) * 1e-9;
-    println!("\n{name}: {} rounds, medians; prompt of {}, then {} tokens", settings.rounds, settings.prompt, settings.decode);
+    println!(
+        "\n{name}: {} rounds, medians; prompt of {}, then {} tokens",
+        settings.rounds, settings.prompt, settings.decode
+    );
     println!(
         "| threads | | decode tok/s (best) | GB/s | of bandwidth | prompt tok/s (best) | of int8 peak | open ms | first token ms | resident MB | of that own |"
     );

@@ -15,7 +15,8 @@ const LINE: &str = "--tokens 1,403,407,261,378,377,282,447,421,396,262,5,17,77,3
 const MEMORY: [&str; 3] = ["arena_bytes", "arena_high_water_bytes", "stack_high_water_bytes"];
 
 /// Runs it.
-pub fn main() -> Result<()> {
+pub fn main(options: &[String]) -> Result<()> {
+    super::no_options(options)?;
     let boards = table::table(&table::root()?)?;
     head("image", "instructions/token");
     for (model, image) in digest::images()? {

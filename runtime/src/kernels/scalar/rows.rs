@@ -161,7 +161,7 @@ mod tests {
             let sums = before.chunks(block).map(|c| c.iter().sum::<i32>());
             assert!(sums.eq(values.iter().step_by(block).copied()));
             // Element i of a block: signs by the bits that i and j share.
-            let sign = |i: usize, j: usize| if (i & j).count_ones() % 2 == 0 { 1 } else { -1 };
+            let sign = |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { 1 } else { -1 };
             for (got, from) in values.chunks(block).zip(before.chunks(block)) {
                 let exact = |i: usize| from.iter().enumerate().map(|(j, x)| sign(i, j) * x).sum::<i32>();
                 assert!(got.iter().enumerate().all(|(i, got)| *got == exact(i)), "{log2}");

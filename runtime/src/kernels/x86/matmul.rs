@@ -108,7 +108,8 @@ pub fn base_sums<const RAISED: i32, const ROWS: usize>(
         let (four_bases, rest_bases) = bases.as_chunks_mut::<4>();
         for ([a, b, c, d], bases) in fours.iter().zip(four_bases.iter_mut()) {
             let (ab, cd) = (pairs(eights(a), eights(b)), pairs(eights(c), eights(d)));
-            let sums = _mm256_add_epi64(_mm256_permute2x128_si256::<0x20>(ab, cd), _mm256_permute2x128_si256::<0x31>(ab, cd));
+            let sums =
+                _mm256_add_epi64(_mm256_permute2x128_si256::<0x20>(ab, cd), _mm256_permute2x128_si256::<0x31>(ab, cd));
             // Bytes have been raised by 128 to be unsigned, 32 of them.
             let mut words = [0u64; 4];
             // SAFETY: 32 bytes are there; the store asks for no alignment.
@@ -152,11 +153,11 @@ macro_rules! features {
 /// The kernels of a backend from `V`, `LANES`, `TILE`, `RAISED` and the primitives beside it.
 macro_rules! matmul_kernels {
     ($features:literal; $table:ident = $name:literal, $isa:ident) => {
+        use crate::image::Coded;
+        use crate::image::tensors::{BLOCK, GROUP};
         use crate::kernels::x86::matmul::{
             CHUNK_BYTES, Groups, PANEL, base_sums, block_groups, fetch, misfit, rows_of, tile_rows, weights_of, word,
         };
-        use crate::image::Coded;
-        use crate::image::tensors::{BLOCK, GROUP};
         use crate::kernels::{Codes, Isa, Kernels, Put, scalar};
         use core::ops::Range;
 
@@ -314,7 +315,8 @@ macro_rules! matmul_kernels {
                         let vectors = group(block).as_chunks::<64>().0[line].as_chunks::<{ 4 * LANES }>().0;
                         for span in 0..SPAN {
                             let codes = load(&vectors[FROM + span]);
-                            levels[block][span] = if FOUR { [low(codes, book), high(codes, book)] } else { [bytes(codes); 2] };
+                            levels[block][span] =
+                                if FOUR { [low(codes, book), high(codes, book)] } else { [bytes(codes); 2] };
                         }
                     }
                     for row in 0..ROWS {
