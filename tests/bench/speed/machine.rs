@@ -3,6 +3,7 @@
 
 use mote_runtime::view::Pool;
 use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// GB/s at which `threads` threads read `bytes`, each its share, once.
@@ -44,14 +45,19 @@ fn sum_lines(bytes: &[u8]) -> u64 {
     sums.iter().fold(0, |all, sum| all.wrapping_add(*sum))
 }
 
-/// Microseconds that a pool of two threads takes to hand out a job that does nothing, one right after the other: median.
+/// Microseconds from a job's start to its end on a pool of two threads, both of which must take part in it, but do nothing
+/// else: median of many right after each other.
 pub fn hand_off() -> f64 {
     let pool = mote_host::Threads::new(2);
     let mut times: Vec<f64> = (0..2000)
         .map(|_| {
+            let arrived = AtomicUsize::new(0);
             let start = Instant::now();
-            pool.run(2, &|part| {
-                black_box(part);
+            pool.run(2, &|_| {
+                arrived.fetch_add(1, Ordering::AcqRel);
+                while arrived.load(Ordering::Acquire) < 2 {
+                    std::hint::spin_loop();
+                }
             });
             start.elapsed().as_secs_f64() * 1e6
         })

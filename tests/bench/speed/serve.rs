@@ -17,7 +17,7 @@ use std::time::Instant;
 /// Positions of the context.
 pub const CONTEXT: u32 = 512;
 /// Tokens of a prompt that are processed together.
-const BATCH: u32 = 64;
+const BATCH: u32 = 128;
 
 /// Token `i` of every text.
 fn token(i: usize, vocab: u32) -> u32 {

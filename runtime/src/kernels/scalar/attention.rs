@@ -87,16 +87,15 @@ fn weighted_sums<const N: usize>(v: &[i8], weights: &[i32], head_dim: usize, lan
     for stretch in weights.chunks(STRETCH) {
         let mut part = [0i32; N];
         for weight in stretch {
-            let values = v.get(at..).and_then(|v| v.get(..width)).unwrap_or(&[]);
+            let values = v.get(at..).unwrap_or(&[]);
             at += head_dim;
-            if let Some(values) = values.first_chunk::<N>() {
-                for (part, v) in part.iter_mut().zip(values) {
-                    *part += *weight * i32::from(*v);
-                }
+            if let (true, Some(values)) = (width == N, values.first_chunk::<N>()) {
+                // All of constant size, so that the sums stay in registers.
+                part = core::array::from_fn(|i| part[i] + *weight * i32::from(values[i]));
             } else {
-                for (part, v) in part.iter_mut().zip(values) {
-                    *part += *weight * i32::from(*v);
-                }
+                let mut some = [0i8; N];
+                some.iter_mut().zip(values.get(..width).unwrap_or(&[])).for_each(|(to, v)| *to = *v);
+                part = core::array::from_fn(|i| part[i] + *weight * i32::from(some[i]));
             }
         }
         for (sum, part) in sums.iter_mut().zip(part) {
