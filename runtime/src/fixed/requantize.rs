@@ -73,12 +73,10 @@ pub fn quantize_row(row: &[i32], frac: i32, codes: &mut [i8]) -> Scale {
         return Scale::default();
     }
     let (inv, shift, scale) = quantizer(peak); // the shift is 10 to 41
-    let used = row.len().min(codes.len());
-    let (codes, padding) = codes.split_at_mut(used);
     for (code, v) in codes.iter_mut().zip(row) {
         *code = round_right(i64::from(*v) * inv, shift.unsigned_abs()) as i8;
     }
-    padding.fill(0);
+    codes.iter_mut().skip(row.len()).for_each(|code| *code = 0);
     Scale { mant: scale.mant, exp: scale.exp + frac }
 }
 

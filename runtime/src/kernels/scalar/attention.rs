@@ -91,11 +91,11 @@ fn weighted_sums<const N: usize>(v: &[i8], weights: &[i32], head_dim: usize, lan
             at += head_dim;
             if let (true, Some(values)) = (width == N, values.first_chunk::<N>()) {
                 // All of constant size, so that the sums stay in registers.
-                part = core::array::from_fn(|i| part[i] + *weight * i32::from(values[i]));
+                part.iter_mut().zip(values).for_each(|(part, v)| *part += *weight * i32::from(*v));
             } else {
                 let mut some = [0i8; N];
                 some.iter_mut().zip(values.get(..width).unwrap_or(&[])).for_each(|(to, v)| *to = *v);
-                part = core::array::from_fn(|i| part[i] + *weight * i32::from(some[i]));
+                part.iter_mut().zip(some).for_each(|(part, v)| *part += *weight * i32::from(v));
             }
         }
         for (sum, part) in sums.iter_mut().zip(part) {

@@ -65,8 +65,8 @@ pub fn hadamard(values: &mut [i32], log2: u32) -> i32 {
     for stage in done..log2 {
         let half = 1usize << stage;
         let mut rest = &mut *values;
-        while let Some((pair, after)) = core::mem::take(&mut rest).split_at_mut_checked(2 * half) {
-            let (low, high) = pair.split_at_mut(half);
+        while let Some((low, more)) = core::mem::take(&mut rest).split_at_mut_checked(half) {
+            let Some((high, after)) = more.split_at_mut_checked(half) else { break };
             for (a, b) in low.iter_mut().zip(high) {
                 (*a, *b) = (a.wrapping_add(*b), a.wrapping_sub(*b));
             }
@@ -80,8 +80,8 @@ pub fn hadamard(values: &mut [i32], log2: u32) -> i32 {
 #[inline(always)]
 fn butterflies<const HALF: usize>(x: [i32; 16]) -> [i32; 16] {
     let mut out = [0; 16];
-    for (i, out) in out.iter_mut().enumerate() {
-        let (own, other) = (x[i], x[(i ^ HALF) & 15]);
+    for (i, (out, own)) in out.iter_mut().zip(x).enumerate() {
+        let other = x[(i ^ HALF) & 15];
         *out = if i & HALF == 0 { own.wrapping_add(other) } else { other.wrapping_sub(own) };
     }
     out
