@@ -15,7 +15,7 @@ const WIDE: usize = if cfg!(target_arch = "x86_64") { 64 } else { NARROW };
 const NARROW: usize = 8;
 
 /// See [`crate::kernels::rows::attend`].
-#[inline(always)]
+#[cfg_attr(target_arch = "x86_64", inline(always))]
 pub fn attend(
     head: &Head<'_>,
     (q, q_frac): (&[i32], i32),
@@ -66,7 +66,7 @@ pub fn attend(
         }
     };
     let mut lane = 0;
-    let (wide, rest) = out.as_chunks_mut::<WIDE>();
+    let (wide, rest) = if WIDE > NARROW { out.as_chunks_mut::<WIDE>() } else { (&mut [][..], out) };
     for out in wide {
         finish(out, &weighted_sums::<WIDE>(head.v, scores, head_dim, lane));
         lane += WIDE;
@@ -79,7 +79,7 @@ pub fn attend(
 }
 
 /// `sum over t of weights[t] * v[t][lane .. lane + N]`, exact; where a row ends before that, the rest is 0.
-#[inline(always)]
+#[cfg_attr(target_arch = "x86_64", inline(always))]
 fn weighted_sums<const N: usize>(v: &[i8], weights: &[i32], head_dim: usize, lane: usize) -> [i64; N] {
     let mut sums = [0i64; N];
     let mut at = lane;
