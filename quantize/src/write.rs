@@ -6,7 +6,7 @@
 
 use mote_runtime::image::header::{self, ALIGN, ENTRY_BYTES, HEADER_BYTES, Section, Span, align_up, section};
 use std::fs::File;
-use std::io::{self, BufWriter, Seek, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// What could not be written.
@@ -101,7 +101,8 @@ impl Weights {
             match data {
                 Some(bytes) => out.write_all(bytes)?,
                 None => {
-                    io::copy(&mut weights, &mut out)?;
+                    out.flush()?;
+                    copy_aligned(&mut weights, temporary.as_file(), entry.span.offset)?;
                 }
             }
             at = entry.span.offset + entry.span.bytes;
@@ -116,6 +117,20 @@ impl Weights {
         File::open(folder(&self.target))?.sync_all()?;
         Ok(end)
     }
+}
+
+/// Appends all of `from` to `to`, which is at `offset`, in writes that end at multiples of 2 MiB of the file: then Linux keeps
+/// what it caches of it in pages of that size, and who maps the image right away has them, too.
+fn copy_aligned(from: &mut impl Read, mut to: impl Write, offset: u64) -> io::Result<()> {
+    const PAGE: u64 = 2 << 20;
+    let mut buffer = Vec::new();
+    let mut room = PAGE - offset % PAGE;
+    while from.by_ref().take(room).read_to_end(&mut buffer)? > 0 {
+        to.write_all(&buffer)?;
+        buffer.clear();
+        room = PAGE;
+    }
+    Ok(())
 }
 
 /// Temporary files are the owner's alone; an image is a file like any other.

@@ -1,7 +1,7 @@
 //! Typed views of bytes, and the one place where a buffer is split between threads.
 //!
-//! `bytemuck` does the checked casts. The only unsafe code is [`for_column_parts`]: threads write disjoint columns of
-//! the same rows, which slices cannot express.
+//! `bytemuck` does the checked casts. The only unsafe code is in [`for_column_parts`] and [`for_rows`]: threads write disjoint
+//! parts of a buffer that they find by their number, which slices cannot express.
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
@@ -98,7 +98,7 @@ impl<T> Columns<'_, T> {
 }
 
 struct Shared<T>(*mut T);
-// SAFETY: only `for_column_parts` makes one; each part derives from it slices that no other part has.
+// SAFETY: only `for_column_parts` and `for_rows` make one; each part derives from it slices that no other part has.
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
@@ -120,7 +120,9 @@ pub struct Shape {
     pub granule: usize,
 }
 
-/// Splits the columns of a matrix into at most one part a thread and runs `job(columns, scratch)` for each, where
+const PARTS_A_THREAD: usize = 4;
+
+/// Splits the columns of a matrix into parts, with scratch at most one a thread, and runs `job(columns, scratch)` for each, where
 /// `scratch` is `each` elements of `scratch` for that part alone. `None`, having done nothing, if the matrix does not
 /// lie in `buffer` or the scratch serves not even one part.
 pub fn for_column_parts<T: Send>(
@@ -136,7 +138,9 @@ pub fn for_column_parts<T: Send>(
     let granule = NonZeroUsize::new(granule)?;
     let served = NonZeroUsize::new(each).map_or(usize::MAX, |each| scratch.len() / each);
     let steps = cols.div_ceil(granule.get());
-    let parts = NonZeroUsize::new(pool.threads().min(steps).min(served))?;
+    // Parts that need no scratch are several a thread: a thread that is interrupted, or slower, then takes fewer.
+    let wanted = if each == 0 && pool.threads() > 1 { pool.threads() * PARTS_A_THREAD } else { pool.threads() };
+    let parts = NonZeroUsize::new(wanted.min(steps).min(served))?;
     let share = steps.div_ceil(parts.get()) * granule.get();
     let (buffer, scratch) = (Shared(buffer.as_mut_ptr()), Shared(scratch.as_mut_ptr()));
     pool.run(parts.get(), &|part| {
@@ -150,6 +154,41 @@ pub fn for_column_parts<T: Send>(
         // no other slice overlaps it. With each = 0 the slice is empty.
         let own = unsafe { core::slice::from_raw_parts_mut(scratch.base().add(part * each), each) };
         job(columns, own);
+    });
+    Some(())
+}
+
+/// What [`for_rows`] does with row number, row of a and row of b.
+pub type RowJob<'j, A, B> = dyn Fn(usize, &mut [A], &mut [B]) + Sync + 'j;
+
+/// Runs `job(row, row of a, row of b)` for each row of two row-major matrices, on at most as many threads as there are rows. A
+/// row is its stride long; a stride of 0 means that there is no such matrix. `None`, having done nothing, if a matrix does not
+/// lie in its buffer.
+pub fn for_rows<A: Send, B: Send>(
+    pool: &dyn Pool,
+    rows: usize,
+    (a, a_stride): (&mut [A], usize),
+    (b, b_stride): (&mut [B], usize),
+    job: &RowJob<'_, A, B>,
+) -> Option<()> {
+    if rows.checked_mul(a_stride)? > a.len() || rows.checked_mul(b_stride)? > b.len() {
+        return None;
+    }
+    let parts = NonZeroUsize::new(pool.threads().min(rows))?;
+    let share = rows.div_ceil(parts.get());
+    let (a, b) = (Shared(a.as_mut_ptr()), Shared(b.as_mut_ptr()));
+    pool.run(parts.get(), &|part| {
+        for row in (share.saturating_mul(part)..rows).take(share) {
+            // SAFETY: row < rows, and rows * stride elements have been seen to lie in each buffer, which is held exclusively.
+            // Each part is run once (`Pool`) and has rows that no other part has, so no other slice overlaps these.
+            let (a, b) = unsafe {
+                (
+                    core::slice::from_raw_parts_mut(a.base().add(row * a_stride), a_stride),
+                    core::slice::from_raw_parts_mut(b.base().add(row * b_stride), b_stride),
+                )
+            };
+            job(row, a, b);
+        }
     });
     Some(())
 }
@@ -194,6 +233,17 @@ mod tests {
             assert_eq!(fill(&Single).0, 3 * cols);
             assert_eq!(fill(&Two).0, 3 * cols);
         }
+        for rows in 1..6 {
+            let (mut a, mut b) = ([0i32; 30], [0u8; 10]);
+            for_rows(&Two, rows, (&mut a, 6), (&mut b, 2), &|row, a, b| {
+                a.iter_mut().for_each(|a| *a += 1 + row as i32);
+                b.iter_mut().for_each(|b| *b += 1 + row as u8);
+            })
+            .unwrap();
+            assert!(a.iter().zip(0..).all(|(a, i)| *a == if i / 6 < rows as i32 { 1 + i / 6 } else { 0 }));
+            assert!(b.iter().zip(0..).all(|(b, i)| *b == if i / 2 < rows as u8 { 1 + i / 2 } else { 0 }));
+        }
+        assert!(for_rows(&Two, 6, (&mut [0i32; 30], 6), (&mut [0u8; 10], 0), &|_, _, _| {}).is_none());
         let shape = Shape { rows: 3, stride: 48, cols: 48, granule: 16 };
         assert!(for_column_parts(&Single, (&mut [0i32; 143], shape), (&mut [], 0), &|_, _| {}).is_none());
     }

@@ -5,6 +5,7 @@ mod support;
 use mote_runtime::fixed::Scale;
 use mote_runtime::image::plan::Rows;
 use mote_runtime::image::program::{NONE, Op};
+use mote_runtime::kernels::{self, Kernels};
 use mote_runtime::ops::matmul::ACCUMULATE;
 use mote_runtime::view::{Pool, Single};
 use proptest::prelude::*;
@@ -41,8 +42,12 @@ struct Case {
     add: bool,
 }
 
-/// Runs the op and compares; returns the results, row after row.
+/// Runs the op with every backend of this machine and compares; returns the results, row after row.
 fn check(case: &Case, pool: &dyn Pool) -> Vec<i32> {
+    kernels::available().map(|kernels| check_with(case, pool, kernels)).last().unwrap()
+}
+
+fn check_with(case: &Case, pool: &dyn Pool, kernels: &'static Kernels) -> Vec<i32> {
     let Case { m, x, frac, bias, add } = case;
     let mut b = Builder::new();
     let input = b.q8_slot(Rows::Batch, m.cols);
@@ -54,7 +59,7 @@ fn check(case: &Case, pool: &dyn Pool) -> Vec<i32> {
     let flags = if *add { ACCUMULATE } else { 0 };
     let op = Op { flags, ..op(code("matmul"), &[input, weight, bias_index, output]) };
     b.body.push(op);
-    let mut bench = Bench::new(&b, limits(x.len() as u32, 4));
+    let mut bench = Bench { kernels, ..Bench::new(&b, limits(x.len() as u32, 4)) };
     let old = |row: usize, i: usize| (row as i32 * 77 - 1000) << (i % 21);
     for (row, (codes, scale)) in x.iter().enumerate() {
         bench.put_q8(input, row, *scale, codes);
@@ -67,7 +72,7 @@ fn check(case: &Case, pool: &dyn Pool) -> Vec<i32> {
             let bias = bias.as_ref().map_or(0, |values| values[i]);
             let before = if *add { old(row, i) } else { 0 };
             let sum = formula(m, i, codes, *scale, i32::from(*frac)) + i128::from(bias) + i128::from(before);
-            assert_eq!(i128::from(*got), clamp(sum), "row {row}, output {i}");
+            assert_eq!(i128::from(*got), clamp(sum), "{}: row {row}, output {i}", kernels.name);
             all.push(*got);
         }
     }
@@ -92,7 +97,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
     #[test]
-    fn any_shape_to_the_bit(seed: u64, rows in 1usize..70, cols in 1usize..200, batch in 1usize..4, four: bool) {
+    fn any_shape_to_the_bit(seed: u64, rows in 1usize..70, cols in 1usize..200, batch in 1usize..20, four: bool) {
         check(&random_case(seed, rows, cols, batch, if four { 4 } else { 8 }), &Single);
     }
 }

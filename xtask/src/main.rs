@@ -32,7 +32,12 @@ const VERBS: &[(&str, &str, &str, Verb)] = &[
         test::main,
     ),
     ("ci", "", "formatting, lints, documentation, then test", ci::main),
-    ("bench", "[quality|boards|memory|open|speed ...]", "the figures of BENCHMARKS.md, as tables", bench::main),
+    (
+        "bench",
+        "[quality|boards|memory|nets|open|speed ...] [OPTIONS]",
+        "the figures of BENCHMARKS.md, as tables",
+        bench::main,
+    ),
     (
         "board",
         "list | build NAME [IMAGE|FEATURE] | run NAME IMAGE [ARGS] | symbols NAME [IMAGE|FEATURE]",

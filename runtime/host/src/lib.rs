@@ -30,11 +30,15 @@ pub use threads::Threads;
 
 use memmap2::Mmap;
 use mote_runtime::image::{Image, Limits, section};
+use mote_runtime::kernels;
 use mote_runtime::text::{TextError, Tokenizer};
 use mote_runtime::view::Pool;
 use mote_runtime::{Error, Session};
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+/// The variable of the environment that names the kernels to use, for tests and benchmarks. No result depends on them.
+const KERNEL: &str = "MOTE_KERNEL";
 
 /// Why a model could not be opened or run.
 #[derive(Debug)]
@@ -52,6 +56,8 @@ pub enum HostError {
     Text(TextError),
     /// The image has no tokenizer.
     NoTokenizer,
+    /// `MOTE_KERNEL` names kernels that this machine does not have.
+    Kernel(String),
 }
 
 impl fmt::Display for HostError {
@@ -63,6 +69,10 @@ impl fmt::Display for HostError {
             Self::Text(why) => write!(f, "{why}"),
             Self::NoTokenizer => {
                 write!(f, "the image has no tokenizer: give token ids, or quantize the model again with its tokenizer")
+            }
+            Self::Kernel(name) => {
+                let known: Vec<&str> = kernels::available().map(|kernels| kernels.name).collect();
+                write!(f, "MOTE_KERNEL is {name:?}; this machine has {}", known.join(", "))
             }
             Self::Memory(bytes) => write!(f, "{bytes} bytes of arena cannot be allocated: use a shorter context"),
         }
@@ -107,15 +117,29 @@ impl Model {
         #[allow(unsafe_code)]
         let bytes: &'static [u8] = unsafe { std::slice::from_raw_parts(map.as_ptr(), map.len()) };
         let image = Image::open(bytes).map_err(|why| HostError::Image(path.to_owned(), why))?;
-        Ok(Self { image, map })
+        let model = Self { image, map };
+        model.ask_for_large_pages();
+        Ok(model)
     }
 
     /// Asks the system to read the whole image now, in the background: decoding will want all of it, front to back, for
     /// every token. Not done by [`Model::open`], which costs the same for any size; advice only, so no error.
+    ///
+    /// On Linux the weights are read in large pages as they are used, the next ones ahead; this call would read small ones.
     pub fn prefetch(&self) {
-        #[cfg(unix)]
+        #[cfg(all(unix, not(target_os = "linux")))]
         {
             let _ = self.map.advise(memmap2::Advice::WillNeed);
+        }
+    }
+
+    /// Asks for the weights in pages of 2 MiB, where the file system has them (xfs, btrfs, ext4 since Linux 6.16): decoding,
+    /// which reads them at the memory's speed, is up to twice as fast with them as with pages of 4 KiB. Advice only, so no error.
+    fn ask_for_large_pages(&self) {
+        #[cfg(target_os = "linux")]
+        if let Ok(weights) = self.image.section(section::WEIGHTS) {
+            let offset = weights.as_ptr().addr() - self.map.as_ptr().addr();
+            let _ = self.map.advise_range(memmap2::Advice::HugePage, offset, weights.len());
         }
     }
 
@@ -159,13 +183,18 @@ impl Model {
         Limits { batch, context: context.min(self.image.plan().max_context), threads }
     }
 
-    /// Opens a session in `arena`.
+    /// Opens a session in `arena`, with the fastest kernels of this machine, or those that the environment's `MOTE_KERNEL` names.
     ///
     /// # Errors
-    /// [`HostError::Session`].
+    /// [`HostError::Session`], [`HostError::Kernel`].
     pub fn session<'m>(&'m self, arena: &'m mut Arena, pool: &'m dyn Pool) -> Result<Session<'m>, HostError> {
         let limits = arena.limits;
-        Ok(Session::with_pool(self.image(), arena.bytes(), limits, pool)?)
+        let mut session = Session::with_pool(self.image(), arena.bytes(), limits, pool)?;
+        if let Some(name) = std::env::var_os(KERNEL) {
+            let name = name.to_string_lossy();
+            session.set_kernels(kernels::named(&name).ok_or_else(|| HostError::Kernel(name.into()))?);
+        }
+        Ok(session)
     }
 }
 

@@ -1,54 +1,142 @@
 //! A pool of threads that stay: each `run` hands one job out and waits for it.
 //!
-//! Workers sleep on a condition variable between jobs, so an idle session costs nothing. (Spinning hand-off is a matter
-//! for benchmarks, not of results: the parts of a job are fixed by their number.)
+//! Between jobs of one token workers spin, because waking a sleeper costs more than the job (a hand-off takes about a
+//! microsecond, `cargo xtask bench speed`). After [`SPIN`] without a job they sleep on a condition variable, so an idle
+//! session costs nothing. They do not yield in between: on a busy machine who yields gets the core back milliseconds later.
+//!
+//! One word says all there is to know of the current job: its generation, its parts and the next of them. A part is taken by
+//! changing that word from what was read, so no thread can take a part of a job that is over: `run` returns when all parts
+//! that were taken are done.
 #![allow(unsafe_code)]
 
 use mote_runtime::view::Pool;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a thread waits awake: what lies between two large jobs of a token, several times over.
+const SPIN: Duration = Duration::from_micros(100);
 
 type Job = &'static (dyn Fn(usize) + Sync);
 
-#[derive(Default)]
-struct State {
-    job: Option<Job>,
-    parts: usize,
-    next: usize,
-    running: usize,
-    panicked: bool,
-    stop: bool,
+/// The current job: bits 0 to 15 the next part, 16 to 31 the number of parts, 32 to 63 the generation.
+#[derive(Clone, Copy, PartialEq)]
+struct Ticket(u64);
+
+impl Ticket {
+    const MOST: usize = 0xFFFF;
+
+    fn next(self) -> usize {
+        (self.0 & 0xFFFF) as usize
+    }
+
+    fn parts(self) -> usize {
+        (self.0 >> 16 & 0xFFFF) as usize
+    }
+
+    fn is_open(self) -> bool {
+        self.next() < self.parts()
+    }
+
+    /// The first ticket of the job after this one.
+    fn after(self, parts: usize) -> Self {
+        Self((self.0 >> 32).wrapping_add(1) << 32 | (parts as u64) << 16)
+    }
 }
 
 #[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
-    work: Condvar,
-    done: Condvar,
+    ticket: AtomicU64,
+    /// Written by `run` while no ticket is open.
+    job: UnsafeCell<Option<Job>>,
+    done: AtomicUsize,
+    panicked: AtomicBool,
+    stop: AtomicBool,
+    sleepers: AtomicUsize,
+    bed: Mutex<()>,
+    wake: Condvar,
 }
 
+// SAFETY: `job` is written only while no part can be taken or is running, and read only by who has taken a part: the exchange
+// that takes it sees the store of the ticket, which comes after the write.
+unsafe impl Sync for Shared {}
+
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn ticket(&self) -> Ticket {
+        Ticket(self.ticket.load(Ordering::SeqCst))
     }
 
-    /// Takes parts of the current job until none is left.
-    fn help<'s>(&'s self, mut state: MutexGuard<'s, State>) {
-        while let Some(job) = state.job {
-            if state.next == state.parts {
+    fn bed(&self) -> MutexGuard<'_, ()> {
+        self.bed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Takes parts until none is left.
+    fn help(&self) {
+        loop {
+            let ticket = self.ticket();
+            if !ticket.is_open() {
                 return;
             }
-            let part = state.next;
-            state.next += 1;
-            state.running += 1;
-            drop(state);
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(part)));
-            state = self.lock();
-            state.running -= 1;
-            state.panicked |= outcome.is_err();
-            if state.next == state.parts && state.running == 0 {
-                self.done.notify_all();
+            let taken = self.ticket.compare_exchange(ticket.0, ticket.0 + 1, Ordering::SeqCst, Ordering::Relaxed);
+            if taken.is_err() {
+                continue;
             }
+            // SAFETY: see `Sync`. The job cannot be replaced before this part is counted as done.
+            let job = unsafe { *self.job.get() };
+            let call = || job.into_iter().for_each(|job| job(ticket.next()));
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).is_err() {
+                self.panicked.store(true, Ordering::Relaxed);
+            }
+            self.done.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// A worker's life.
+    fn work(&self) {
+        while !self.is_stopped() {
+            self.help();
+            if !spin(|| self.ticket().is_open() || self.is_stopped()) {
+                self.sleep();
+            }
+        }
+    }
+
+    fn sleep(&self) {
+        let mut bed = self.bed();
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        // Who opens a ticket looks for sleepers afterwards; who goes to sleep looks for a ticket afterwards.
+        while !self.ticket().is_open() && !self.is_stopped() {
+            bed = self.wake.wait(bed).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn wake_sleepers(&self) {
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            let _bed = self.bed();
+            self.wake.notify_all();
+        }
+    }
+}
+
+/// Waits awake until `ready`, for at most [`SPIN`]; whether it is.
+fn spin(ready: impl Fn() -> bool) -> bool {
+    let mut start = None;
+    loop {
+        for _ in 0..32 {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if start.get_or_insert_with(Instant::now).elapsed() > SPIN {
+            return false;
         }
     }
 }
@@ -65,56 +153,50 @@ impl Threads {
     #[must_use]
     pub fn new(threads: usize) -> Self {
         let shared = Arc::<Shared>::default();
-        let workers = (1..threads)
-            .map(|_| {
-                let shared = shared.clone();
-                std::thread::spawn(move || {
-                    let mut state = shared.lock();
-                    while !state.stop {
-                        if state.job.is_some() && state.next < state.parts {
-                            shared.help(state);
-                            state = shared.lock();
-                        } else {
-                            state = shared.work.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
-                        }
-                    }
-                })
-            })
-            .collect();
+        let worker = |_| {
+            let shared = shared.clone();
+            std::thread::spawn(move || shared.work())
+        };
+        let workers = (1..threads).map(worker).collect();
         Self { shared, workers, turn: Mutex::new(()) }
     }
 }
 
-// SAFETY: `help` gives each part number out once, under the lock; `run` returns when no part is left or running.
+// SAFETY: the exchange in `help` gives each part number out once; `run` returns when as many are done as there are.
 unsafe impl Pool for Threads {
     fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
     fn run(&self, parts: usize, job: &(dyn Fn(usize) + Sync)) {
-        let _turn = self.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // SAFETY: only the lifetime changes. The job is taken back below before `run` returns, when no part is running
-        // and none can start (`next == parts`), so no thread sees it afterwards.
-        let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
-        let mut state = self.shared.lock();
-        (state.job, state.parts, state.next) = (Some(job), parts, 0);
-        self.shared.work.notify_all();
-        self.shared.help(state);
-        let mut state = self.shared.lock();
-        while state.running > 0 {
-            state = self.shared.done.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+        if parts < 2 || self.workers.is_empty() || parts > Ticket::MOST {
+            (0..parts).for_each(job);
+            return;
         }
-        state.job = None;
-        let panicked = std::mem::take(&mut state.panicked);
-        drop(state);
+        let shared = &*self.shared;
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: only the lifetime changes. When `run` returns no part is running and none can be taken, and the next job
+        // replaces this one before any can: so no thread calls it afterwards.
+        let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
+        // SAFETY: see `Sync`: `turn` is held, and all parts of the job before are done.
+        unsafe { *shared.job.get() = Some(job) };
+        shared.done.store(0, Ordering::Relaxed);
+        shared.ticket.store(shared.ticket().after(parts).0, Ordering::SeqCst);
+        shared.wake_sleepers();
+        shared.help();
+        // A part that takes this long has lost its core to other work, perhaps to this very wait.
+        while !spin(|| shared.done.load(Ordering::Acquire) == parts) {
+            std::thread::yield_now();
+        }
+        let panicked = shared.panicked.swap(false, Ordering::Relaxed);
         assert!(!panicked, "a job of the pool panicked");
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        self.shared.lock().stop = true;
-        self.shared.work.notify_all();
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.wake_sleepers();
         for worker in self.workers.drain(..) {
             // A worker cannot have panicked: jobs are caught.
             let _ = worker.join();
@@ -125,7 +207,6 @@ impl Drop for Threads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn every_part_once() {
@@ -137,6 +218,29 @@ mod tests {
             });
             assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
         }
+    }
+
+    /// Jobs right after each other, and after workers have gone to sleep; from two threads at once.
+    #[test]
+    fn many_jobs() {
+        let pool = Threads::new(4);
+        let sum = AtomicUsize::new(0);
+        let count = |jobs: usize| {
+            for job in 0..jobs {
+                pool.run(1 + job % 9, &|part| {
+                    sum.fetch_add(part + 1, Ordering::Relaxed);
+                });
+                if job % 512 == 0 {
+                    std::thread::sleep(3 * SPIN);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| count(9 * 512));
+            scope.spawn(|| count(9 * 512));
+        });
+        let each: usize = (1..=9).map(|parts| parts * (parts + 1) / 2).sum();
+        assert_eq!(sum.load(Ordering::Relaxed), 2 * 512 * each);
     }
 
     #[test]

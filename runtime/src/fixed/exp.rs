@@ -76,18 +76,17 @@ const LN_2: u64 = 744_261_118;
 /// Six bits of the fraction index a table, the other ten go through 1 - x + x^2/2 - x^3/6 with x < ln 2 / 64; the
 /// integer part is a shift, rounded to nearest. From 2^-31 on the result is 0.
 #[must_use]
+#[cfg_attr(target_arch = "x86_64", inline)]
 pub fn exp2_neg_q16(d: u32) -> u32 {
     let whole = d >> 16;
-    if whole > 30 {
-        return 0;
-    }
     let top = u64::from(TABLE[(d >> 10 & 63) as usize]);
-    let x = (u64::from(d & 1023) * LN_2) >> 16; // Q30
-    let x2 = (x * x) >> 30;
-    let x3 = (x2 * x) >> 30;
-    let poly = (1u64 << 30) - x + (x2 >> 1) - x3 / 6;
-    let value = (top * poly + (1 << 29)) >> 30;
-    (((value << 1) >> whole).wrapping_add(1) >> 1) as u32
+    let x = ((u64::from(d & 1023) * LN_2) >> 16) as u32; // Q30
+    let x2 = ((u64::from(x) * u64::from(x)) >> 30) as u32;
+    let x3 = ((u64::from(x2) * u64::from(x)) >> 30) as u32;
+    let poly = (1u32 << 30).wrapping_sub(x).wrapping_add(x2 >> 1).wrapping_sub(x3 / 6);
+    let value = (top * u64::from(poly) + (1 << 29)) >> 30;
+    let rounded = ((value << 1) >> (whole & 63)).wrapping_add(1) >> 1;
+    if whole > 30 { 0 } else { rounded as u32 } // last, so that vectors have no branch
 }
 
 #[cfg(test)]

@@ -6,16 +6,17 @@
 /// what is left is the rounding of 30-bit arithmetic. Source: Newton-Raphson division as in any text; seed is the
 /// minimax line.
 #[must_use]
+#[cfg_attr(target_arch = "x86_64", inline)]
 pub fn recip(d: u32) -> u32 {
     const A: u64 = 3_031_741_621; // 48/17 in Q30
     const B: u64 = 2_021_161_081; // 32/17 in Q30
-    let d = u64::from(d.clamp(1 << 30, 1 << 31));
-    let mut y = A - ((B * d) >> 31);
+    let d = d.clamp(1 << 30, 1 << 31);
+    let mut y = (A - ((B * u64::from(d)) >> 31)) as u32; // below 2^31.3, as all here: 32-bit factors are cheap everywhere
     for _ in 0..3 {
-        let xy = (d * y) >> 31; // Q30
-        y = (y * ((2u64 << 30).wrapping_sub(xy))) >> 30;
+        let xy = ((u64::from(d) * u64::from(y)) >> 31) as u32; // Q30
+        y = ((u64::from(y) * u64::from((2u32 << 30).wrapping_sub(xy))) >> 30) as u32;
     }
-    y as u32
+    y
 }
 
 /// 1/sqrt(v) as `(r, h)` with 1/sqrt(v) = r * 2^-30 * 2^-h, r in Q30 within [1, 2]; 0 counts as 1.

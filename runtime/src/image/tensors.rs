@@ -264,6 +264,15 @@ impl<'a> Coded<'a> {
         }
     }
 
+    /// Multipliers of the rows of block `block`; zeros if there is no such block.
+    #[must_use]
+    pub fn block_mults(&self, block: usize) -> [u16; BLOCK] {
+        let bytes = slice(self.mults, block.wrapping_mul(2 * BLOCK), 2 * BLOCK);
+        let mut mults = [0; BLOCK];
+        mults.iter_mut().zip(bytes.as_chunks::<2>().0).for_each(|(to, b)| *to = u16::from_le_bytes(*b));
+        mults
+    }
+
     /// Multiplier of `row`; 0 if there is no such row.
     #[must_use]
     pub fn mult(&self, row: usize) -> u32 {

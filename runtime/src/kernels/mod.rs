@@ -2,19 +2,108 @@
 //!
 //! The scalar kernels are the specification. Every sum is exact (int32 inside a stretch that cannot overflow, int64
 //! across), so any order of summation, any width and any number of threads gives the same bits; a backend has nothing
-//! to agree on but the sums.
+//! to agree on but the sums. What is not a sum is the scalar kernels' source, compiled for the backend's instructions.
 
+pub(crate) mod rows;
 #[forbid(unsafe_code)]
 pub mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use core::ops::Range;
 
 use crate::image::Coded;
-use crate::image::tensors::BLOCK;
+use crate::image::tensors::{BLOCK, GROUP};
+use crate::view;
 
-/// Exact sums of one block of 16 rows with one row of activations:
-/// `acc[r] = sum over groups of scale[r, group] * sum over columns of level[r, col] * x[col]`.
+/// Rows of int8 codes at equal distances, as a Q8 slot has them.
+#[derive(Clone, Copy, Debug)]
+pub struct Codes<'a> {
+    bytes: &'a [u8],
+    stride: usize,
+    rows: usize,
+    cols: usize,
+}
+
+impl<'a> Codes<'a> {
+    /// `rows` rows of `cols` codes each, from the first byte on, `stride` bytes from one to the next; `None` if they do not lie
+    /// in `bytes`.
+    #[must_use]
+    pub fn new(bytes: &'a [u8], rows: usize, stride: usize, cols: usize) -> Option<Self> {
+        let last = rows.checked_sub(1)?.checked_mul(stride)?;
+        (last.checked_add(cols)? <= bytes.len() && cols <= stride).then_some(Self { bytes, stride, rows, cols })
+    }
+
+    /// One row.
+    #[must_use]
+    pub fn one(x: &'a [i8]) -> Self {
+        Self { bytes: bytemuck::must_cast_slice(x), stride: x.len(), rows: 1, cols: x.len() }
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Row `row`; empty if there is no such row.
+    #[must_use]
+    pub fn row(&self, row: usize) -> &'a [i8] {
+        let start = row.wrapping_mul(self.stride);
+        view::as_i8(self.bytes.get(start..).and_then(|b| b.get(..self.cols)).unwrap_or(&[]))
+    }
+
+    /// Whether a row holds all columns of `w`, padding included.
+    #[must_use]
+    pub fn fit(&self, w: &Coded<'_>) -> bool {
+        w.groups.checked_mul(GROUP).is_some_and(|cols| cols <= self.cols)
+    }
+}
+
+/// Gets the sums of one block with some rows of codes: `put(block, first_row, sums)`.
+pub type Put<'p> = dyn FnMut(usize, usize, &[[i64; BLOCK]]) + 'p;
+
+/// Exact sums of blocks of 16 rows with rows of codes, each pair once, in any order:
+/// `sums[r] = sum over groups of scale[r, group] * sum over columns of level[r, col] * x[col]`.
 ///
-/// Shapes: `x` holds `32 * groups` codes, any int8 (zeros beyond the columns). `acc` is overwritten.
-pub type BlockFn = fn(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]);
+/// Shapes: a row of `x` holds `32 * groups` codes, any int8 (zeros beyond the columns).
+pub type BlocksFn = fn(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>);
+
+/// How the sums of a block become fixed point (NUMERICS.md, "matmul").
+#[derive(Clone, Copy, Debug)]
+pub struct Rescale {
+    /// Mantissa of the codes' scale, 16 bits.
+    pub mant: u32,
+    /// Bits by which row sums may exceed int32, at most 23.
+    pub excess: u32,
+    /// Right shift of the product.
+    pub shift: i32,
+    /// Whether the results are added to what `out` holds.
+    pub add: bool,
+}
+
+/// Keys and values of one head, the positions that are attended to: codes `[positions, head_dim]`, a scale a position.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// Codes of the keys.
+    pub k: &'a [i8],
+    /// Scales of the keys.
+    pub k_scales: &'a [[u8; 4]],
+    /// Codes of the values.
+    pub v: &'a [i8],
+    /// Scales of the values.
+    pub v_scales: &'a [[u8; 4]],
+}
+
+/// What [`rows`] are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Isa {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
 
 /// The kernels of one instruction set.
 #[derive(Clone, Copy, Debug)]
@@ -22,13 +111,38 @@ pub struct Kernels {
     /// `{arch}-{types}-{variant}`, for logs and benchmarks.
     pub name: &'static str,
     /// 4-bit weights.
-    pub n4_block: BlockFn,
+    pub n4: BlocksFn,
     /// 8-bit weights.
-    pub n8_block: BlockFn,
+    pub n8: BlocksFn,
+    /// All that is no matrix. Only this crate makes a table, so no other value gets here than the machine has.
+    pub(crate) isa: Isa,
+}
+
+impl Kernels {
+    /// The kernel for these weights.
+    #[must_use]
+    pub fn blocks(&self, w: &Coded<'_>) -> BlocksFn {
+        if w.bits == 4 { self.n4 } else { self.n8 }
+    }
 }
 
 /// The best kernels for this machine.
 #[must_use]
 pub fn select() -> &'static Kernels {
-    &scalar::KERNELS
+    available().next().unwrap_or(&scalar::KERNELS)
+}
+
+/// All kernels that this machine can run, the best first, the scalar ones last.
+pub fn available() -> impl Iterator<Item = &'static Kernels> {
+    #[cfg(target_arch = "x86_64")]
+    let fast = x86::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    let fast = core::iter::empty();
+    fast.chain(core::iter::once(&scalar::KERNELS))
+}
+
+/// The kernels with this name, if this machine can run them.
+#[must_use]
+pub fn named(name: &str) -> Option<&'static Kernels> {
+    available().find(|kernels| kernels.name == name)
 }

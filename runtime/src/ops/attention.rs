@@ -20,13 +20,12 @@
 //! Threads take heads; each has its own scratch for `s`, then `w`.
 
 use super::cache::split;
-use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, part, slot_arg, unpack};
-use crate::fixed::exp::exp2_neg_q16;
-use crate::fixed::requantize::quantize_row;
-use crate::fixed::rsqrt::recip;
-use crate::fixed::{Scale, saturate, shift_round};
-use crate::image::plan::{Kind, MAX_HEAD_DIM, Rows};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, part, slot_arg};
+use crate::fixed::Scale;
+use crate::image::plan::{Kind, Rows};
 use crate::image::{Image, Op};
+use crate::kernels::Head;
+use crate::kernels::rows::attend;
 use crate::view::{Shape, as_i8, for_column_parts};
 
 /// The op.
@@ -43,11 +42,6 @@ pub static OP: OpDef = OpDef {
 
 /// Flag: attend to the whole source.
 pub const SOURCE: u16 = 1;
-
-/// Positions whose weighted sum fits int32 whatever bytes the cache holds: 512 * 32768 * -128 = -2^31.
-const STRETCH: usize = 512;
-/// Elements of the output summed together.
-const LANES: usize = 8;
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let q = slot_arg(image, op, 0, Kind::I32)?;
@@ -74,7 +68,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     };
     let (rows, first, context) = (r.rows as usize, r.position as usize, r.limits.context as usize);
     let source = (op.flags & SOURCE != 0).then_some(r.source as usize);
-    let pool = r.pool;
+    let (pool, isa) = (r.pool, r.kernels.isa);
     let [q, cache, scratch, out] = r.slots([&q_slot, &cache_slot, &scratch_slot, &out_slot])?;
     let q = I32Rows::new(&q_slot, q)?;
     let (q_stride, q_all) = (q.stride, &*q.data);
@@ -106,7 +100,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
                     };
                     let q = q_all.get(row.checked_mul(q_stride)?..)?.get(start..)?.get(..head_dim)?;
                     let out = part(columns.row(row), start - cols.start, head_dim)?;
-                    head.attend((q, i32::from(q_slot.frac)), unit, scratch, (out, i32::from(out_slot.frac)))
+                    attend(isa, &head, (q, i32::from(q_slot.frac)), unit, scratch, (out, i32::from(out_slot.frac)))
                 })();
                 if done.is_none() {
                     return;
@@ -121,87 +115,4 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
 /// `n / each`, 0 if `each` is: a division that cannot fault.
 fn heads_before(n: usize, each: usize) -> usize {
     n.checked_div(each).unwrap_or(0)
-}
-
-/// Keys and values of one head, the positions that are attended to.
-struct Head<'a> {
-    k: &'a [i8],
-    k_scales: &'a [[u8; 4]],
-    v: &'a [i8],
-    v_scales: &'a [[u8; 4]],
-}
-
-impl Head<'_> {
-    fn attend(
-        &self,
-        (q, q_frac): (&[i32], i32),
-        unit: Scale,
-        scratch: &mut [i32],
-        (out, out_frac): (&mut [i32], i32),
-    ) -> Option<()> {
-        let head_dim = q.len();
-        let scores = scratch.get_mut(..self.k_scales.len())?;
-        let mut q8 = [0i8; MAX_HEAD_DIM as usize];
-        let q8 = q8.get_mut(..head_dim)?;
-        let sq = quantize_row(q, q_frac, q8);
-        let q_mant = (sq.mant * unit.mant + (1 << 15)) >> 16;
-
-        let mut top = i32::MIN;
-        let mut at = 0;
-        for (score, packed) in scores.iter_mut().zip(self.k_scales) {
-            let key = self.k.get(at..)?.get(..head_dim)?;
-            at += head_dim;
-            let dot: i32 = q8.iter().zip(key).map(|(q, k)| i32::from(*q) * i32::from(*k)).sum();
-            let sk = unpack(*packed);
-            let product = i64::from(dot) * i64::from(q_mant) * i64::from(sk.mant);
-            *score = saturate(shift_round(product, sq.exp + sk.exp + unit.exp - 16 - 16));
-            top = top.max(*score);
-        }
-
-        let base = self.v_scales.iter().map(|s| unpack(*s)).filter(|s| s.mant != 0).map(|s| s.exp).min().unwrap_or(0);
-        let (mut total, mut carry) = (0u64, 1i64 << 30);
-        for (score, packed) in scores.iter_mut().zip(self.v_scales) {
-            let e = exp2_neg_q16(top.wrapping_sub(*score) as u32);
-            total += u64::from(e);
-            let sv = unpack(*packed);
-            carry += (i64::from(e) * i64::from(sv.mant)) >> (sv.exp - base).clamp(0, 63);
-            *score = (carry >> 31) as i32;
-            carry &= (1 << 31) - 1;
-        }
-
-        // total is at least 2^30 (the largest score's own e), so it is normalised to [2^30, 2^31) by a right shift.
-        let shift = 33u32.saturating_sub(total.leading_zeros());
-        let inverse = i64::from(recip((total >> shift) as u32)); // 2^61 / (total >> shift)
-        let mut lane = 0;
-        for out in out.chunks_mut(LANES) {
-            let sums = self.weighted_sum(scores, head_dim, lane);
-            for (out, sum) in out.iter_mut().zip(sums) {
-                let sum = shift_round(sum, shift as i32);
-                *out = saturate(shift_round(sum * inverse, 30 + base - out_frac));
-            }
-            lane += LANES;
-        }
-        Some(())
-    }
-
-    /// `sum over t of weights[t] * v[t][lane .. lane + 8]`, exact.
-    fn weighted_sum(&self, weights: &[i32], head_dim: usize, lane: usize) -> [i64; LANES] {
-        let mut sums = [0i64; LANES];
-        let mut at = lane;
-        let width = head_dim.saturating_sub(lane).min(LANES);
-        for stretch in weights.chunks(STRETCH) {
-            let mut part = [0i32; LANES];
-            for weight in stretch {
-                let values = self.v.get(at..).and_then(|v| v.get(..width)).unwrap_or(&[]);
-                at += head_dim;
-                for (part, v) in part.iter_mut().zip(values) {
-                    *part += *weight * i32::from(*v);
-                }
-            }
-            for (sum, part) in sums.iter_mut().zip(part) {
-                *sum += i64::from(part);
-            }
-        }
-        sums
-    }
 }

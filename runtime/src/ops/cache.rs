@@ -3,9 +3,9 @@
 //! Arguments: k slot, v slot (I32, heads * head_dim columns), cache slot. Layout: [`crate::image::plan::Kind::Cache`].
 
 use super::{I32Rows, OpDef, Overlap, Run, ensure, pack, part, slot_arg};
-use crate::fixed::requantize::quantize_row;
 use crate::image::plan::{Kind, Rows, Slot};
 use crate::image::{Image, Op};
+use crate::kernels::rows;
 use crate::view;
 
 /// The op.
@@ -24,12 +24,13 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let k = slot_arg(r.image, op, 0, Kind::I32)?;
     let v = slot_arg(r.image, op, 1, Kind::I32)?;
     let slot = slot_arg(r.image, op, 2, Kind::Cache)?;
-    let (rows, first, context) = (r.rows as usize, r.position as usize, r.limits.context as usize);
+    let (count, first, context) = (r.rows as usize, r.position as usize, r.limits.context as usize);
+    let isa = r.kernels.isa;
     let [k_bytes, v_bytes, cache] = r.slots([&k, &v, &slot])?;
     let (mut keys, mut values) = (I32Rows::new(&k, k_bytes)?, I32Rows::new(&v, v_bytes)?);
     let cache = split(&slot, cache, context)?;
     let (heads, head_dim) = (slot.heads as usize, slot.head_dim as usize);
-    for (row, position) in (0..rows).zip(first..) {
+    for (row, position) in (0..count).zip(first..) {
         let (key, value) = (keys.row(row)?, values.row(row)?);
         for head in 0..heads {
             let at = head * context + position;
@@ -39,7 +40,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
             ];
             for (from, frac, codes, scales) in sides {
                 let codes = view::as_i8_mut(part(codes, at * head_dim, head_dim)?);
-                let scale = quantize_row(part(from, head * head_dim, head_dim)?, frac, codes);
+                let scale = rows::quantize(isa, part(from, head * head_dim, head_dim)?, frac, codes);
                 *scales.as_chunks_mut::<4>().0.get_mut(at)? = pack(scale);
             }
         }

@@ -9,7 +9,7 @@ use super::{Run, arg, ensure, i8_cols};
 use crate::image::plan::{Kind, Slot};
 use crate::image::tensors::{BLOCK, GROUP};
 use crate::image::{Coded, Dtype, Image, Op};
-use crate::kernels::BlockFn;
+use crate::kernels::{BlocksFn, Codes};
 use crate::view;
 
 /// Columns of a matrix, at most; half as many for int16.
@@ -90,20 +90,22 @@ impl<'a> Linear<'a> {
     }
 
     /// The kernel for these weights.
-    pub(crate) fn kernel(&self, r: &Run<'_>) -> BlockFn {
-        if self.weights.bits == 4 { r.kernels.n4_block } else { r.kernels.n8_block }
+    pub(crate) fn kernel(&self, r: &Run<'_>) -> BlocksFn {
+        r.kernels.blocks(&self.weights)
     }
 
     /// `sum of weight * x + bias` of the rows of block `block`, exact, with the weights' exponent as fraction bits. `x`
     /// has the padded columns, or twice as many: low bytes, then high ones. Rows beyond the last are anything.
-    pub(crate) fn sums(&self, kernel: BlockFn, block: usize, x: &[i8]) -> [i64; BLOCK] {
+    pub(crate) fn sums(&self, kernel: BlocksFn, block: usize, x: &[i8]) -> [i64; BLOCK] {
         let mut sums = [0i64; BLOCK];
         let (low, high) = x.split_at_checked(self.padded()).unwrap_or((x, &[]));
-        kernel(&self.weights, block, low, &mut sums);
+        kernel(&self.weights, block..block + 1, &Codes::one(low), &mut |_, _, low| {
+            low.iter().for_each(|low| sums = *low);
+        });
         if !high.is_empty() {
-            let mut upper = [0i64; BLOCK];
-            kernel(&self.weights, block, high, &mut upper);
-            sums.iter_mut().zip(upper).for_each(|(sum, upper)| *sum += upper << 8);
+            kernel(&self.weights, block..block + 1, &Codes::one(high), &mut |_, _, upper| {
+                sums.iter_mut().zip(upper.as_flattened()).for_each(|(sum, upper)| *sum += upper << 8);
+            });
         }
         let first = block * BLOCK;
         let biases = self.bias.iter().skip(first).copied().chain(core::iter::repeat([0; 4]));

@@ -5,11 +5,11 @@
 //! normalised is `cols * x - sum`, so nothing is divided, and `eps` is stored as `eps * cols^3 * 2^(2 frac)`.
 //! NUMERICS.md, "layer norm".
 
-use super::rms_norm::{NORM_FRAC, normaliser};
 use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg};
 use crate::fixed::{saturate, shift_round};
 use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op};
+use crate::kernels::scalar::rows::{NORM_FRAC, normaliser};
 
 /// The op.
 pub static OP: OpDef =

@@ -6,10 +6,10 @@
 //! Each thread takes whole blocks of 16 weight rows for all rows of the step, so weights are read once a step.
 
 use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, optional, q8_row, slot_arg};
-use crate::fixed::{saturate, shift_round};
-use crate::image::plan::Kind;
+use crate::image::plan::{Kind, Q8_HEAD};
 use crate::image::tensors::BLOCK;
-use crate::image::{Coded, Dtype, Image, Op};
+use crate::image::{Dtype, Image, Op};
+use crate::kernels::{Codes, Rescale, rows};
 use crate::view::{Shape, for_column_parts};
 
 /// The op.
@@ -39,41 +39,41 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     };
     let output = slot_arg(r.image, op, 3, Kind::I32)?;
     let add = op.flags & ACCUMULATE != 0;
-    let rows = r.rows_of(&input);
-    let (pool, kernel) = (r.pool, if weight.bits == 4 { r.kernels.n4_block } else { r.kernels.n8_block });
+    let count = r.rows_of(&input);
+    let (pool, kernels) = (r.pool, r.kernels);
     let [from, to] = r.slots([&input, &output])?;
     let to = I32Rows::new(&output, to)?;
-    let from = &*from;
-    let frac = i32::from(output.frac);
-    let shape = Shape { rows, stride: to.stride, cols: weight.rows, granule: BLOCK };
+    let (from, stride) = (&*from, input.stride_bytes() as usize);
+    let codes = Codes::new(from.get(Q8_HEAD..)?, count, stride, stride.checked_sub(Q8_HEAD)?)?;
+    let base = weight.exponent - i32::from(output.frac) - weight.excess_bits as i32;
+    let shape = Shape { rows: count, stride: to.stride, cols: weight.rows, granule: BLOCK };
     for_column_parts(pool, (to.data, shape), (&mut [], 0), &|mut part, _| {
         let cols = part.cols();
-        for block in cols.start / BLOCK..cols.end.div_ceil(BLOCK) {
-            let first = block * BLOCK;
-            for row in 0..rows {
-                let Some((scale, x)) = q8_row(&input, from, row) else {
-                    continue;
-                };
-                let mut acc = [0i64; BLOCK];
-                kernel(&weight, block, x, &mut acc);
-                let shift = weight.exponent + scale.exp - frac - weight.excess_bits as i32;
-                let out = part.row(row).iter_mut().skip(first - cols.start);
-                for ((out, acc), index) in out.zip(acc).zip(first..) {
-                    let sum = requantize(&weight, index, acc, scale.mant, shift);
-                    let sum = sum + i64::from(bias_at(bias, index)) + if add { i64::from(*out) } else { 0 };
-                    *out = saturate(sum);
+        let blocks = cols.start / BLOCK..cols.end.div_ceil(BLOCK);
+        (kernels.blocks(&weight))(&weight, blocks, &codes, &mut |block, first, sums| {
+            let (mults, biases) = (weight.block_mults(block), block_of(bias, block));
+            for (row, sums) in (first..).zip(sums) {
+                let Some((scale, _)) = q8_row(&input, from, row) else { return };
+                let how = Rescale { mant: scale.mant, excess: weight.excess_bits, shift: base + scale.exp, add };
+                let out = part.row(row).get_mut(block * BLOCK - cols.start..).unwrap_or_default();
+                if let Some(out) = out.first_chunk_mut() {
+                    rows::rescale(kernels.isa, sums, &mults, &biases, how, out);
+                } else {
+                    // The last rows of a matrix that is no multiple of 16.
+                    let mut padded = [0; BLOCK];
+                    padded.iter_mut().zip(&*out).for_each(|(to, old)| *to = *old);
+                    rows::rescale(kernels.isa, sums, &mults, &biases, how, &mut padded);
+                    out.iter_mut().zip(padded).for_each(|(to, new)| *to = new);
                 }
             }
-        }
+        });
     })
 }
 
-/// `acc * mult[row] * mant * 2^-shift`, rounded once and saturated.
-fn requantize(weight: &Coded<'_>, row: usize, acc: i64, mant: u32, shift: i32) -> i64 {
-    let unit = (u64::from(weight.mult(row)) * u64::from(mant)) >> weight.excess_bits.min(63);
-    i64::from(saturate(shift_round(acc.wrapping_mul(unit as i64), shift)))
-}
-
-fn bias_at(bias: &[u8], index: usize) -> i32 {
-    bias.as_chunks::<4>().0.get(index).map_or(0, |b| i32::from_le_bytes(*b))
+/// The biases of block `block`; zeros where there are none.
+fn block_of(bias: &[u8], block: usize) -> [i32; BLOCK] {
+    let mut values = [0; BLOCK];
+    let given = bias.as_chunks::<4>().0.iter().skip(block * BLOCK);
+    values.iter_mut().zip(given).for_each(|(to, b)| *to = i32::from_le_bytes(*b));
+    values
 }

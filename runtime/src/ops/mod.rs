@@ -65,7 +65,7 @@ use crate::fixed::Scale;
 use crate::image::plan::{Kind, Q8_HEAD, Rows, Slot};
 use crate::image::program::{NONE, Op, entry};
 use crate::image::{Image, Limits};
-use crate::kernels::Kernels;
+use crate::kernels::{Isa, Kernels, rows};
 use crate::view::{self, Pool};
 
 /// A row of the op table.
@@ -443,15 +443,13 @@ pub(crate) fn q8_row<'a>(slot: &Slot, bytes: &'a [u8], row: usize) -> Option<(Sc
     Some((unpack(*head.first_chunk()?), view::as_i8(codes)))
 }
 
-/// Quantizes `values` into row `row` of a Q8 slot.
-pub(crate) fn put_q8_row(slot: &Slot, bytes: &mut [u8], row: usize, values: &[i32], frac: i32) -> Option<()> {
-    let stride = slot.stride_bytes() as usize;
-    let bytes = bytes.get_mut(row.checked_mul(stride)?..)?.get_mut(..stride)?;
-    let (head, codes) = bytes.split_first_chunk_mut::<Q8_HEAD>()?;
-    let scale = crate::fixed::requantize::quantize_row(values, frac, view::as_i8_mut(codes));
-    *head = [0; Q8_HEAD];
-    *head.first_chunk_mut()? = pack(scale);
-    Some(())
+/// Quantizes `values` into the bytes of one row of a Q8 slot.
+pub(crate) fn put_q8_row(isa: Isa, row: &mut [u8], values: &[i32], frac: i32) {
+    if let Some((head, codes)) = row.split_first_chunk_mut::<Q8_HEAD>() {
+        let [a, b, c, d] = pack(rows::quantize(isa, values, frac, view::as_i8_mut(codes)));
+        *head = [0; Q8_HEAD];
+        [head[0], head[1], head[2], head[3]] = [a, b, c, d];
+    }
 }
 
 /// A scale in four bytes: mantissa u16, exponent i16. Whatever bytes are read, no arithmetic on them overflows.

@@ -17,7 +17,7 @@ use super::{Run, arg, ensure, i8_arg};
 use crate::fixed::{Scale, saturate, shift_round};
 use crate::image::tensors::BLOCK;
 use crate::image::{Image, Op};
-use crate::kernels::BlockFn;
+use crate::kernels::BlocksFn;
 
 /// Flag: from the last step to the first.
 pub const REVERSE: u16 = 1;
@@ -42,7 +42,7 @@ pub(crate) struct Layer<'a> {
 }
 
 /// The kernels of a layer's two matrices.
-pub(crate) type Kernels = [BlockFn; 2];
+pub(crate) type Kernels = [BlocksFn; 2];
 
 impl<'a> Layer<'a> {
     /// Reads and checks what `op` says of a layer with so many gates a unit. `extra` bytes a unit of the scratch are the op's.

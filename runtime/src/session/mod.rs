@@ -81,6 +81,12 @@ impl<'a> Session<'a> {
         self.kernels = kernels;
     }
 
+    /// The kernels in use.
+    #[must_use]
+    pub fn kernels(&self) -> &'static str {
+        self.kernels.name
+    }
+
     /// Positions filled so far.
     #[must_use]
     pub fn position(&self) -> u32 {

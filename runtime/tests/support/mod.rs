@@ -9,7 +9,7 @@ use mote_runtime::image::plan::{Kind, Limits, Plan, Rows, Slot};
 use mote_runtime::image::program::{ARGS, Entry, NONE, Op, entry};
 use mote_runtime::image::tensors::{BLOCK, Dtype, GROUP, TensorDesc};
 use mote_runtime::image::{Port, Ports, crc, section};
-use mote_runtime::kernels;
+use mote_runtime::kernels::{self, Kernels};
 use mote_runtime::ops::{self, Run};
 use mote_runtime::view::{Pool, Single};
 use mote_runtime::{Image, Session};
@@ -441,12 +441,21 @@ pub fn try_run(file: &[u8], fill: impl FnMut() -> u8) -> Option<bool> {
     Some(opened)
 }
 
+/// The kernels that `MOTE_KERNEL` names, or the best: every test of an op is one of a backend, too.
+fn chosen_kernels() -> &'static Kernels {
+    match std::env::var("MOTE_KERNEL") {
+        Ok(name) => kernels::named(&name).expect("MOTE_KERNEL"),
+        Err(_) => kernels::select(),
+    }
+}
+
 /// Runs single ops over an image and an arena full of garbage.
 pub struct Bench {
     pub builder: Builder,
     pub file: Vec<u8>,
     pub limits: Limits,
     pub arena: Arena,
+    pub kernels: &'static Kernels,
 }
 
 impl Bench {
@@ -455,7 +464,7 @@ impl Bench {
         let file = builder.image();
         let bytes = Image::open(&file).unwrap().arena_bytes(limits).unwrap() as usize;
         let arena = Arena::new(bytes, || 0xA5);
-        Self { builder: builder.clone(), file, limits, arena }
+        Self { builder: builder.clone(), file, limits, arena, kernels: chosen_kernels() }
     }
 
     fn range(&self, slot: u32) -> core::ops::Range<usize> {
@@ -539,7 +548,7 @@ impl Bench {
             rows,
             row: 0,
             pool,
-            kernels: kernels::select(),
+            kernels: self.kernels,
         };
         (ops::find(op.code).unwrap().run)(&mut run, op).unwrap();
         assert!(self.arena.guards_hold());
@@ -560,8 +569,8 @@ unsafe impl Pool for Threads {
     }
     fn run(&self, parts: usize, job: &(dyn Fn(usize) + Sync)) {
         std::thread::scope(|scope| {
-            for part in 0..parts {
-                scope.spawn(move || job(part));
+            for thread in 0..self.0.min(parts) {
+                scope.spawn(move || (thread..parts).step_by(self.0).for_each(job));
             }
         });
     }

@@ -20,7 +20,8 @@ const MEMORY: [&str; 3] = ["arena_bytes", "arena_high_water_bytes", "stack_high_
 const LEAST: &str = "net";
 
 /// Runs it.
-pub fn main() -> Result<()> {
+pub fn main(options: &[String]) -> Result<()> {
+    super::no_options(options)?;
     let boards = table::table(&table::root()?)?;
     head("image", "instructions/token");
     for (model, image) in digest::images()? {

@@ -9,7 +9,7 @@ mod speed;
 
 use anyhow::{Result, bail};
 
-type Bench = fn() -> Result<()>;
+type Bench = fn(&[String]) -> Result<()>;
 
 /// Name, what it measures, the function.
 const BENCHES: [(&str, &str, Bench); 6] = [
@@ -22,12 +22,22 @@ const BENCHES: [(&str, &str, Bench); 6] = [
     ("memory", "peak memory of the quantizer for models of 2, 8 and 32 layers", memory::main),
     ("nets", "accuracy of nets at 8 and 4 bits, as the runtime runs them", nets::main),
     ("open", "time and resident memory of opening images of 1 MB and 1 GB", open::main),
-    ("speed", "tokens per second on this machine", speed::main),
+    (
+        "speed",
+        "tokens per second for models of 135M to 1.2B parameters, llama.cpp's, and the machine's limits beside them",
+        speed::main,
+    ),
 ];
 
-/// Runs the verb: one bench, or all.
+/// A bench without options.
+fn no_options(options: &[String]) -> Result<()> {
+    if options.is_empty() { Ok(()) } else { bail!("only `speed` has options, not {}", options.join(" ")) }
+}
+
+/// Runs the verb: the benches that are named, or all. What follows from the first `--` on are options of each.
 pub fn main(args: &[String]) -> Result<()> {
-    let names: Vec<&str> = args.iter().map(String::as_str).collect();
+    let (names, options) = args.split_at(args.iter().position(|a| a.starts_with("--")).unwrap_or(args.len()));
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let chosen: Vec<_> = BENCHES.iter().filter(|(name, ..)| names.is_empty() || names.contains(name)).collect();
     if let Some(name) = names.iter().find(|n| !BENCHES.iter().any(|(name, ..)| name == *n)) {
         let known: Vec<String> = BENCHES.iter().map(|(name, what, _)| format!("  {name}: {what}")).collect();
@@ -35,7 +45,7 @@ pub fn main(args: &[String]) -> Result<()> {
     }
     for (name, what, run) in chosen {
         println!("\n### `cargo xtask bench {name}`: {what}\n");
-        run()?;
+        run(options)?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use crate::shell::{cargo, run};
 use anyhow::Result;
 
 /// Runs it.
-pub fn main() -> Result<()> {
+pub fn main(options: &[String]) -> Result<()> {
+    super::no_options(options)?;
     run(cargo().args(["run", "--quiet", "--release", "--package", "mote-tests", "--bin", "bench-nets"]))
 }

@@ -26,7 +26,8 @@ fn text() -> Result<Option<PathBuf>> {
 }
 
 /// Runs it.
-pub fn main() -> Result<()> {
+pub fn main(options: &[String]) -> Result<()> {
+    super::no_options(options)?;
     let Some(text) = text()? else {
         say("skipped: there is no ../shared/data/text/tinystories_head.txt");
         return Ok(());

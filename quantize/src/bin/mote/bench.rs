@@ -94,7 +94,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let weight_bytes = model.image().section(section::WEIGHTS)?.len() as u64;
     let (prefill, decode) = (speed(prefill), speed(decode));
     let outcome = Outcome {
-        kernels: mote_runtime::kernels::select().name,
+        kernels: session.kernels(),
         threads: args.compute.threads,
         open_microseconds: open.as_secs_f64() * 1e6,
         decode_gigabytes_per_second: decode.median * weight_bytes as f64 * 1e-9,

@@ -13,11 +13,36 @@
 //!
 //! No index can fail: everything is a chunk of constant size, zipped.
 
+use core::ops::Range;
+
+use super::super::{Codes, Put};
 use crate::image::Coded;
 use crate::image::tensors::{BLOCK, GROUP};
 
-/// See [`super::super::BlockFn`]; 4-bit codes through the codebook.
-pub fn n4_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
+/// See [`super::super::BlocksFn`]; 4-bit codes through the codebook.
+pub fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
+    each_block(w, blocks, x, put, n4_block);
+}
+
+/// See [`super::super::BlocksFn`]; 8-bit codes.
+pub fn n8(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
+    each_block(w, blocks, x, put, n8_block);
+}
+
+type BlockFn = fn(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]);
+
+#[inline(always)]
+fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>, block_fn: BlockFn) {
+    let mut acc = [0i64; BLOCK];
+    for block in blocks {
+        for row in 0..x.rows() {
+            block_fn(w, block, x.row(row), &mut acc);
+            put(block, row, &[acc]);
+        }
+    }
+}
+
+fn n4_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
     let book = w.codebook;
     block_sums::<256>(w, block, x, acc, |group, xs, dots| {
         for (line, x) in group.as_chunks::<64>().0.iter().zip(xs.as_chunks::<8>().0) {
@@ -32,8 +57,7 @@ pub fn n4_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
     });
 }
 
-/// See [`super::super::BlockFn`]; 8-bit codes.
-pub fn n8_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
+fn n8_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
     block_sums::<512>(w, block, x, acc, |group, xs, dots| {
         for (line, x) in group.as_chunks::<64>().0.iter().zip(xs.as_chunks::<4>().0) {
             let [x0, x1, x2, x3] = x.map(i32::from);

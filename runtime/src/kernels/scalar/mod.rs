@@ -1,9 +1,15 @@
 //! The specification: plain loops over the weight layout of [`crate::image::tensors`].
 
+pub(super) mod attention;
 mod coded;
 pub mod int8;
+mod rescale;
+pub(crate) mod rows;
 
-use super::Kernels;
+pub(super) use coded::{n4, n8};
+pub(super) use rescale::rescale;
+
+use super::{Isa, Kernels};
 
 /// The scalar backend.
-pub static KERNELS: Kernels = Kernels { name: "any-i8-scalar", n4_block: coded::n4_block, n8_block: coded::n8_block };
+pub static KERNELS: Kernels = Kernels { name: "any-i8-scalar", n4, n8, isa: Isa::Portable };

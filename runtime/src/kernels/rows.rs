@@ -1,0 +1,64 @@
+//! The scalar kernels' source compiled once for each instruction set, and the choice between them: function multiversioning,
+//! all of it here. Whatever the compiler makes of it, the bits are those of the source.
+#![cfg_attr(target_arch = "x86_64", allow(unsafe_code))]
+
+use super::{Head, Isa, Rescale, scalar};
+use crate::fixed::Scale;
+use crate::fixed::requantize::quantize_row;
+use crate::image::tensors::{BLOCK, Vector16};
+
+/// For each line a function that runs the scalar kernel of that name, in the version of `isa`.
+macro_rules! versions {
+    ($($(#[$meta:meta])* fn $name:ident = $source:path, ($($arg:ident : $type:ty),* $(,)?) $(-> $result:ty)?;)*) => {
+        $(
+            $(#[$meta])*
+            pub fn $name(isa: Isa, $($arg: $type),*) $(-> $result)? {
+                match isa {
+                    Isa::Portable => $source($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => {
+                        #[target_feature(enable = "avx2,bmi2,lzcnt")]
+                        fn version($($arg: $type),*) $(-> $result)? {
+                            $source($($arg),*)
+                        }
+                        // SAFETY: only tables of machines that have these instructions hold this value.
+                        unsafe { version($($arg),*) }
+                    }
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 => {
+                        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx2,bmi2,lzcnt")]
+                        fn version($($arg: $type),*) $(-> $result)? {
+                            $source($($arg),*)
+                        }
+                        // SAFETY: as above.
+                        unsafe { version($($arg),*) }
+                    }
+                }
+            }
+        )*
+    };
+}
+
+versions! {
+    /// `out = sat(sat(R(sum * ((mult * mant) >> excess), shift)) + bias + old)` for each row of a block.
+    fn rescale = scalar::rescale,
+        (sums: &[i64; BLOCK], mults: &[u16; BLOCK], bias: &[i32; BLOCK], how: Rescale, out: &mut [i32; BLOCK]);
+
+    /// `gate = silu(gate) * up`; `shift` brings the product to the result's fraction bits. `frac`: of the gate, 0 to 28.
+    fn glu = scalar::rows::glu, (gate: &mut [i32], up: &[i32], frac: i32, shift: i32);
+
+    /// Quantizes `row` (fixed point, `frac` fraction bits) into `codes` with one scale. Codes beyond the row become 0.
+    fn quantize = quantize_row, (row: &[i32], frac: i32, codes: &mut [i8]) -> Scale;
+
+    /// In-place Walsh-Hadamard transform of each `2^log2` values. Returns the bits by which they were shifted right before.
+    fn hadamard = scalar::rows::hadamard, (values: &mut [i32], log2: u32) -> i32;
+
+    /// RMS norm of a row.
+    fn rms_norm = scalar::rows::rms_norm,
+        (x: &[i32], y: &mut [i32], gamma: Option<Vector16<'_>>, eps: u64, root: (u64, i32), out_frac: i32);
+
+    /// Attention of one query head: `q` and `out` with their fraction bits, `unit` log2(e) / sqrt(head_dim), `scratch` as many
+    /// numbers as there are positions. `None` if something is too short.
+    fn attend = scalar::attention::attend,
+        (head: &Head<'_>, q: (&[i32], i32), unit: Scale, scratch: &mut [i32], out: (&mut [i32], i32)) -> Option<()>;
+}

@@ -1,0 +1,106 @@
+//! One head of attention over its cache (NUMERICS.md, section 9).
+
+use crate::fixed::exp::exp2_neg_q16;
+use crate::fixed::requantize::{quantize_row, round_right};
+use crate::fixed::rsqrt::recip;
+use crate::fixed::{Scale, saturate, shift_round};
+use crate::image::plan::MAX_HEAD_DIM;
+use crate::kernels::Head;
+use crate::ops::unpack;
+
+/// Positions whose weighted sum fits int32 whatever bytes the cache holds: 512 * 32768 * -128 = -2^31.
+const STRETCH: usize = 512;
+/// Elements of the output summed together: what the registers of hosts hold, or of microcontrollers.
+const WIDE: usize = if cfg!(target_arch = "x86_64") { 64 } else { NARROW };
+const NARROW: usize = 8;
+
+/// See [`crate::kernels::rows::attend`].
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+pub fn attend(
+    head: &Head<'_>,
+    (q, q_frac): (&[i32], i32),
+    unit: Scale,
+    scratch: &mut [i32],
+    (out, out_frac): (&mut [i32], i32),
+) -> Option<()> {
+    let head_dim = q.len();
+    let scores = scratch.get_mut(..head.k_scales.len())?;
+    let mut q8 = [0i8; MAX_HEAD_DIM as usize];
+    let q8 = q8.get_mut(..head_dim)?;
+    let sq = quantize_row(q, q_frac, q8);
+    let q_mant = (sq.mant * unit.mant + (1 << 15)) >> 16;
+
+    let mut top = i32::MIN;
+    let mut at = 0;
+    for (score, packed) in scores.iter_mut().zip(head.k_scales) {
+        let key = head.k.get(at..)?.get(..head_dim)?;
+        at += head_dim;
+        let dot: i32 = q8.iter().zip(key).map(|(q, k)| i32::from(*q) * i32::from(*k)).sum();
+        let sk = unpack(*packed);
+        let product = i64::from(dot) * i64::from(q_mant) * i64::from(sk.mant);
+        *score = saturate(shift_round(product, sq.exp + sk.exp + unit.exp - 16 - 16));
+        top = top.max(*score);
+    }
+
+    for score in scores.iter_mut() {
+        *score = exp2_neg_q16(top.wrapping_sub(*score) as u32) as i32; // at most 2^30
+    }
+    let base = head.v_scales.iter().map(|s| unpack(*s)).filter(|s| s.mant != 0).map(|s| s.exp).min().unwrap_or(0);
+    let (mut total, mut carry) = (0u64, 1i64 << 30);
+    for (score, packed) in scores.iter_mut().zip(head.v_scales) {
+        let e = *score as u32;
+        total += u64::from(e);
+        let sv = unpack(*packed);
+        carry += (i64::from(e) * i64::from(sv.mant)) >> (sv.exp - base).clamp(0, 63);
+        *score = (carry >> 31) as i32;
+        carry &= (1 << 31) - 1;
+    }
+
+    // total is at least 2^30 (the largest score's own e), so it is normalised to [2^30, 2^31) by a right shift.
+    let shift = 33u32.saturating_sub(total.leading_zeros());
+    let inverse = i64::from(recip((total >> shift) as u32)); // 2^61 / (total >> shift)
+    let finish = |out: &mut [i32], sums: &[i64]| {
+        for (out, sum) in out.iter_mut().zip(sums) {
+            let sum = if shift == 0 { *sum } else { round_right(*sum, shift) };
+            *out = saturate(shift_round(sum * inverse, 30 + base - out_frac));
+        }
+    };
+    let mut lane = 0;
+    let (wide, rest) = if WIDE > NARROW { out.as_chunks_mut::<WIDE>() } else { (&mut [][..], out) };
+    for out in wide {
+        finish(out, &weighted_sums::<WIDE>(head.v, scores, head_dim, lane));
+        lane += WIDE;
+    }
+    for out in rest.chunks_mut(NARROW) {
+        finish(out, &weighted_sums::<NARROW>(head.v, scores, head_dim, lane));
+        lane += NARROW;
+    }
+    Some(())
+}
+
+/// `sum over t of weights[t] * v[t][lane .. lane + N]`, exact; where a row ends before that, the rest is 0.
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+fn weighted_sums<const N: usize>(v: &[i8], weights: &[i32], head_dim: usize, lane: usize) -> [i64; N] {
+    let mut sums = [0i64; N];
+    let mut at = lane;
+    let width = head_dim.saturating_sub(lane).min(N);
+    for stretch in weights.chunks(STRETCH) {
+        let mut part = [0i32; N];
+        for weight in stretch {
+            let values = v.get(at..).unwrap_or(&[]);
+            at += head_dim;
+            if let (true, Some(values)) = (width == N, values.first_chunk::<N>()) {
+                // All of constant size, so that the sums stay in registers.
+                part.iter_mut().zip(values).for_each(|(part, v)| *part += *weight * i32::from(*v));
+            } else {
+                let mut some = [0i8; N];
+                some.iter_mut().zip(values.get(..width).unwrap_or(&[])).for_each(|(to, v)| *to = *v);
+                part.iter_mut().zip(some).for_each(|(part, v)| *part += *weight * i32::from(v));
+            }
+        }
+        for (sum, part) in sums.iter_mut().zip(part) {
+            *sum += i64::from(part);
+        }
+    }
+    sums
+}

@@ -1,0 +1,185 @@
+//! What ops do with the elements of a row, in a form that a compiler turns into vectors: no branch that depends on an element,
+//! no call. Each backend compiles these same lines for its instructions ([`crate::kernels::rows`]).
+
+use crate::fixed::requantize::{amax, round_right};
+use crate::fixed::rsqrt::rsqrt;
+use crate::fixed::sigmoid::sigmoid;
+use crate::fixed::{saturate, shift_round};
+use crate::image::tensors::Vector16;
+
+/// Bits of |x| that enter the sum of squares: 2^17 squares of 23 bits fit u64.
+const SQUARE_BITS: u32 = 23;
+/// Fraction bits of the normalised value before gamma.
+pub const NORM_FRAC: i32 = 22;
+
+/// The loop with `round(v)` as a rounding shift by `shift`; of hosts, for vectors, a second one without that function's branches.
+macro_rules! with_shift {
+    ($shift:expr, |$round:ident| $loop:expr) => {
+        match u32::try_from($shift) {
+            #[cfg(target_arch = "x86_64")]
+            Ok(right @ 1..64) => {
+                let $round = |v: i64| round_right(v, right);
+                $loop
+            }
+            _ => {
+                let $round = |v: i64| shift_round(v, $shift);
+                $loop
+            }
+        }
+    };
+}
+
+/// `gate = silu(gate) * up`; `shift` brings the product to the result's fraction bits. `frac`: of the gate, 0 to 28.
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+pub fn glu(gate: &mut [i32], up: &[i32], frac: i32, shift: i32) {
+    with_shift!(shift, |round| {
+        for (g, u) in gate.iter_mut().zip(up) {
+            *g = saturate(round(i64::from(silu(*g, frac)) * i64::from(*u)));
+        }
+    });
+}
+
+/// `x * sigmoid(x)` for `x` with `frac` fraction bits (0 to 28); the result has as many.
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+pub fn silu(x: i32, frac: i32) -> i32 {
+    saturate(round_right(i64::from(x) * sigmoid(x, frac), 31))
+}
+
+/// In-place Walsh-Hadamard transform of each `2^log2` values, not normalised. Returns the bits by which the values
+/// were shifted right beforehand, so that no sum can overflow.
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+pub fn hadamard(values: &mut [i32], log2: u32) -> i32 {
+    let bits = 32 - amax(values).leading_zeros();
+    let lost = (bits + log2).saturating_sub(30);
+    if lost > 0 {
+        for v in values.iter_mut() {
+            *v = round_right(i64::from(*v), lost) as i32;
+        }
+    }
+    let mut done = 0;
+    if cfg!(target_arch = "x86_64") && log2 >= 4 {
+        for sixteen in values.as_chunks_mut::<16>().0 {
+            *sixteen = butterflies::<8>(butterflies::<4>(butterflies::<2>(butterflies::<1>(*sixteen))));
+        }
+        done = 4;
+    }
+    for stage in done..log2 {
+        let half = 1usize << stage;
+        let mut rest = &mut *values;
+        while let Some((low, more)) = core::mem::take(&mut rest).split_at_mut_checked(half) {
+            let Some((high, after)) = more.split_at_mut_checked(half) else { break };
+            for (a, b) in low.iter_mut().zip(high) {
+                (*a, *b) = (a.wrapping_add(*b), a.wrapping_sub(*b));
+            }
+            rest = after;
+        }
+    }
+    lost as i32
+}
+
+/// `(a + b, a - b)` for each pair `HALF` apart: every element and its partner, as one vector.
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+fn butterflies<const HALF: usize>(x: [i32; 16]) -> [i32; 16] {
+    let mut out = [0; 16];
+    for (i, (out, own)) in out.iter_mut().zip(x).enumerate() {
+        let other = x[(i ^ HALF) & 15];
+        *out = if i & HALF == 0 { own.wrapping_add(other) } else { other.wrapping_sub(own) };
+    }
+    out
+}
+
+/// RMS norm of `x` (NUMERICS.md, section 7); `root` is sqrt(width), `eps` as the op carries it.
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+pub fn rms_norm(x: &[i32], y: &mut [i32], gamma: Option<Vector16<'_>>, eps: u64, root: (u64, i32), out_frac: i32) {
+    let (unit, shift) = normaliser(x, eps, root);
+    match gamma {
+        Some(gamma) => {
+            let last = NORM_FRAC + gamma.exponent - out_frac;
+            with_shift!(shift, |normal| with_shift!(last, |round| {
+                for ((y, x), g) in y.iter_mut().zip(x).zip(gamma.iter()) {
+                    *y = saturate(round(i64::from(saturate(normal(i64::from(*x) * unit))) * i64::from(g)));
+                }
+            }));
+        }
+        None => {
+            for (y, x) in y.iter_mut().zip(x) {
+                *y = saturate(shift_round(shift_round(i64::from(*x) * unit, shift), NORM_FRAC - out_frac));
+            }
+        }
+    }
+}
+
+/// `(unit, shift)`: `x / rms` in Q22 is `shift_round(x * unit, shift)`. `unit` is at most 2^31, so the product fits.
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+pub fn normaliser(x: &[i32], eps: u64, (root_mant, root_exp): (u64, i32)) -> (i64, i32) {
+    let bits = 32 - amax(x).leading_zeros();
+    let drop = bits.saturating_sub(SQUARE_BITS);
+    let square = |x: i64| (x * x) as u64;
+    let sum = if drop == 0 {
+        x.iter().fold(0u64, |sum, x| sum.wrapping_add(square(i64::from(*x))))
+    } else {
+        x.iter().fold(0u64, |sum, x| sum.wrapping_add(square(round_right(i64::from(*x), drop))))
+    };
+    let sum = sum.saturating_add(eps.checked_shr(2 * drop).unwrap_or(0));
+    if sum == 0 {
+        return (0, 0);
+    }
+    let (root, half) = rsqrt(sum);
+    let unit = shift_round((u64::from(root) * root_mant) as i64, 16);
+    (unit, half as i32 + drop as i32 + root_exp - 8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{hadamard, silu};
+
+    #[test]
+    fn silu_error() {
+        for frac in [12, 16, 20, 24] {
+            let mut worst = 0f64;
+            let unit = 2f64.powi(-frac);
+            for i in -400_000..=400_000i64 {
+                let x = (i * (20 << frac) / 400_000) as i32;
+                let value = f64::from(x) * unit;
+                let exact = value / (1.0 + (-value).exp());
+                worst =
+                    worst.max((f64::from(silu(x, frac)) * unit - exact).abs() / (unit + exact.abs() * 2f64.powi(-14)));
+            }
+            assert!(worst < 1.0, "frac {frac}: {worst}");
+        }
+        assert_eq!(silu(0, 20), 0);
+        assert_eq!(silu(i32::MAX, 20), i32::MAX);
+        assert_eq!(silu(i32::MIN, 20), 0);
+    }
+
+    #[test]
+    fn hadamard_is_its_own_inverse_times_the_block() {
+        for log2 in 0..6 {
+            let block = 1 << log2;
+            let mut values: Vec<i32> = (0..96).map(|i: i32| i * i * 31 - 900 * i).collect();
+            let before = values.clone();
+            assert_eq!(hadamard(&mut values, log2), 0);
+            let sums = before.chunks(block).map(|c| c.iter().sum::<i32>());
+            assert!(sums.eq(values.iter().step_by(block).copied()));
+            // Element i of a block: signs by the bits that i and j share.
+            let sign = |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { 1 } else { -1 };
+            for (got, from) in values.chunks(block).zip(before.chunks(block)) {
+                let exact = |i: usize| from.iter().enumerate().map(|(j, x)| sign(i, j) * x).sum::<i32>();
+                assert!(got.iter().enumerate().all(|(i, got)| *got == exact(i)), "{log2}");
+            }
+            assert_eq!(hadamard(&mut values, log2), 0);
+            assert!(values.iter().zip(&before).all(|(a, b)| *a == block as i32 * b));
+        }
+    }
+
+    #[test]
+    fn hadamard_never_overflows() {
+        for extreme in [i32::MIN, i32::MAX] {
+            let mut values = [extreme; 256];
+            let lost = hadamard(&mut values, 8);
+            let exact = f64::from(extreme) * 256.0 * 2f64.powi(-lost);
+            assert!((f64::from(values[0]) - exact).abs() <= 256.0, "{} {exact}", values[0]);
+            assert!(values[1..].iter().all(|v| *v == 0));
+        }
+    }
+}

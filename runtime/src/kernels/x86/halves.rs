@@ -1,0 +1,58 @@
+//! What all backends of 256 bits share: half a line, 8 rows, is a vector.
+
+macro_rules! half_lines {
+    ($features:literal) => {
+        /// Half of a block's rows.
+        type V = __m256i;
+        const LANES: usize = 8;
+        /// Rows of codes that fit the registers beside the weights.
+        const TILE: usize = 4;
+        /// Blocks side by side: registers are few.
+        const PAIR: usize = 1;
+
+        features! { $features;
+            fn load(bytes: &[u8; 32]) -> V {
+                // SAFETY: 32 bytes are there; the load asks for no alignment.
+                unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+            }
+
+            fn twice(levels: [i8; 16]) -> V {
+                // SAFETY: 16 bytes are there; the load asks for no alignment.
+                _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(levels.as_ptr().cast()) })
+            }
+
+            fn low(codes: V, book: V) -> V {
+                _mm256_shuffle_epi8(book, _mm256_and_si256(codes, _mm256_set1_epi8(15)))
+            }
+
+            fn high(codes: V, book: V) -> V {
+                low(_mm256_srli_epi16::<4>(codes), book)
+            }
+
+            fn splat(value: i32) -> V {
+                _mm256_set1_epi32(value)
+            }
+
+            fn scales(bytes: &[u8; LANES]) -> V {
+                // SAFETY: 8 bytes are there; the load asks for no alignment.
+                _mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) })
+            }
+
+            fn add_scaled(sum: V, value: V, scale: V) -> V {
+                _mm256_add_epi32(sum, _mm256_mullo_epi32(value, scale))
+            }
+
+            fn flush(part: V, sums: &mut [i64; LANES]) {
+                let halves = [_mm256_castsi256_si128(part), _mm256_extracti128_si256::<1>(part)];
+                for (half, sums) in halves.into_iter().zip(sums.as_chunks_mut::<4>().0) {
+                    // SAFETY: 4 numbers are there; neither load nor store asks for alignment.
+                    unsafe {
+                        let old = _mm256_loadu_si256(sums.as_ptr().cast());
+                        let sum = _mm256_add_epi64(old, _mm256_cvtepi32_epi64(half));
+                        _mm256_storeu_si256(sums.as_mut_ptr().cast(), sum);
+                    }
+                }
+            }
+        }
+    };
+}

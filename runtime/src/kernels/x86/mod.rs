@@ -1,0 +1,28 @@
+//! x86-64: AVX2, AVX-VNNI and AVX-512 VNNI, and what this machine has of them.
+//!
+//! A backend is a file of a few primitives over its vectors; [`matmul`] makes the kernels of them. The tables are private,
+//! because their functions may only run where their instructions are: [`available`] is the only way to them.
+#![allow(unsafe_code)]
+
+#[macro_use]
+mod matmul;
+#[macro_use]
+mod halves;
+mod avx2;
+mod avx512;
+mod avx_vnni;
+mod detect;
+
+use super::Kernels;
+
+/// The backends of this machine, the fastest first.
+pub fn available() -> impl Iterator<Item = &'static Kernels> {
+    let has = detect::features();
+    let all = [
+        (has.avx512_vnni, &avx512::KERNELS),
+        (has.avx_vnni, &avx_vnni::KERNELS),
+        (has.avx512_vnni, &avx_vnni::OVER_AVX512),
+        (has.avx2, &avx2::KERNELS),
+    ];
+    all.into_iter().filter_map(|(there, kernels)| there.then_some(kernels))
+}

@@ -1,0 +1,116 @@
+//! Every backend that this machine has gives the scalar kernels' bits: matrices, rows and whole models.
+
+mod support;
+
+use mote_runtime::kernels::{self, Codes, Kernels, scalar};
+use mote_runtime::view::{Pool, Single};
+use mote_runtime::{Image, Limits, Session};
+use proptest::prelude::*;
+use support::{Arena, Builder, Matrix, Random, Threads, small_gpt, small_model};
+
+/// All sums of a matrix with rows of codes that lie `stride` apart: by block and row.
+fn sums(kernels: &Kernels, file: &[u8], x: &[u8], rows: usize, stride: usize) -> Vec<[i64; 16]> {
+    let image = Image::open(file).unwrap();
+    let w = image.coded(0).unwrap();
+    let blocks = w.rows.div_ceil(16);
+    let codes = Codes::new(x, rows, stride, w.groups * 32).unwrap();
+    let mut all = vec![None; blocks * rows];
+    (kernels.blocks(&w))(&w, 0..blocks, &codes, &mut |block, first, sums| {
+        for (row, sums) in (first..).zip(sums) {
+            assert!(all[block * rows + row].replace(*sums).is_none(), "each pair once");
+        }
+    });
+    all.into_iter().map(Option::unwrap).collect()
+}
+
+fn compare(m: &Matrix, x: &[u8], rows: usize, stride: usize) {
+    let mut b = Builder::new();
+    b.matrix(m);
+    b.logits = b.i32_slot(mote_runtime::image::plan::Rows::One, 1, 0);
+    let file = b.image();
+    let expected = sums(&scalar::KERNELS, &file, x, rows, stride);
+    for kernels in kernels::available() {
+        assert!(sums(kernels, &file, x, rows, stride) == expected, "{}, {rows} rows", kernels.name);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
+
+    /// Shapes, strides, tails; the codebook's extremes; codes of all int8, -128 among them.
+    #[test]
+    fn matrices(seed: u64, outputs in 1usize..100, cols in 1usize..400, rows in 1usize..30, gap in 0usize..70, kind in 0u8..3) {
+        let r = &mut Random::new(seed);
+        let book = [None, Some(core::array::from_fn(|_| r.range(-127, 127) as i8)), Some(core::array::from_fn(|i| i as i8 - 8))];
+        let m = Matrix::random(r, outputs, cols, book[usize::from(kind)]);
+        let stride = cols.next_multiple_of(32) + gap;
+        let x: Vec<u8> = (0..rows * stride).map(|_| r.next() as u8).collect();
+        compare(&m, &x, rows, stride);
+    }
+}
+
+/// The largest sums there are, with either sign, over rows longer than what is summed or prepared together.
+#[test]
+fn extremes() {
+    for (cols, rows) in [(512, 1), (544, 7), (16_416, 3)] {
+        for (bits, level) in [(4, 127), (4, -127), (8, -128)] {
+            let m = Matrix {
+                rows: 17,
+                cols,
+                book: (bits == 4).then_some([level; 16]),
+                codes: vec![if bits == 4 { 9 } else { level }; 17 * cols],
+                scales: vec![255; 17 * cols.div_ceil(32)],
+                mults: vec![1; 17],
+                exponent: 0,
+            };
+            let stride = cols.next_multiple_of(32);
+            for code in [-128i8, 127] {
+                compare(&m, &vec![code as u8; rows * stride], rows, stride);
+            }
+        }
+    }
+}
+
+/// Whole models, so attention, norms, rotary positions and functions too, in batches and on threads.
+#[test]
+fn models() {
+    for file in [small_model(11).image(), small_gpt(12).image()] {
+        let image = Image::open(&file).unwrap();
+        let mut r = Random::new(5);
+        let tokens: Vec<u32> = (0..41).map(|_| r.range(0, 28) as u32).collect();
+        let mut logits = |kernels: &'static Kernels, batch: u32, pool: &dyn Pool| {
+            let limits = Limits { batch, context: 44, threads: pool.threads() as u32 };
+            let mut arena = Arena::new(image.arena_bytes(limits).unwrap() as usize, || r.next() as u8);
+            let mut session = Session::with_pool(&image, arena.get(), limits, pool).unwrap();
+            session.set_kernels(kernels);
+            assert_eq!(session.kernels(), kernels.name);
+            let mut all = Vec::new();
+            for tokens in tokens.chunks(batch as usize) {
+                session.prefill(tokens).unwrap();
+                all.extend_from_slice(session.last_logits().unwrap());
+            }
+            all
+        };
+        for batch in [1, 13, 41] {
+            let expected = logits(&scalar::KERNELS, batch, &Single);
+            for kernels in kernels::available() {
+                assert!(logits(kernels, batch, &Single) == expected, "{}, batches of {batch}", kernels.name);
+                if batch == 41 {
+                    assert!(logits(kernels, batch, &Threads(3)) == expected, "{}, three threads", kernels.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn names() {
+    let mut seen = std::collections::BTreeSet::new();
+    for kernels in kernels::available() {
+        assert!(seen.insert(kernels.name), "{} twice", kernels.name);
+        assert_eq!(kernels::named(kernels.name).map(|k| k.name), Some(kernels.name));
+    }
+    assert_eq!(kernels::select().name, kernels::available().next().unwrap().name);
+    assert_eq!(kernels::available().last().unwrap().name, scalar::KERNELS.name);
+    assert!(kernels::named("none such").is_none());
+}
