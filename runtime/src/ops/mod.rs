@@ -25,6 +25,7 @@ pub mod embedding_bag;
 pub mod fill;
 pub mod fully_connected;
 pub mod gather;
+pub mod gather_coded;
 pub mod glu;
 pub mod gru;
 pub mod kept_rows;
@@ -177,7 +178,7 @@ pub static CONVNET: [&OpDef; 35] = [
 ];
 
 /// Ops of nets that Mote has quantized from floats, beside those of [`CONVNET`].
-pub static CODED: [&OpDef; 4] = [&conv2d_coded::OP, &lstm::OP, &gru::OP, &norm::OP];
+pub static CODED: [&OpDef; 5] = [&conv2d_coded::OP, &lstm::OP, &gru::OP, &norm::OP, &gather_coded::OP];
 
 /// Ops that an image may use.
 pub type Table = &'static [&'static OpDef];
