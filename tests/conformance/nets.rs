@@ -1,5 +1,5 @@
 //! Nets of floats, quantized, written and run: near to the float evaluator of the same integers; dead channels folded
-//! without a change of a byte; and what the examples' digits are.
+//! without a change of a byte; what the examples' digits are; and LiteRT's opinion of reviews.
 
 use mote_host::{Arena, Model};
 use mote_quantize::codes::Coding;
@@ -12,11 +12,11 @@ use mote_quantize::net::{self, Described};
 use mote_quantize::samples::{self, Scaling};
 use mote_runtime::Session;
 use mote_runtime::fixed::tflite::Rounding;
-use mote_runtime::image::Limits;
-use mote_tests::{root, shared};
+use mote_runtime::image::{Element, Limits};
+use mote_tests::{golden, root, shared};
 
-/// Output 0, in int8, of the image of a graph on each input 0 in int8.
-fn run(graph: &Graph, inputs: &[Vec<i8>]) -> Vec<Vec<i8>> {
+/// Output 0, in int8, of the image of a graph on each input 0.
+fn run<T: Element>(graph: &Graph, inputs: &[Vec<T>]) -> Vec<Vec<i8>> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("net.mote");
     let described = Described { name: "net", license: None, hash: [0; 32], bits: 8, samples: 0 };
@@ -25,8 +25,8 @@ fn run(graph: &Graph, inputs: &[Vec<i8>]) -> Vec<Vec<i8>> {
     let limits = Limits { batch: 1, context: 1, threads: 1 };
     let mut arena = Arena::for_limits(&model, limits).unwrap();
     let mut session = Session::new(model.image(), arena.bytes(), limits).unwrap();
-    let mut one = |x: &Vec<i8>| {
-        session.input::<i8>(0).unwrap().copy_from_slice(x);
+    let mut one = |x: &Vec<T>| {
+        session.input::<T>(0).unwrap().copy_from_slice(x);
         session.run().unwrap();
         session.output::<i8>(0).unwrap().to_vec()
     };
@@ -106,5 +106,41 @@ fn dead_channels_of_int8_nets_change_no_byte() {
         passes::run(&mut graph);
         assert!(weights(&graph) < all * 95 / 100, "{file}: {} of {all} weights are left", weights(&graph));
         assert_eq!(before, run(&graph, &inputs), "{file}");
+    }
+}
+
+/// The sentiment model, an embedding and little else, on reviews of our own: LiteRT's probabilities in floats, and nearly
+/// so at 8 and at 4 bits, the table of the embedding included.
+#[test]
+fn reviews_are_judged_as_litert_judges_them() {
+    let Some(path) = shared("text/nl_classifier_embedding.tflite") else { return };
+    let text = std::fs::read_to_string(golden().join("tflite/sentiment.txt")).unwrap();
+    let (mut ids, mut expected): (Vec<Vec<i32>>, Vec<Vec<f32>>) = (vec![], vec![]);
+    for line in text.lines() {
+        let (words, opinion) = line.split_once('|').unwrap();
+        let mut words: Vec<i32> = words.split_whitespace().map(|w| w.parse().unwrap()).collect();
+        words.resize(256, 0);
+        ids.push(words);
+        expected.push(opinion.split_whitespace().map(|p| p.parse().unwrap()).collect());
+    }
+    let sample = |ids: &Vec<i32>| {
+        vec![Tensor { shape: vec![1, 256], data: Data::Int(ids.iter().map(|i| i64::from(*i)).collect()) }]
+    };
+    let (graph, _) = net::prepared(&path, &Options::default()).unwrap();
+    for (ids, expected) in ids.iter().zip(&expected) {
+        let Data::F32(found) = eval::run(&graph, &sample(ids)).unwrap().remove(0).data else { panic!("floats") };
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?} {expected:?}");
+    }
+    let calibration: Vec<_> = ids[..8].iter().map(sample).collect();
+    for bits in [8, 4] {
+        let graph = quantize(&graph, &calibration, &Settings::bits(bits, Coding::N4Learned), &mut |_| ()).unwrap();
+        // 10003 words of 16 numbers.
+        let table = graph.coded.values().map(|m| m.bytes.len()).max().unwrap_or(0);
+        assert!(if bits == 8 { table == 0 } else { (80_000..95_000).contains(&table) }, "{bits} bits: {table} bytes");
+        for (found, expected) in run(&graph, &ids).iter().zip(&expected) {
+            let off = |(q, p): (&i8, &f32)| ((f32::from(*q) + 128.0) / 256.0 - p).abs();
+            let off = found.iter().zip(expected).map(off).fold(0f32, f32::max);
+            assert!(off < 0.05, "{bits} bits: {found:?} {expected:?}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 const CPU_TORCH: &str = "https://download.pytorch.org/whl/cpu";
 /// Module that shows it is there, and package.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 12] = [
     ("numpy", "numpy"),
     ("safetensors", "safetensors"),
     ("tokenizers", "tokenizers"),
@@ -19,6 +19,10 @@ const PACKAGES: [(&str, &str); 8] = [
     ("llama_cpp", "llama-cpp-python"),
     // The last that ships the node tests (tests/conformance/onnx.rs).
     ("onnx", "onnx==1.22.0"),
+    ("onnxruntime", "onnxruntime"),
+    ("ai_edge_litert", "ai-edge-litert"),
+    ("tflite_micro", "tflite-micro"),
+    ("PIL", "pillow"),
 ];
 
 /// The environment: `$MOTE_VENV`, or `.venv` in the repository.

@@ -238,13 +238,19 @@ impl<'a> Coded<'a> {
     }
 
     /// Calls `put(out, level * scale)` for each column of `row`, in order, with the elements of `out`.
-    pub fn row_levels(&self, row: usize, out: &mut [i32], mut put: impl FnMut(&mut i32, i32)) {
+    pub fn row_levels(&self, row: usize, out: &mut [i32], put: impl FnMut(&mut i32, i32)) {
+        self.row_levels_from(row, 0, out, put);
+    }
+
+    /// As [`Self::row_levels`], from column `first` on, a multiple of 8, for as many columns as `out` has elements.
+    pub fn row_levels_from<T>(&self, row: usize, first: usize, out: &mut [T], mut put: impl FnMut(&mut T, i32)) {
         let (codes, scales) = self.block(row / BLOCK);
         let lane = row % BLOCK;
         let lines = usize::from(self.bits); // lines a group: 4 or 8
+        let skip = first / 8 * if lines == 4 { 1 } else { 2 };
         let mut out = out.iter_mut();
-        for (index, line) in codes.as_chunks::<64>().0.iter().enumerate() {
-            let Some(word) = line.as_chunks::<4>().0.get(lane) else {
+        for (index, line) in codes.as_chunks::<64>().0.iter().enumerate().skip(skip) {
+            let Some(word) = line.as_chunks::<4>().0.get(lane).filter(|_| !out.as_slice().is_empty()) else {
                 return;
             };
             let group = if lines == 4 { index / 4 } else { index / 8 };

@@ -65,16 +65,19 @@ fn run_slot(r: &mut Run<'_>, op: &Op) -> Option<()> {
 
 /// `out[o, i, :] = data[o, indices[i], :]`, `a.inner` in bytes.
 fn gather(a: &Around, data: &[u8], indices: &[i32], out: &mut [u8]) -> Option<()> {
-    let count = i64::try_from(a.count).ok()?;
     let mut to = 0;
     for outer in 0..a.outer {
         for index in indices {
-            let index = i64::from(*index);
-            let index = if index < 0 { index + count } else { index }.max(0).min(count - 1) as usize;
-            let from = data.get((outer * a.count + index) * a.inner..)?.get(..a.inner)?;
+            let from = data.get((outer * a.count + nearest(*index, a.count)?) * a.inner..)?.get(..a.inner)?;
             out.get_mut(to..)?.get_mut(..a.inner)?.copy_from_slice(from);
             to += a.inner;
         }
     }
     Some(())
+}
+
+/// The place among `count` that an index means: below 0 it counts from the end, outside it is the nearest inside.
+pub(crate) fn nearest(index: i32, count: usize) -> Option<usize> {
+    let (index, count) = (i64::from(index), i64::try_from(count).ok()?);
+    Some(if index < 0 { index + count } else { index }.max(0).min(count - 1) as usize)
 }

@@ -25,6 +25,7 @@ pub mod embedding_bag;
 pub mod fill;
 pub mod fully_connected;
 pub mod gather;
+pub mod gather_coded;
 pub mod glu;
 pub mod gru;
 pub mod hypot;
@@ -181,7 +182,7 @@ pub static CONVNET: [&OpDef; 36] = [
 ];
 
 /// Ops of nets that Mote has quantized from floats, beside those of [`CONVNET`].
-pub static CODED: [&OpDef; 4] = [&conv2d_coded::OP, &lstm::OP, &gru::OP, &norm::OP];
+pub static CODED: [&OpDef; 5] = [&conv2d_coded::OP, &lstm::OP, &gru::OP, &norm::OP, &gather_coded::OP];
 
 /// Ops that an image may use.
 pub type Table = &'static [&'static OpDef];
@@ -410,6 +411,21 @@ pub(crate) fn bytes_arg(op: &Op, which: usize) -> Option<[u8; 4]> {
 /// Argument `which` unless it is [`NONE`].
 pub(crate) fn optional(op: &Op, which: usize) -> Option<u32> {
     arg(op, which).filter(|a| *a != NONE)
+}
+
+/// Input and output in rows of `len`, side by side; a rest is left out. Not `chunks` zipped with `chunks_mut`: that divides by
+/// `len`, and once its code is shared the compiler does not see that `len` is not zero.
+pub(crate) fn rows_of<'a, T>(
+    mut input: &'a [T],
+    mut output: &'a mut [T],
+    len: usize,
+) -> impl Iterator<Item = (&'a [T], &'a mut [T])> {
+    core::iter::from_fn(move || {
+        let (from, after) = input.split_at_checked(len).filter(|_| len > 0)?;
+        let (to, rest) = core::mem::take(&mut output).split_at_mut_checked(len)?;
+        (input, output) = (after, rest);
+        Some((from, to))
+    })
 }
 
 /// `Some` if the condition holds: checks read as a list.

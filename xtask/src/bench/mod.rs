@@ -2,6 +2,7 @@
 
 mod boards;
 mod memory;
+mod models;
 mod nets;
 mod open;
 mod quality;
@@ -12,7 +13,7 @@ use anyhow::{Result, bail};
 type Bench = fn(&[String]) -> Result<()>;
 
 /// Name, what it measures, the function.
-const BENCHES: [(&str, &str, Bench); 6] = [
+const BENCHES: [(&str, &str, Bench); 7] = [
     (
         "quality",
         "KL divergence and perplexity at 8 and 4 bits, in integers and in floats; llama.cpp's beside them",
@@ -20,6 +21,7 @@ const BENCHES: [(&str, &str, Bench); 6] = [
     ),
     ("boards", "instructions, memory and code size on every board", boards::main),
     ("memory", "peak memory of the quantizer for models of 2, 8 and 32 layers", memory::main),
+    ("models", "real models beside LiteRT, TensorFlow Lite Micro, ONNX Runtime and PyTorch", models::main),
     ("nets", "accuracy of nets at 8 and 4 bits, as the runtime runs them", nets::main),
     ("open", "time and resident memory of opening images of 1 MB and 1 GB", open::main),
     (
@@ -31,7 +33,7 @@ const BENCHES: [(&str, &str, Bench); 6] = [
 
 /// A bench without options.
 fn no_options(options: &[String]) -> Result<()> {
-    if options.is_empty() { Ok(()) } else { bail!("only `speed` has options, not {}", options.join(" ")) }
+    if options.is_empty() { Ok(()) } else { bail!("only `speed` and `models` have options, not {}", options.join(" ")) }
 }
 
 /// Runs the verb: the benches that are named, or all. What follows from the first `--` on are options of each.

@@ -5,7 +5,7 @@
 //! 2. `observe`: the float graph runs on the samples; `ranges`: every activation gets an int8 grid.
 //! 3. Layer by layer, in the order in which they run: 8-bit weights are the classic int8, symmetric, a scale an output
 //!    channel, the bias int32 with the input's scale times theirs; 4-bit weights are codes (`coded`), chosen with what the
-//!    layer meets in the net quantized so far, their bias a float that lowering rounds.
+//!    layer meets in the net quantized so far, their bias a float that lowering rounds. `tables`: of embeddings, too.
 //! 4. Other constants: int8, one scale.
 //!
 //! Depthwise convolutions stay at 8 bits: their rows of 9 or so weights would fill a third of a group of 32.
@@ -19,6 +19,7 @@ mod patches;
 mod ranges;
 mod recurrent;
 mod subpixel;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -145,6 +146,9 @@ impl Base<'_> {
     /// The graph with integers or codes for all constants.
     fn weights(&self, settings: &Settings) -> Result<Graph, eval::EvalError> {
         let mut graph = self.grids.clone();
+        if let Some(coding) = settings.coding {
+            tables::run(&mut graph, self.float, coding);
+        }
         let coded = coded_layers(&graph, settings);
         if settings.coding.is_none() && !settings.correct {
             for index in 0..graph.nodes.len() {

@@ -274,3 +274,29 @@ fn activations_of_int16_where_ops_take_them() {
     assert!(less < 0.7 * more, "{less} with int16, {more} with int8");
     crate::lower::net(&wide, mote_runtime::fixed::tflite::Rounding::Double).expect("ops for int16");
 }
+
+/// Narrow entries, which stand side by side, and wide ones: the rows that are taken are the table's, in 4 bits.
+#[test]
+fn embeddings_are_coded() {
+    for cols in [16, 40, 300] {
+        let mut noise = Noise(cols as u64);
+        let mut g = Graph::default();
+        let ids = g.value("ids", &[1, 9], DType::I32);
+        g.inputs.push(ids);
+        let table = g.constant("table", noise.tensor(&[203, cols], 0.2));
+        let y = g.value("y", &[1, 9, cols], DType::F32);
+        g.node("gather", "n", Op::Gather { axis: 0 }, &[table, ids], &[y]);
+        g.outputs = vec![y];
+        let run =
+            |i: i64| vec![Tensor { shape: vec![1, 9], data: Data::Int((0..9).map(|j| (i * 9 + j) % 203).collect()) }];
+        let samples: Vec<_> = (0..23).map(run).collect();
+        let coded =
+            quantize(&g, &samples, &Settings::bits(4, Coding::N4Learned), &mut |_| ()).expect("samples that fit");
+        let matrix = coded.coded.values().next().expect("a coded table");
+        assert!(matrix.bytes.len() < 203 * cols * 3 / 4, "{cols}: {} bytes", matrix.bytes.len());
+        let off = lost(&g, &coded, &samples);
+        assert!(off < 0.01, "{cols}: {off}");
+        let lowered = crate::lower::net(&coded, mote_runtime::fixed::tflite::Rounding::Double).expect("ops for all");
+        assert_eq!(lowered.lowered.tensors[0].parameters, 203 * cols);
+    }
+}

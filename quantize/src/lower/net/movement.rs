@@ -1,6 +1,7 @@
 //! Ops that move elements and change none: all are copies of boxes (`ops/copy.rs`).
 
-use super::{Context, Lowering, ints};
+use super::{Constant, Context, Lowering, ints};
+use crate::codes::CodedMatrix;
 use crate::graph::{Coordinates, DType, Interpolation, Nearest, Node, Op, PadMode};
 use mote_runtime::image::Dtype;
 use mote_runtime::image::plan::Kind;
@@ -311,6 +312,9 @@ pub(super) fn gather(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
         return Err("another op".into());
     };
     let (table, indices, y) = (c.value(node, 0)?, c.value(node, 1)?, c.made(node)?);
+    if let Some(matrix) = node.inputs[0].and_then(|id| c.graph.coded.get(&id)).filter(|_| axis == 0) {
+        return coded_gather(c, node, matrix.clone());
+    }
     if table.quant != y.quant || table.dtype != y.dtype || c.kind(indices)? != Kind::I32 {
         return Err(format!("{:?} by {:?} to {:?}", table.dtype, indices.dtype, y.dtype));
     }
@@ -326,6 +330,17 @@ pub(super) fn gather(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
     let to = c.output(node)?;
     let args = [at, to, from, table.shape[axis] as u32, inner as u32];
     c.op(&ops::gather::SLOT, &args, &[at, from], to);
+    Ok(())
+}
+
+/// Rows of a constant table in codes, which are in steps of the output (`graph::quantize::tables`).
+fn coded_gather(c: &mut Context<'_>, node: &Node, matrix: CodedMatrix) -> Lowering<()> {
+    let (table, y) = (c.value(node, 0)?, c.made(node)?);
+    let (count, zero) = (table.shape[0], c.affine(y)?.zero);
+    let words = matrix.cols * count / table.count().max(1);
+    let (at, to) = (c.input(node, 1)?, c.output(node)?);
+    let rows = c.builder.tensor(Constant { parameters: table.count(), ..Constant::coded(&table.name, matrix) });
+    c.op(&ops::gather_coded::OP, &[at, to, rows, words as u32, count as u32, zero as u32], &[at], to);
     Ok(())
 }
 
