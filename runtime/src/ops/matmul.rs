@@ -19,6 +19,10 @@ pub static OP: OpDef =
 /// Flag: add to the out slot instead of overwriting it.
 pub const ACCUMULATE: u16 = 1;
 
+/// Multiply-accumulates below which a part of the work is not worth another thread: fast kernels take half a microsecond, as
+/// long as handing it over.
+const PART_MACS: usize = 1 << 16;
+
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let input = slot_arg(image, op, 0, Kind::Q8)?;
     let weight = image.coded(arg(op, 1)?)?;
@@ -46,7 +50,9 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (from, stride) = (&*from, input.stride_bytes() as usize);
     let codes = Codes::new(from.get(Q8_HEAD..)?, count, stride, stride.checked_sub(Q8_HEAD)?)?;
     let base = weight.exponent - i32::from(output.frac) - weight.excess_bits as i32;
-    let shape = Shape { rows: count, stride: to.stride, cols: weight.rows, granule: BLOCK };
+    let block_macs = (BLOCK * weight.cols).saturating_mul(count).max(1);
+    let granule = BLOCK * PART_MACS.div_ceil(block_macs);
+    let shape = Shape { rows: count, stride: to.stride, cols: weight.rows, granule };
     for_column_parts(pool, (to.data, shape), (&mut [], 0), &|mut part, _| {
         let cols = part.cols();
         let blocks = cols.start / BLOCK..cols.end.div_ceil(BLOCK);
