@@ -11,6 +11,7 @@ pub mod board;
 pub mod calibrate;
 pub mod codes;
 pub mod float;
+pub mod frontend;
 pub mod graph;
 pub mod import;
 pub mod layers;

@@ -402,6 +402,36 @@ fn a_net_infers() {
     assert!(bad(1, &["logits", &image, "--tokens", "1"]).contains("mote infer"));
 }
 
+/// Sound to features for the net that `--for` names; and numbers that make no front end.
+#[test]
+fn a_front_end_hears() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (image, other, input, out) = (at("mfcc.mote"), at("mel.mote"), at("a.npy"), at("out.npy"));
+    good(&["frontend", "mfcc", "-o", &image]);
+    // A tone of 1 kHz, three steps.
+    let tone = |i: u32| (20_000.0 * (f64::from(i) * std::f64::consts::TAU / 16.0).sin()) as i16;
+    npy(Path::new(&input), "<i2", &(0..960).flat_map(|i| tone(i).to_le_bytes()).collect::<Vec<_>>());
+    good(&["infer", &image, "--input", &input, "-o", &out]);
+    assert_eq!(std::fs::read(&out).unwrap().len(), 128 + 3 * 10);
+    // 1 kHz is nearest to the 19th filter of 40 from 20 to 4000 Hz.
+    good(&["frontend", "log-mel", "-o", &other, "--step", "30"]);
+    npy(Path::new(&input), "<i2", &(0..480).flat_map(|i| tone(i).to_le_bytes()).collect::<Vec<_>>());
+    let shown = good(&["infer", &other, "--input", &input, "--top", "1"]);
+    let loudest = shown.lines().nth(1).and_then(|l| l.split_whitespace().next()).unwrap().to_owned();
+    assert_eq!(loudest, "18", "{shown}");
+    assert!(
+        bad(1, &["frontend", "mfcc", "-o", &out, "--step", "40"])
+            .contains("a step of 640 samples; 1 to the window's 480")
+    );
+    assert!(bad(1, &["frontend", "mfcc", "-o", &out, "--high", "9000"]).contains("within 0 to 8000"));
+    assert!(
+        bad(1, &["frontend", "mfcc", "-o", &out, "--coefficients", "41"]).contains("41 coefficients of 40 mel bins")
+    );
+    assert!(bad(1, &["frontend", "mfcc", "-o", &out, "--for", self::image()]).contains("has no inputs"));
+    assert!(bad(1, &["frontend", "mfcc", "-o", &out, "--for", &image]).contains("I16, not int8"));
+}
+
 /// A model with an encoder: its prompt is a source, and one digest whatever the batches and threads.
 #[test]
 fn an_encoder_decoder_runs() {

@@ -1,8 +1,9 @@
 //! Nets of floats, quantized, written and run: near to the float evaluator of the same integers; dead channels folded
-//! without a change of a byte; what the examples' digits are; and LiteRT's opinion of reviews.
+//! without a change of a byte; what the examples' digits are; LiteRT's opinion of reviews; sounds to MFCCs to words.
 
 use mote_host::{Arena, Model};
 use mote_quantize::codes::Coding;
+use mote_quantize::frontend::Frontend;
 use mote_quantize::graph::quantize::{Settings, quantize};
 use mote_quantize::graph::{Data, Graph, Op, Tensor, eval, passes};
 use mote_quantize::import::onnx::Options;
@@ -141,6 +142,88 @@ fn reviews_are_judged_as_litert_judges_them() {
             let off = |(q, p): (&i8, &f32)| ((f32::from(*q) + 128.0) / 256.0 - p).abs();
             let off = found.iter().zip(expected).map(off).fold(0f32, f32::max);
             assert!(off < 0.05, "{bits} bits: {found:?} {expected:?}");
+        }
+    }
+}
+
+/// Features of a sound as MLPerf Tiny's keyword model has them, a window after the other, and the graph that gives them; `coefficients`:
+/// of MFCCs, `quant`: their steps.
+fn features_of(samples: &[i16], coefficients: Option<usize>, quant: Option<(f32, i32)>) -> (Vec<i8>, Graph) {
+    let frontend =
+        Frontend { rate: 16_000, window: 480, step: 320, bins: 40, coefficients, range: [20.0, 4000.0], quant };
+    // The first run ends where the reference's first window begins: what it gives is left out.
+    let stream: Vec<i16> = std::iter::repeat_n(0, 160).chain(samples.iter().copied()).collect();
+    let steps: Vec<Vec<i16>> = stream.as_chunks::<320>().0.iter().map(|step| step.to_vec()).collect();
+    let graph = frontend.graph().unwrap();
+    (run(&graph, &steps).into_iter().skip(1).flatten().collect(), graph)
+}
+
+fn sound(name: &str) -> Option<Vec<i16>> {
+    let mut reader = hound::WavReader::open(shared(&format!("speech/{name}.wav"))?).unwrap();
+    Some(reader.samples::<i16>().collect::<Result<_, _>>().unwrap())
+}
+
+fn top<T: PartialOrd>(scores: &[T]) -> usize {
+    (1..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best })
+}
+
+/// The front end against NumPy's features in floats (`golden/mfcc/mfcc.py`), and then the words that LiteRT hears with those: by
+/// the int8 model, and by the float one at 8 and 4 bits.
+#[test]
+fn spoken_words_by_mfccs() {
+    let Some((int8, float)) = shared("mlperf-tiny/kws_int8.tflite").zip(shared("mlperf-tiny/kws_float.tflite")) else {
+        return;
+    };
+    let (int8, _) = net::prepared(&int8, &Options::default()).unwrap();
+    let (scale, zero) = int8.values[int8.inputs[0]].quant.as_ref().unwrap().single().unwrap();
+    let (float, _) = net::prepared(&float, &Options::default()).unwrap();
+    let real = |q: &i8| (f32::from(*q) - zero as f32) * scale;
+    let sample = |features: &[i8]| {
+        let data = Data::F32(features.iter().map(real).collect());
+        vec![Tensor { shape: vec![1, 49, 10, 1], data }]
+    };
+    // Other speech than what is tested.
+    let Some(speech) = sound("jfk") else { return };
+    let mfccs = |samples: &[i16]| features_of(samples, Some(10), Some((scale, zero))).0;
+    let calibration: Vec<_> = speech.chunks_exact(16_000).map(|second| sample(&mfccs(second))).collect();
+    let nets: Vec<Graph> = [8, 4]
+        .map(|bits| quantize(&float, &calibration, &Settings::bits(bits, Coding::N4Learned), &mut |_| ()).unwrap())
+        .into();
+
+    let scores = std::fs::read_to_string(golden().join("mfcc/scores.txt")).unwrap();
+    for line in scores.lines() {
+        let (word, scores) = line.split_once(' ').unwrap();
+        let scores: Vec<f32> = scores.split(' ').map(|s| s.parse().unwrap()).collect();
+        let samples = sound(&format!("{word}_1000ms")).unwrap();
+        // MLPerf Tiny takes sounds over their largest sample.
+        let largest = samples.iter().map(|s| f64::from(*s).abs()).fold(1.0, f64::max);
+        let loud = |s: &i16| (f64::from(*s) / largest * 32_767.0).round_ties_even() as i16;
+        let samples: Vec<i16> = samples.iter().map(loud).collect();
+        let features = mfccs(&samples);
+        assert_eq!(features.len(), 490);
+
+        let expected = std::fs::read(golden().join(format!("mfcc/{word}.f32"))).unwrap();
+        let expected: Vec<f32> = expected.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let off: Vec<f32> = features.iter().zip(&expected).map(|(q, e)| real(q) - e).collect();
+        let rms = (off.iter().map(|d| d * d).sum::<f32>() / 490.0).sqrt();
+        let most = off.iter().fold(0f32, |m, d| m.max(d.abs()));
+        // Rounding to the model's steps of 0.58 is 0.17 of it; the rest is the 16 bits of the transform in quiet windows.
+        eprintln!("{word}: MFCCs off by {rms:.3} rms, {most:.2} at most");
+        assert!(rms < 0.5 && most < 3.5, "{word}: {rms} {most}");
+        if word == "noise" {
+            let (logs, graph) = features_of(&samples, None, None);
+            let (scale, zero) = graph.values[graph.outputs[0]].quant.as_ref().unwrap().single().unwrap();
+            let off = |(q, e): (&i8, &f32)| ((f32::from(*q) - zero as f32) * scale - e).abs();
+            let off = logs.iter().zip(&expected[490..]).map(off).fold(0f32, f32::max);
+            assert!(logs.len() == 49 * 40 && off < 2.0 * scale, "logarithms: {off}");
+        }
+
+        let heard = top(&scores);
+        assert_eq!(top(&run(&int8, &[features.clone()])[0]), heard, "{word}, int8");
+        for (net, bits) in nets.iter().zip([8, 4]) {
+            let x = eval::stored(&net.values[net.inputs[0]], &sample(&features)[0]);
+            let scores = run(net, &[x.into_iter().map(|q| q as i8).collect()]).remove(0);
+            assert_eq!(top(&scores), heard, "{word}, {bits} bits: {scores:?}");
         }
     }
 }

@@ -25,7 +25,8 @@ import numpy as np
 from PIL import Image
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
-sys.path.insert(0, str(GOLDEN / "tflite"))
+sys.path[:0] = [str(GOLDEN / "tflite"), str(GOLDEN / "mfcc")]
+import mfcc  # noqa: E402
 import sentiment  # noqa: E402
 
 
@@ -155,6 +156,26 @@ def vectors(data, _):
 def zoo(data, _):
     _, calibration, _ = digits((1, 28, 28), 1)(data, None)
     return vectors(data, None), calibration, "its three test vectors"
+
+
+def steps(data, _):
+    """What a front end takes, 20 ms a run."""
+    samples = np.concatenate([mfcc.sound(data, name) for name in mfcc.SOUNDS])
+    return samples[: len(samples) // 320 * 320].reshape(-1, 320), None, "yes, no, noise, silence: 4 s"
+
+
+def mfcc_floats(_, x):
+    """Of the last 480 samples at each run."""
+    return mfcc.features(np.concatenate([np.zeros(160, np.int16), x.ravel()]))[0]
+
+
+def spoken_mfccs(data, path):
+    """Of four sounds and of eleven seconds of speech, after calibration on a minute of other speech, in floats."""
+    seconds = lambda samples: samples[: len(samples) // 16000 * 16000].reshape(-1, 16000)
+    of = lambda sounds: np.stack([mfcc.features(sound)[0] for sound in sounds]).astype(np.float32)
+    test = [mfcc.sound(data, name) for name in mfcc.SOUNDS] + list(seconds(mfcc.sound(data, "jfk")))
+    what = "MFCCs of yes, no, noise, silence, 11 s of speech"
+    return grid(path, of(test)), of(seconds(mfcc.sound(data, "silero_test"))), what
 
 
 def machine(data, path):
@@ -301,6 +322,10 @@ def spoken(y):
     return ", ".join(kinds[int(row.argmax())] for row in y)
 
 
+def keywords(y):
+    return ", ".join(mfcc.LABELS[int(row.argmax())] for row in y[: len(mfcc.SOUNDS)])
+
+
 def detected(cutoff):
     """The mean of 5 probabilities against the cutoff, as the model's JSON has it, in the speech that the stream begins with."""
 
@@ -346,6 +371,9 @@ def models(data, made):
         Model("voice activity mww_vad, int8", "speech/mww_vad.tflite", tflm, wake_frames, micro, classes=False,
               says=detected(0.5)),
         Model("micro_speech, int8", "tflite-micro/micro_speech_quantized.tflite", tflm, words, micro, says=spoken),
+        Model("MFCC front end (`mote frontend`)", "", "NumPy, float64", steps, mfcc_floats, ("mfcc",), classes=False),
+        Model("DS-CNN keywords, int8", "mlperf-tiny/kws_int8.tflite", tflm, spoken_mfccs, micro, says=keywords),
+        Model("DS-CNN keywords", "mlperf-tiny/kws_float.tflite", "LiteRT", spoken_mfccs, lite, both, says=keywords),
         Model("autoencoder, int8", "mlperf-tiny/ad_int8.tflite", tflm, machine, micro, classes=False),
         Model("autoencoder", "mlperf-tiny/ad_float.tflite", "LiteRT", machine, lite, both, classes=False),
         Model("mnist_8", "onnx/mnist_8.onnx", "ONNX Runtime", zoo, onnx, both, says=three),
@@ -373,7 +401,9 @@ def mote(binaries, path, weights, x, calibration, folder):
         tool(binaries / "evaluate-net", path, given, folder / "y.f32")
         return np.fromfile(folder / "y.f32", "<f4").reshape(len(x), -1), None
     quantize = [binaries / "mote", "quantize", path, "-o", image]
-    if weights != "as is":
+    if weights == "mfcc":
+        quantize = [binaries / "mote", "frontend", "mfcc", "-o", image]
+    elif weights != "as is":
         np.save(folder / "c.npy", calibration)
         quantize += ["--bits", weights, "--calibrate", folder / "c.npy"]
     tool(*quantize)

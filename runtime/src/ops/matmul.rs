@@ -55,6 +55,10 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let shape = Shape { rows: count, stride: to.stride, cols: weight.rows, granule };
     for_column_parts(pool, (to.data, shape), (&mut [], 0), &|mut part, _| {
         let cols = part.cols();
+        // A part behind the last block.
+        if cols.is_empty() {
+            return;
+        }
         let blocks = cols.start / BLOCK..cols.end.div_ceil(BLOCK);
         (kernels.blocks(&weight))(&weight, blocks, &codes, &mut |block, first, sums| {
             let (mults, biases) = (weight.block_mults(block), block_of(bias, block));

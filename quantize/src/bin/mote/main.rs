@@ -8,6 +8,7 @@ mod bench;
 mod board;
 mod eval;
 mod fit;
+mod frontend;
 mod infer;
 mod inspect;
 mod logits;
@@ -35,6 +36,8 @@ enum Verb {
     Run(run::Args),
     /// Run a net on arrays, pictures or sounds
     Infer(infer::Args),
+    /// Make an image that turns sound into log-mel features or MFCCs
+    Frontend(frontend::Args),
     /// Ask word vectors for the words nearest to a word, or to a sum of words
     Nearest(nearest::Args),
     /// Show what is in an image
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Verb::Quantize(args) => quantize::main(&args),
         Verb::Run(args) => run::main(&args),
         Verb::Infer(args) => infer::main(&args),
+        Verb::Frontend(args) => frontend::main(&args),
         Verb::Nearest(args) => nearest::main(&args),
         Verb::Inspect(args) => inspect::main(&args),
         Verb::Fit(args) => fit::main(&args),

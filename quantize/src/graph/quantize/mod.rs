@@ -23,7 +23,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-pub use ranges::Rule;
+pub use ranges::{Rule, grid};
 
 use super::{Binary, DType, Data, Graph, Node, Op, Quant, Tensor, Value, ValueId, eval};
 use crate::codes::{CodedMatrix, Coding};
@@ -101,6 +101,7 @@ pub fn quantize(
     progress: &mut dyn FnMut(f32),
 ) -> Result<Graph, eval::EvalError> {
     let mut float = graph.clone();
+    unpack(&mut float);
     functions::run(&mut float);
     if settings.coding.is_some() {
         subpixel::run(&mut float);
@@ -131,6 +132,25 @@ pub fn quantize(
     let plain = base.weights(&Settings { coding: None, ..settings.clone() })?;
     let keep = mixed::keep([&float, &plain, &coded], samples, &settings)?;
     if keep == settings.keep { Ok(coded) } else { base.weights(&Settings { keep, ..settings }) }
+}
+
+/// Makes floats of the integers that layers of floats have as weights: TensorFlow Lite's "dynamic range", whose kernels
+/// quantize activations as they go.
+fn unpack(graph: &mut Graph) {
+    for index in 0..graph.nodes.len() {
+        let node = &graph.nodes[index];
+        let float = |v: &Value| v.dtype == DType::F32 && v.quant.is_none();
+        if node.op == Op::Requantize || !graph.output(node, 0).is_some_and(float) {
+            continue;
+        }
+        for which in 0..node.inputs.len() {
+            let Some(value) = graph.input(&graph.nodes[index], which).filter(|v| v.quant.is_some()) else { continue };
+            let Some(Tensor { data, .. }) = eval::constant(value) else { continue };
+            let value = Value { dtype: DType::F32, quant: None, data: Some(data), ..value.clone() };
+            graph.values.push(value);
+            graph.nodes[index].inputs[which] = Some(graph.values.len() - 1);
+        }
+    }
 }
 
 /// A graph whose activations have their grids, before its weights have theirs.
