@@ -4,7 +4,7 @@
 use crate::board::lines;
 use crate::shell::{cargo, output, say};
 use crate::{digest, symbols, table};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use table::Firmware;
@@ -16,12 +16,15 @@ pub struct Net {
     pub name: &'static str,
     /// The model: a path in this repository, or else in the shared data.
     pub source: &'static str,
-    /// What else `mote quantize` must be told.
+    /// What else `mote quantize` must be told; what begins with [`SHARED`] is a file of the shared data.
     pub args: &'static [&'static str],
     /// How many random inputs it is given on each machine: emulated boards take a second for some hundred million
     /// instructions. `test nets --all` gives every net [`ALL`].
     pub runs: u32,
 }
+
+/// A file of the shared data among the arguments.
+const SHARED: &str = "shared:";
 
 /// Random inputs for which the outputs of TensorFlow Lite Micro's kernels are kept.
 const ALL: u32 = 100;
@@ -32,7 +35,7 @@ const fn integers(name: &'static str, source: &'static str, runs: u32) -> Net {
 }
 
 /// The nets.
-const NETS: [Net; 17] = [
+const NETS: [Net; 19] = [
     Net {
         name: "lenet5",
         source: "examples/models/lenet5/lenet5.onnx",
@@ -55,6 +58,25 @@ const NETS: [Net; 17] = [
     integers("okay_nabu", "speech/mww_okay_nabu.tflite", 30),
     integers("vad", "speech/mww_vad.tflite", 30),
     integers("mcunet_vww", "vision/mcunet_vww_int8.tflite", 1),
+    // The same bytes, patch by patch.
+    Net { name: "mcunet_40k", source: "vision/mcunet_vww_int8.tflite", args: &["--ram", "40K"], runs: 1 },
+    Net {
+        name: "silero",
+        source: "speech/silero_vad_16k_op15.onnx",
+        args: &[
+            "--shape",
+            "input=1x576",
+            "--constant",
+            "sr=16000",
+            "--state",
+            "state=stateN",
+            "--activations",
+            "16",
+            "--calibrate",
+            "shared:speech/yes_1000ms.wav",
+        ],
+        runs: 3,
+    },
     integers("seanet_conv5", "tflite-micro/seanet_conv5.tflite", 10),
     integers("seanet_conv10", "tflite-micro/seanet_conv10.tflite", 10),
     integers("seanet_conv20", "tflite-micro/seanet_conv20.tflite", 10),
@@ -81,7 +103,14 @@ pub fn images() -> Result<Vec<(Net, PathBuf)>> {
         };
         let image = digest::folder()?.join(format!("{}.mote", net.name));
         let mut mote = digest::mote();
-        output(mote.current_dir(table::root()?).arg("quantize").arg(source).arg("-o").arg(&image).args(net.args))?;
+        mote.current_dir(table::root()?).arg("quantize").arg(source).arg("-o").arg(&image);
+        for arg in net.args {
+            match arg.strip_prefix(SHARED) {
+                Some(file) => mote.arg(table::shared(file)?.with_context(|| format!("no ../shared/data/{file}"))?),
+                None => mote.arg(arg),
+            };
+        }
+        output(&mut mote)?;
         images.push((net, image));
     }
     Ok(images)
