@@ -41,6 +41,11 @@ class Model(NamedTuple):
     weights: tuple = ("as is",)
     classes: bool = True
     says: Callable = None  # outputs -> words
+    options: tuple = ()  # of `mote quantize`
+
+
+HEARS = ("--activations", "16")
+SILERO = HEARS + ("--shape", "input=1x576", "--constant", "sr=16000", "--state", "state=stateN")
 
 
 # ---- inputs
@@ -128,6 +133,41 @@ def words(data, _):
 
 def idx(data, name, head):
     return np.frombuffer(gzip.open(data / f"mnist/{name}-ubyte.gz").read(), np.uint8, offset=head)
+
+
+def heard(samples):
+    """What Silero VAD is given: [count, 576], 512 new samples behind 64 that it has seen."""
+    padded = np.concatenate([np.zeros(64), samples]).astype(np.float32) / np.float32(32768)
+    return np.stack([padded[at : at + 576] for at in range(0, len(padded) - 575, 512)])
+
+
+def silero(data, _):
+    calibration = np.concatenate([sound(data, name) for name in SPOKEN[:3]])
+    return heard(sound(data, "silero_test")), heard(calibration), "a minute of speech, state kept"
+
+
+def frames(data, speech, loud, seconds):
+    """DTLN's: [count, 512] of speech `loud` times as loud as the noise beside it, 8 ms apart."""
+    samples, noise = sound(data, speech)[: seconds * 16000] / 32768, sound(data, "noise_1000ms") / 32768
+    mixed = samples + np.resize(noise, len(samples)) / loud
+    return np.stack([mixed[at : at + 512] for at in range(0, len(mixed) - 511, 128)])
+
+
+def dtln(second):
+    """Sizes of frequencies for the first network, or frames of what it lets through for the second."""
+
+    def of(data, pieces):
+        spectra = np.fft.rfft(pieces)
+        sizes = np.abs(spectra).astype(np.float32)
+        if not second:
+            return sizes
+        return np.fft.irfft(spectra * carried(data / "speech/dtln_model_1.onnx", sizes)).astype(np.float32)
+
+    def make(data, _):
+        test, other = frames(data, "jfk", 3, 5), frames(data, "silero_test", 4, 6)
+        return of(data, test), of(data, other), "5 s of speech in noise, state kept"
+
+    return make
 
 
 def digits(shape, scale, count=1000):
@@ -252,6 +292,22 @@ def onnx(path, x):
     return np.stack([session.run(None, {given.name: one.reshape(given.shape)})[0].ravel() for one in x])
 
 
+def carried(path, x):
+    """Of a network that gives its next state as output 1."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
+    given, held, *rest = session.get_inputs()
+    feed = {one.name: np.array(16000) for one in rest}
+    state, out = np.zeros([d if isinstance(d, int) else 1 for d in held.shape], np.float32), []
+    for one in x:
+        # Silero's input has no shape of its own; DTLN's has three dimensions.
+        one = one.reshape(given.shape if all(isinstance(d, int) for d in given.shape) else (1, -1))
+        result, state = session.run(None, {given.name: one, held.name: state, **feed})[:2]
+        out.append(result.ravel())
+    return np.stack(out)
+
+
 def torch_lenet5(data):
     """Its author's layers (shared MANIFEST.md), without the last log-softmax."""
 
@@ -336,6 +392,10 @@ def detected(cutoff):
     return says
 
 
+def speech(y):
+    return f"speech in {(y >= 0.5).mean():.1%}"
+
+
 def right(data, count=1000):
     labels = idx(data, "t10k-labels-idx1", 8)[:count]
     return lambda y: f"{(y.argmax(1) == labels).mean():.2%} right"
@@ -383,6 +443,12 @@ def models(data, made):
         Model("GAN generator (safetensors)", made / "mnist_generator_mlp.onnx", "PyTorch", latents, torch_generator(data), both,
               classes=False),
         Model("sentiment, embedding", sentiment.MODEL, "LiteRT", reviews, lite, both),
+        Model("Silero VAD, int16 activations", "speech/silero_vad_16k_op15.onnx", "ONNX Runtime", silero, carried, (8, 4),
+              classes=False, says=speech, options=SILERO),
+        Model("DTLN, network 1, int16 activations", "speech/dtln_model_1.onnx", "ONNX Runtime", dtln(False), carried, (8, 4),
+              classes=False, options=HEARS + ("--state", "input_3=tf_op_layer_stack_2")),
+        Model("DTLN, network 2, int16 activations", "speech/dtln_model_2.onnx", "ONNX Runtime", dtln(True), carried, (8, 4),
+              classes=False, options=HEARS + ("--state", "input_5=tf_op_layer_stack_5")),
     ]
 
 
@@ -393,7 +459,7 @@ def tool(*command):
     return done.stdout
 
 
-def mote(binaries, path, weights, x, calibration, folder):
+def mote(binaries, path, weights, x, calibration, folder, options=()):
     """The outputs of the model, one a row; in real numbers if it was one of floats; and the bytes of its image."""
     given, made, image = folder / "x.npy", folder / "y.npy", folder / "net.mote"
     np.save(given, x)
@@ -405,7 +471,7 @@ def mote(binaries, path, weights, x, calibration, folder):
         quantize = [binaries / "mote", "frontend", "mfcc", "-o", image]
     elif weights != "as is":
         np.save(folder / "c.npy", calibration)
-        quantize += ["--bits", weights, "--calibrate", folder / "c.npy"]
+        quantize += ["--bits", weights, "--calibrate", folder / "c.npy", *options]
     tool(*quantize)
     tool(binaries / "mote", "infer", image, "--input", given, "-o", made)
     y = np.load(made).reshape(len(x), -1)
@@ -456,7 +522,7 @@ def main():
             x, calibration, what = model.inputs(given.data, path)
             expected = model.run(path, x)
             for weights in model.weights:
-                y, size = mote(given.binaries, path, weights, x, calibration, folder)
+                y, size = mote(given.binaries, path, weights, x, calibration, folder, model.options)
                 rows.append(compare(model, weights, y, expected, size, what))
                 if len(rows) == 1:
                     print("| " + " | ".join(rows[0]) + " |")
