@@ -218,7 +218,7 @@ fn spoken_words_by_mfccs() {
         }
 
         let heard = top(&scores);
-        assert_eq!(top(&run(&int8, &[features.clone()])[0]), heard, "{word}, int8");
+        assert_eq!(top(&run(&int8, std::slice::from_ref(&features))[0]), heard, "{word}, int8");
         for (net, bits) in nets.iter().zip([8, 4]) {
             let x = eval::stored(&net.values[net.inputs[0]], &sample(&features)[0]);
             let scores = run(net, &[x.into_iter().map(|q| q as i8).collect()]).remove(0);

@@ -41,7 +41,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         let mult = i64::from(table.mult(row));
         table.row_levels_from(row, place * cols, to, |to, level_times_scale| {
             let value = saturate(shift_round(i64::from(level_times_scale) * mult, table.exponent));
-            *to = value.saturating_add(zero_point).max(-128).min(127) as i8;
+            *to = value.saturating_add(zero_point).clamp(-128, 127) as i8;
         });
     }
     Some(())
