@@ -2,7 +2,7 @@
 
 use crate::codes::Coding;
 use crate::graph::quantize as integers;
-use crate::graph::{DType, Graph, Node, Op, Value, ValueId, passes};
+use crate::graph::{DType, Graph, Node, Op, ValueId, passes};
 use crate::import::tflite::{Tflite, is_tflite};
 use crate::import::{self, onnx};
 use crate::lower::{Dims, Net};
@@ -103,7 +103,7 @@ pub fn prepared(path: &Path, options: &onnx::Options) -> import::Result<(Graph, 
 /// Whether something is computed in floats: more than a change from or to integers.
 #[must_use]
 pub fn is_float(graph: &Graph) -> bool {
-    let float = |id: &ValueId| matches!(&graph.values[*id], Value { dtype: DType::F32, quant: None, data: None, .. });
+    let float = |id: &ValueId| graph.values[*id].is_float() && graph.values[*id].data.is_none();
     let reads = |n: &Node| n.inputs.iter().flatten().any(float);
     graph.nodes.iter().any(|n| n.op != Op::Requantize && (reads(n) || n.outputs.iter().any(float)))
 }

@@ -164,6 +164,12 @@ pub struct Value {
 }
 
 impl Value {
+    /// Whether it holds floats, not integers that stand for reals.
+    #[must_use]
+    pub fn is_float(&self) -> bool {
+        self.dtype == DType::F32 && self.quant.is_none()
+    }
+
     /// Elements.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -277,6 +283,15 @@ pub enum Binary {
     SquaredDifference,
     Sub,
     Xor,
+}
+
+impl Binary {
+    /// Whether the result is a truth value of two numbers.
+    #[must_use]
+    pub fn is_comparison(self) -> bool {
+        use Binary::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
+        matches!(self, Equal | NotEqual | Greater | GreaterOrEqual | Less | LessOrEqual)
+    }
 }
 
 /// What is kept of the elements along some dimensions.

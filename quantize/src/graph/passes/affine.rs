@@ -5,7 +5,7 @@
 //! input channel; `W (x + a) = W x + W a`, but only where no window reaches over the image's edge, for beyond it there is
 //! zero and not a.
 
-use super::{Links, float_constant, float_input, is_float, per_channel, repeat};
+use super::{Links, float_constant, float_input, per_channel, repeat};
 use crate::graph::{Binary, Graph, Node, Op};
 
 /// The pass.
@@ -26,12 +26,12 @@ struct Affine {
 impl Affine {
     fn of(graph: &Graph, node: &Node) -> Option<Self> {
         let Op::Binary(op) = node.op else { return None };
-        let output = graph.output(node, 0).filter(|v| is_float(v))?;
+        let output = graph.output(node, 0).filter(|v| v.is_float())?;
         let x = usize::from(float_input(graph, node, 0).is_some());
         let (from, k) = (graph.input(node, x)?, graph.input(node, 1 - x)?);
         let channels = *output.shape.last()?;
         if from.shape != output.shape
-            || !is_float(from)
+            || !from.is_float()
             || !per_channel(k, channels)
             || k.shape.len() > from.shape.len()
         {
@@ -63,7 +63,7 @@ fn is_layer(op: &Op) -> bool {
 
 /// Weights and bias (zeros if there is none) of a layer of floats.
 fn layer(graph: &Graph, node: &Node) -> Option<(Vec<f32>, Vec<f32>)> {
-    if !is_layer(&node.op) || !is_float(graph.input(node, 1)?) {
+    if !is_layer(&node.op) || !graph.input(node, 1)?.is_float() {
         return None;
     }
     let weights = float_input(graph, node, 1)?.to_vec();

@@ -13,7 +13,6 @@
 //!    all and giving back until nothing changes.
 //! 3. `remove`.
 
-use super::is_float;
 use crate::graph::{Data, Graph, Node, Op, PadMode, PoolKind, Quant, Reduction, Unary, Value, ValueId};
 use crate::lower::quantize_multiplier;
 use mote_runtime::fixed::tflite;
@@ -84,7 +83,7 @@ fn layer_relation(graph: &Graph, node: &Node, x: &Value, y: &Value) -> Relation 
     let known = w.data.is_some() && bias.is_none_or(|b| b.data.is_some()) && !graph.coded.contains_key(&weights);
     let integers = |v: &Value| v.quant.is_some() && matches!(v.data, None | Some(Data::Int(_)));
     // All floats, or all integers as TFLite has them: one scale for an image, zero points of 0 for weights.
-    let floats = is_float(x) && is_float(y) && is_float(w) && bias.is_none_or(is_float);
+    let floats = x.is_float() && y.is_float() && w.is_float() && bias.is_none_or(Value::is_float);
     let single = |v: &Value| v.quant.as_ref().is_some_and(|q| q.single().is_some());
     let by_row = |v: &Value| {
         v.quant.as_ref().is_some_and(|q| (q.single().is_some() || q.axis == 0) && q.zero_points.iter().all(|z| *z == 0))

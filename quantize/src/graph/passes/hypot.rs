@@ -1,6 +1,6 @@
 //! The root of the sum of two squares becomes one node: between the square and the root a number would need twice the bits.
 
-use super::{Links, is_float, repeat, scalar_input};
+use super::{Links, repeat, squared};
 use crate::graph::{Binary, Graph, Node, Op, Unary, ValueId};
 
 /// The pass.
@@ -15,24 +15,16 @@ pub fn run(graph: &mut Graph) -> bool {
     })
 }
 
-/// What a node squares.
-fn squared(graph: &Graph, node: &Node) -> Option<ValueId> {
-    let square = match (&node.op, &node.inputs[..]) {
-        (Op::Unary(Unary::Square), _) => true,
-        (Op::Binary(Binary::Mul), [a, b]) => a == b,
-        (Op::Binary(Binary::Pow), _) => scalar_input(graph, node, 1) == Some(2.0),
-        _ => false,
-    };
-    node.inputs[0].filter(|x| square && node.clamp.is_none() && is_float(&graph.values[*x]))
-}
-
 /// The two values that a node is the root of the squares of.
 fn legs(graph: &Graph, links: &Links, node: &Node) -> Option<[ValueId; 2]> {
     let sum = &graph.nodes[links.maker(node, 0).filter(|_| node.op == Op::Unary(Unary::Sqrt))?];
     if sum.op != Op::Binary(Binary::Add) || sum.clamp.is_some() {
         return None;
     }
-    let leg = |which| squared(graph, &graph.nodes[links.maker(sum, which)?]);
+    let leg = |which| {
+        let node = &graph.nodes[links.maker(sum, which)?];
+        squared(graph, node).filter(|x| node.clamp.is_none() && graph.values[*x].is_float())
+    };
     let legs = [leg(0)?, leg(1)?];
     // Not broadcast, nor a value with itself.
     let alike = legs.iter().all(|v| Some(&graph.values[*v].shape) == graph.output(node, 0).map(|y| &y.shape));

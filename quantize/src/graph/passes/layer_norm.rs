@@ -4,7 +4,7 @@
 //! m = mean(x);  d = x - m;  v = mean(d * d);  y = d / sqrt(v + epsilon);  (y * gain);  (+ bias)
 //! ```
 
-use super::{Links, float_constant, float_input, is_float, repeat, scalar_input};
+use super::{Links, float_constant, float_input, repeat, scalar_input};
 use crate::graph::{Binary, Graph, Node, NormKind, Op, Reduction, Unary, ValueId};
 
 /// The pass.
@@ -39,10 +39,9 @@ fn norm(graph: &mut Graph) -> bool {
         (of == x).then_some((x, axis))
     };
     let squared = |v: ValueId| match (&node(v)?.op, &node(v)?.inputs[..]) {
-        (Op::Unary(Unary::Square), [Some(d)]) => Some(*d),
-        (Op::Binary(Binary::Mul), [Some(a), Some(b)]) if a == b || centred(*a)? == centred(*b)? => Some(*a),
-        (Op::Binary(Binary::Pow), [Some(d), Some(_)]) if scalar_input(graph, node(v)?, 1) == Some(2.0) => Some(*d),
-        _ => None,
+        // The difference may have been computed twice.
+        (Op::Binary(Binary::Mul), [Some(a), Some(b)]) if centred(*a)? == centred(*b)? => Some(*a),
+        _ => super::squared(graph, node(v)?),
     };
     let found = graph.nodes.iter().enumerate().find_map(|(index, last)| {
         let [d, root] = binary(last, Binary::Div)?;
@@ -56,7 +55,7 @@ fn norm(graph: &mut Graph) -> bool {
             _ => return None,
         };
         let (square, over) = mean(graph, node(variance)?)?;
-        let whole = over == axis && centred(squared(square)?)? == (x, axis) && is_float(&graph.values[x]);
+        let whole = over == axis && centred(squared(square)?)? == (x, axis) && graph.values[x].is_float();
         whole.then_some((index, x, axis, epsilon))
     });
     let Some((index, x, axis, epsilon)) = found else { return false };

@@ -5,7 +5,7 @@
 //! g = W x + R h + b, in four parts;  c' = sigmoid(f) * c + sigmoid(i) * tanh(g);  h' = sigmoid(o) * tanh(c')
 //! ```
 
-use super::{Links, float_constant, float_input, is_float, value_like};
+use super::{Links, float_constant, float_input, value_like};
 use crate::graph::{Binary, Direction, Graph, Node, Op, Unary, Value, ValueId};
 
 /// The pass.
@@ -108,7 +108,7 @@ impl<'g> Search<'g> {
     /// The step whose next hidden state the node computes.
     fn step(&self, index: usize) -> Option<Step> {
         let (graph, node) = (self.graph, &self.graph.nodes[index]);
-        let hidden = *node.outputs.first().filter(|o| is_float(&graph.values[**o]))?;
+        let hidden = *node.outputs.first().filter(|o| graph.values[**o].is_float())?;
         let either = |[a, b]: [ValueId; 2]| [[a, b], [b, a]];
         let (output, cells) = either(self.binary(hidden, Binary::Mul)?)
             .into_iter()

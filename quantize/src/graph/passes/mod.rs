@@ -23,7 +23,7 @@ mod swish;
 #[cfg(test)]
 mod tests;
 
-use super::{Data, Graph, Node, Op, Quant, Tensor, Value, ValueId};
+use super::{Binary, Data, Graph, Node, Op, Quant, Tensor, Unary, Value, ValueId};
 
 pub use layout::channels_last;
 
@@ -155,9 +155,15 @@ fn scalar_input(graph: &Graph, node: &Node, which: usize) -> Option<f32> {
     }
 }
 
-/// Whether a value holds floats, not integers that stand for reals.
-fn is_float(value: &Value) -> bool {
-    value.dtype == super::DType::F32 && value.quant.is_none()
+/// What a node squares: x x, x^2.
+fn squared(graph: &Graph, node: &Node) -> Option<ValueId> {
+    let square = match (&node.op, &node.inputs[..]) {
+        (Op::Unary(Unary::Square), _) => true,
+        (Op::Binary(Binary::Mul), [a, b]) => a == b,
+        (Op::Binary(Binary::Pow), _) => scalar_input(graph, node, 1) == Some(2.0),
+        _ => false,
+    };
+    node.inputs[0].filter(|_| square)
 }
 
 /// Adds a constant of floats.

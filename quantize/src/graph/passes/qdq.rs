@@ -7,8 +7,8 @@
 //! Every op is defined on what its operands stand for, so `f` reads x itself; and its result, which only the rounding
 //! reads, is rounded where it is made.
 
-use super::{Links, is_float, repeat, replace};
-use crate::graph::{DType, Graph, Op};
+use super::{Links, repeat, replace};
+use crate::graph::{DType, Graph, Op, Value};
 
 /// The pass.
 pub fn run(graph: &mut Graph) -> bool {
@@ -20,7 +20,7 @@ fn read_integers(graph: &mut Graph) -> bool {
     for index in 0..graph.nodes.len() {
         let node = &graph.nodes[index];
         let (Op::Requantize, Some(x)) = (&node.op, graph.input(node, 0)) else { continue };
-        let float = graph.output(node, 0).is_some_and(is_float);
+        let float = graph.output(node, 0).is_some_and(Value::is_float);
         if !float || x.quant.is_none() {
             continue;
         }
@@ -42,11 +42,11 @@ fn make_integers(graph: &mut Graph) -> bool {
         let Op::Requantize = node.op else { continue };
         let (Some(from), Some(to)) = (graph.input(node, 0), graph.output(node, 0)) else { continue };
         let narrow = matches!(to.dtype, DType::I8 | DType::U8 | DType::I16 | DType::I4);
-        let Some(maker) = links.only_maker(node, 0).filter(|_| is_float(from) && to.quant.is_some() && narrow) else {
+        let Some(maker) = links.only_maker(node, 0).filter(|_| from.is_float() && to.quant.is_some() && narrow) else {
             continue;
         };
         // A float from somewhere else than integers keeps its rounding as a node.
-        let maker_reads_floats = graph.nodes[maker].inputs.iter().flatten().any(|v| is_float(&graph.values[*v]));
+        let maker_reads_floats = graph.nodes[maker].inputs.iter().flatten().any(|v| graph.values[*v].is_float());
         let only_floats =
             maker_reads_floats && graph.nodes[maker].inputs.iter().flatten().all(|v| graph.values[*v].quant.is_none());
         if only_floats || graph.nodes[maker].op == Op::Cast {

@@ -1,6 +1,6 @@
 //! Changes of shape: two in a row are one, and they move behind what does not see the shape.
 
-use super::{Links, is_float, per_channel, repeat, value_like};
+use super::{Links, per_channel, repeat, value_like};
 use crate::graph::{Graph, Op};
 
 /// The pass.
@@ -56,7 +56,7 @@ fn sink(graph: &mut Graph) -> bool {
             let Some(other) = graph.input(node, 1 - which) else { continue };
             let channels = to.shape.last().copied().unwrap_or(1);
             let stays = other.count() == 1 || x.shape.last() == Some(&channels) && per_channel(other, channels);
-            if !stays || other.shape.len() > x.shape.len() || !is_float(other) && other.quant.is_none() {
+            if !stays || other.shape.len() > x.shape.len() || !other.is_float() && other.quant.is_none() {
                 continue;
             }
         }

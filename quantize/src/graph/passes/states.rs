@@ -4,7 +4,7 @@
 //! What moves elements is evaluated on the elements' places: those of what is written fall into parts, one for each value that
 //! a node computes. Where every reader takes one whole part, in its order, the parts become states of their own.
 
-use super::{Links, is_float, replace, value_like};
+use super::{Links, replace, value_like};
 use crate::graph::{Data, Graph, Node, Op, State, Tensor, ValueId, eval};
 use std::collections::HashMap;
 
@@ -71,13 +71,13 @@ fn places(tensor: &Tensor) -> &[i64] {
 fn split(graph: &mut Graph, index: usize) -> Option<()> {
     let State { name, read, write, initial } = graph.states[index].clone();
     let Data::F32(initial) = initial else { return None };
-    if !is_float(&graph.values[read]) || graph.outputs.contains(&read) || initial.len() != graph.values[read].count() {
+    if !graph.values[read].is_float() || graph.outputs.contains(&read) || initial.len() != graph.values[read].count() {
         return None;
     }
     let links = Links::of(graph);
     let mut sources = Vec::new();
     let written = origin(graph, &links, write, &mut sources)?;
-    if sources.len() < 2 || sources.iter().any(|s| links.makers[*s].is_none() || !is_float(&graph.values[*s])) {
+    if sources.len() < 2 || sources.iter().any(|s| links.makers[*s].is_none() || !graph.values[*s].is_float()) {
         return None;
     }
     // For each source, where in the state its elements lie, in its order.

@@ -5,8 +5,8 @@
 //! e / sum(e) = softmax, e = e^x or e^(x - max(x));  log(softmax) = its logarithm
 //! ```
 
-use super::{Links, is_float, repeat};
-use crate::graph::{Binary, Graph, Node, Op, Reduction, Unary, ValueId};
+use super::{Links, repeat};
+use crate::graph::{Binary, Graph, Node, Op, Reduction, Unary, Value, ValueId};
 
 /// The pass.
 pub fn run(graph: &mut Graph) -> bool {
@@ -19,7 +19,7 @@ type Found = (Op, ValueId);
 fn one(graph: &mut Graph) -> bool {
     let links = Links::of(graph);
     let found = graph.nodes.iter().enumerate().find_map(|(index, node)| {
-        let float = node.clamp.is_none() && graph.output(node, 0).is_some_and(is_float);
+        let float = node.clamp.is_none() && graph.output(node, 0).is_some_and(Value::is_float);
         let new = match &node.op {
             Op::Reduce { kind: Reduction::Sum, axes } => of_terms(graph, &links, node, axes),
             Op::Unary(Unary::Sqrt | Unary::Log) => of_result(graph, &links, node),

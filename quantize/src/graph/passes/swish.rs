@@ -1,7 +1,7 @@
 //! `x sigmoid(x)` becomes Silu; `x clip(x + 3, 0, 6) / 6`, however it is written, HardSwish.
 
-use super::{Links, is_float, repeat, scalar_input};
-use crate::graph::{Binary, Graph, Node, Op, Unary, ValueId};
+use super::{Links, repeat, scalar_input};
+use crate::graph::{Binary, Graph, Node, Op, Unary, Value, ValueId};
 
 /// The pass.
 pub fn run(graph: &mut Graph) -> bool {
@@ -91,6 +91,7 @@ impl Shown<'_> {
             })
         };
         let (x, function) = last.or_else(here)?;
-        (is_float(&self.graph.values[x]) && self.graph.output(node, 0).is_some_and(is_float)).then_some((x, function))
+        (self.graph.values[x].is_float() && self.graph.output(node, 0).is_some_and(Value::is_float))
+            .then_some((x, function))
     }
 }

@@ -1,6 +1,7 @@
 //! Functions of single elements that follow each other, with constant numbers, become one ([`Op::Function`]): on the device a
 //! table, where nothing between is rounded to 8 bits.
 
+use super::ranges::is_activation;
 use super::{DType, Graph, Node, Op, Value, ValueId};
 use std::collections::BTreeSet;
 
@@ -19,11 +20,6 @@ pub fn run(graph: &mut Graph) {
     graph.prune();
 }
 
-/// Whether a value is an activation of floats.
-fn is_float(value: &Value) -> bool {
-    value.dtype == DType::F32 && value.quant.is_none() && value.data.is_none()
-}
-
 /// What a node reads that is no constant, if it computes each element of its result from one element of each, and from
 /// constant numbers.
 fn operands(graph: &Graph, node: &Node) -> Option<Vec<ValueId>> {
@@ -40,14 +36,14 @@ fn operands(graph: &Graph, node: &Node) -> Option<Vec<ValueId>> {
             _ => return None,
         }
     }
-    let between = |value: &Value| is_float(value) || value.dtype == DType::Bool;
+    let between = |value: &Value| is_activation(value) || value.dtype == DType::Bool;
     let all = read.iter().map(|id| &graph.values[*id]).chain([made]).all(between);
     (all && !read.is_empty()).then_some(read)
 }
 
 /// The largest set of nodes that together are a function of one value of floats, node `root` the last; and that value.
 fn region(graph: &Graph, root: usize) -> Option<(BTreeSet<usize>, ValueId)> {
-    if !is_float(graph.output(&graph.nodes[root], 0)?) {
+    if !is_activation(graph.output(&graph.nodes[root], 0)?) {
         return None;
     }
     let maker = |id: ValueId| graph.nodes[..root].iter().rposition(|n| n.outputs.contains(&id));
@@ -56,7 +52,7 @@ fn region(graph: &Graph, root: usize) -> Option<(BTreeSet<usize>, ValueId)> {
     let mut best = None;
     loop {
         if let (1, Some(x), 2..) = (read.len(), read.first(), nodes.len())
-            && is_float(&graph.values[*x])
+            && is_activation(&graph.values[*x])
         {
             best = Some((nodes.clone(), *x));
         }

@@ -1,6 +1,7 @@
 //! From a float graph and samples of its inputs to a graph of integers.
 //!
-//! 1. `functions`: chains of functions of single elements become one. `subpixel`: transposed convolutions become convolutions (4 bits only); `equalize`, if it is asked for: one layer's
+//! 1. `functions`: chains of functions of single elements become one. `subpixel`: transposed convolutions become
+//!    convolutions (4 bits only); `equalize`, if it is asked for: one layer's
 //!    channels against the next one's columns.
 //! 2. `observe`: the float graph runs on the samples; `ranges`: every activation gets an int8 grid.
 //! 3. Layer by layer, in the order in which they run: 8-bit weights are the classic int8, symmetric, a scale an output
@@ -139,8 +140,7 @@ pub fn quantize(
 fn unpack(graph: &mut Graph) {
     for index in 0..graph.nodes.len() {
         let node = &graph.nodes[index];
-        let float = |v: &Value| v.dtype == DType::F32 && v.quant.is_none();
-        if node.op == Op::Requantize || !graph.output(node, 0).is_some_and(float) {
+        if node.op == Op::Requantize || !graph.output(node, 0).is_some_and(Value::is_float) {
             continue;
         }
         for which in 0..node.inputs.len() {

@@ -26,8 +26,8 @@ pub enum Rule {
 const MASKED: f32 = 7.0;
 
 /// Whether a value is an activation to be quantized.
-fn is_activation(value: &Value) -> bool {
-    value.data.is_none() && value.dtype == DType::F32 && value.quant.is_none()
+pub fn is_activation(value: &Value) -> bool {
+    value.data.is_none() && value.is_float()
 }
 
 /// Gives every activation of floats a scale, and rewrites the initial values of states in theirs. Returns the values that
@@ -240,17 +240,9 @@ fn shared<'n>(values: &[Value], node: &'n Node) -> &'n [Option<ValueId>] {
         | Op::Unary(Unary::Identity)
         | Op::Reduce { kind: Reduction::Max | Reduction::Min, .. } => &node.inputs[..1],
         Op::Concat { .. } => &node.inputs,
-        // What is compared; the result is a truth value.
-        Op::Binary(
-            Binary::Max
-            | Binary::Min
-            | Binary::Equal
-            | Binary::NotEqual
-            | Binary::Greater
-            | Binary::GreaterOrEqual
-            | Binary::Less
-            | Binary::LessOrEqual,
-        ) if scalar(values, node).is_none() => &node.inputs,
+        Op::Binary(Binary::Max | Binary::Min) if scalar(values, node).is_none() => &node.inputs,
+        // The result is a truth value.
+        Op::Binary(f) if f.is_comparison() && scalar(values, node).is_none() => &node.inputs,
         Op::Select => node.inputs.get(1..).unwrap_or_default(),
         _ => &[],
     }

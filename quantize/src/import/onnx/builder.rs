@@ -332,17 +332,7 @@ impl Builder {
 
     /// A node with one result of this shape, of the first operand's type.
     pub fn shaped(&mut self, op: Op, inputs: &[ValueId], shape: &[usize]) -> Done<ValueId> {
-        let comparison = matches!(
-            op,
-            Op::Binary(
-                Binary::Equal
-                    | Binary::NotEqual
-                    | Binary::Greater
-                    | Binary::GreaterOrEqual
-                    | Binary::Less
-                    | Binary::LessOrEqual
-            )
-        );
+        let comparison = matches!(op, Op::Binary(f) if f.is_comparison());
         let dtype = match (&op, inputs) {
             _ if comparison => DType::Bool,
             (Op::ArgMax { .. }, _) => DType::I64,

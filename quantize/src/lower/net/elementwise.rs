@@ -78,7 +78,7 @@ pub(super) fn binary(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
         Binary::Hypot => hypot(c, node),
         Binary::SquaredDifference => squared_difference(c, node),
         Binary::Prelu => prelu(c, node),
-        _ if whole::is_comparison(f) => whole::compare(c, node, f),
+        _ if f.is_comparison() => whole::compare(c, node, f),
         other => Err(format!("{other:?} of two activations")),
     }
 }

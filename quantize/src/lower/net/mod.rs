@@ -218,7 +218,7 @@ pub(crate) fn integer_ends(graph: &Graph) -> Graph {
         let (Op::Requantize, [Some(from)], [to]) = (&node.op, &node.inputs[..], &node.outputs[..]) else {
             continue;
         };
-        let float = |id: ValueId| graph.values[id].dtype == DType::F32 && graph.values[id].quant.is_none();
+        let float = |id: ValueId| graph.values[id].is_float();
         let (inputs, outputs) = (&mut graph.inputs, &mut graph.outputs);
         if let Some(input) = inputs.iter_mut().find(|i| *i == from && float(*from) && uses[*from] == 1) {
             *input = *to;

@@ -23,12 +23,6 @@ pub(super) fn is_whole(value: &Value) -> bool {
     value.quant.is_none() && value.dtype != DType::F32
 }
 
-/// Whether the result is a truth value.
-pub(super) fn is_comparison(f: Binary) -> bool {
-    use Binary::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
-    matches!(f, Equal | NotEqual | Greater | GreaterOrEqual | Less | LessOrEqual)
-}
-
 impl Context<'_> {
     /// A slot of `count` int32 with a value's integers.
     fn words_of(&mut self, slot: u32, value: &Value, count: usize) -> Lowering<u32> {
@@ -69,6 +63,13 @@ impl Context<'_> {
         let to = self.builder_slot(Kind::I32, count);
         self.op(&ops::arithmetic::OP, &[x, y, to, which], &[x, y], to);
         to
+    }
+
+    /// What is left of x divided by y, of the sign of x.
+    fn rest(&mut self, [x, y]: [u32; 2], count: usize) -> u32 {
+        let whole = self.arithmetic(DIV, [x, y], count);
+        let back = self.arithmetic(MUL, [whole, y], count);
+        self.arithmetic(SUB, [x, back], count)
     }
 
     fn extreme(&mut self, flags: u16, [x, y]: [u32; 2], kind: Kind, count: usize) -> u32 {
@@ -123,7 +124,7 @@ pub(super) fn binary(c: &mut Context<'_>, node: &Node, f: Binary) -> Lowering<()
     if node.clamp.is_some() {
         return Err("an activation of integers without a scale".into());
     }
-    if is_comparison(f) {
+    if f.is_comparison() {
         return compare(c, node, f);
     }
     let (x, made) = (c.value(node, 0)?, c.made(node)?);
@@ -146,24 +147,17 @@ pub(super) fn binary(c: &mut Context<'_>, node: &Node, f: Binary) -> Lowering<()
     }
     let [a, b] = c.pair(node)?;
     let (a, b) = (c.words_of(a, x, count)?, c.words_of(b, c.value(node, 1)?, count)?);
-    let mut rest = |a: u32| {
-        let whole = c.arithmetic(DIV, [a, b], count);
-        let back = c.arithmetic(MUL, [whole, b], count);
-        c.arithmetic(SUB, [a, back], count)
-    };
     let words = match f {
         Binary::Add => c.arithmetic(ADD, [a, b], count),
         Binary::Sub => c.arithmetic(SUB, [a, b], count),
         Binary::Mul => c.arithmetic(MUL, [a, b], count),
         Binary::Div => c.arithmetic(DIV, [a, b], count),
-        Binary::Fmod => rest(a),
+        Binary::Fmod => c.rest([a, b], count),
         // The rest has the sign of the dividend: one divisor more, and the rest again, has the divisor's.
         Binary::Mod => {
-            let first = rest(a);
+            let first = c.rest([a, b], count);
             let more = c.arithmetic(ADD, [first, b], count);
-            let whole = c.arithmetic(DIV, [more, b], count);
-            let back = c.arithmetic(MUL, [whole, b], count);
-            c.arithmetic(SUB, [more, back], count)
+            c.rest([more, b], count)
         }
         Binary::Max => c.extreme(0, [a, b], Kind::I32, count),
         Binary::Min => c.extreme(MINIMUM, [a, b], Kind::I32, count),
