@@ -8,7 +8,6 @@ use super::{Affine, Context, Lowering, ints, numbers, whole, wide, word};
 use crate::graph::eval::{broadcast_places, composed, function as function_of, function2, of_floats};
 use crate::graph::quantize::scalar;
 use crate::graph::{Binary, DType, Data, Node, Op, Unary, Value};
-use mote_runtime::image::Dtype;
 use mote_runtime::image::plan::Kind;
 use mote_runtime::ops;
 
@@ -46,11 +45,7 @@ pub(super) fn unary(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
 /// Adds what brings the integers of one value, of any width, to those of another.
 pub(super) fn requantize(c: &mut Context<'_>, (from, x): (u32, &Value), (to, y): (u32, &Value)) -> Lowering<()> {
     let (a, b) = (c.scaled(x)?, c.scaled(y)?);
-    let real = f64::from(a.scale) / f64::from(b.scale);
-    let (m, s) = quantize_multiplier(real).ok_or("scales out of range")?;
-    let numbers = [m, s, b.zero, a.zero].map(|v| v as u32);
-    c.op(&ops::requantize::OP, &[&[from, to], &numbers[..]].concat(), &[from], to);
-    Ok(())
+    c.requantize(from, to, f64::from(a.scale) / f64::from(b.scale), [a.zero, b.zero])
 }
 
 pub(super) fn binary(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
@@ -114,12 +109,10 @@ fn by_table(c: &mut Context<'_>, node: &Node, which: usize, f: &dyn Fn(f32) -> f
         return Err(format!("{:?} to {:?}", x.shape, y.shape));
     }
     if (c.kind(x)?, c.kind(y)?) == (Kind::I16, Kind::I16) {
-        // Straight between 513 of its values.
         let table = table16(f, c.scaled(x)?, c.scaled(y)?, c.limits(node)?);
-        let table = c.constant(&node.kind, Dtype::I16, &[513], table.iter().flat_map(|v| v.to_le_bytes()).collect());
         let from = c.input(node, which)?;
         let to = c.output(node)?;
-        c.op(&ops::lookup::OP, &[from, to, table], &[from], to);
+        c.lookup16(from, to, &node.kind, table);
         return Ok(());
     }
     let (input, out) = (c.affine(x)?, c.affine(y)?);

@@ -441,6 +441,20 @@ impl<'g> Context<'g> {
         self.op(&ops::lookup::OP, &[from, to, table], &[from], to);
     }
 
+    /// Adds a function of int16 by its values at -32768, -32640 and so on to 32768, straight between.
+    fn lookup16(&mut self, from: u32, to: u32, name: &str, table: [i16; 513]) {
+        let table = self.constant(name, Dtype::I16, &[513], table.iter().flat_map(|v| v.to_le_bytes()).collect());
+        self.op(&ops::lookup::OP, &[from, to, table], &[from], to);
+    }
+
+    /// Adds the change of integers of any width to others, `real` of these a step: zero points of both.
+    fn requantize(&mut self, from: u32, to: u32, real: f64, [zero_in, zero_out]: [i32; 2]) -> Lowering<()> {
+        let (m, s) = quantize_multiplier(real).ok_or("scales out of range")?;
+        let numbers = [m, s, zero_out, zero_in].map(|v| v as u32);
+        self.op(&ops::requantize::OP, &[&[from, to], &numbers[..]].concat(), &[from], to);
+        Ok(())
+    }
+
     /// Adds what brings the integers of one value to those of another.
     fn rescale(&mut self, from: u32, x: &Value, to: u32, y: &Value) -> Lowering<()> {
         let table = tables::table(Unary::Identity, self.affine(x)?, self.affine(y)?, self.rounding)?;

@@ -2,7 +2,6 @@
 //!
 //! Whatever their width, integers are computed as int32, modulo 2^32, and cut to their width again; int64 is int32 here.
 
-use super::fixed::quantize_multiplier;
 use super::tables::table_of;
 use super::{Affine, Context, Lowering};
 use crate::graph::{Binary, DType, Node, Unary, Value};
@@ -295,12 +294,9 @@ pub(super) fn cast(c: &mut Context<'_>, node: &Node) -> Lowering<()> {
         }
         (true, false) => {
             let out = c.scaled(y)?;
-            let (m, s) = quantize_multiplier(1.0 / f64::from(out.scale)).ok_or("scales out of range")?;
             let zero = if from_kind == Kind::I8 { c.affine(x)?.zero } else { 0 };
             let to = c.output(node)?;
-            let numbers = [m, s, out.zero, zero].map(|v| v as u32);
-            c.op(&ops::requantize::OP, &[&[from, to], &numbers[..]].concat(), &[from], to);
-            Ok(())
+            c.requantize(from, to, 1.0 / f64::from(out.scale), [zero, out.zero])
         }
         (false, true) if from_kind == Kind::I8 => {
             let input = c.affine(x)?;

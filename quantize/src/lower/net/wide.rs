@@ -6,7 +6,6 @@
 use super::fixed::quantize_multiplier;
 use super::{Affine, Context, Lowering};
 use crate::graph::{Node, Reduction};
-use mote_runtime::image::Dtype;
 use mote_runtime::image::plan::Kind;
 use mote_runtime::ops::{self, add::SUBTRACT};
 
@@ -28,25 +27,20 @@ impl Context<'_> {
     /// Int8 as int16 of a 128th of its step, without a zero point.
     pub(super) fn widened(&mut self, from: u32, a: Affine, count: usize) -> Lowering<u32> {
         let to = self.builder_slot(Kind::I16, count);
-        let (m, s) = quantize_multiplier(FINER).ok_or("scales out of range")?;
-        self.op(&ops::requantize::OP, &[from, to, m as u32, s as u32, 0, a.zero as u32], &[from], to);
+        self.requantize(from, to, FINER, [a.zero, 0])?;
         Ok(to)
     }
 
     /// Back to int8.
     fn narrowed(&mut self, from: u32, to: u32, out: Affine) -> Lowering<()> {
-        let (m, s) = quantize_multiplier(1.0 / FINER).ok_or("scales out of range")?;
-        self.op(&ops::requantize::OP, &[from, to, m as u32, s as u32, out.zero as u32, 0], &[from], to);
-        Ok(())
+        self.requantize(from, to, 1.0 / FINER, [0, out.zero])
     }
 
     /// A function of int16, from integers to integers.
     pub(super) fn curve(&mut self, from: u32, count: usize, name: &str, f: impl Fn(f64) -> f64) -> u32 {
-        let at = |i: i32| f(f64::from((i - 256) * 128)).round().clamp(-32_768.0, MOST);
-        let bytes = (0..513).flat_map(|i| (at(i) as i16).to_le_bytes()).collect();
-        let table = self.constant(name, Dtype::I16, &[513], bytes);
+        let at = |i: usize| f((i as f64 - 256.0) * 128.0).round().clamp(-32_768.0, MOST);
         let to = self.builder_slot(Kind::I16, count);
-        self.op(&ops::lookup::OP, &[from, to, table], &[from], to);
+        self.lookup16(from, to, name, std::array::from_fn(|i| at(i) as i16));
         to
     }
 
