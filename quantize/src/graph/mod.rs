@@ -665,9 +665,14 @@ impl Graph {
 
     /// Adds a node.
     pub fn node(&mut self, kind: &str, name: &str, op: Op, inputs: &[ValueId], outputs: &[ValueId]) {
+        self.node_at(self.nodes.len(), kind, name, op, inputs, outputs);
+    }
+
+    /// Adds a node before node `index`.
+    pub fn node_at(&mut self, index: usize, kind: &str, name: &str, op: Op, inputs: &[ValueId], outputs: &[ValueId]) {
         let inputs = inputs.iter().copied().map(Some).collect();
         let (kind, name, outputs) = (kind.to_owned(), name.to_owned(), outputs.to_vec());
-        self.nodes.push(Node { name, kind, op, inputs, outputs, clamp: None });
+        self.nodes.insert(index, Node { name, kind, op, inputs, outputs, clamp: None });
     }
 
     /// The value of input `which` of a node.

@@ -130,9 +130,7 @@ fn split(graph: &mut Graph, index: usize) -> Option<()> {
     }
     for (leaf, copy, new) in reshapes {
         let name = graph.values[new].name.clone();
-        graph.node("Reshape", &name, Op::Reshape, &[new], &[copy]);
-        let node = graph.nodes.pop()?;
-        graph.nodes.insert(0, node);
+        graph.node_at(0, "Reshape", &name, Op::Reshape, &[new], &[copy]);
         replace(graph, leaf, copy);
     }
     graph.states.splice(index..=index, states);

@@ -4,8 +4,8 @@
 //! 2. Measured: the net with all layers at 8 bits, and one after another with its codes. What the outputs then lose, over the
 //!    bytes that int8 takes more, is a layer's worth. The dearest are kept while the bytes last.
 
-use super::{Settings, coded_matrix, layers};
-use crate::graph::{Data, Graph, Node, Op, Tensor, eval};
+use super::{Settings, coded_matrix, layers, recurrent};
+use crate::graph::{Data, Graph, Tensor, eval};
 
 /// Samples that outputs are compared on; of a net with states, which must have seen something first, more.
 const SAMPLES: [usize; 2] = [64, 512];
@@ -14,7 +14,7 @@ const SAMPLES: [usize; 2] = [64, 512];
 /// recurrent layer are in codes either way.
 fn bytes([plain, coded]: [&Graph; 2], index: usize) -> Option<(usize, usize)> {
     let node = &coded.nodes[index];
-    if recurrent(node) {
+    if recurrent::is_layer(coded, index) {
         let all = |graph: &Graph| {
             let matrices = graph.nodes[index].inputs[1..3].iter().flatten();
             matrices.map(|w| graph.coded.get(w).map(|m| m.bytes.len())).sum::<Option<usize>>()
@@ -25,18 +25,14 @@ fn bytes([plain, coded]: [&Graph; 2], index: usize) -> Option<(usize, usize)> {
     Some((matrix.rows * (matrix.cols + 12), matrix.bytes.len() + 4 * matrix.rows))
 }
 
-fn recurrent(node: &Node) -> bool {
-    matches!(node.op, Op::Lstm { .. } | Op::Gru { .. })
-}
-
 /// Outputs on the samples.
-pub(super) fn outputs(graph: &Graph, samples: &[Vec<Tensor>]) -> Result<Vec<Vec<Tensor>>, eval::EvalError> {
+fn outputs(graph: &Graph, samples: &[Vec<Tensor>]) -> Result<Vec<Vec<Tensor>>, eval::EvalError> {
     let mut evaluator = eval::Evaluator::new(graph)?;
     samples.iter().map(|s| evaluator.run(s)).collect()
 }
 
 /// Mean square of what outputs are off, each output's over its own variance.
-pub(super) fn lost(float: &[Vec<Tensor>], other: &[Vec<Tensor>]) -> f64 {
+fn lost(float: &[Vec<Tensor>], other: &[Vec<Tensor>]) -> f64 {
     let count = float.first().map_or(0, Vec::len);
     let one = |output: usize| {
         let (mut off, mut sum, mut square, mut n) = (0f64, 0f64, 0f64, 0f64);
@@ -56,24 +52,23 @@ pub(super) fn lost(float: &[Vec<Tensor>], other: &[Vec<Tensor>]) -> f64 {
 }
 
 /// The layers, by their place among the layers, that should keep 8 bits. `float` is the graph before, `plain` the one with
-/// all weights int8, `coded` the one with all that may be in codes.
+/// all weights int8, `coded` the one with all that may be in codes, which are its nodes `at`.
 pub(super) fn keep(
     [float, plain, coded]: [&Graph; 3],
+    at: &[usize],
     samples: &[Vec<Tensor>],
     settings: &Settings,
 ) -> Result<Vec<usize>, eval::EvalError> {
     let samples = &samples[..samples.len().min(SAMPLES[usize::from(!float.states.is_empty())])];
     let expected = outputs(float, samples)?;
     let floor = lost(&expected, &outputs(plain, samples)?);
-    // Both graphs have the float graph's layers in its order.
-    let at: Vec<usize> =
-        coded.nodes.iter().enumerate().filter(|(_, n)| coded_matrix(coded, n).is_some()).map(|(i, _)| i).collect();
-    let places: Vec<usize> = (0..layers(float).len()).filter(|p| !settings.keep.contains(p)).collect();
+    // The other graphs have the float graph's layers in its order.
+    let places = (0..layers(float).len()).filter(|p| !settings.keep.contains(p));
     let total: usize = at.iter().filter_map(|i| bytes([plain, coded], *i)).map(|(_, codes)| codes).sum();
     let mut room = (total as f64 * settings.room) as usize;
     let mut kept = settings.keep.clone();
     let mut worth = Vec::new();
-    for (place, index) in places.into_iter().zip(at) {
+    for (place, index) in places.zip(at.iter().copied()) {
         let Some((int8, codes)) = bytes([plain, coded], index) else { continue };
         let Some(more) = int8.checked_sub(codes).filter(|m| *m > 0) else {
             kept.push(place);

@@ -24,6 +24,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+use ranges::stands_for;
 pub use ranges::{Rule, grid};
 
 use super::{Binary, DType, Data, Graph, Node, Op, Quant, Tensor, Value, ValueId, eval};
@@ -131,7 +132,9 @@ pub fn quantize(
     let coded = base.weights(&settings)?;
     progress(0.75);
     let plain = base.weights(&Settings { coding: None, ..settings.clone() })?;
-    let keep = mixed::keep([&float, &plain, &coded], samples, &settings)?;
+    // What makes weights integers or codes leaves every node where it is.
+    let at = coded_layers(&grids, &settings);
+    let keep = mixed::keep([&float, &plain, &coded], &at, samples, &settings)?;
     if keep == settings.keep { Ok(coded) } else { base.weights(&Settings { keep, ..settings }) }
 }
 
@@ -173,7 +176,7 @@ impl Base<'_> {
         if settings.coding.is_none() && !settings.correct {
             for index in 0..graph.nodes.len() {
                 if recurrent::is_layer(&graph, index) {
-                    recurrent::code(&mut graph, index, settings, None);
+                    recurrent::code(&mut graph, index, None, None);
                 } else {
                     plain(&mut graph, index);
                 }
@@ -183,9 +186,10 @@ impl Base<'_> {
             let mut walk = Walk::new(self.float, &graph, samples, self.added, &coded)?;
             for index in 0..graph.nodes.len() {
                 if recurrent::is_layer(&graph, index) {
-                    let met = walk.hidden(&graph, index)?;
                     let coding = settings.coding.filter(|_| coded.contains(&index));
-                    recurrent::code(&mut graph, index, &Settings { coding, ..settings.clone() }, Some(&met));
+                    let feedback = coding.filter(|_| settings.feedback != Feedback::None);
+                    let met = feedback.map(|_| walk.hidden(&graph, index)).transpose()?;
+                    recurrent::code(&mut graph, index, coding, met.as_ref());
                 } else if coded.contains(&index) {
                     walk.code(&mut graph, index, settings)?;
                 } else if plain(&mut graph, index) && settings.correct {
@@ -379,24 +383,21 @@ impl Walk {
             .filter(|i| is_layer(&graph.nodes[*i].op) && !coded.contains(i))
             .filter_map(|i| Some((i, vec![0.0; *graph.output(&graph.nodes[i], 0)?.shape.last()?])))
             .collect();
+        // What a node takes, as the float graph has it.
+        let reads = |index: usize| graph.nodes[index].inputs[0].map(|id| stands_for(added, id));
         let mut held = vec![vec![None; graph.values.len()]; samples.len()];
         let mut evaluator = eval::Evaluator::new(float)?;
         for (turn, sample) in samples.iter().enumerate() {
             evaluator.visit(sample, |id, tensor| {
                 for (index, geometry, met, places) in &mut met {
-                    let reads = graph.nodes[*index].inputs[0];
-                    let reads = reads.map(|r| added.iter().find(|(new, _)| *new == r).map_or(r, |(_, old)| *old));
-                    if reads == Some(id) {
+                    if reads(*index) == Some(id) {
                         places[turn].iter().for_each(|row| geometry.row(tensor, *row, &mut met.float));
                     }
                 }
                 for (index, sums) in sums.iter_mut().filter(|_| turn < MEANS) {
-                    // Weights and biases are the float net's still.
-                    let node = &graph.nodes[*index];
-                    let reads = node.inputs[0];
-                    let reads = reads.map(|r| added.iter().find(|(new, _)| *new == r).map_or(r, |(_, old)| *old));
-                    if reads == Some(id) {
-                        add_sums(graph, node, tensor, sums);
+                    if reads(*index) == Some(id) {
+                        // Weights and biases are the float net's still.
+                        add_sums(graph, &graph.nodes[*index], tensor, sums);
                     }
                 }
                 if graph.inputs.contains(&id) || graph.states.iter().any(|s| s.read == id) {

@@ -30,12 +30,17 @@ pub fn is_activation(value: &Value) -> bool {
     value.data.is_none() && value.is_float()
 }
 
+/// The value that one stands for, if it is one of those that were added.
+pub fn stands_for(added: &[(ValueId, ValueId)], id: ValueId) -> ValueId {
+    added.iter().find(|(new, _)| *new == id).map_or(id, |(_, old)| *old)
+}
+
 /// Gives every activation of floats a scale, and rewrites the initial values of states in theirs. Returns the values that
 /// it added, each with the one that it stands for.
 pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule, int16: bool) -> Vec<(ValueId, ValueId)> {
     let mut added = separate(graph);
     let wide = if int16 { widths(graph, &mut added) } else { vec![false; graph.values.len()] };
-    let seen = |id: ValueId| seen.get(added.iter().find(|(new, _)| *new == id).map_or(id, |(_, old)| *old))?.as_ref();
+    let seen = |id: ValueId| seen.get(stands_for(&added, id))?.as_ref();
     let (classes, fixed) = (classes(graph), fixed(graph, &wide));
     let cells = cells(graph, &classes);
     let carried: Vec<(ValueId, ValueId)> = graph.nodes.iter().flat_map(carried).collect();
@@ -45,7 +50,8 @@ pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule, int16: boo
         if !class.iter().any(|id| is_activation(&graph.values[*id])) {
             continue;
         }
-        let (cell, wide) = (cells[class[0]], wide[class[0]]);
+        let cell = cells[class[0]];
+        let plain = if wide[class[0]] { DType::I16 } else { DType::I8 };
         let quant = class.iter().find_map(|id| fixed[*id].clone()).unwrap_or_else(|| {
             let mut all = Seen::default();
             for id in class {
@@ -77,9 +83,9 @@ pub fn quantize(graph: &mut Graph, seen: &[Option<Seen>], rule: Rule, int16: boo
             }
             let (low, high) = range(&all, rule);
             // What is masked is the grid's lowest, which a softmax must make nothing of.
-            constant_grid(low - if all.masked { MASKED } else { 0.0 }, high, if wide { DType::I16 } else { DType::I8 })
+            constant_grid(low - if all.masked { MASKED } else { 0.0 }, high, plain)
         });
-        let dtype = cell.unwrap_or(if wide { DType::I16 } else { DType::I8 });
+        let dtype = cell.unwrap_or(plain);
         for id in class {
             let value = &mut graph.values[*id];
             if is_activation(value) {
@@ -293,11 +299,9 @@ fn widths(graph: &mut Graph, added: &mut Vec<(ValueId, ValueId)>) -> Vec<bool> {
             let new = graph.values.len() - 1;
             wide.push(wanted);
             let name = graph.nodes[index].name.clone();
-            added.push((new, added.iter().find(|(n, _)| *n == id).map_or(id, |(_, old)| *old)));
+            added.push((new, stands_for(added, id)));
             graph.nodes[index].inputs[which] = Some(new);
-            graph.node("Requantize", &name, Op::Requantize, &[id], &[new]);
-            let requantize = graph.nodes.pop();
-            graph.nodes.splice(index..index, requantize);
+            graph.node_at(index, "Requantize", &name, Op::Requantize, &[id], &[new]);
             index += 1;
         }
         index += 1;
@@ -373,15 +377,8 @@ fn separate(graph: &mut Graph) -> Vec<(ValueId, ValueId)> {
         }
         graph.states.iter_mut().filter(|s| s.write == id).for_each(|s| s.write = new);
         let made = graph.nodes.iter().position(|n| n.outputs.contains(&id)).map_or(0, |i| i + 1);
-        let node = Node {
-            name: graph.values[id].name.clone(),
-            kind: "Requantize".into(),
-            op: Op::Requantize,
-            inputs: vec![Some(id)],
-            outputs: vec![new],
-            clamp: None,
-        };
-        graph.nodes.insert(made, node);
+        let name = graph.values[id].name.clone();
+        graph.node_at(made, "Requantize", &name, Op::Requantize, &[id], &[new]);
         added.push((new, id));
     }
     added

@@ -1,6 +1,6 @@
 //! Recurrent layers in codes: both matrices, in the order that the op has them in.
 
-use super::{Feedback, Settings, coded::hessian};
+use super::coded::hessian;
 use crate::codes::{Coding, code_matrix_for};
 use crate::graph::{Data, Graph, Op, Value, ValueId};
 use crate::layers::{self, Affine, Code, Recurrent, gru_order, lstm_order, with_room_for_bias};
@@ -18,15 +18,16 @@ fn affine(graph: &Graph, id: Option<ValueId>) -> Affine {
     Affine { scale: scale.into(), zero_point: zero as i8 }
 }
 
-/// Gives a recurrent layer its coded matrices: their floats as the constants, the codes beside. `met`: the rows that each meets.
-pub fn code(graph: &mut Graph, index: usize, settings: &Settings, met: Option<&[Vec<f32>; 2]>) {
+/// Gives a recurrent layer its coded matrices: their floats as the constants, the codes beside; without a coding, of 8 bits.
+/// `met`: the rows that each meets, if codes are to be chosen by them.
+pub fn code(graph: &mut Graph, index: usize, coding: Option<Coding>, met: Option<&[Vec<f32>; 2]>) {
     let node = &graph.nodes[index];
     let weights = [1, 2].map(|which| graph.input(node, which).cloned());
     let [Some(w), Some(r)] = weights else { return };
     let (Some(Data::F32(input)), Some(Data::F32(recurrent))) = (&w.data, &r.data) else { return };
-    let coding = settings.coding.unwrap_or(Coding::N8);
+    let coding = coding.unwrap_or(Coding::N8);
     let coder: Code<'_> = &|which, steps, rows, cols| match met.map(|m| &m[which]) {
-        Some(met) if settings.feedback != Feedback::None && coding != Coding::N8 && met.len() >= 2 * cols => {
+        Some(met) if met.len() >= 2 * cols => {
             with_room_for_bias(code_matrix_for(steps, rows, cols, coding, &hessian(met, cols)))
         }
         _ => layers::code(steps, rows, cols, coding, None),
