@@ -34,6 +34,11 @@ struct Step {
     units: usize,
 }
 
+/// Two things in either order.
+fn either<T: Copy>([a, b]: [T; 2]) -> impl Iterator<Item = [T; 2]> {
+    [[a, b], [b, a]].into_iter()
+}
+
 struct Search<'g> {
     graph: &'g Graph,
     links: &'g Links,
@@ -54,6 +59,12 @@ impl<'g> Search<'g> {
     /// The operand of a value that is this function.
     fn unary(&self, value: ValueId, op: Unary) -> Option<ValueId> {
         self.maker(value).filter(|n| n.op == Op::Unary(op))?.inputs[0]
+    }
+
+    /// x and y of a value that is sigmoid(x) * tanh(y).
+    fn gated(&self, value: ValueId) -> Option<(ValueId, ValueId)> {
+        let both = self.binary(value, Binary::Mul)?;
+        either(both).find_map(|[a, b]| Some((self.unary(a, Unary::Sigmoid)?, self.unary(b, Unary::Tanh)?)))
     }
 
     /// The value that this one is in another shape.
@@ -109,19 +120,10 @@ impl<'g> Search<'g> {
     fn step(&self, index: usize) -> Option<Step> {
         let (graph, node) = (self.graph, &self.graph.nodes[index]);
         let hidden = *node.outputs.first().filter(|o| graph.values[**o].is_float())?;
-        let either = |[a, b]: [ValueId; 2]| [[a, b], [b, a]];
-        let (output, cells) = either(self.binary(hidden, Binary::Mul)?)
-            .into_iter()
-            .find_map(|[a, b]| Some((self.unary(a, Unary::Sigmoid)?, self.unary(b, Unary::Tanh)?)))?;
-        let [forgotten, added] = either(self.binary(cells, Binary::Add)?).into_iter().find(|[_, b]| {
-            let both = self.binary(*b, Binary::Mul).map(either);
-            both.is_some_and(|e| e.iter().any(|[a, b]| self.gate(*a, Unary::Sigmoid) && self.gate(*b, Unary::Tanh)))
-        })?;
-        let (input, new) = either(self.binary(added, Binary::Mul)?)
-            .into_iter()
-            .find_map(|[a, b]| Some((self.unary(a, Unary::Sigmoid)?, self.unary(b, Unary::Tanh)?)))?;
+        let (output, cells) = self.gated(hidden)?;
+        let sum = self.binary(cells, Binary::Add)?;
+        let (forgotten, (input, new)) = either(sum).find_map(|[a, b]| Some((a, self.gated(b)?)))?;
         let (forget, before) = either(self.binary(forgotten, Binary::Mul)?)
-            .into_iter()
             .find_map(|[a, b]| Some((self.unary(a, Unary::Sigmoid)?, b)).filter(|(_, c)| self.carried(*c, cells)))?;
 
         let units = *graph.values[hidden].shape.last()?;
@@ -135,18 +137,13 @@ impl<'g> Search<'g> {
         let (mut layers, mut bias) = (Vec::new(), vec![0.0; 4 * units]);
         self.terms(sum, &mut layers, &mut bias)?;
         let [a, b] = layers[..] else { return None };
-        let [x, h] =
-            [[a, b], [b, a]].into_iter().find(|[_, h]| h.inputs[0].is_some_and(|h| self.carried(h, hidden)))?;
+        let [x, h] = either([a, b]).find(|[_, h]| h.inputs[0].is_some_and(|h| self.carried(h, hidden)))?;
         let rows = |n: &Node| graph.values[n.inputs[0].unwrap_or_default()].count() / self.columns(n);
-        let fits = rows(x) == batch && rows(h) == batch && self.columns(h) == units;
+        let fits = batch > 0 && rows(x) == batch && rows(h) == batch && self.columns(h) == units;
         let operands = [x.inputs[0]?, h.inputs[0]?, before];
         let weights = [x.inputs[1]?, h.inputs[1]?];
         let nodes = [self.links.makers[cells]?, index];
         fits.then_some(Step { nodes, operands, weights, bias, gates, batch, units })
-    }
-
-    fn gate(&self, value: ValueId, function: Unary) -> bool {
-        self.unary(value, function).is_some()
     }
 
     /// Features that a fully connected layer takes.

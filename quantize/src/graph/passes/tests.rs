@@ -482,42 +482,68 @@ fn passed_twice(mut draft: Draft) -> Graph {
     draft.graph
 }
 
-/// Two LSTM steps written out, one behind the other, whose states are one input `[2 layers, 3 units, h or c]`.
+/// Units of the LSTMs written out.
+const UNITS: usize = 3;
+
+/// An LSTM step written out: from x `[batch, features]`, h and c `[batch, units]`; h and c afterwards.
+fn step(d: &mut Draft, x: ValueId, [h, c]: [ValueId; 2]) -> [ValueId; 2] {
+    let (batch, features) = (d.graph.values[x].shape[0], d.graph.values[x].shape[1]);
+    let (w, r, b) = (d.weights(&[4 * UNITS, features]), d.weights(&[4 * UNITS, UNITS]), d.weights(&[4 * UNITS]));
+    let [from_x, from_h] = [[x, w], [h, r]].map(|both| d.shaped(Op::FullyConnected, &both, &[batch, 4 * UNITS]));
+    let sum = d.binary(Binary::Add, from_x, from_h);
+    let sum = d.binary(Binary::Add, sum, b);
+    let [i, f, g, o] = [0, 1, 2, 3].map(|gate| {
+        let slice = Op::Slice { starts: vec![0, gate * UNITS], steps: vec![1; 2] };
+        let part = d.shaped(slice, &[sum], &[batch, UNITS]);
+        d.unary(if gate == 2 { Unary::Tanh } else { Unary::Sigmoid }, part)
+    });
+    let (kept, new) = (d.binary(Binary::Mul, f, c), d.binary(Binary::Mul, i, g));
+    let cells = d.binary(Binary::Add, kept, new);
+    let tanh = d.unary(Unary::Tanh, cells);
+    [d.binary(Binary::Mul, o, tanh), cells]
+}
+
+/// Two steps, one behind the other, whose states are one input `[2 layers, 3 units, h or c]`.
 fn written_out(change: impl Fn(&mut Draft, ValueId) -> ValueId) -> Draft {
     let mut d = Draft::new();
-    let units = 3;
     let mut x = d.input(&[1, 5]);
-    let read = d.graph.value("states", &[2, units, 2], DType::F32);
+    let read = d.graph.value("states", &[2, UNITS, 2], DType::F32);
     let mut packed = vec![];
     for layer in 0..2 {
-        let [h, c] = [0, 1].map(|which| {
+        let states = [0, 1].map(|which| {
             let slice = Op::Slice { starts: vec![layer, 0, which], steps: vec![1; 3] };
-            let one = d.shaped(slice, &[read], &[1, units, 1]);
-            d.shaped(Op::Reshape, &[one], &[1, units])
+            let one = d.shaped(slice, &[read], &[1, UNITS, 1]);
+            d.shaped(Op::Reshape, &[one], &[1, UNITS])
         });
-        let features = d.graph.values[x].shape[1];
-        let (w, r, b) = (d.weights(&[4 * units, features]), d.weights(&[4 * units, units]), d.weights(&[4 * units]));
-        let [from_x, from_h] = [[x, w], [h, r]].map(|both| d.shaped(Op::FullyConnected, &both, &[1, 4 * units]));
-        let sum = d.binary(Binary::Add, from_x, from_h);
-        let sum = d.binary(Binary::Add, sum, b);
-        let [i, f, g, o] = [0, 1, 2, 3].map(|gate| {
-            let slice = Op::Slice { starts: vec![0, gate * units], steps: vec![1; 2] };
-            let part = d.shaped(slice, &[sum], &[1, units]);
-            d.unary(if gate == 2 { Unary::Tanh } else { Unary::Sigmoid }, part)
-        });
-        let (kept, new) = (d.binary(Binary::Mul, f, c), d.binary(Binary::Mul, i, g));
-        let cells = d.binary(Binary::Add, kept, new);
-        let tanh = d.unary(Unary::Tanh, cells);
-        x = d.binary(Binary::Mul, o, tanh);
-        let cells = change(&mut d, cells);
-        packed.push([x, cells].map(|v| d.shaped(Op::Reshape, &[v], &[1, units, 1])));
+        let [h, c] = step(&mut d, x, states);
+        let c = change(&mut d, c);
+        packed.push([h, c].map(|v| d.shaped(Op::Reshape, &[v], &[1, UNITS, 1])));
+        x = h;
     }
     let layers = packed.into_iter().map(|both| d.op(Op::Concat { axis: 2 }, &both)).collect::<Vec<_>>();
     let write = d.op(Op::Concat { axis: 0 }, &layers);
-    let initial = Data::F32(d.noise.many(4 * units));
+    let initial = Data::F32(d.noise.many(4 * UNITS));
     d.graph.states.push(State { name: "states".into(), read, write, initial });
     d.graph.outputs = vec![x];
     d
+}
+
+/// Of several at a time, and of none, where there is nothing to divide by.
+#[test]
+fn lstms_with_states_of_their_own() {
+    for (batch, lstms) in [(2, 1), (0, 0)] {
+        let mut d = Draft::new();
+        let x = d.input(&[batch, 5]);
+        let read = ["h", "c"].map(|name| d.graph.value(name, &[batch, UNITS], DType::F32));
+        let write = step(&mut d, x, read);
+        for (read, write) in read.into_iter().zip(write) {
+            let initial = Data::F32(d.noise.many(batch * UNITS));
+            d.graph.states.push(State { name: "state".into(), read, write, initial });
+        }
+        d.graph.outputs = vec![write[0]];
+        let graph = passed_twice(d);
+        assert_eq!(ops(&graph).iter().filter(|op| *op == "Lstm").count(), lstms, "{:?}", ops(&graph));
+    }
 }
 
 #[test]

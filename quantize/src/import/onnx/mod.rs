@@ -242,10 +242,7 @@ impl Import<'_> {
             (None, None) => {
                 return builder::unsupported(format!("input {name:?} without a shape (give it one)"));
             }
-            (None, Some(shape)) => {
-                let dims: Vec<i64> = shape.dim.iter().map(|d| d.value.unwrap_or(1)).collect();
-                proto::dims(&dims).map_err(|what| format!("input {name:?}: {what}"))?
-            }
+            (None, Some(shape)) => shape.stated().map_err(|what| format!("input {name:?}: {what}"))?,
         };
         let dtype = proto::dtype(number).map_err(|what| Stop::Unsupported(format!("input {name:?}: {what}")))?;
         let value = Value { name: name.to_owned(), shape, dtype, quant: None, data: None };
@@ -258,8 +255,7 @@ impl Import<'_> {
 
     /// A number as an array of the shape that an input states.
     fn fill(number: &Tensor, shape: &proto::TensorShapeProto) -> std::result::Result<Tensor, String> {
-        let dims: Vec<i64> = shape.dim.iter().map(|d| d.value.unwrap_or(1)).collect();
-        let shape = proto::dims(&dims)?;
+        let shape = shape.stated()?;
         let count = shape.iter().product();
         let data = match &number.data {
             Data::F32(v) => Data::F32(vec![v[0]; count]),

@@ -190,6 +190,13 @@ pub(super) fn dims(dims: &[i64]) -> Result<Vec<usize>, String> {
     all.filter(|s| shape::count(s).is_some()).ok_or_else(|| format!("a tensor of shape {dims:?}"))
 }
 
+impl TensorShapeProto {
+    /// The dimensions; 1 for one that is left open.
+    pub(super) fn stated(&self) -> Result<Vec<usize>, String> {
+        dims(&self.dim.iter().map(|d| d.value.unwrap_or(1)).collect::<Vec<i64>>())
+    }
+}
+
 impl TensorProto {
     /// The tensor, if its data are as many as its shape says.
     pub(super) fn read(&self) -> Result<(Tensor, DType), String> {
