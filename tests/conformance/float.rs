@@ -8,7 +8,7 @@ use mote_quantize::float::FloatModel;
 use mote_quantize::float::metrics::LockStep;
 use mote_quantize::import::{ImageModel, open_model};
 use mote_quantize::quantize::{Settings, quantize};
-use mote_tests::{golden, shared};
+use mote_tests::{golden, golden_floats, shared};
 use std::path::{Path, PathBuf};
 
 /// The models in `golden/transformers`, each an architecture or a detail of one; `make.py` there says which.
@@ -34,8 +34,7 @@ fn expected(name: &str) -> (PathBuf, Text, Vec<Vec<f32>>) {
         json[name].as_array().into_iter().flatten().map(|t| t.as_u64().unwrap() as u32).collect()
     };
     let (source, tokens) = (ids("source"), ids("tokens"));
-    let bytes = std::fs::read(folder.join(json["logits"].as_str().unwrap())).unwrap();
-    let floats: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    let floats = golden_floats(&format!("transformers/{name}/{}", json["logits"].as_str().unwrap()));
     let rows = floats.chunks_exact(floats.len() / tokens.len()).map(<[f32]>::to_vec).collect();
     (folder, Text { source, tokens }, rows)
 }

@@ -1,7 +1,7 @@
 //! Nets of floats, quantized, written and run: near to the float evaluator of the same integers; dead channels folded
 //! without a change of a byte; what the examples' digits are; LiteRT's opinion of reviews; sounds to MFCCs to words.
 
-use mote_host::{Arena, Model};
+use mote_host::Arena;
 use mote_quantize::codes::Coding;
 use mote_quantize::frontend::Frontend;
 use mote_quantize::graph::quantize::{Settings, quantize};
@@ -9,23 +9,19 @@ use mote_quantize::graph::{Data, Graph, Op, Tensor, eval, passes};
 use mote_quantize::import::onnx::Options;
 use mote_quantize::import::tflite::Tflite;
 use mote_quantize::lower;
-use mote_quantize::net::{self, Described};
+use mote_quantize::net;
 use mote_quantize::samples::{self, Scaling};
 use mote_runtime::Session;
 use mote_runtime::fixed::tflite::Rounding;
-use mote_runtime::image::{Element, Limits};
-use mote_tests::{golden, root, shared};
+use mote_runtime::image::Element;
+use mote_tests::images::{self, LIMITS};
+use mote_tests::{golden, golden_floats, root, shared};
 
 /// Output 0, in int8, of the image of a graph on each input 0.
 fn run<T: Element>(graph: &Graph, inputs: &[Vec<T>]) -> Vec<Vec<i8>> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("net.mote");
-    let described = Described { name: "net", license: None, hash: [0; 32], bits: 8, samples: 0 };
-    net::save(&lower::net(graph, Rounding::Double).unwrap(), &described, None, &path).unwrap();
-    let model = Model::open(&path).unwrap();
-    let limits = Limits { batch: 1, context: 1, threads: 1 };
-    let mut arena = Arena::for_limits(&model, limits).unwrap();
-    let mut session = Session::new(model.image(), arena.bytes(), limits).unwrap();
+    let model = images::model(&lower::net(graph, Rounding::Double).unwrap());
+    let mut arena = Arena::for_limits(&model, LIMITS).unwrap();
+    let mut session = Session::new(model.image(), arena.bytes(), LIMITS).unwrap();
     let mut one = |x: &Vec<T>| {
         session.input::<T>(0).unwrap().copy_from_slice(x);
         session.run().unwrap();
@@ -202,8 +198,7 @@ fn spoken_words_by_mfccs() {
         let features = mfccs(&samples);
         assert_eq!(features.len(), 490);
 
-        let expected = std::fs::read(golden().join(format!("mfcc/{word}.f32"))).unwrap();
-        let expected: Vec<f32> = expected.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let expected = golden_floats(&format!("mfcc/{word}.f32"));
         let off: Vec<f32> = features.iter().zip(&expected).map(|(q, e)| real(q) - e).collect();
         let rms = (off.iter().map(|d| d * d).sum::<f32>() / 490.0).sqrt();
         let most = off.iter().fold(0f32, |m, d| m.max(d.abs()));

@@ -6,7 +6,7 @@
 use mote_quantize::graph::{Data, Graph, Op, Tensor, eval, passes};
 use mote_quantize::import::onnx::{self, Options};
 use mote_tests::onnx_nodes::{self, import, lacks, tensors};
-use mote_tests::{Lcg, golden, noise, shared};
+use mote_tests::{Lcg, golden, golden_floats, noise, shared, silero};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -141,8 +141,7 @@ fn mnist_8() {
 }
 
 fn expected(name: &str) -> Vec<f32> {
-    let bytes = std::fs::read(golden().join("onnx").join(name)).unwrap();
-    bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    golden_floats(&format!("onnx/{name}.f32"))
 }
 
 fn floats(tensor: &Tensor) -> &[f32] {
@@ -169,7 +168,7 @@ fn dtln() {
             all = outputs.iter().flat_map(|o| floats(o).to_vec()).collect();
             held = outputs[1].clone();
         }
-        let apart = apart(&all, &expected(&format!("{name}.f32")));
+        let apart = apart(&all, &expected(name));
         assert!(apart < 2e-6, "{name}: {apart}");
         // The same with the state in the graph.
         let [x, state] = <[String; 2]>::try_from(onnx::inputs(&model).unwrap()).unwrap();
@@ -193,13 +192,8 @@ fn dtln() {
 /// Branches by constant conditions, shapes that are computed, a state in the graph.
 #[test]
 fn silero_vad() {
-    let Some(model) = shared("speech/silero_vad_16k_op15.onnx") else { return };
+    let Some((model, options)) = silero() else { return };
     let Some(sound) = shared("speech/silero_test.wav") else { return };
-    let options = Options {
-        shapes: [("input".to_owned(), vec![1, 576])].into(),
-        constants: [("sr".to_owned(), Tensor::ints(&[], vec![16000]))].into(),
-        states: [("state".to_owned(), "stateN".to_owned())].into(),
-    };
     let graph = onnx::open(&model, &options).unwrap();
     let lstms = graph.nodes.iter().filter(|n| matches!(n.op, Op::Lstm { .. })).count();
     assert_eq!((graph.inputs.len(), graph.outputs.len(), graph.states.len(), lstms), (1, 1, 1, 1));
@@ -215,7 +209,7 @@ fn silero_vad() {
         let outputs = evaluator.run(&[Tensor::floats(&[1, 576], window)]).unwrap();
         found.push(floats(&outputs[0])[0]);
     }
-    let apart = apart(&found, &expected("silero_vad_16k_op15.f32")[..found.len()]);
+    let apart = apart(&found, &expected("silero_vad_16k_op15")[..found.len()]);
     assert!(apart < 2e-4, "{apart}");
 }
 
@@ -226,7 +220,7 @@ fn recurrent_layers() {
         let graph = onnx::open(&golden().join(format!("onnx/{name}.onnx")), &Options::default()).unwrap();
         let outputs = eval::run(&graph, &[noise(1, &[5, 2, 3])]).unwrap();
         let all: Vec<f32> = outputs.iter().flat_map(|o| floats(o).to_vec()).collect();
-        let apart = apart(&all, &expected(&format!("{name}.f32")));
+        let apart = apart(&all, &expected(name));
         assert!(apart < 1e-6, "{name}: {apart}");
     }
 }
@@ -249,7 +243,7 @@ fn small_nets() {
         for run in 1..=10 {
             found.extend_from_slice(floats(&eval::run(&graph, &[noise(run, &[1, 3, 16, 16])]).unwrap()[0]));
         }
-        let apart = apart(&found, &expected(&format!("{name}.f32")));
+        let apart = apart(&found, &expected(name));
         println!("{name}: {apart}");
         assert!(apart <= tolerance, "{name}: {apart}");
         // Weights stay integers with their scales, also those that are transposed.

@@ -6,7 +6,7 @@ use mote_quantize::graph::quantize::{Settings, quantize};
 use mote_quantize::graph::{DType, Data, Direction, Graph, NormKind, Op, State, Tensor, ValueId, eval};
 use mote_quantize::import::onnx::{self, Options};
 use mote_tests::images::{self, Output};
-use mote_tests::{golden, noise};
+use mote_tests::{golden, golden_floats, noise};
 
 fn floats(tensor: &Tensor) -> &[f32] {
     let Data::F32(v) = &tensor.data else { panic!("{tensor:?}") };
@@ -35,8 +35,7 @@ fn apart(found: &[f32], expected: &[f32]) -> (f32, f32) {
 fn layers_are_onnx_runtime_s() {
     for name in ["lstm_both", "gru_both", "gru_reverse"] {
         let graph = onnx::open(&golden().join(format!("onnx/{name}.onnx")), &Options::default()).unwrap();
-        let bytes = std::fs::read(golden().join(format!("onnx/{name}.f32"))).unwrap();
-        let expected: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let expected = golden_floats(&format!("onnx/{name}.f32"));
         let samples: Vec<Tensor> = (1..40).map(|seed| noise(seed, &[5, 2, 3])).collect();
         let found = quantized(&graph, &samples, &samples[..1]);
         let (most, rms) = apart(&found[0], &expected);

@@ -8,7 +8,7 @@ use mote_quantize::import::onnx::{self, Options};
 use mote_quantize::net;
 use mote_quantize::samples::{self, Input, Scaling};
 use mote_tests::images::run_all;
-use mote_tests::{golden, shared};
+use mote_tests::{golden_floats, shared, silero};
 use std::f32::consts::TAU;
 use std::path::PathBuf;
 
@@ -56,19 +56,13 @@ fn passages(probabilities: &[f32]) -> Vec<[usize; 2]> {
 
 #[test]
 fn silero_hears_what_onnx_runtime_hears() {
-    let Some(model) = shared("speech/silero_vad_16k_op15.onnx") else { return };
-    let options = Options {
-        shapes: [("input".to_owned(), vec![1, 576])].into(),
-        constants: [("sr".to_owned(), Tensor::ints(&[], vec![16000]))].into(),
-        states: [("state".to_owned(), "stateN".to_owned())].into(),
-    };
+    let Some((model, options)) = silero() else { return };
     let (graph, _) = net::prepared(&model, &options).unwrap();
     assert_eq!(graph.states.len(), 2, "the hidden and the cell state of the LSTM");
     let input = net::inputs(&graph, Some(512)).remove(0);
     let Some(calibration) = sounds(&["jfk", "yes_1000ms", "noise_1000ms"], &input) else { return };
     let Some(minute) = sounds(&["silero_test"], &input) else { return };
-    let bytes = std::fs::read(golden().join("onnx/silero_vad_16k_op15.f32")).unwrap();
-    let expected: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    let expected = golden_floats("onnx/silero_vad_16k_op15.f32");
     assert_eq!((minute.len(), passages(&expected).len()), (expected.len(), 19));
     for (bits, most, least) in [(8, 0.012, 0.998), (4, 0.06, 0.985)] {
         let outputs = run_all(&quantized(&graph, &calibration, bits), &minute);

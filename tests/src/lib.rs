@@ -4,6 +4,7 @@ pub mod images;
 pub mod onnx_nodes;
 
 use mote_quantize::graph::Tensor;
+use mote_quantize::import::onnx::Options;
 use std::path::{Path, PathBuf};
 
 /// The repository's root.
@@ -16,6 +17,27 @@ pub fn root() -> &'static Path {
 #[must_use]
 pub fn golden() -> PathBuf {
     root().join("tests/golden")
+}
+
+/// Little-endian f32 of a file in [`golden`].
+///
+/// # Panics
+/// Where the file is not there.
+#[must_use]
+pub fn golden_floats(file: &str) -> Vec<f32> {
+    let bytes = std::fs::read(golden().join(file)).unwrap();
+    bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+/// Silero VAD of the shared data, and what its file leaves open.
+#[must_use]
+pub fn silero() -> Option<(PathBuf, Options)> {
+    let options = Options {
+        shapes: [("input".to_owned(), vec![1, 576])].into(),
+        constants: [("sr".to_owned(), Tensor::ints(&[], vec![16000]))].into(),
+        states: [("state".to_owned(), "stateN".to_owned())].into(),
+    };
+    Some((shared("speech/silero_vad_16k_op15.onnx")?, options))
 }
 
 /// A file of the shared data (`MANIFEST.md` there lists them): below `$MOTE_SHARED`, or `shared` beside the repository.

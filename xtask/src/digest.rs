@@ -53,12 +53,6 @@ pub fn images() -> Result<Vec<(&'static str, PathBuf)>> {
     images.collect()
 }
 
-/// The 4-bit image of one model.
-pub fn image(name: &str) -> Result<PathBuf> {
-    let found = images()?.into_iter().find(|(model, _)| *model == name);
-    Ok(found.with_context(|| format!("there is no model {name}"))?.1)
-}
-
 /// The 4-bit image of a model in `examples/models`.
 pub fn bundled(name: &str) -> Result<PathBuf> {
     let image = folder()?.join(format!("{name}.mote"));

@@ -34,7 +34,7 @@ const VERBS: &[(&str, &str, &str, Verb)] = &[
     ("ci", "", "formatting, lints, documentation, then test", ci::main),
     (
         "bench",
-        "[quality|boards|memory|nets|open|speed ...] [OPTIONS]",
+        "[quality|boards|memory|models|nets|open|speed ...] [OPTIONS]",
         "the figures of BENCHMARKS.md, as tables",
         bench::main,
     ),

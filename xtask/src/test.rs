@@ -58,7 +58,7 @@ fn cargo_tests() -> Result<usize> {
 /// the bounds of the table, so that no image's can exceed them.
 fn refusals() -> Result<usize> {
     let root = table::root()?;
-    let image = digest::image("llm")?;
+    let image = digest::bundled("llm")?;
     let mut checks = 0;
     for board in table::table(&root)? {
         let all = table::FEATURES.map(|(name, _)| Firmware { feature: Some(name), ..Firmware::default() });
