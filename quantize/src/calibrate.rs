@@ -1,8 +1,7 @@
 //! Calibration: the program runs some text in floats, an op at a time, and what went through each place is noted.
 //!
-//! Two things come of it: ranges (how many fraction bits a slot can have) and importances (how much a column of a matrix
-//! matters: the mean square of what it is multiplied with, which is the diagonal of the layer's Hessian; llama.cpp's
-//! imatrix is the same number).
+//! Two things come of it: ranges (how many fraction bits a slot can have) and the Hessian of each matrix (the mean of x x^T
+//! over the rows x that it is multiplied with; its diagonal is what llama.cpp calls an importance matrix).
 
 use crate::codes::hadamard_rows;
 use crate::float::{FloatError, FloatModel, Result, Stream, operands, slots, step};
@@ -61,11 +60,11 @@ pub fn translations(model: &FloatModel, sources: &[Vec<u32>], ends: &[u32], most
     Ok(texts)
 }
 
-/// Is told a matrix, by its index, and the importances of its columns.
+/// Is told a matrix, by its index, and its Hessian `[cols, cols]`, positive definite.
 pub type Done<'d, E> = dyn FnMut(u32, &[f32]) -> std::result::Result<(), E> + 'd;
 
 /// Runs `program` over `texts` and returns the ranges of its places. `done` is told each matrix, by its
-/// index, once nothing will use it any more, with the importances of its columns (none if it was not multiplied with).
+/// index, once nothing will use it any more, with its Hessian (none if it was not multiplied with).
 /// In memory at a time: one op's weights, and what one layer makes of the text.
 ///
 /// # Errors
@@ -85,21 +84,15 @@ pub fn calibrate<E: From<FloatError>>(
         matrix_ends.extend(matrix(program, op).map(|index| (index, at)));
     }
     let mut ranges = Ranges::default();
-    let mut importances: HashMap<u32, Vec<f32>> = HashMap::new();
+    let mut hessians: HashMap<u32, Vec<f32>> = HashMap::new();
     for (at, op) in program.ops().iter().enumerate() {
         let tensors = operands(model, program, op)?;
         if Some(at) == body {
             streams.iter_mut().zip(texts).for_each(|(s, text)| s.tokens.clone_from(&text.tokens));
         }
         if let Some((index, log2)) = multiplied(program, op) {
-            let sums = importances.entry(index).or_default();
-            let mut count = 0;
-            for s in &streams {
-                let x = s.value(op.args[0])?;
-                add_squares(sums, x, log2)?;
-                count += x.dim(0).map_err(FloatError::from)?;
-            }
-            settle(sums, count);
+            let inputs = streams.iter().map(|s| s.value(op.args[0]));
+            hessians.insert(index, hessian(inputs, log2)?);
         }
         let is_head = op.code == ops::matmul::OP.code && op.args[3] == program.logits_slot();
         for s in &mut streams {
@@ -113,7 +106,7 @@ pub fn calibrate<E: From<FloatError>>(
             slots(op).into_iter().filter(|slot| slot_ends.get(slot) == Some(&at)).for_each(|slot| s.drop(slot));
         }
         if let Some(index) = matrix(program, op).filter(|index| matrix_ends.get(index) == Some(&at)) {
-            done(index, importances.remove(&index).as_deref().unwrap_or(&[]))?;
+            done(index, hessians.remove(&index).as_deref().unwrap_or(&[]))?;
         }
     }
     Ok(ranges)
@@ -152,23 +145,30 @@ fn largest(x: &Tensor) -> Result<f64> {
     Ok(f64::from(x.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?))
 }
 
-fn add_squares(sums: &mut Vec<f32>, x: &Tensor, hadamard: u32) -> Result<()> {
-    let cols = x.dim(D::Minus1)?;
-    sums.resize(cols, 0.0);
-    let mut values: Vec<f32> = x.flatten_all()?.to_vec1()?;
-    hadamard_rows(&mut values, cols, hadamard);
-    for row in values.chunks_exact(cols) {
-        for (sum, v) in sums.iter_mut().zip(row) {
-            *sum += v * v;
-        }
-    }
-    Ok(())
-}
+/// Share of the mean of a Hessian's diagonal that is added to it: what this text never used may still matter to another
+/// (GPTQ, arXiv 2210.17323, section 3.3, step 3).
+const DAMPING: f32 = 0.01;
 
-/// Sums to means, none of them zero: a channel that this text never used may still matter to another.
-fn settle(sums: &mut [f32], count: usize) {
-    let mean = sums.iter().sum::<f32>() / (sums.len() * count).max(1) as f32;
-    for sum in sums.iter_mut() {
-        *sum = *sum / count.max(1) as f32 + 0.01 * mean + f32::MIN_POSITIVE;
+/// The mean of x x^T over the rows of all texts, transformed as they are, and damped.
+fn hessian<'t>(texts: impl Iterator<Item = Result<&'t Tensor>>, hadamard: u32) -> Result<Vec<f32>> {
+    let (mut sum, mut count) = (None, 0);
+    for x in texts {
+        let x = x?;
+        let (rows, cols) = x.dims2()?;
+        let mut values: Vec<f32> = x.flatten_all()?.to_vec1()?;
+        hadamard_rows(&mut values, cols, hadamard);
+        let x = Tensor::from_vec(values, (rows, cols), x.device())?;
+        let products = x.t()?.matmul(&x)?;
+        sum = Some(match sum {
+            None => products,
+            Some(sum) => (sum + products)?,
+        });
+        count += rows;
     }
+    let Some(sum) = sum else { return Ok(Vec::new()) };
+    let cols = sum.dim(0)?;
+    let mut hessian: Vec<f32> = (sum / count.max(1) as f64)?.flatten_all()?.to_vec1()?;
+    let mean = (0..cols).map(|c| hessian[c * cols + c]).sum::<f32>() / cols.max(1) as f32;
+    (0..cols).for_each(|c| hessian[c * cols + c] += DAMPING * mean + f32::MIN_POSITIVE);
+    Ok(hessian)
 }

@@ -11,12 +11,13 @@
 //!
 //! The largest things in memory are one matrix in floats, the same being coded, and what a layer makes of the text.
 
+use crate::balance::Balanced;
 use crate::calibrate::{Text, calibrate};
-use crate::codes::{CodedMatrix, Coding, Stats, code_matrix, hadamard_rows};
+use crate::codes::{CodedMatrix, Coding, Stats, code_matrix, code_matrix_for, hadamard_rows};
 use crate::float::FloatError;
 use crate::graph::eval::EvalError;
 use crate::import::{ImportError, LlmConfig, Model, Weight};
-use crate::lower::{Lowered, ROPE_STEPS, Ranges, SINUSOID_STEPS, Source, language_model};
+use crate::lower::{Lowered, ROPE_STEPS, Ranges, SINUSOID_STEPS, Source, balances, language_model};
 use crate::samples::SampleError;
 use crate::write::{Weights, WriteError};
 use mote_runtime::image::header::Span;
@@ -103,9 +104,25 @@ fn count(missing: usize) -> String {
     if missing == 1 { "1 thing is".into() } else { format!("{missing} things are") }
 }
 
+/// How codes are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rounding {
+    /// The nearest.
+    Nearest,
+    /// The nearest, with scales and levels for the columns that matter.
+    Weighted,
+    /// For what the rows give, each code after what the ones before have lost.
+    #[default]
+    Feedback,
+}
+
 /// How to quantize.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// How codes are chosen.
+    pub rounding: Rounding,
+    /// Whether channels are rescaled first.
+    pub balance: bool,
     /// How matrices are coded.
     pub coding: Coding,
     /// How the output matrix is coded, and with it the embedding if they are one.
@@ -245,6 +262,8 @@ pub fn quantize(
     out: &Path,
     progress: &mut dyn FnMut(&str, u64),
 ) -> Result<(Meta, u64), QuantizeError> {
+    let balances = if settings.balance { balances(model.config()) } else { vec![] };
+    let model: &dyn Model = &Balanced::new(model, &balances)?;
     let c = model.config();
     let context = settings.context.unwrap_or(c.max_context);
     if !(1..=c.max_context).contains(&context) {
@@ -255,14 +274,14 @@ pub fn quantize(
     let head = head.map(|op| op.args[1]);
     let mut weights = Weights::begin(out)?;
     let mut placed: HashMap<u32, Placed> = HashMap::new();
-    let ranges = calibrate(model, &program, &settings.calibration, &mut |index, importance| {
+    let ranges = calibrate(model, &program, &settings.calibration, &mut |index, hessian| {
         let (weight, log2, coding) = match &program.tensors()[index as usize] {
             Source::Coded(weight, log2) if Some(index) == head => (weight, *log2, settings.head),
             Source::Coded(weight, log2) => (weight, *log2, settings.coding),
             Source::Positions(weight) => (weight, 0, Coding::N8),
             _ => return Ok(()),
         };
-        let matrix = coded(model, weight, log2, coding, importance)?;
+        let matrix = coded(model, weight, log2, coding, settings.rounding, hessian)?;
         let span = weights.append(&matrix.bytes)?;
         progress(&weight.name, 4 * (matrix.rows * matrix.cols) as u64);
         placed.insert(index, place(weight.name.clone(), log2, &matrix, span));
@@ -333,7 +352,8 @@ fn coded(
     weight: &Weight,
     log2: u32,
     coding: Coding,
-    importance: &[f32],
+    rounding: Rounding,
+    hessian: &[f32],
 ) -> Result<CodedMatrix, QuantizeError> {
     let (rows, cols) = (weight.shape[0], weight.shape[1]);
     let mut values = finite(model, weight)?;
@@ -341,8 +361,15 @@ fn coded(
     hadamard_rows(&mut values, cols, log2);
     let scale = 2f32.powi(-(log2 as i32));
     values.iter_mut().for_each(|v| *v *= scale);
-    let importance = Some(importance).filter(|i| !i.is_empty());
-    Ok(code_matrix(&values, rows, cols, coding, importance))
+    Ok(match rounding {
+        _ if hessian.is_empty() => code_matrix(&values, rows, cols, coding, None),
+        Rounding::Nearest => code_matrix(&values, rows, cols, coding, None),
+        Rounding::Weighted => {
+            let importance: Vec<f32> = (0..cols).map(|c| hessian[c * cols + c]).collect();
+            code_matrix(&values, rows, cols, coding, Some(&importance))
+        }
+        Rounding::Feedback => code_matrix_for(&values, rows, cols, coding, hessian),
+    })
 }
 
 fn place(name: String, hadamard: u32, matrix: &CodedMatrix, span: Span) -> Placed {

@@ -80,9 +80,14 @@ fn matmul(m: &Matrix, x: &Q8, frac: i128, row: usize, bias: i128, old: i128) -> 
     sat(sat(r(acc * unit, i128::from(m.exponent) + x.exp - frac - excess)) + bias + old)
 }
 
-fn embed(m: &Matrix, row: usize, (mant, exp): (i128, i128), frac: i128) -> Row {
+fn embed(m: &Matrix, row: usize, (mant, exp): (i128, i128), log2: u32, frac: i128) -> Row {
     let (mant, exp) = if mant == 0 { (1, 0) } else { (mant, exp) };
-    let value = |c: usize| i128::from(m.level(row, c) * m.scale(row, c) * i64::from(m.mults[row])) * mant;
+    let level = |c: usize| i128::from(m.level(row, c) * m.scale(row, c));
+    let block = 1usize << log2;
+    // Column c of H is -1 to the number of bits that both indices have.
+    let sign = |a: usize, b: usize| if (a & b).count_ones() % 2 == 0 { 1 } else { -1 };
+    let transformed = |c: usize| (0..block).map(|k| sign(k, c % block) * level(c / block * block + k)).sum::<i128>();
+    let value = |c: usize| transformed(c) * i128::from(m.mults[row]) * mant;
     (0..m.cols).map(|c| sat(r(value(c), i128::from(m.exponent) + exp - frac))).collect()
 }
 
@@ -296,7 +301,7 @@ impl Interpreter {
                 let factor = (i128::from(a[2]), i128::from(a[3] as i32));
                 let by_position = op.flags & ops::embed::POSITIONS != 0;
                 let index = if by_position { position as usize } else { token };
-                let mut out = embed(&matrix(1), index, factor, frac(0));
+                let mut out = embed(&matrix(1), index, factor, a[4], frac(0));
                 if by_position {
                     out.iter_mut().zip(row(0)).for_each(|(new, old)| *new = sat(*new + old));
                 }

@@ -10,41 +10,47 @@
 
 use super::{Codebook, Row, fit};
 use mote_runtime::image::tensors::GROUP;
+use rayon::prelude::*;
+use std::ops::Range;
 
 /// Rounds over all columns, at most. Most rows stand still after four.
 const ROUNDS: usize = 12;
 
-/// The form and its factors.
-pub(super) struct Feedback<'h> {
-    hessian: &'h [f64],
+/// Columns from which on the factors are computed by all threads.
+const LARGE: usize = 512;
+
+/// The form and its factors, columns in the order in which they are coded: groups by what they matter, and so within each.
+/// What matters most is rounded first, when there is most left to make up for it (GPTQ's "act-order", groups kept whole).
+pub(super) struct Feedback {
     cols: usize,
+    /// The column at each place.
+    order: Vec<usize>,
+    /// Each group, in order, and its places.
+    groups: Vec<(usize, Range<usize>)>,
+    hessian: Vec<f32>,
     /// U, row by row; the diagonal, which is 1, and what is below are not kept.
-    upper: Vec<f64>,
+    upper: Vec<f32>,
 }
 
-impl<'h> Feedback<'h> {
-    /// Factors H, column by column from the last.
-    pub(super) fn new(hessian: &'h [f64], cols: usize) -> Self {
-        let mut upper = vec![0f64; cols * cols];
-        // Row j of `upper` holds column j of U above the diagonal here, so that both loops run along memory.
-        let mut diagonal = vec![0f64; cols];
-        let floor = 1e-12 * (0..cols).map(|c| hessian[c * cols + c]).fold(1e-30, f64::max);
-        let mut column = vec![0f64; cols];
-        let mut rest: Vec<f64> = hessian.to_vec();
-        for j in (0..cols).rev() {
-            // H less what the columns behind j explain: `rest`, of which only the first j + 1 rows and columns count.
-            let pivot = rest[j * cols + j].max(floor);
-            diagonal[j] = pivot;
-            for i in 0..j {
-                column[i] = rest[j * cols + i] / pivot;
-                upper[i * cols + j] = column[i];
-            }
-            for i in 0..j {
-                let (factor, row) = (column[i] * pivot, &mut rest[i * cols..][..j]);
-                row.iter_mut().zip(&column[..j]).for_each(|(h, u)| *h -= factor * u);
-            }
-        }
-        Self { hessian, cols, upper }
+impl Feedback {
+    /// Factors H.
+    pub(super) fn new(hessian: &[f32], cols: usize) -> Self {
+        let diagonal = |c: usize| hessian[c * cols + c];
+        let mut groups: Vec<Vec<usize>> = (0..cols).collect::<Vec<_>>().chunks(GROUP).map(<[_]>::to_vec).collect();
+        let matters = |group: &[usize]| group.iter().map(|c| diagonal(*c)).fold(0f32, f32::max);
+        groups.iter_mut().for_each(|group| group.sort_by(|a, b| diagonal(*b).total_cmp(&diagonal(*a))));
+        groups.sort_by(|a, b| matters(b).total_cmp(&matters(a)));
+        let order = groups.concat();
+        let mut first = 0;
+        let places = groups.iter().map(|group| {
+            first += group.len();
+            (group[0] / GROUP, first - group.len()..first)
+        });
+        let groups = places.collect();
+        let line = |c: &usize| order.iter().map(|d| hessian[c * cols + d]).collect::<Vec<f32>>();
+        let hessian: Vec<f32> = order.iter().flat_map(line).collect();
+        let upper = upper(&hessian, cols);
+        Self { cols, order, groups, hessian, upper }
     }
 
     /// Codes a padded row with integer scales in units of `unit`.
@@ -58,67 +64,66 @@ impl<'h> Feedback<'h> {
         unit: f32,
     ) -> Row {
         let cols = self.cols;
-        let mut out = Row { mult, scales: Vec::new(), codes: vec![0; row.len()], error: 0.0, bound: 0 };
-        let mut levels = vec![0f32; row.len()];
-        let mut error = vec![0f64; cols];
-        let mut target = vec![0f32; row.len()];
-        for (group, scale) in scales.iter().enumerate() {
-            let first = group * GROUP;
-            let here = first..cols.min(first + GROUP);
-            // What the groups before have lost, at this group's columns.
-            for c in here.clone() {
-                let lost: f64 = (0..first).map(|j| error[j] * self.upper[j * cols + c]).sum();
-                target[c] = (f64::from(row[c]) + lost) as f32;
-            }
-            let (values, weight) = (&target[first..][..GROUP], &weight[first..][..GROUP]);
-            let best = if *scale > 0.0 { fit::best_scale(values, weight, book) } else { 0.0 };
+        let taken = |from: &[f32]| self.order.iter().map(|c| from[*c]).collect::<Vec<f32>>();
+        let (row, weight) = (taken(row), taken(weight));
+        // What is wanted of each column, with what those before it have lost.
+        let mut target = row.clone();
+        let mut found = Found { codes: vec![0; cols], levels: vec![0.0; cols], scales: vec![0; scales.len()] };
+        let mut error = vec![0f32; cols];
+        for (group, here) in &self.groups {
+            let (values, weight) = (&target[here.clone()], &weight[here.clone()]);
+            let best = if scales[*group] > 0.0 { fit::best_scale(values, weight, book) } else { 0.0 };
             let integer = fit::integer_scale(values, weight, book, best, unit);
-            out.scales.push(integer);
+            found.scales[*group] = integer;
             let step = f32::from(integer) * unit;
-            for c in here {
-                let lost: f64 = (first..c).map(|j| error[j] * self.upper[j * cols + c]).sum();
-                let wanted = f64::from(target[c]) + lost;
-                let (code, level) = book.nearest(if step > 0.0 { wanted as f32 / step } else { 0.0 });
-                (out.codes[c], levels[c]) = (code, level);
-                error[c] = f64::from(row[c]) - f64::from(level * step);
+            for c in here.clone() {
+                let (code, level) = book.nearest(if step > 0.0 { target[c] / step } else { 0.0 });
+                (found.codes[c], found.levels[c]) = (code, level);
+                error[c] = row[c] - level * step;
+                let (lost, line) = (error[c], &self.upper[c * cols..][..cols]);
+                target[c + 1..].iter_mut().zip(&line[c + 1..]).for_each(|(t, u)| *t += lost * u);
             }
         }
-        self.descend(book, unit, &mut out, &mut levels, &mut error);
-        out.error = error.iter().map(|e| e * e).sum();
-        for (levels, scale) in levels.chunks(GROUP).zip(&out.scales) {
-            out.bound += 127 * u64::from(*scale) * levels.iter().map(|l| l.abs() as u64).sum::<u64>();
+        self.descend(book, unit, &mut found, &mut error);
+        let mut out = Row { mult, scales: found.scales, codes: Vec::new(), error: 0.0, bound: 0 };
+        out.error = error.iter().map(|e| f64::from(*e).powi(2)).sum();
+        for (group, here) in &self.groups {
+            let sum: u64 = found.levels[here.clone()].iter().map(|l| l.abs() as u64).sum();
+            out.bound += 127 * u64::from(out.scales[*group]) * sum;
         }
         // Padding's codes: whatever stands for 0, if anything does.
-        let zero = book.nearest(0.0).0;
-        out.codes[cols..].fill(zero);
+        out.codes = vec![book.nearest(0.0).0; scales.len() * GROUP];
+        self.order.iter().zip(&found.codes).for_each(|(c, code)| out.codes[*c] = *code);
         out
     }
 
     /// Moves codes and scales one by one to where the form is least. `error` is w - q.
-    fn descend(&self, book: &Codebook, unit: f32, out: &mut Row, levels: &mut [f32], error: &mut [f64]) {
+    fn descend(&self, book: &Codebook, unit: f32, found: &mut Found, error: &mut [f32]) {
         let cols = self.cols;
         let line = |c: usize| &self.hessian[c * cols..][..cols];
         // H (w - q): half the form's slope.
-        let mut slope: Vec<f64> = (0..cols).map(|c| line(c).iter().zip(&*error).map(|(h, e)| h * e).sum()).collect();
+        let mut slope: Vec<f32> = vec![0.0; cols];
+        for (c, e) in error.iter().enumerate() {
+            slope.iter_mut().zip(line(c)).for_each(|(s, h)| *s += e * h);
+        }
         for _ in 0..ROUNDS {
             let mut moved = false;
-            for group in 0..out.scales.len() {
-                let step = f64::from(out.scales[group]) * f64::from(unit);
-                let here = group * GROUP..cols.min((group + 1) * GROUP);
+            for (group, here) in &self.groups {
+                let step = f32::from(found.scales[*group]) * unit;
                 for c in here.clone().filter(|_| step > 0.0) {
                     let curvature = line(c)[c];
-                    let now = f64::from(levels[c]) * step;
-                    let (code, level) = book.nearest(((now + slope[c] / curvature) / step) as f32);
-                    let by = f64::from(level) * step - now;
+                    let now = found.levels[c] * step;
+                    let (code, level) = book.nearest((now + slope[c] / curvature) / step);
+                    let by = level * step - now;
                     // Less than this is rounding.
-                    if by * (by * curvature - 2.0 * slope[c]) < -1e-9 * by * by * curvature {
-                        (out.codes[c], levels[c]) = (code, level);
+                    if by * (by * curvature - 2.0 * slope[c]) < -1e-6 * by * by * curvature {
+                        (found.codes[c], found.levels[c]) = (code, level);
                         error[c] -= by;
                         slope.iter_mut().zip(line(c)).for_each(|(s, h)| *s -= by * h);
                         moved = true;
                     }
                 }
-                moved |= self.rescale(unit, &mut out.scales[group], here, levels, error, &mut slope);
+                moved |= self.rescale(unit, &mut found.scales[*group], here, &found.levels, error, &mut slope);
             }
             if !moved {
                 break;
@@ -131,32 +136,65 @@ impl<'h> Feedback<'h> {
         &self,
         unit: f32,
         scale: &mut u8,
-        here: std::ops::Range<usize>,
+        here: &Range<usize>,
         levels: &[f32],
-        error: &mut [f64],
-        slope: &mut [f64],
+        error: &mut [f32],
+        slope: &mut [f32],
     ) -> bool {
         let cols = self.cols;
-        let along = |c: usize| f64::from(levels[c]) * f64::from(unit);
-        let downhill: f64 = here.clone().map(|c| along(c) * slope[c]).sum();
-        let bend = |c: usize| here.clone().map(|d| self.hessian[c * cols + d] * along(d)).sum::<f64>();
-        let curvature: f64 = here.clone().map(|c| along(c) * bend(c)).sum();
+        let along = |c: usize| levels[c] * unit;
+        let downhill: f32 = here.clone().map(|c| along(c) * slope[c]).sum();
+        let bend = |c: usize| here.clone().map(|d| self.hessian[c * cols + d] * along(d)).sum::<f32>();
+        let curvature: f32 = here.clone().map(|c| along(c) * bend(c)).sum();
         if curvature <= 0.0 || *scale == 0 {
             return false;
         }
-        let best = (f64::from(*scale) + downhill / curvature).round().clamp(1.0, 255.0) as u8;
-        let by = f64::from(best) - f64::from(*scale);
-        if by * (by * curvature - 2.0 * downhill) >= -1e-9 * by * by * curvature {
+        let best = (f32::from(*scale) + downhill / curvature).round().clamp(1.0, 255.0) as u8;
+        let by = f32::from(best) - f32::from(*scale);
+        if by * (by * curvature - 2.0 * downhill) >= -1e-6 * by * by * curvature {
             return false;
         }
         *scale = best;
-        for c in here {
+        for c in here.clone() {
             let moved = by * along(c);
             error[c] -= moved;
             slope.iter_mut().zip(&self.hessian[c * cols..][..cols]).for_each(|(s, h)| *s -= moved * h);
         }
         true
     }
+}
+
+/// A row while its codes are chosen: codes and levels by places, scales by groups.
+struct Found {
+    codes: Vec<u8>,
+    levels: Vec<f32>,
+    scales: Vec<u8>,
+}
+
+/// U of H = U D U^T, column by column from the last.
+fn upper(hessian: &[f32], cols: usize) -> Vec<f32> {
+    let mut upper = vec![0f32; cols * cols];
+    let floor = 1e-12 * (0..cols).map(|c| f64::from(hessian[c * cols + c])).fold(1e-30, f64::max);
+    // H less what the columns behind j explain, of which only the first j + 1 rows and columns count.
+    let mut rest: Vec<f64> = hessian.iter().map(|h| f64::from(*h)).collect();
+    for j in (0..cols).rev() {
+        let pivot = rest[j * cols + j].max(floor);
+        let (before, last) = rest.split_at_mut(j * cols);
+        let line = &last[..j];
+        for (i, h) in line.iter().enumerate() {
+            upper[i * cols + j] = (h / pivot) as f32;
+        }
+        let explain = |(i, row): (usize, &mut [f64])| {
+            let factor = line[i] / pivot;
+            row[..j].iter_mut().zip(line).for_each(|(h, l)| *h -= factor * l);
+        };
+        if j < LARGE {
+            before.chunks_exact_mut(cols).enumerate().for_each(explain);
+        } else {
+            before.par_chunks_exact_mut(cols).with_min_len(64).enumerate().for_each(explain);
+        }
+    }
+    upper
 }
 
 #[cfg(test)]
@@ -183,10 +221,10 @@ mod tests {
         let (rows, cols, count) = (24, 75, 600);
         let x = inputs(count, cols);
         let w: Vec<f32> = inputs(rows, cols).iter().map(|w| *w as f32 * 0.1).collect();
-        let mut hessian = vec![0f64; cols * cols];
+        let mut hessian = vec![0f32; cols * cols];
         for x in x.chunks(cols) {
             for (i, line) in hessian.chunks_mut(cols).enumerate() {
-                line.iter_mut().zip(x).for_each(|(h, y)| *h += x[i] * y / count as f64);
+                line.iter_mut().zip(x).for_each(|(h, y)| *h += (x[i] * y / count as f64) as f32);
             }
         }
         (0..cols).for_each(|c| hessian[c * cols + c] += 1e-3);
@@ -214,7 +252,7 @@ mod tests {
     fn without_correlations_the_codes_are_as_good_as_the_nearest() {
         let (rows, cols) = (16, 64);
         let w: Vec<f32> = inputs(rows, cols).iter().map(|w| *w as f32).collect();
-        let mut hessian = vec![0f64; cols * cols];
+        let mut hessian = vec![0f32; cols * cols];
         (0..cols).for_each(|c| hessian[c * cols + c] = 1.0);
         let nearest = code_matrix(&w, rows, cols, Coding::N4Learned, None).stats.relative_error;
         let chosen = code_matrix_for(&w, rows, cols, Coding::N4Learned, &hessian).stats.relative_error;

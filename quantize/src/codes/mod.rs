@@ -109,9 +109,9 @@ pub fn code_matrix(
 /// # Panics
 /// As [`code_matrix`].
 #[must_use]
-pub fn code_matrix_for(weights: &[f32], rows: usize, cols: usize, coding: Coding, hessian: &[f64]) -> CodedMatrix {
+pub fn code_matrix_for(weights: &[f32], rows: usize, cols: usize, coding: Coding, hessian: &[f32]) -> CodedMatrix {
     assert_eq!(hessian.len(), cols * cols, "a hessian must be cols x cols");
-    let importance: Vec<f32> = (0..cols).map(|c| hessian[c * cols + c] as f32).collect();
+    let importance: Vec<f32> = (0..cols).map(|c| hessian[c * cols + c]).collect();
     let draft = Draft::new(weights, rows, cols, coding, Some(&importance));
     let feedback = feedback::Feedback::new(hessian, cols);
     draft.finish(coding, |row, mult, unit| {

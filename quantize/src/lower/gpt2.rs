@@ -2,6 +2,7 @@
 //! biases everywhere, a head. Hugging Face stores its matrices with the columns first, and q, k and v as one.
 
 use super::steps::{BODY, HEAD, Ranges, Steps, hadamard};
+use crate::balance::Balance;
 use crate::import::{LlmConfig, Stored, Weight};
 use mote_runtime::image::plan::Rows;
 
@@ -33,16 +34,16 @@ pub(super) fn lower(c: &LlmConfig, ranges: &Ranges) -> Steps {
     let table = Weight::new("transformer.wte.weight", &[c.vocab, c.dim]);
 
     b.entry(BODY);
-    b.embed(x, table.clone(), 1.0);
+    b.embed(x, table.clone(), 1.0, c.tied);
     b.positions(x, Weight::new("transformer.wpe.weight", &[c.max_context, c.dim]));
     for l in 0..c.layers {
         let name = |part: &str| format!("h.{l}.{part}");
         b.layer_norm(x, normed, &format!("transformer.h.{l}.ln_1"), c.norm_eps);
-        b.quantize(normed, normed8, 0);
+        b.quantize(normed, normed8, hadamard(c.dim));
         for (i, (part, to)) in ["q", "k", "v"].into_iter().zip(qkv).enumerate() {
             let place = (i * c.dim, 3 * c.dim);
             let (weight, bias) = conv1d(&name(&format!("attn.{part}")), &name("attn.c_attn"), c.dim, c.dim, place);
-            b.matmul(normed8, weight, 0, bias, to, false);
+            b.matmul(normed8, weight, hadamard(c.dim), bias, to, false);
         }
         let cache = b.cache(c.heads, c.head_dim);
         b.write_cache(qkv[1], qkv[2], cache);
@@ -54,9 +55,9 @@ pub(super) fn lower(c: &LlmConfig, ranges: &Ranges) -> Steps {
         };
         project(&mut b, "attn.c_proj", attn, attn8, c.dim);
         b.layer_norm(x, normed, &format!("transformer.h.{l}.ln_2"), c.norm_eps);
-        b.quantize(normed, normed8, 0);
+        b.quantize(normed, normed8, hadamard(c.dim));
         let (weight, bias) = conv1d(&name("mlp.c_fc"), &name("mlp.c_fc"), c.hidden, c.dim, (0, c.hidden));
-        b.matmul(normed8, weight, 0, bias, inner, false);
+        b.matmul(normed8, weight, hadamard(c.dim), bias, inner, false);
         b.activation(inner, active, c.activation);
         project(&mut b, "mlp.c_proj", active, active8, c.hidden);
     }
@@ -66,8 +67,37 @@ pub(super) fn lower(c: &LlmConfig, ranges: &Ranges) -> Steps {
     let last8 = b.codes(Rows::One, c.dim);
     b.select_row(x, last);
     b.layer_norm(last, last_normed, "transformer.ln_f", c.norm_eps);
-    b.quantize(last_normed, last8, 0);
+    b.quantize(last_normed, last8, hadamard(c.dim));
     let head = if c.tied { table } else { Weight::new("lm_head.weight", &[c.vocab, c.dim]) };
     b.logits(last8, head, c.head_bias.then(|| Weight::new("lm_head.bias", &[c.vocab])));
     b
+}
+
+/// Channels between its layers that can be rescaled.
+pub(super) fn balances(c: &LlmConfig) -> Vec<Balance> {
+    let norm = |name: String| ["weight", "bias"].map(|end| Weight::new(format!("{name}.{end}"), &[c.dim])).to_vec();
+    let mut all = Vec::new();
+    for l in 0..c.layers {
+        let name = |part: &str| format!("h.{l}.{part}");
+        let part =
+            |part: &str, stored: &str, rows: usize, place| conv1d(&name(part), &name(stored), rows, c.dim, place);
+        let qkv: Vec<_> = ["q", "k", "v"].iter().enumerate().collect();
+        let qkv: Vec<_> = qkv
+            .into_iter()
+            .map(|(i, p)| part(&format!("attn.{p}"), "attn.c_attn", c.dim, (i * c.dim, 3 * c.dim)))
+            .collect();
+        let (project, _) = part("attn.c_proj", "attn.c_proj", c.dim, (0, c.dim));
+        let (inner, _) = part("mlp.c_fc", "mlp.c_fc", c.hidden, (0, c.hidden));
+        let value =
+            qkv.last().into_iter().flat_map(|(weight, bias)| std::iter::once(weight.clone()).chain(bias.clone()));
+        all.push(Balance::new(value.collect(), vec![project]));
+        let qkv = qkv.into_iter().map(|(weight, _)| weight).collect();
+        all.push(Balance::new(norm(format!("transformer.h.{l}.ln_1")), qkv));
+        all.push(Balance::new(norm(format!("transformer.h.{l}.ln_2")), vec![inner]));
+    }
+    if !c.tied {
+        let head = Weight::new("lm_head.weight", &[c.vocab, c.dim]);
+        all.push(Balance::new(norm("transformer.ln_f".into()), vec![head]));
+    }
+    all
 }

@@ -1,6 +1,7 @@
 //! The Llama family: embeddings, layers of attention and gated feed-forward nets with RMS norms before them, a head.
 
 use super::steps::{BODY, HEAD, Ranges, Steps, hadamard};
+use crate::balance::Balance;
 use crate::import::{LlmConfig, Weight};
 use mote_runtime::image::plan::Rows;
 
@@ -51,7 +52,7 @@ pub(super) fn lower(c: &LlmConfig, ranges: &Ranges) -> Steps {
     let table = Weight::new("model.embed_tokens.weight", &[c.vocab, c.dim]);
 
     b.entry(BODY);
-    b.embed(s.x, table.clone(), 1.0);
+    b.embed(s.x, table.clone(), 1.0, c.tied);
     for l in 0..c.layers {
         layer(&mut b, c, &s, l);
     }
@@ -62,19 +63,43 @@ pub(super) fn lower(c: &LlmConfig, ranges: &Ranges) -> Steps {
     let last8 = b.codes(Rows::One, c.dim);
     b.select_row(s.x, last);
     b.rms_norm(last, last_normed, Weight::new("model.norm.weight", &[c.dim]), c.norm_eps, c.dim);
-    b.quantize(last_normed, last8, 0);
+    b.quantize(last_normed, last8, hadamard(c.dim));
     b.logits(last8, if c.tied { table } else { Weight::new("lm_head.weight", &[c.vocab, c.dim]) }, None);
     b
+}
+
+/// Channels between its layers that can be rescaled.
+pub(super) fn balances(c: &LlmConfig) -> Vec<Balance> {
+    let (q_cols, kv_cols) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+    let mut all = Vec::new();
+    for l in 0..c.layers {
+        let weight = |name: &str, shape: &[usize]| Weight::new(format!("model.layers.{l}.{name}"), shape);
+        let mut value = vec![weight("self_attn.v_proj.weight", &[kv_cols, c.dim])];
+        value.extend(c.qkv_bias.then(|| weight("self_attn.v_proj.bias", &[kv_cols])));
+        let qkv = [("q", q_cols), ("k", kv_cols), ("v", kv_cols)];
+        let qkv = qkv.map(|(name, rows)| weight(&format!("self_attn.{name}_proj.weight"), &[rows, c.dim]));
+        let [gate, up] = ["gate", "up"].map(|name| weight(&format!("mlp.{name}_proj.weight"), &[c.hidden, c.dim]));
+        all.push(Balance::new(vec![weight("input_layernorm.weight", &[c.dim])], qkv.to_vec()));
+        all.push(Balance::heads(value, weight("self_attn.o_proj.weight", &[c.dim, q_cols]), c));
+        all.push(Balance::new(vec![weight("post_attention_layernorm.weight", &[c.dim])], vec![gate, up.clone()]));
+        all.push(Balance::new(vec![up], vec![weight("mlp.down_proj.weight", &[c.dim, c.hidden])]));
+    }
+    if !c.tied {
+        let head = Weight::new("lm_head.weight", &[c.vocab, c.dim]);
+        all.push(Balance::new(vec![Weight::new("model.norm.weight", &[c.dim])], vec![head]));
+    }
+    all
 }
 
 fn layer(b: &mut Steps, c: &LlmConfig, s: &Slots, l: usize) {
     let weight = |name: &str, shape: &[usize]| Weight::new(format!("model.layers.{l}.{name}"), shape);
     let (q_cols, kv_cols) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
     b.rms_norm(s.x, s.normed, weight("input_layernorm.weight", &[c.dim]), c.norm_eps, c.dim);
-    b.quantize(s.normed, s.normed8, 0);
+    let log2 = hadamard(c.dim);
+    b.quantize(s.normed, s.normed8, log2);
     for (name, rows, to) in [("q", q_cols, s.q), ("k", kv_cols, s.k), ("v", kv_cols, s.v)] {
         let bias = c.qkv_bias.then(|| weight(&format!("self_attn.{name}_proj.bias"), &[rows]));
-        b.matmul(s.normed8, weight(&format!("self_attn.{name}_proj.weight"), &[rows, c.dim]), 0, bias, to, false);
+        b.matmul(s.normed8, weight(&format!("self_attn.{name}_proj.weight"), &[rows, c.dim]), log2, bias, to, false);
     }
     let (mut q, mut k) = (s.q, s.k);
     if let Some([q_normed, k_normed]) = s.qk_normed {
@@ -94,9 +119,10 @@ fn layer(b: &mut Steps, c: &LlmConfig, s: &Slots, l: usize) {
     b.matmul(s.attn8, weight("self_attn.o_proj.weight", &[c.dim, q_cols]), log2, None, s.x, true);
 
     b.rms_norm(s.x, s.normed, weight("post_attention_layernorm.weight", &[c.dim]), c.norm_eps, c.dim);
-    b.quantize(s.normed, s.normed8, 0);
-    b.matmul(s.normed8, weight("mlp.gate_proj.weight", &[c.hidden, c.dim]), 0, None, s.gate, false);
-    b.matmul(s.normed8, weight("mlp.up_proj.weight", &[c.hidden, c.dim]), 0, None, s.up, false);
+    let log2 = hadamard(c.dim);
+    b.quantize(s.normed, s.normed8, log2);
+    b.matmul(s.normed8, weight("mlp.gate_proj.weight", &[c.hidden, c.dim]), log2, None, s.gate, false);
+    b.matmul(s.normed8, weight("mlp.up_proj.weight", &[c.hidden, c.dim]), log2, None, s.up, false);
     b.glu(s.gate, s.up, s.glu);
     let log2 = hadamard(c.hidden);
     b.quantize(s.glu, s.glu8, log2);

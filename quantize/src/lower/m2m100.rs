@@ -68,13 +68,13 @@ impl Side {
 
     fn norm(&self, b: &mut Steps, name: &str) {
         b.layer_norm(self.x, self.normed, name, self.eps);
-        b.quantize(self.normed, self.normed8, 0);
+        b.quantize(self.normed, self.normed8, hadamard(self.dim));
     }
 
     /// `to` from the normed rows.
     fn project(&self, b: &mut Steps, name: &str, to: u32) {
         let (weight, bias) = linear(name, self.dim, self.dim);
-        b.matmul(self.normed8, weight, 0, bias, to, false);
+        b.matmul(self.normed8, weight, hadamard(self.dim), bias, to, false);
     }
 
     /// Keys and values of the normed rows into `cache`.
@@ -100,7 +100,7 @@ impl Side {
     fn feed_forward(&self, b: &mut Steps, layer: &str) {
         self.norm(b, &format!("{layer}.final_layer_norm"));
         let (weight, bias) = linear(&format!("{layer}.fc1"), self.hidden, self.dim);
-        b.matmul(self.normed8, weight, 0, bias, self.inner, false);
+        b.matmul(self.normed8, weight, hadamard(self.dim), bias, self.inner, false);
         b.activation(self.inner, self.active, self.activation);
         let (weight, bias) = linear(&format!("{layer}.fc2"), self.dim, self.hidden);
         b.quantize(self.active, self.active8, hadamard(self.hidden));
@@ -127,7 +127,7 @@ pub(super) fn lower(c: &LlmConfig, ranges: &Ranges) -> Steps {
     let names = ["residual", "normed", "q", "k", "v", "attention", "inner", "active"];
     let s = Side::new(&mut b, c, c.heads, c.hidden, names);
     b.entry(BODY);
-    b.embed(s.x, table("decoder", c.vocab), scale);
+    b.embed(s.x, table("decoder", c.vocab), scale, c.tied);
     b.sinusoid(s.x, c.first_position);
     for (l, cross) in crosses.iter().enumerate() {
         let layer = format!("model.decoder.layers.{l}");
@@ -145,7 +145,7 @@ pub(super) fn lower(c: &LlmConfig, ranges: &Ranges) -> Steps {
     let last8 = b.codes(Rows::One, c.dim);
     b.select_row(s.x, last);
     b.layer_norm(last, last_normed, "model.decoder.layer_norm", c.norm_eps);
-    b.quantize(last_normed, last8, 0);
+    b.quantize(last_normed, last8, hadamard(c.dim));
     let head = if c.tied { table("decoder", c.vocab) } else { Weight::new("lm_head.weight", &[c.vocab, c.dim]) };
     b.logits(last8, head, c.head_bias.then(|| Weight::new("lm_head.bias", &[c.vocab])));
     b
@@ -165,7 +165,7 @@ fn encoder(b: &mut Steps, c: &LlmConfig, e: &Encoder, table: Weight, scale: f64,
     let s = Side::new(b, c, e.heads, e.hidden, names);
     let (kept, cache) = (b.kept(s.x), b.cache(e.heads, c.dim / e.heads));
     b.entry(ENCODE);
-    b.embed(s.x, table, scale);
+    b.embed(s.x, table, scale, c.tied && e.shared);
     b.sinusoid(s.x, c.first_position);
     b.keep(s.x, kept);
     for l in 0..e.layers {

@@ -16,6 +16,7 @@ pub use steps::{LOGITS, Ranges, Steps};
 pub(crate) use steps::{ROPE_STEPS, SINUSOID_STEPS};
 pub use vectors::{TERMS, vectors};
 
+use crate::balance::Balance;
 use crate::import::{Family, LlmConfig, Weight};
 use crate::plan::{self, Access, Stretch};
 use mote_runtime::image::plan::{Kind, Rows};
@@ -81,6 +82,16 @@ pub fn language_model(c: &LlmConfig, ranges: &Ranges) -> Steps {
         Family::Llama => llama::lower(c, ranges),
         Family::Gpt2 => gpt2::lower(c, ranges),
         Family::M2m100 => m2m100::lower(c, ranges),
+    }
+}
+
+/// Channels of a language model that can be rescaled without a change of what it computes.
+#[must_use]
+pub fn balances(c: &LlmConfig) -> Vec<Balance> {
+    match c.family {
+        Family::Llama => llama::balances(c),
+        Family::Gpt2 => gpt2::balances(c),
+        Family::M2m100 => vec![],
     }
 }
 

@@ -118,13 +118,14 @@ impl Steps {
         })
     }
 
-    /// Rows of `table` by token, those of a source at its entry points, times `scale`.
-    pub(super) fn embed(&mut self, to: u32, table: Weight, scale: f64) {
-        let table = self.tensor(Source::Coded(table, 0));
+    /// Rows of `table` by token, those of a source at its entry points, times `scale`; `tied` if the table is the output matrix, too.
+    pub(super) fn embed(&mut self, to: u32, table: Weight, scale: f64, tied: bool) {
+        let log2 = if tied { hadamard(table.shape[1]) } else { 0 };
+        let table = self.tensor(Source::Coded(table, log2));
         let (factor, exponent) = if scale == 1.0 { (0, 0) } else { mantissa(scale) };
         let encodes = self.builder.entries.last().is_some_and(|e| e.id == ENCODE);
         let flags = if encodes { ops::embed::SOURCE } else { 0 };
-        self.builder.op(ops::embed::OP.code, flags, &[to, table, factor, exponent as u32], &[], &[to]);
+        self.builder.op(ops::embed::OP.code, flags, &[to, table, factor, exponent as u32, log2], &[], &[to]);
     }
 
     /// Sines and cosines of the position, the first token's being `first`, added.
@@ -250,7 +251,8 @@ impl Steps {
     /// The head's end: `to` are the logits.
     pub(super) fn logits(&mut self, from: u32, weight: Weight, bias: Option<Weight>) {
         self.logits = self.rows(Rows::One, self.vocab, LOGITS, 1.0);
-        self.matmul(from, weight, 0, bias, self.logits, false);
+        let log2 = hadamard(weight.shape[1]);
+        self.matmul(from, weight, log2, bias, self.logits, false);
     }
 
     /// The ops so far.
@@ -308,10 +310,10 @@ impl Steps {
 }
 
 /// log2 of the block of the Walsh-Hadamard transform before a matrix with `cols` columns: the largest power of two that
-/// divides them. For matrices after attention and after the feed-forward net's function only.
+/// divides them.
 ///
-/// Their inputs have outliers that no gain or rotation of a neighbouring matrix can absorb; the transform spreads each over
-/// its block (QuaRot, arXiv 2404.00456, section 4).
+/// Every input of a matrix has outliers; the transform spreads each over its block (QuaRot, arXiv 2404.00456, section 4), so
+/// that int8 serves the others: a sixth of the head's loss is left, a half of what q, k, v, gate and up lose.
 pub(super) fn hadamard(cols: usize) -> u32 {
     cols.trailing_zeros().min(ops::quantize::MAX_LOG2_BLOCK)
 }

@@ -1,18 +1,22 @@
 //! Embed: rows of a coded table into fixed point: by token, or by position and added to what is there.
 //!
 //! Arguments: out slot (I32, a row a token), table (coded, [vocab or positions, cols]), mantissa and exponent of a factor
-//! (mantissa 0: none). Flag 1: the row is the position's, and is added. Flag 2: the tokens are a source's.
+//! (mantissa 0: none), log2 of the block of the Walsh-Hadamard transform that undoes the table's own (0: none; not by
+//! position): a table that is the output matrix, too, is transformed as that one is (see quantize). Flag 1: the row is the
+//! position's, and is added. Flag 2: the tokens are a source's.
 
+use super::quantize::MAX_LOG2_BLOCK;
 use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg};
 use crate::fixed::{saturate, shift_round};
 use crate::image::plan::{Kind, Rows};
 use crate::image::{Image, Op};
+use crate::kernels::rows;
 
 /// The op.
 pub static OP: OpDef = OpDef {
     code: 1,
     name: "embed",
-    args: 4,
+    args: 5,
     flags: POSITIONS | SOURCE,
     slots: &[0],
     overlap: Overlap::Apart,
@@ -30,7 +34,9 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let table = image.coded(arg(op, 1)?)?;
     ensure(out.rows == Rows::Batch && out.cols as usize == table.cols)?;
     ensure(arg(op, 2)? < 1 << 16 && (-64..=64).contains(&(arg(op, 3)? as i32)))?;
-    let plan = image.plan();
+    let (plan, log2) = (image.plan(), arg(op, 4)?);
+    ensure(log2 <= MAX_LOG2_BLOCK && out.cols.is_multiple_of(1 << log2))?;
+    ensure(log2 == 0 || op.flags & POSITIONS == 0)?;
     if op.flags & POSITIONS != 0 {
         return ensure(table.rows >= plan.max_context as usize);
     }
@@ -47,16 +53,25 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     };
     let shift = table.exponent + exponent - i32::from(slot.frac);
     let positions = op.flags & POSITIONS != 0;
-    let (tokens, first, rows) = (r.tokens, r.position as usize, r.rows as usize);
+    let log2 = arg(op, 4)?.min(MAX_LOG2_BLOCK);
+    let (tokens, first, count, isa) = (r.tokens, r.position as usize, r.rows as usize, r.kernels.isa);
     let [out] = r.slots([&slot])?;
     let mut out = I32Rows::new(&slot, out)?;
-    for i in 0..rows {
+    for i in 0..count {
         let row = if positions { first + i } else { *tokens.get(i)? as usize };
         let mult = i64::from(table.mult(row)) * factor;
-        table.row_levels(row, out.row(i)?, |out, level_times_scale| {
-            let value = saturate(shift_round(i64::from(level_times_scale) * mult, shift));
-            *out = if positions { out.saturating_add(value) } else { value };
-        });
+        let value = |level_times_scale: i32| saturate(shift_round(i64::from(level_times_scale) * mult, shift));
+        let out = out.row(i)?;
+        if positions {
+            table.row_levels(row, out, |out, level| *out = out.saturating_add(value(level)));
+            continue;
+        }
+        table.row_levels(row, out, |out, level| *out = level);
+        if log2 > 0 {
+            // Sums of 2^12 numbers of 15 bits: none is shifted.
+            rows::hadamard(isa, out, log2);
+        }
+        out.iter_mut().for_each(|out| *out = value(*out));
     }
     Some(())
 }

@@ -714,7 +714,7 @@ pub fn small_gpt(seed: u64) -> Builder {
     let (normed8, out8, active8) = (b.q8_slot(batch, dim), b.q8_slot(batch, dim), b.q8_slot(batch, hidden));
     let scratch = b.scratch_slot();
     let (mant, exp) = mant_exp(3.7);
-    b.body.push(op(code("embed"), &[x, table, mant, exp]));
+    b.body.push(op(code("embed"), &[x, table, mant, exp, 2]));
     b.body.push(Op { flags: ops::embed::POSITIONS, ..op(code("embed"), &[x, positions]) });
     let gains = |b: &mut Builder, r: &mut Random, frac: i16| {
         let gamma: Vec<i16> = (0..dim).map(|_| r.range(8_000, 24_000) as i16).collect();

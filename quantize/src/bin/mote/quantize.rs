@@ -10,7 +10,7 @@ use mote_quantize::import::{self, LlmConfig, onnx, tokenizer};
 use mote_quantize::lower;
 use mote_quantize::macs;
 use mote_quantize::net;
-use mote_quantize::quantize::{Meta, Settings, longest_context, quantize};
+use mote_quantize::quantize::{self, Meta, Settings, longest_context, quantize};
 use mote_quantize::ram::Ram;
 use mote_quantize::samples::Scaling;
 use mote_quantize::vectors;
@@ -29,6 +29,27 @@ enum Codebook {
     Learned,
     /// -8 to 7: the fastest on cores without table look-ups
     Uniform,
+}
+
+/// How codes are chosen.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Method {
+    /// The nearest to each weight: fastest, needs no calibration
+    Nearest,
+    /// The nearest, with scales and levels for the columns that calibration finds important
+    Weighted,
+    /// For what a matrix gives: later codes make up for what earlier ones lost (GPTQ), then all are improved in turn
+    Feedback,
+}
+
+impl From<Method> for quantize::Rounding {
+    fn from(method: Method) -> Self {
+        match method {
+            Method::Nearest => Self::Nearest,
+            Method::Weighted => Self::Weighted,
+            Method::Feedback => Self::Feedback,
+        }
+    }
 }
 
 /// How TensorFlow Lite was built that a model of integers was made for.
@@ -70,6 +91,12 @@ pub struct Args {
     /// Levels of 4-bit codes
     #[arg(long, value_enum, default_value_t = Codebook::Learned)]
     codebook: Codebook,
+    /// How a language model's codes are chosen
+    #[arg(long, value_enum, default_value_t = Method::Feedback)]
+    method: Method,
+    /// Leave a language model's channels as they are, however unequal
+    #[arg(long)]
+    no_balance: bool,
     /// Longest context the image will allow [default: the model's]
     #[arg(long)]
     context: Option<usize>,
@@ -104,7 +131,7 @@ pub struct Args {
     #[arg(long, default_value_t = 5.0, value_name = "PER CENT", value_parser = percent)]
     room: f64,
     /// Most tokens of it that are used
-    #[arg(long, default_value_t = 2048, value_name = "N")]
+    #[arg(long, default_value_t = 16384, value_name = "N")]
     calibrate_tokens: usize,
     /// Tokenizer: tokenizer.json, tokenizer.model, llama2.c's tokenizer.bin, or GGUF [default: beside the model]
     #[arg(long)]
@@ -221,7 +248,17 @@ pub fn main(args: &Args) -> Result<ExitCode> {
             calibrate::translations(&FloatModel::load(&*model)?, &sources, &ends, args.calibrate_tokens)?
         }
     };
-    let settings = Settings { coding, head, context, name, license: args.license.clone(), calibration };
+    let rounding = args.method.into();
+    let settings = Settings {
+        rounding,
+        balance: !args.no_balance,
+        coding,
+        head,
+        context,
+        name,
+        license: args.license.clone(),
+        calibration,
+    };
 
     let matrices = lower::weights(config).into_iter().map(|w| w.shape).filter(|shape| shape.len() == 2);
     let total = matrices.map(|shape| 4 * shape.iter().product::<usize>() as u64).sum();

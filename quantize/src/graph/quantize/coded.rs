@@ -64,6 +64,11 @@ fn damped(seen: &[f64], rows: usize, cols: usize) -> Vec<f64> {
     hessian
 }
 
+/// In single precision.
+pub fn single(hessian: &[f64]) -> Vec<f32> {
+    hessian.iter().map(|h| *h as f32).collect()
+}
+
 /// What codes are chosen by for a matrix without a bias of its own that meets these rows `[rows, cols]`.
 pub fn hessian(met: &[f32], cols: usize) -> Vec<f64> {
     damped(&covariance(met, met, cols, false), met.len() / cols, cols)
@@ -99,7 +104,7 @@ pub fn code(
                 let importance: Vec<f32> = (0..cols).map(|c| hessian[c * cols + c] as f32).collect();
                 code_matrix(&steps(weights), out, cols, coding, Some(&importance))
             }
-            _ => code_matrix_for(&steps(&wanted), out, cols, coding, &hessian),
+            _ => code_matrix_for(&steps(&wanted), out, cols, coding, &single(&hessian)),
         }
     };
     let matrix = with_room_for_bias(matrix);

@@ -1,6 +1,6 @@
 //! Recurrent layers in codes: both matrices, in the order that the op has them in.
 
-use super::coded::hessian;
+use super::coded::{hessian, single};
 use crate::codes::{Coding, code_matrix_for};
 use crate::graph::{Data, Graph, Op, Value, ValueId};
 use crate::layers::{self, Affine, Code, Recurrent, gru_order, lstm_order, with_room_for_bias};
@@ -28,7 +28,7 @@ pub fn code(graph: &mut Graph, index: usize, coding: Option<Coding>, met: Option
     let coding = coding.unwrap_or(Coding::N8);
     let coder: Code<'_> = &|which, steps, rows, cols| match met.map(|m| &m[which]) {
         Some(met) if met.len() >= 2 * cols => {
-            with_room_for_bias(code_matrix_for(steps, rows, cols, coding, &hessian(met, cols)))
+            with_room_for_bias(code_matrix_for(steps, rows, cols, coding, &single(&hessian(met, cols))))
         }
         _ => layers::code(steps, rows, cols, coding, None),
     };
