@@ -287,7 +287,8 @@ impl<'a> Coded<'a> {
             let Some(word) = line.as_chunks::<4>().0.get(lane).filter(|_| !out.as_slice().is_empty()) else {
                 return;
             };
-            let scale = scales.as_chunks::<BLOCK>().0.get(index / lines).and_then(|s| s.get(lane)).copied().unwrap_or(0);
+            let scale =
+                scales.as_chunks::<BLOCK>().0.get(index / lines).and_then(|s| s.get(lane)).copied().unwrap_or(0);
             let scale = i32::from(scale);
             if self.bits == 8 {
                 for (out, code) in out.by_ref().take(4).zip(word) {

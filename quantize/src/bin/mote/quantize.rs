@@ -151,8 +151,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let coding_of = |flag: &str, bits: u8| match (bits, args.codebook) {
         (4, Codebook::Learned) => Ok(Coding::N4Learned),
         (4, Codebook::Uniform) => Ok(Coding::N4Uniform),
+        (5, _) => Ok(Coding::N5),
         (8, _) => Ok(Coding::N8),
-        (bits, _) => bail!("{flag} is {bits}; 4 or 8 are supported"),
+        (bits, _) => bail!("{flag} is {bits}; 4, 5 or 8 are supported"),
     };
     let coding = coding_of("--bits", args.bits)?;
     let head = coding_of("--head-bits", args.head_bits.unwrap_or(args.bits))?;
