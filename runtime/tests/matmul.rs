@@ -3,8 +3,10 @@
 mod support;
 
 use mote_runtime::fixed::Scale;
+use mote_runtime::image::header::Span;
 use mote_runtime::image::plan::Rows;
 use mote_runtime::image::program::{NONE, Op};
+use mote_runtime::image::{Coded, Dtype, TensorDesc};
 use mote_runtime::kernels::{self, Kernels};
 use mote_runtime::ops::matmul::ACCUMULATE;
 use mote_runtime::view::{Pool, Single};
@@ -113,6 +115,25 @@ fn odd_shapes_and_threads() {
             }
         }
     }
+}
+
+/// N5's bytes by hand: one line's word of row 2 has a code above 0 in each half, the high one negative.
+#[test]
+fn signs_beside_nibbles() {
+    let dims = [3, 32, 1, 1];
+    let codebook = core::array::from_fn(|i| 8 * i as i8);
+    let mut bytes = vec![0; TensorDesc::data_bytes(Dtype::N5, dims).unwrap() as usize];
+    assert_eq!(bytes.len(), 256 + 64 + 16 + 32);
+    bytes[2 * 64 + 2 * 4 + 1] = 0xB4; // line 2, row 2, byte 1: columns 17 and 21
+    bytes[256 + 2 * 16 + 8 + 1] = 1 << 1; // bit 9 of line 2's second word
+    bytes[256 + 64 + 2] = 3;
+    let span = Span { offset: 0, bytes: bytes.len() as u64 };
+    let desc = TensorDesc { dtype: Dtype::N5, rank: 2, exponent: 0, dims, span, codebook };
+    let mut row = [0; 32];
+    Coded::new(&desc, &bytes).unwrap().row_levels(2, &mut row, |to, level| *to = level);
+    let mut expected = [0; 32];
+    (expected[17], expected[21]) = (3 * 8 * 4, -3 * 8 * 11);
+    assert_eq!(row, expected);
 }
 
 /// The worst that the format can say: each product as large as it can be, all of one sign, and the largest scales.

@@ -58,7 +58,7 @@ pub struct Args {
     /// The image to write
     #[arg(short, long)]
     out: PathBuf,
-    /// Bits of a weight's code
+    /// Bits of a weight's code: 4, 5 or 8
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(4..=8))]
     bits: u8,
     /// Bits of the output matrix (and of the embedding, if they are one), which counts most [default: as --bits]
@@ -100,7 +100,7 @@ pub struct Args {
     /// What a pixel is divided by after that; 0 and 255 give [0, 1], 127.5 and 127.5 [-1, 1], 0 and 1 the bytes
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "255")]
     std: Vec<f32>,
-    /// Bytes, in per cent of a net's 4-bit weights, by which it may grow so that layers which four bits harm keep 8 bits
+    /// Bytes, in per cent of a net's weights in 4 or 5 bits, by which it may grow so that layers which those harm keep 8 bits
     #[arg(long, default_value_t = 5.0, value_name = "PER CENT", value_parser = percent)]
     room: f64,
     /// Most tokens of it that are used
