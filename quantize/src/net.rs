@@ -131,6 +131,7 @@ fn lacking(node: &Node) -> Option<String> {
 fn bits(dtype: Dtype) -> u8 {
     match dtype {
         Dtype::N4 => 4,
+        Dtype::N5 => 5,
         Dtype::I8 | Dtype::U8 | Dtype::N8 => 8,
         Dtype::I16 => 16,
         Dtype::I32 => 32,

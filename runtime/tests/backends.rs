@@ -39,10 +39,12 @@ proptest! {
 
     /// Shapes, strides, tails; the codebook's extremes; codes of all int8, -128 among them.
     #[test]
-    fn matrices(seed: u64, outputs in 1usize..100, cols in 1usize..400, rows in 1usize..30, gap in 0usize..70, kind in 0u8..3) {
+    fn matrices(seed: u64, outputs in 1usize..100, cols in 1usize..400, rows in 1usize..30, gap in 0usize..70, kind in 0u8..4) {
         let r = &mut Random::new(seed);
-        let book = [None, Some(core::array::from_fn(|_| r.range(-127, 127) as i8)), Some(core::array::from_fn(|i| i as i8 - 8))];
-        let m = Matrix::random(r, outputs, cols, book[usize::from(kind)]);
+        let m = match kind {
+            0 => Matrix::random(r, outputs, cols, Some(core::array::from_fn(|i| i as i8 - 8))),
+            _ => Matrix::any(r, outputs, cols, [4, 5, 8][usize::from(kind) - 1]),
+        };
         let stride = cols.next_multiple_of(32) + gap;
         let x: Vec<u8> = (0..rows * stride).map(|_| r.next() as u8).collect();
         compare(&m, &x, rows, stride);
@@ -53,16 +55,8 @@ proptest! {
 #[test]
 fn extremes() {
     for (cols, rows) in [(512, 1), (544, 7), (16_416, 3)] {
-        for (bits, level) in [(4, 127), (4, -127), (8, -128)] {
-            let m = Matrix {
-                rows: 17,
-                cols,
-                book: (bits == 4).then_some([level; 16]),
-                codes: vec![if bits == 4 { 9 } else { level }; 17 * cols],
-                scales: vec![255; 17 * cols.div_ceil(32)],
-                mults: vec![1; 17],
-                exponent: 0,
-            };
+        for (bits, level) in [(4, 127), (4, -127), (5, 127), (5, -127), (8, -128)] {
+            let m = Matrix::all(17, cols, bits, level);
             let stride = cols.next_multiple_of(32);
             for code in [-128i8, 127] {
                 compare(&m, &vec![code as u8; rows * stride], rows, stride);

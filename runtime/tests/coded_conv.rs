@@ -42,9 +42,8 @@ impl Conv {
         let output = [0, 1].map(|i| r.range(1, (input[i] + pad[i] - 1) / stride[i] + 1));
         let channels = r.range(1, most_channels) as usize;
         let columns = (kernel[0] * kernel[1]) as usize * channels;
-        let book = (bits == 4).then(|| core::array::from_fn(|_| r.range(-127, 127) as i8));
         let rows = r.range(1, 40) as usize;
-        let m = Matrix::random(r, rows, columns, book);
+        let m = Matrix::any(r, rows, columns, bits);
         let reach = (columns as f64).sqrt() * 70.0 * 70.0 * 128.0 * 50_000.0;
         let mut m = Matrix { exponent: (reach.log2() - 6.0) as i32 + r.range(-3, 2) as i32, ..m };
         let lift = r.range(0, 20) as i32;
@@ -201,7 +200,7 @@ fn conv2d_coded_is_the_page_s() {
     let r = &mut Random::new(1);
     let (mut inner, mut touched) = (0, 0);
     for case in 0..600 {
-        let conv = Conv::random(r, 12, if case % 2 == 0 { 4 } else { 8 });
+        let conv = Conv::random(r, 12, [4, 5, 8][case % 3]);
         let x = conv.x(r);
         let got = conv.run(&x);
         assert_eq!(got, conv.page(&x), "case {case}: {conv:?}");
@@ -263,27 +262,16 @@ fn patches_in_place() {
 #[test]
 fn sums_at_their_bounds() {
     let least_and_most = [(false, -128, 127), (true, -32_768, 32_767)];
-    for (book, level, (wide, low, high), is_low) in
-        [(Some([127; 16]), 5), (None, -128), (None, 127), (Some([-127; 16]), 5)]
-            .into_iter()
-            .flat_map(|(book, level)| {
-                least_and_most.map(|wide| [(book, level, wide, true), (book, level, wide, false)])
-            })
-            .flatten()
+    for (bits, level, (wide, low, high), is_low) in [(4, 127), (8, -128), (8, 127), (4, -127), (5, 127), (5, -127)]
+        .into_iter()
+        .flat_map(|(bits, level)| least_and_most.map(|wide| [(bits, level, wide, true), (bits, level, wide, false)]))
+        .flatten()
     {
         let columns = if wide { 1 << 15 } else { 1 << 16 };
         let x = if is_low { low } else { high };
-        let sign = if (book.map_or(level, |book| book[0]) > 0) == (x > 0) { 1 } else { -1 };
+        let sign = if (level > 0) == (x > 0) { 1 } else { -1 };
         for (exponent, lift) in [(54, 31), (60, 0), (62, 31), (46, 10), (-3, 31), (-256, 31), (256, 3)] {
-            let m = Matrix {
-                rows: 2,
-                cols: columns,
-                book,
-                codes: vec![level; 2 * columns],
-                scales: vec![255; 2 * columns / 32],
-                mults: vec![65_535, 1],
-                exponent,
-            };
+            let m = Matrix { mults: vec![65_535, 1], exponent, ..Matrix::all(2, columns, bits, level) };
             let conv = Conv {
                 input: [1, 1],
                 output: [1, 1],
@@ -316,7 +304,7 @@ fn any_arguments_at_all() {
     let r = &mut Random::new(3);
     let (mut opened, mut refused) = (0, 0);
     for case in 0..3000 {
-        let conv = Conv::random(r, 6, if case % 2 == 0 { 4 } else { 8 });
+        let conv = Conv::random(r, 6, [4, 5, 8][case % 3]);
         let (mut b, ..) = conv.builder();
         for _ in 0..r.range(1, 2) {
             let words = [0, 1, 2, 3, 0xFFFF, 0x1_0001, u32::MAX, 1 << 31, r.next() as u32];

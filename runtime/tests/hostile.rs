@@ -570,7 +570,7 @@ fn columns_that_do_not_match() {
 fn tensors_of_other_types() {
     let model = small_model(1);
     for index in 0..model.tensors.len() {
-        for dtype in [Dtype::I8, Dtype::I16, Dtype::I32, Dtype::U64, Dtype::N4, Dtype::N8] {
+        for dtype in [Dtype::I8, Dtype::I16, Dtype::I32, Dtype::U64, Dtype::N4, Dtype::N5, Dtype::N8] {
             let mut b = model.clone();
             let desc = &mut b.tensors[index].0;
             if desc.dtype == dtype {
@@ -579,7 +579,9 @@ fn tensors_of_other_types() {
             desc.dtype = dtype;
             let bytes = mote_runtime::image::TensorDesc::data_bytes(dtype, desc.dims).unwrap();
             b.tensors[index].1.resize(bytes as usize, 0x11);
-            let swap = [Dtype::N4, Dtype::N8];
+            let swap = [Dtype::N4, Dtype::N5, Dtype::N8];
+            // What is negative in an N4's book is no magnitude.
+            b.tensors[index].0.codebook = b.tensors[index].0.codebook.map(i8::abs);
             let coded = swap.contains(&dtype) && swap.contains(&model.tensors[index].0.dtype);
             assert!(coded == attempt(&b.image(), &mut arena()).is_ok(), "tensor {index} as {dtype:?}");
         }
@@ -587,11 +589,15 @@ fn tensors_of_other_types() {
 }
 
 #[test]
-fn codebook_of_minus_128() {
-    let mut b = small_model(1);
-    let n4 = b.tensors.iter().position(|(desc, _)| desc.dtype == Dtype::N4).unwrap();
-    b.tensors[n4].0.codebook[3] = -128;
-    assert_eq!(refused(&b), Error::Tensor { index: n4 as u32 });
+fn levels_below_the_least() {
+    for (dtype, least) in [(Dtype::N4, -127), (Dtype::N5, 0)] {
+        let mut b = small_model(1);
+        let at = b.tensors.iter().position(|(desc, _)| desc.dtype == dtype).unwrap();
+        b.tensors[at].0.codebook[3] = least;
+        assert_eq!(attempt(&b.image(), &mut arena()), Ok(()));
+        b.tensors[at].0.codebook[3] = least - 1;
+        assert_eq!(refused(&b), Error::Tensor { index: at as u32 });
+    }
 }
 
 /// Activations that no op has written: garbage in, garbage out, but nothing overflows.

@@ -3,12 +3,15 @@
 mod support;
 
 use mote_runtime::fixed::Scale;
+use mote_runtime::image::header::Span;
 use mote_runtime::image::plan::Rows;
 use mote_runtime::image::program::{NONE, Op};
+use mote_runtime::image::{Coded, Dtype, TensorDesc};
 use mote_runtime::kernels::{self, Kernels};
 use mote_runtime::ops::matmul::ACCUMULATE;
 use mote_runtime::view::{Pool, Single};
 use proptest::prelude::*;
+use proptest::sample::select;
 use support::{Bench, Builder, Matrix, Random, Threads, code, limits, measured, op, real};
 
 /// NUMERICS.md, "matmul", without bias and accumulation.
@@ -81,8 +84,7 @@ fn check_with(case: &Case, pool: &dyn Pool, kernels: &'static Kernels) -> Vec<i3
 
 fn random_case(seed: u64, rows: usize, cols: usize, batch: usize, bits: u8) -> Case {
     let r = &mut Random::new(seed);
-    let book = (bits == 4).then(|| core::array::from_fn(|_| r.range(-127, 127) as i8));
-    let m = Matrix { exponent: r.range(-20, 60) as i32, ..Matrix::random(r, rows, cols, book) };
+    let m = Matrix { exponent: r.range(-20, 60) as i32, ..Matrix::any(r, rows, cols, bits) };
     let x = (0..batch)
         .map(|_| {
             let codes = (0..cols).map(|_| r.range(-127, 127) as i8).collect();
@@ -97,15 +99,15 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
     #[test]
-    fn any_shape_to_the_bit(seed: u64, rows in 1usize..70, cols in 1usize..200, batch in 1usize..20, four: bool) {
-        check(&random_case(seed, rows, cols, batch, if four { 4 } else { 8 }), &Single);
+    fn any_shape_to_the_bit(seed: u64, rows in 1usize..70, cols in 1usize..200, batch in 1usize..20, bits in select(vec![4, 5, 8])) {
+        check(&random_case(seed, rows, cols, batch, bits), &Single);
     }
 }
 
 #[test]
 fn odd_shapes_and_threads() {
     for (rows, cols) in [(1, 1), (5, 31), (17, 72), (16, 32), (33, 33), (64, 257), (100, 7)] {
-        for bits in [4, 8] {
+        for bits in [4, 5, 8] {
             let case = random_case((rows * cols) as u64, rows, cols, 3, bits);
             let expected = check(&case, &Single);
             for threads in [2, 3, 50] {
@@ -115,22 +117,35 @@ fn odd_shapes_and_threads() {
     }
 }
 
+/// N5's bytes by hand: one line's word of row 2 has a code above 0 in each half, the high one negative.
+#[test]
+fn signs_beside_nibbles() {
+    let dims = [3, 32, 1, 1];
+    let codebook = core::array::from_fn(|i| 8 * i as i8);
+    let mut bytes = vec![0; TensorDesc::data_bytes(Dtype::N5, dims).unwrap() as usize];
+    assert_eq!(bytes.len(), 256 + 64 + 16 + 32);
+    bytes[2 * 64 + 2 * 4 + 1] = 0xB4; // line 2, row 2, byte 1: columns 17 and 21
+    bytes[256 + 2 * 16 + 8 + 1] = 1 << 1; // bit 9 of line 2's second word
+    bytes[256 + 64 + 2] = 3;
+    let span = Span { offset: 0, bytes: bytes.len() as u64 };
+    let desc = TensorDesc { dtype: Dtype::N5, rank: 2, exponent: 0, dims, span, codebook };
+    let mut row = [0; 32];
+    Coded::new(&desc, &bytes).unwrap().row_levels(2, &mut row, |to, level| *to = level);
+    let mut expected = [0; 32];
+    (expected[17], expected[21]) = (3 * 8 * 4, -3 * 8 * 11);
+    assert_eq!(row, expected);
+}
+
 /// The worst that the format can say: each product as large as it can be, all of one sign, and the largest scales.
 #[test]
 fn sums_beyond_int32() {
     // 8 224 columns are the most that fit int32 with levels up to 8.
     for cols in [512, 513, 8_224, 8_225, 20_000, 100_003] {
-        for (bits, level, sign) in [(4, 127, 1), (4, -127, 1), (8, -128, -1), (8, 127, 1), (4, 8, -1)] {
-            let book = (bits == 4).then_some([level; 16]);
-            let m = Matrix {
-                rows: 3,
-                cols,
-                book,
-                codes: vec![if bits == 4 { 5 } else { level }; 3 * cols],
-                scales: vec![255; 3 * cols.div_ceil(32)],
-                mults: vec![65_535, 1, 32_768],
-                exponent: 60,
-            };
+        for (bits, level, sign) in
+            [(4, 127, 1), (4, -127, 1), (5, 127, 1), (5, -127, -1), (8, -128, -1), (8, 127, 1), (4, 8, -1)]
+        {
+            let mults = vec![65_535, 1, 32_768];
+            let m = Matrix { mults, exponent: 60, ..Matrix::all(3, cols, bits, level) };
             let x = [(33_026, 12), (16_513, -9), (65_535, 0)]
                 .map(|(mant, exp)| (vec![if sign > 0 { 127 } else { -128 }; cols], Scale { mant, exp }))
                 .to_vec();
@@ -158,7 +173,7 @@ fn results_and_residuals_saturate() {
 fn error_against_f64() {
     let (mut worst_ulp, mut worst_relative) = (0f64, 0f64);
     for (seed, cols) in [(1, 64), (2, 576), (3, 2048), (4, 14_336)] {
-        for bits in [4, 8] {
+        for bits in [4, 5, 8] {
             let r = &mut Random::new(seed);
             let m = Matrix::like_a_model(r, 24, cols, bits, 1.0);
             let codes: Vec<i8> = (0..cols).map(|_| (r.normal() * 40.0).clamp(-127.0, 127.0) as i8).collect();

@@ -27,12 +27,22 @@ impl Codebook {
     /// 4-bit codes with these levels, in rising order.
     #[must_use]
     pub fn n4(levels: impl Iterator<Item = i8>) -> Self {
-        let levels: Vec<i16> = levels.map(i16::from).collect();
+        Self::of(levels.map(i16::from).collect())
+    }
+
+    /// 5-bit codes with these magnitudes, in rising order; bit 4 is the sign.
+    #[must_use]
+    pub fn n5(magnitudes: impl Iterator<Item = i8>) -> Self {
+        let magnitudes: Vec<i16> = magnitudes.map(i16::from).collect();
+        Self::of(magnitudes.iter().copied().chain(magnitudes.iter().map(|m| -m)).collect())
+    }
+
+    fn of(levels: Vec<i16>) -> Self {
         let span = (REACH as f32 * FINE) as i32;
         let closest = |i: i32| {
             let x = i as f32 / FINE;
             let distance = |code: &u8| (f32::from(levels[usize::from(*code)]) - x).abs();
-            (0..16u8).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0)
+            (0..levels.len() as u8).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0)
         };
         let nearest = (-span..=span).map(closest).collect();
         let top = levels.iter().map(|l| l.unsigned_abs()).max().unwrap_or(1);
@@ -72,13 +82,17 @@ impl Codebook {
 /// pulled outwards at the ends. Lloyd's algorithm takes it from there, so only their order matters in the end.
 const START: [i8; 16] = [-120, -92, -72, -56, -42, -30, -18, -6, 6, 18, 30, 42, 56, 72, 92, 120];
 
+/// The same for magnitudes: the centres of 16 equally likely parts of half a normal distribution.
+const START_MAGNITUDES: [i8; 16] = [2, 7, 11, 15, 20, 25, 30, 35, 40, 46, 53, 60, 69, 79, 93, 120];
+
 /// Rounds of Lloyd's algorithm.
 const ROUNDS: usize = 8;
 /// Groups it looks at, at most.
 const SAMPLE: usize = 2048;
 
-/// Learns 16 levels for a matrix: alternately fits scales and codes to the levels, and levels to scales and codes.
-pub(super) fn learn(rows: usize, row: &dyn Fn(usize) -> Vec<f32>, importance: &[f32]) -> Codebook {
+/// Learns 16 levels for a matrix, or with `signs` (N5) 16 magnitudes: alternately fits scales and codes to the levels, and
+/// levels to scales and codes.
+pub(super) fn learn(rows: usize, row: &dyn Fn(usize) -> Vec<f32>, importance: &[f32], signs: bool) -> Codebook {
     let groups = importance.len() / GROUP;
     let step = (rows * groups).div_ceil(SAMPLE).max(1);
     let mut sample = Vec::new();
@@ -89,10 +103,15 @@ pub(super) fn learn(rows: usize, row: &dyn Fn(usize) -> Vec<f32>, importance: &[
             last = Some((r, row(r)));
         }
         if let Some((_, values)) = &last {
-            sample.push((values[g * GROUP..][..GROUP].to_vec(), &importance[g * GROUP..][..GROUP]));
+            let mut values = values[g * GROUP..][..GROUP].to_vec();
+            if signs {
+                // Of a magnitude the nearest code is the magnitude's: one of the first 16.
+                values.iter_mut().for_each(|v| *v = v.abs());
+            }
+            sample.push((values, &importance[g * GROUP..][..GROUP]));
         }
     }
-    let mut book = Codebook::n4(START.into_iter());
+    let mut book = if signs { Codebook::n5(START_MAGNITUDES.into_iter()) } else { Codebook::n4(START.into_iter()) };
     for _ in 0..ROUNDS {
         let (mut top, mut bottom) = ([0f64; 16], [0f64; 16]);
         for (values, weight) in &sample {
@@ -111,19 +130,23 @@ pub(super) fn learn(rows: usize, row: &dyn Fn(usize) -> Vec<f32>, importance: &[
         }
         let levels: Vec<f64> =
             (0..16).map(|c| if bottom[c] > 0.0 { top[c] / bottom[c] } else { f64::from(book.levels[c]) }).collect();
-        book = Codebook::n4(spread(&levels).into_iter());
+        book = if signs {
+            Codebook::n5(spread(&levels, 0).into_iter())
+        } else {
+            Codebook::n4(spread(&levels, -127).into_iter())
+        };
     }
     book
 }
 
 /// Scales the levels to fill int8 (finer rounding costs nothing: scales absorb it), rounds them and keeps them apart.
-fn spread(levels: &[f64]) -> Vec<i8> {
+fn spread(levels: &[f64], least: i32) -> Vec<i8> {
     let mut sorted = levels.to_vec();
     sorted.sort_by(f64::total_cmp);
     let top = sorted.iter().fold(0f64, |m, l| m.max(l.abs())).max(1e-9);
     let mut out: Vec<i8> = Vec::new();
     for (i, level) in sorted.iter().enumerate() {
-        let lowest = out.last().map_or(-127, |l| i32::from(*l) + 1);
+        let lowest = out.last().map_or(least, |l| i32::from(*l) + 1);
         let highest = 127 - (15 - i as i32);
         out.push(((level * 127.0 / top).round() as i32).clamp(lowest, highest.max(lowest)) as i8);
     }

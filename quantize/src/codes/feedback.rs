@@ -235,7 +235,7 @@ mod tests {
             };
             w.chunks(cols).zip(decoded.chunks(cols)).map(row).sum::<f64>()
         };
-        for coding in [Coding::N4Learned, Coding::N4Uniform, Coding::N8] {
+        for coding in [Coding::N4Learned, Coding::N4Uniform, Coding::N5, Coding::N8] {
             let nearest = lost(&code_matrix(&w, rows, cols, coding, None).decode());
             let chosen = code_matrix_for(&w, rows, cols, coding, &hessian);
             let ratio = lost(&chosen.decode()) / nearest;

@@ -6,7 +6,7 @@
 //!  1  u8  rank, 1 to 4     8  [u32;4] dims, 1 beyond the rank
 //!  2  u16 zero            24  u64 offset in the weights section, a multiple of 64
 //!                         32  u64 bytes
-//!                         40  [i8;16] codebook (N4), else zero
+//!                         40  [i8;16] codebook (N4, N5), else zero
 //!                         56  u64 zero
 //! ```
 //!
@@ -25,7 +25,17 @@
 //! NEON takes (4 rows, `sdot` by lane), a 32-bit word what Cortex-M takes (nibbles n and n+4 are an SMLAD pair). No
 //! horizontal sums anywhere, and nothing is repacked at load.
 //!
-//! **N8** is the same with a byte a code and no codebook: 8 lines of 64 bytes a group, byte b of row r in line l is
+//! **N5** is N4 with a sign to each code: `level = codebook[nibble]`, negated if its sign bit is set, so that a book of 16
+//! magnitudes (0 to 127) gives 32 levels. A stream of signs lies between codes and scales:
+//!
+//! ```text
+//! signs   [block][group][line 0..4][low, high] u64        bit 4*r + b of `low`:  sign of the low nibble of byte b of row r
+//!                                                         bit 4*r + b of `high`: sign of its high nibble
+//! ```
+//!
+//! One such word is the mask that AVX-512 negates a vector of levels with; four bits side by side are a row's word.
+//!
+//! **N8** is N4 with a byte a code and no codebook: 8 lines of 64 bytes a group, byte b of row r in line l is
 //! column 32*group + 4*l + b.
 
 use super::header::{Span, put, u16_at, u32_at, u64_at};
@@ -37,6 +47,10 @@ pub const RECORD_BYTES: usize = 64;
 pub const GROUP: usize = 32;
 /// Rows stored side by side.
 pub const BLOCK: usize = 16;
+/// Bytes of a line of codes: 4 of each row of a block.
+pub const LINE: usize = 64;
+/// Bytes of a line's signs (N5).
+pub const SIGNS: usize = 16;
 
 /// Types of tensor data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,11 +70,15 @@ pub enum Dtype {
     N8 = 6,
     /// Unsigned bytes.
     U8 = 7,
+    /// 5-bit codes, a magnitude and a sign, with group scales.
+    N5 = 8,
 }
 
 impl Dtype {
     pub(super) fn of(code: u8) -> Option<Self> {
-        [Self::I8, Self::I16, Self::I32, Self::U64, Self::N4, Self::N8, Self::U8].into_iter().find(|d| *d as u8 == code)
+        [Self::I8, Self::I16, Self::I32, Self::U64, Self::N4, Self::N5, Self::N8, Self::U8]
+            .into_iter()
+            .find(|d| *d as u8 == code)
     }
 }
 
@@ -73,11 +91,11 @@ pub struct TensorDesc {
     pub rank: u8,
     /// `value = integer * 2^-exponent`.
     pub exponent: i32,
-    /// Dimensions; 1 beyond the rank. N4 and N8: `[rows, cols, 1, 1]`.
+    /// Dimensions; 1 beyond the rank. N4, N5 and N8: `[rows, cols, 1, 1]`.
     pub dims: [u32; 4],
     /// Place in the weights section.
     pub span: Span,
-    /// N4: what the codes stand for.
+    /// N4: what the codes stand for. N5: their magnitudes.
     pub codebook: [i8; 16],
 }
 
@@ -92,6 +110,7 @@ impl TensorDesc {
             Dtype::I32 => return count.checked_mul(4),
             Dtype::U64 => return count.checked_mul(8),
             Dtype::N4 => 4,
+            Dtype::N5 => 5,
             Dtype::N8 => 8,
         };
         let [rows, cols, _, _] = dims;
@@ -139,12 +158,13 @@ impl TensorDesc {
         for (to, from) in codebook.iter_mut().zip(r.iter().skip(40)) {
             *to = *from as i8;
         }
-        let coded = matches!(dtype, Dtype::N4 | Dtype::N8);
+        let coded = matches!(dtype, Dtype::N4 | Dtype::N5 | Dtype::N8);
         let rank_ok = (1..=4).contains(&rank) && dims.iter().skip(rank as usize).all(|d| *d == 1);
         let dims_ok = dims.iter().all(|d| *d != 0) && (!coded || rank == 2);
         let zero = u16_at(r, 2)? == 0 && u64_at(r, 56)? == 0;
         let range = (-256..=256).contains(&exponent) && span.offset.is_multiple_of(super::header::ALIGN);
-        let codes_ok = !codebook.contains(&i8::MIN);
+        let lowest = if dtype == Dtype::N5 { 0 } else { -i8::MAX };
+        let codes_ok = codebook.iter().all(|level| *level >= lowest);
         let size = Self::data_bytes(dtype, dims)? == span.bytes;
         (rank_ok && dims_ok && zero && range && codes_ok && size).then_some(Self {
             dtype,
@@ -157,10 +177,10 @@ impl TensorDesc {
     }
 }
 
-/// A coded matrix (N4 or N8), its three streams found.
+/// A coded matrix (N4, N5 or N8), its streams found.
 #[derive(Clone, Copy, Debug)]
 pub struct Coded<'a> {
-    /// 4 or 8.
+    /// 4, 5 or 8.
     pub bits: u8,
     /// Rows, without padding.
     pub rows: usize,
@@ -170,11 +190,13 @@ pub struct Coded<'a> {
     pub groups: usize,
     /// Stream of codes.
     pub codes: &'a [u8],
+    /// Stream of signs: N5, else empty.
+    pub signs: &'a [u8],
     /// Stream of group scales.
     pub scales: &'a [u8],
     /// Stream of row multipliers.
     pub mults: &'a [u8],
-    /// What the 4-bit codes stand for.
+    /// What nibbles stand for.
     pub codebook: [i8; 16],
     /// `weight = level * scale * mult * 2^-exponent`.
     pub exponent: i32,
@@ -190,6 +212,7 @@ impl<'a> Coded<'a> {
     pub fn new(desc: &TensorDesc, weights: &'a [u8]) -> Option<Self> {
         let bits: u8 = match desc.dtype {
             Dtype::N4 => 4,
+            Dtype::N5 => 5,
             Dtype::N8 => 8,
             _ => return None,
         };
@@ -198,11 +221,13 @@ impl<'a> Coded<'a> {
         let padded = rows.checked_next_multiple_of(BLOCK)?;
         let groups = cols.div_ceil(GROUP);
         let scale_bytes = padded.checked_mul(groups)?;
-        let code_bytes = scale_bytes.checked_mul(GROUP * usize::from(bits) / 8)?;
+        let code_bytes = scale_bytes.checked_mul(line_count(bits) * LINE / BLOCK)?;
+        let sign_bytes = if bits == 5 { code_bytes / 4 } else { 0 };
         let (codes, rest) = desc.span.of(weights)?.split_at_checked(code_bytes)?;
+        let (signs, rest) = rest.split_at_checked(sign_bytes)?;
         let (scales, mults) = rest.split_at_checked(scale_bytes)?;
         let top = match desc.dtype {
-            Dtype::N4 => desc.codebook.iter().map(|c| c.unsigned_abs()).fold(1, u8::max),
+            Dtype::N4 | Dtype::N5 => desc.codebook.iter().map(|c| c.unsigned_abs()).fold(1, u8::max),
             _ => 128,
         };
         // Activations may be any int8.
@@ -214,6 +239,7 @@ impl<'a> Coded<'a> {
             cols,
             groups,
             codes,
+            signs,
             scales,
             mults,
             codebook: desc.codebook,
@@ -226,7 +252,7 @@ impl<'a> Coded<'a> {
     /// Bytes of codes of one block of 16 rows.
     #[must_use]
     pub fn block_bytes(&self) -> usize {
-        self.groups * (BLOCK * GROUP / 8 * usize::from(self.bits))
+        self.groups * line_count(self.bits) * LINE
     }
 
     /// Codes and scales of block `block` (16 rows); empty if there is no such block.
@@ -237,6 +263,13 @@ impl<'a> Coded<'a> {
         (codes, scales)
     }
 
+    /// Signs of block `block`, for each line of its codes the words of its low and its high nibbles; empty unless N5.
+    #[must_use]
+    pub fn block_signs(&self, block: usize) -> &'a [[u8; SIGNS]] {
+        let bytes = self.block_bytes() / LINE * SIGNS;
+        slice(self.signs, block.wrapping_mul(bytes), bytes).as_chunks().0
+    }
+
     /// Calls `put(out, level * scale)` for each column of `row`, in order, with the elements of `out`.
     pub fn row_levels(&self, row: usize, out: &mut [i32], put: impl FnMut(&mut i32, i32)) {
         self.row_levels_from(row, 0, out, put);
@@ -245,26 +278,28 @@ impl<'a> Coded<'a> {
     /// As [`Self::row_levels`], from column `first` on, a multiple of 8, for as many columns as `out` has elements.
     pub fn row_levels_from<T>(&self, row: usize, first: usize, out: &mut [T], mut put: impl FnMut(&mut T, i32)) {
         let (codes, scales) = self.block(row / BLOCK);
+        let signs = self.block_signs(row / BLOCK);
         let lane = row % BLOCK;
-        let lines = usize::from(self.bits); // lines a group: 4 or 8
-        let skip = first / 8 * if lines == 4 { 1 } else { 2 };
+        let lines = line_count(self.bits);
+        let skip = first / (GROUP / lines);
         let mut out = out.iter_mut();
-        for (index, line) in codes.as_chunks::<64>().0.iter().enumerate().skip(skip) {
+        for (index, line) in codes.as_chunks::<LINE>().0.iter().enumerate().skip(skip) {
             let Some(word) = line.as_chunks::<4>().0.get(lane).filter(|_| !out.as_slice().is_empty()) else {
                 return;
             };
-            let group = if lines == 4 { index / 4 } else { index / 8 };
-            let scale = scales.as_chunks::<BLOCK>().0.get(group).and_then(|s| s.get(lane)).copied().unwrap_or(0);
+            let scale =
+                scales.as_chunks::<BLOCK>().0.get(index / lines).and_then(|s| s.get(lane)).copied().unwrap_or(0);
             let scale = i32::from(scale);
             if self.bits == 8 {
                 for (out, code) in out.by_ref().take(4).zip(word) {
                     put(out, i32::from(*code as i8) * scale);
                 }
             } else {
-                let level = |code: u8| i32::from(self.codebook[usize::from(code & 15)]);
-                let high = word.iter().map(|b| b >> 4);
-                for (out, code) in out.by_ref().take(8).zip(word.iter().copied().chain(high)) {
-                    put(out, level(code) * scale);
+                let [low, high] = signs.get(index).map_or([0; 2], |signs| row_signs(signs, lane));
+                let nibbles = [*word, word.map(|b| b >> 4)].into_iter().flatten();
+                let signs = (0..8).map(|at| (low | high << 4) >> at & 1);
+                for (out, (code, sign)) in out.by_ref().take(8).zip(nibbles.zip(signs)) {
+                    put(out, signed(self.codebook[usize::from(code & 15)], sign) * scale);
                 }
             }
         }
@@ -284,6 +319,25 @@ impl<'a> Coded<'a> {
     pub fn mult(&self, row: usize) -> u32 {
         u16_at(self.mults, row.wrapping_mul(2)).map_or(0, u32::from)
     }
+}
+
+/// Lines of codes of a group.
+const fn line_count(bits: u8) -> usize {
+    if bits == 8 { 8 } else { 4 }
+}
+
+/// Signs of row `lane` in a line's: four of its low nibbles, four of its high ones, from bit 0 on.
+#[must_use]
+pub fn row_signs(signs: &[u8; SIGNS], lane: usize) -> [u8; 2] {
+    let at = lane / 2 % 8;
+    [signs[at], signs[8 + at]].map(|two_rows| two_rows >> (lane % 2 * 4) & 15)
+}
+
+/// The level that a magnitude and a sign bit (0 or 1) stand for.
+#[must_use]
+pub fn signed(magnitude: i8, sign: u8) -> i32 {
+    let all = -i32::from(sign);
+    (i32::from(magnitude) ^ all) - all
 }
 
 fn slice(bytes: &[u8], at: usize, len: usize) -> &[u8] {

@@ -112,6 +112,8 @@ pub struct Kernels {
     pub name: &'static str,
     /// 4-bit weights.
     pub n4: BlocksFn,
+    /// 5-bit weights.
+    pub n5: BlocksFn,
     /// 8-bit weights.
     pub n8: BlocksFn,
     /// All that is no matrix. Only this crate makes a table, so no other value gets here than the machine has.
@@ -122,7 +124,11 @@ impl Kernels {
     /// The kernel for these weights.
     #[must_use]
     pub fn blocks(&self, w: &Coded<'_>) -> BlocksFn {
-        if w.bits == 4 { self.n4 } else { self.n8 }
+        match w.bits {
+            4 => self.n4,
+            5 => self.n5,
+            _ => self.n8,
+        }
     }
 }
 

@@ -67,7 +67,7 @@ pub(crate) struct Linear<'a> {
 }
 
 impl<'a> Linear<'a> {
-    /// The matrix (N4 or N8 `[rows, cols]`) that argument `weights` names and the bias (I32 `[rows]`, with an exponent) that
+    /// The matrix (coded `[rows, cols]`) that argument `weights` names and the bias (I32 `[rows]`, with an exponent) that
     /// argument `bias` names, for rows of so many planes. `None` unless no sum of theirs can overflow.
     pub(crate) fn new(image: &Image<'a>, op: &Op, (weights, bias): (usize, usize), planes: usize) -> Option<Self> {
         let (weights, bias) = (image.coded(arg(op, weights)?)?, arg(op, bias)?);

@@ -1,6 +1,6 @@
 //! 2D convolution of int8 or int16 with coded weights, 4 or 8 bits; with a window of the whole image a fully connected layer.
 //!
-//! Arguments: in slot (I8 or I16), out slot (I8 or I16), patch slot (I8, scratch), weights (N4 or N8 `[out channels, kernel height * kernel
+//! Arguments: in slot (I8 or I16), out slot (I8 or I16), patch slot (I8, scratch), weights (coded `[out channels, kernel height * kernel
 //! width * in channels]`), bias (I32 `[out channels]`), input size, output size, steps, padding above | left << 16, kernel
 //! height | width << 16, numbers (`ops/window.rs`). NUMERICS.md, "conv2d_coded".
 //!

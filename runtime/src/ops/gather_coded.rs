@@ -1,6 +1,6 @@
 //! Rows of a coded table by their indices, as int8: embeddings of nets in 4 bits a number.
 //!
-//! Arguments: indices slot (I32), out slot (I8, `[indices, cols]`), table (N4 or N8 `[rows, words * cols]`), words (entries side
+//! Arguments: indices slot (I32), out slot (I8, `[indices, cols]`), table (coded `[rows, words * cols]`), words (entries side
 //! by side in a row of the table: narrow ones would not fill its groups of 32), count (entries), zero point of the output.
 //! Entries of several a row begin at multiples of 8 columns. Indices are those of `gather`. NUMERICS.md, "gather_coded".
 

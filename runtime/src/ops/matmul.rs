@@ -1,4 +1,4 @@
-//! Matmul: int8 rows times a coded matrix (N4 or N8), into fixed point; optionally added to what is there.
+//! Matmul: int8 rows times a coded matrix (N4, N5 or N8), into fixed point; optionally added to what is there.
 //!
 //! Arguments: in slot (Q8 `[rows, cols]`), weight (coded `[out, cols]`), bias (I32 `[out]` with the out slot's fraction
 //! bits, or none), out slot (I32 [rows, out]). Flag 1: add to the out slot (the residual). NUMERICS.md, "matmul".

@@ -50,9 +50,11 @@ impl Random {
 pub struct Matrix {
     pub rows: usize,
     pub cols: usize,
-    /// N4: what the codes stand for. `None`: N8.
+    /// N4, N5: what the nibbles stand for. `None`: N8.
     pub book: Option<[i8; 16]>,
-    /// [rows, cols]: 0 to 15 for N4, int8 for N8.
+    /// N5: bit 4 of a code is its sign.
+    pub signs: bool,
+    /// [rows, cols]: 0 to 15 for N4, 0 to 31 for N5, int8 for N8.
     pub codes: Vec<i8>,
     /// [rows, groups].
     pub scales: Vec<u8>,
@@ -68,6 +70,7 @@ impl Matrix {
             rows,
             cols,
             book,
+            signs: false,
             codes: (0..rows * cols).map(|_| code(random)).collect(),
             scales: (0..rows * cols.div_ceil(GROUP)).map(|_| random.range(0, 255) as u8).collect(),
             mults: (0..rows).map(|_| random.range(1 << 15, 65535) as u16).collect(),
@@ -75,14 +78,49 @@ impl Matrix {
         }
     }
 
+    /// Of so many bits, whatever levels it may have.
+    pub fn any(random: &mut Random, rows: usize, cols: usize, bits: u8) -> Self {
+        let least = if bits == 5 { 0 } else { -127 };
+        let book = (bits < 8).then(|| core::array::from_fn(|_| random.range(least, 127) as i8));
+        let m = Self::random(random, rows, cols, book);
+        if bits == 5 { m.with_signs(random) } else { m }
+    }
+
+    /// All weights of one level, the largest scales and multipliers.
+    pub fn all(rows: usize, cols: usize, bits: u8, level: i8) -> Self {
+        let book = if bits == 5 { level.abs() } else { level };
+        Self {
+            rows,
+            cols,
+            book: (bits < 8).then_some([book; 16]),
+            signs: bits == 5,
+            codes: vec![[level, 5 | i8::from(book != level) << 4][usize::from(bits < 8)]; rows * cols],
+            scales: vec![255; rows * cols.div_ceil(GROUP)],
+            mults: vec![65_535; rows],
+            exponent: 0,
+        }
+    }
+
+    /// N5 of N4.
+    fn with_signs(mut self, random: &mut Random) -> Self {
+        self.signs = true;
+        self.codes.iter_mut().for_each(|code| *code |= (random.range(0, 1) as i8) << 4);
+        self
+    }
+
     /// Weights near a normal distribution with standard deviation `sigma`: what models look like.
     pub fn like_a_model(random: &mut Random, rows: usize, cols: usize, bits: u8, sigma: f64) -> Self {
-        let uniform = core::array::from_fn(|i| i as i8 - 8);
-        let mut m = Self::random(random, rows, cols, (bits == 4).then_some(uniform));
-        let step = if bits == 4 { 2.5 } else { 40.0 };
+        let uniform = core::array::from_fn(|i| if bits == 5 { i as i8 } else { i as i8 - 8 });
+        let mut m = Self::random(random, rows, cols, (bits < 8).then_some(uniform));
+        m.signs = bits == 5;
+        let step = [2.5, 5.0, 40.0][[4, 5, 8].iter().position(|b| *b == bits).unwrap()];
         for code in &mut m.codes {
-            let level = (random.normal() * step).round();
-            *code = if bits == 4 { (level + 8.0).clamp(0.0, 15.0) } else { level.clamp(-127.0, 127.0) } as i8;
+            let level = (random.normal() * step).round() as i8;
+            *code = match bits {
+                4 => (level + 8).clamp(0, 15),
+                5 => level.abs().min(15) | i8::from(level < 0) << 4,
+                _ => level.max(-127),
+            };
         }
         m.scales.iter_mut().for_each(|s| *s = random.range(100, 160) as u8);
         m.mults.iter_mut().for_each(|s| *s = random.range(40_000, 60_000) as u16);
@@ -92,7 +130,8 @@ impl Matrix {
 
     pub fn level(&self, row: usize, col: usize) -> i64 {
         let code = self.codes[row * self.cols + col];
-        self.book.map_or(i64::from(code), |book| i64::from(book[code as usize]))
+        let sign = if self.signs && code & 16 != 0 { -1 } else { 1 };
+        self.book.map_or(i64::from(code), |book| sign * i64::from(book[code as usize & 15]))
     }
 
     pub fn scale(&self, row: usize, col: usize) -> i64 {
@@ -104,7 +143,7 @@ impl Matrix {
         (self.level(row, col) * self.scale(row, col) * i64::from(self.mults[row])) as f64 * 2f64.powi(-self.exponent)
     }
 
-    /// The three streams, as drawn in `image/tensors.rs`. Padding is filled with junk that must not matter.
+    /// The streams, as drawn in `image/tensors.rs`. Padding is filled with junk that must not matter.
     fn to_bytes(&self) -> Vec<u8> {
         let (blocks, groups) = (self.rows.div_ceil(BLOCK), self.cols.div_ceil(GROUP));
         let code = |row: usize, col: usize| {
@@ -121,6 +160,13 @@ impl Matrix {
                         None => code(row, col + b),
                     });
                 }
+            }
+        }
+        let lines = (0..blocks).flat_map(|b| (0..groups * 4).map(move |line| (b, line))).filter(|_| self.signs);
+        for (block, line) in lines {
+            for half in 0..2 {
+                let sign = |at: usize| u64::from(code(block * BLOCK + at / 4, line * 8 + half * 4 + at % 4) >> 4 & 1);
+                out.extend((0..64).fold(0, |word, at| word | sign(at) << at).to_le_bytes());
             }
         }
         for (block, group, row) in
@@ -192,7 +238,11 @@ impl Builder {
 
     pub fn matrix(&mut self, m: &Matrix) -> u32 {
         let desc = TensorDesc {
-            dtype: if m.book.is_some() { Dtype::N4 } else { Dtype::N8 },
+            dtype: match (m.book, m.signs) {
+                (None, _) => Dtype::N8,
+                (_, true) => Dtype::N5,
+                (_, false) => Dtype::N4,
+            },
             rank: 2,
             exponent: m.exponent,
             dims: [m.rows as u32, m.cols as u32, 1, 1],
@@ -631,7 +681,7 @@ pub fn small_model(seed: u64) -> Builder {
         };
         let (wq, wk, wv) =
             (linear(&mut b, q_dim, dim, 4), linear(&mut b, kv_dim, dim, 4), linear(&mut b, kv_dim, dim, 8));
-        let (wo, wg) = (linear(&mut b, dim, q_dim, 4), linear(&mut b, hidden, dim, 4));
+        let (wo, wg) = (linear(&mut b, dim, q_dim, 5), linear(&mut b, hidden, dim, 4));
         let (wu, wd) = (linear(&mut b, hidden, dim, 4), linear(&mut b, dim, hidden, 4));
         let bias: Vec<i32> = (0..q_dim).map(|i| (i as i32 - 16) << 14).collect();
         let bias = b.vector32(&bias, i32::from(act));

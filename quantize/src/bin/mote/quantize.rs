@@ -79,7 +79,7 @@ pub struct Args {
     /// The image to write
     #[arg(short, long)]
     out: PathBuf,
-    /// Bits of a weight's code
+    /// Bits of a weight's code: 4, 5 or 8
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(4..=8))]
     bits: u8,
     /// Bits of the output matrix (and of the embedding, if they are one), which counts most [default: as --bits]
@@ -127,7 +127,7 @@ pub struct Args {
     /// What a pixel is divided by after that; 0 and 255 give [0, 1], 127.5 and 127.5 [-1, 1], 0 and 1 the bytes
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "255")]
     std: Vec<f32>,
-    /// Bytes, in per cent of a net's 4-bit weights, by which it may grow so that layers which four bits harm keep 8 bits
+    /// Bytes, in per cent of a net's weights in 4 or 5 bits, by which it may grow so that layers which those harm keep 8 bits
     #[arg(long, default_value_t = 5.0, value_name = "PER CENT", value_parser = percent)]
     room: f64,
     /// Most tokens of it that are used
@@ -178,8 +178,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let coding_of = |flag: &str, bits: u8| match (bits, args.codebook) {
         (4, Codebook::Learned) => Ok(Coding::N4Learned),
         (4, Codebook::Uniform) => Ok(Coding::N4Uniform),
+        (5, _) => Ok(Coding::N5),
         (8, _) => Ok(Coding::N8),
-        (bits, _) => bail!("{flag} is {bits}; 4 or 8 are supported"),
+        (bits, _) => bail!("{flag} is {bits}; 4, 5 or 8 are supported"),
     };
     let coding = coding_of("--bits", args.bits)?;
     let head = coding_of("--head-bits", args.head_bits.unwrap_or(args.bits))?;

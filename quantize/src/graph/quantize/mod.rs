@@ -72,7 +72,7 @@ impl Settings {
     /// What has proved best at these bits (BENCHMARKS.md).
     #[must_use]
     pub fn bits(bits: u8, coding: Coding) -> Self {
-        let coding = (bits == 4).then_some(coding);
+        let coding = (bits < 8).then_some(coding);
         Self {
             coding,
             int16: false,

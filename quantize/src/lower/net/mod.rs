@@ -40,7 +40,7 @@ pub struct Constant {
     pub dims: Vec<usize>,
     /// `value = integer * 2^-exponent`; 0 where ops have scales of their own.
     pub exponent: i32,
-    /// What 4-bit codes stand for.
+    /// What codes of 4 and 5 bits stand for.
     pub codebook: [i8; 16],
     /// Its bytes.
     pub bytes: Vec<u8>,

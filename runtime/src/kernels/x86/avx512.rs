@@ -32,6 +32,11 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx2,bmi2,lz
         low(_mm512_srli_epi16::<4>(codes), book)
     }
 
+    /// Raised levels are negated modulo 256: 128 + l and 128 - l sum to it.
+    fn negated(levels: V, signs: [u8; LANES / 2]) -> V {
+        _mm512_mask_sub_epi8(levels, u64::from_le_bytes(signs), _mm512_setzero_si512(), levels)
+    }
+
     fn bytes(codes: V) -> V {
         _mm512_xor_si512(codes, _mm512_set1_epi8(i8::MIN))
     }

@@ -29,6 +29,16 @@ macro_rules! half_lines {
                 low(_mm256_srli_epi16::<4>(codes), book)
             }
 
+            /// Levels with a sign bit are negated; raised by 128, they are so modulo 256.
+            fn negated(levels: V, signs: [u8; LANES / 2]) -> V {
+                // Each byte gets the 8 bits that its own is among, then its own, then all ones or none.
+                let bytes = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+                let bits = _mm256_set1_epi64x(i64::from_le_bytes([1, 2, 4, 8, 16, 32, 64, 128]));
+                let around = _mm256_shuffle_epi8(_mm256_set1_epi32(i32::from_le_bytes(signs)), bytes);
+                let all = _mm256_cmpeq_epi8(_mm256_and_si256(around, bits), bits);
+                _mm256_sub_epi8(_mm256_xor_si256(levels, all), all)
+            }
+
             fn splat(value: i32) -> V {
                 _mm256_set1_epi32(value)
             }

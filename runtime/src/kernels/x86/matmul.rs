@@ -13,7 +13,7 @@
 //! ```
 
 use crate::image::Coded;
-use crate::image::tensors::{BLOCK, GROUP};
+use crate::image::tensors::{BLOCK, GROUP, SIGNS};
 use crate::kernels::Codes;
 
 /// Groups whose sums of codes are computed together: 16 384 columns. They lie on the stack.
@@ -27,6 +27,8 @@ pub const AHEAD: usize = 16;
 #[derive(Clone, Copy)]
 pub struct Weights<'a, const GROUP_BYTES: usize> {
     pub codes: &'a [[u8; GROUP_BYTES]],
+    /// Of 5-bit codes, else empty.
+    pub signs: &'a [[[u8; SIGNS]; 4]],
     pub scales: &'a [[u8; BLOCK]],
 }
 
@@ -35,7 +37,11 @@ pub fn block_groups<'a, const GROUP_BYTES: usize>(w: &Coded<'a>, block: usize) -
     let (codes, scales) = w.block(block);
     let (codes, scales) = (codes.as_chunks::<GROUP_BYTES>().0, scales.as_chunks::<BLOCK>().0);
     let groups = codes.len().min(scales.len());
-    Weights { codes: codes.get(..groups).unwrap_or(&[]), scales: scales.get(..groups).unwrap_or(&[]) }
+    Weights {
+        codes: codes.get(..groups).unwrap_or(&[]),
+        signs: w.block_signs(block).as_chunks().0,
+        scales: scales.get(..groups).unwrap_or(&[]),
+    }
 }
 
 /// Rows `first..first + ROWS` as groups, `groups` of them each; empty where there are fewer.
@@ -45,14 +51,15 @@ pub fn tile_rows<'a, const ROWS: usize>(x: &Codes<'a>, first: usize, groups: usi
 
 /// Groups `start..end` of each block; `None` if one has fewer.
 #[inline(always)]
-pub fn weights_of<'a, const BYTES: usize, const BLOCKS: usize>(
+pub fn weights_of<'a, const BITS: u8, const BYTES: usize, const BLOCKS: usize>(
     all: &[Weights<'a, BYTES>; BLOCKS],
     start: usize,
     end: usize,
 ) -> Option<[Weights<'a, BYTES>; BLOCKS]> {
     let mut some = *all;
     for w in &mut some {
-        *w = Weights { codes: w.codes.get(start..end)?, scales: w.scales.get(start..end)? };
+        let signs = if BITS == 5 { w.signs.get(start..end)? } else { &[] };
+        *w = Weights { codes: w.codes.get(start..end)?, signs, scales: w.scales.get(start..end)? };
     }
     Some(some)
 }
@@ -125,11 +132,12 @@ pub fn base_sums<const RAISED: i32, const ROWS: usize>(
 
 /// Asks for the codes that come `AHEAD` groups later. Addresses beyond the end do no harm.
 #[inline(always)]
-pub fn fetch<const BYTES: usize>(group: &[u8; BYTES]) {
+pub fn fetch<T>(group: &T) {
     use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    for line in (0..BYTES).step_by(64) {
+    let ahead = core::ptr::from_ref(group).wrapping_add(AHEAD).cast::<i8>();
+    for line in (0..size_of::<T>()).step_by(64) {
         // SAFETY: a prefetch reads nothing; it is a hint.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(group.as_ptr().wrapping_add(AHEAD * BYTES + line).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line)) };
     }
 }
 
@@ -166,6 +174,7 @@ macro_rules! matmul_kernels {
             name: $name,
             // SAFETY: the table is given out only where its instructions are (`super::available`).
             n4: |w, blocks, x, put| unsafe { n4(w, blocks, x, put) },
+            n5: |w, blocks, x, put| unsafe { n5(w, blocks, x, put) },
             n8: |w, blocks, x, put| unsafe { n8(w, blocks, x, put) },
             isa: Isa::$isa,
         };
@@ -175,7 +184,15 @@ macro_rules! matmul_kernels {
             if misfit(w, x) {
                 return scalar::n4(w, blocks, x, put);
             }
-            chunks::<256, true>(w, blocks, x, put);
+            chunks::<4, 256>(w, blocks, x, put);
+        }
+
+        #[target_feature(enable = $features)]
+        fn n5(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
+            if misfit(w, x) {
+                return scalar::n5(w, blocks, x, put);
+            }
+            chunks::<5, 256>(w, blocks, x, put);
         }
 
         #[target_feature(enable = $features)]
@@ -183,12 +200,12 @@ macro_rules! matmul_kernels {
             if misfit(w, x) {
                 return scalar::n8(w, blocks, x, put);
             }
-            chunks::<512, false>(w, blocks, x, put);
+            chunks::<8, 512>(w, blocks, x, put);
         }
 
         #[inline]
         #[target_feature(enable = $features)]
-        fn chunks<const BYTES: usize, const FOUR: bool>(
+        fn chunks<const BITS: u8, const BYTES: usize>(
             w: &Coded<'_>,
             blocks: Range<usize>,
             x: &Codes<'_>,
@@ -201,10 +218,10 @@ macro_rules! matmul_kernels {
                 let mut row = 0;
                 while row < x.rows() {
                     row += match x.rows() - row {
-                        6.. if TILE >= 6 => tile::<BYTES, FOUR, 6>(w, &chunk, x, row, put),
-                        4.. => tile::<BYTES, FOUR, 4>(w, &chunk, x, row, put),
-                        2.. => tile::<BYTES, FOUR, 2>(w, &chunk, x, row, put),
-                        _ => tile::<BYTES, FOUR, 1>(w, &chunk, x, row, put),
+                        6.. if TILE >= 6 => tile::<BITS, BYTES, 6>(w, &chunk, x, row, put),
+                        4.. => tile::<BITS, BYTES, 4>(w, &chunk, x, row, put),
+                        2.. => tile::<BITS, BYTES, 2>(w, &chunk, x, row, put),
+                        _ => tile::<BITS, BYTES, 1>(w, &chunk, x, row, put),
                     };
                 }
                 start = chunk.end;
@@ -213,7 +230,7 @@ macro_rules! matmul_kernels {
 
         /// All blocks of a chunk with `ROWS` rows from `row` on; returns `ROWS`.
         #[target_feature(enable = $features)]
-        fn tile<const BYTES: usize, const FOUR: bool, const ROWS: usize>(
+        fn tile<const BITS: u8, const BYTES: usize, const ROWS: usize>(
             w: &Coded<'_>,
             chunk: &Range<usize>,
             x: &Codes<'_>,
@@ -228,11 +245,11 @@ macro_rules! matmul_kernels {
             let mut block = chunk.start;
             while block < chunk.end {
                 if ROWS > 1 && block + PAIR <= chunk.end {
-                    let sums = some_blocks::<BYTES, FOUR, ROWS, PAIR>(w, block, &rows, &mut bases);
+                    let sums = some_blocks::<BITS, BYTES, ROWS, PAIR>(w, block, &rows, &mut bases);
                     sums.iter().zip(block..).for_each(|(sums, block)| put(block, row, sums));
                     block += PAIR;
                 } else {
-                    let sums = some_blocks::<BYTES, FOUR, ROWS, 1>(w, block, &rows, &mut bases);
+                    let sums = some_blocks::<BITS, BYTES, ROWS, 1>(w, block, &rows, &mut bases);
                     put(block, row, &sums[0]);
                     block += 1;
                 }
@@ -243,7 +260,7 @@ macro_rules! matmul_kernels {
         /// The sums of `BLOCKS` blocks from `block` on.
         #[inline]
         #[target_feature(enable = $features)]
-        fn some_blocks<const BYTES: usize, const FOUR: bool, const ROWS: usize, const BLOCKS: usize>(
+        fn some_blocks<const BITS: u8, const BYTES: usize, const ROWS: usize, const BLOCKS: usize>(
             w: &Coded<'_>,
             block: usize,
             rows: &[&[[i8; GROUP]]; ROWS],
@@ -264,10 +281,10 @@ macro_rules! matmul_kernels {
                 let groups = (&weights, panel, rows, &*bases, book, w.stretch);
                 // One row: a whole block at once, so that memory is read in order. More: one vector, for its registers.
                 if ROWS == 1 || LANES == BLOCK {
-                    panel_sums::<BYTES, FOUR, ROWS, BLOCKS, 0, { BLOCK / LANES }>(groups, &mut sums);
+                    panel_sums::<BITS, BYTES, ROWS, BLOCKS, 0, { BLOCK / LANES }>(groups, &mut sums);
                 } else {
-                    panel_sums::<BYTES, FOUR, ROWS, BLOCKS, 0, 1>(groups, &mut sums);
-                    panel_sums::<BYTES, FOUR, ROWS, BLOCKS, 1, 1>(groups, &mut sums);
+                    panel_sums::<BITS, BYTES, ROWS, BLOCKS, 0, 1>(groups, &mut sums);
+                    panel_sums::<BITS, BYTES, ROWS, BLOCKS, 1, 1>(groups, &mut sums);
                 }
                 start = panel.1;
             }
@@ -278,8 +295,8 @@ macro_rules! matmul_kernels {
         #[inline]
         #[target_feature(enable = $features)]
         fn panel_sums<
+            const BITS: u8,
             const BYTES: usize,
-            const FOUR: bool,
             const ROWS: usize,
             const BLOCKS: usize,
             const FROM: usize,
@@ -288,7 +305,7 @@ macro_rules! matmul_kernels {
             (weights, (start, end), rows, bases, book, stretch): Groups<'_, V, BYTES, ROWS, BLOCKS>,
             sums: &mut [[[i64; BLOCK]; ROWS]; BLOCKS],
         ) {
-            let Some(weights) = weights_of(weights, start, end) else { return };
+            let Some(weights) = weights_of::<BITS, _, _>(weights, start, end) else { return };
             let Some(rows) = rows_of(rows, start, end) else { return };
             let mut part = [[[splat(0); SPAN]; BLOCKS]; ROWS];
             let mut left = stretch;
@@ -300,10 +317,14 @@ macro_rules! matmul_kernels {
                 left -= 1;
                 // SAFETY: `weights_of` and `rows_of` have seen that all have `end - start` groups.
                 let group = |block: usize| unsafe { weights[block].codes.get_unchecked(at) };
+                let signs = |block: usize| unsafe { weights[block].signs.get_unchecked(at) };
                 let scale = |block: usize| unsafe { weights[block].scales.get_unchecked(at) };
                 let codes = |row: usize| unsafe { rows[row].get_unchecked(at) };
                 if ROWS == 1 {
                     fetch(group(0));
+                    if BITS == 5 {
+                        fetch(signs(0));
+                    }
                 }
                 let mut dots = [[[splat(0); SPAN]; BLOCKS]; ROWS];
                 for row in 0..ROWS {
@@ -316,16 +337,20 @@ macro_rules! matmul_kernels {
                         for span in 0..SPAN {
                             let codes = load(&vectors[FROM + span]);
                             levels[block][span] =
-                                if FOUR { [low(codes, book), high(codes, book)] } else { [bytes(codes); 2] };
+                                if BITS == 8 { [bytes(codes); 2] } else { [low(codes, book), high(codes, book)] };
+                            for (half, levels) in levels[block][span].iter_mut().enumerate().filter(|_| BITS == 5) {
+                                let line = signs(block)[line].as_chunks::<{ LANES / 2 }>().0;
+                                *levels = negated(*levels, line[BLOCK / LANES * half + FROM + span]);
+                            }
                         }
                     }
                     for row in 0..ROWS {
-                        for half in 0..if FOUR { 2 } else { 1 } {
-                            let x = splat(word(codes(row), if FOUR { 2 * line + half } else { line }));
+                        for half in 0..if BITS == 8 { 1 } else { 2 } {
+                            let x = splat(word(codes(row), if BITS == 8 { line } else { 2 * line + half }));
                             for block in 0..BLOCKS {
                                 for span in 0..SPAN {
                                     let (dot, levels) = (&mut dots[row][block][span], levels[block][span][half]);
-                                    *dot = if FOUR { dot4(*dot, levels, x) } else { dot8(*dot, levels, x) };
+                                    *dot = if BITS == 8 { dot8(*dot, levels, x) } else { dot4(*dot, levels, x) };
                                 }
                             }
                         }
