@@ -7,6 +7,7 @@
 //! does for word vectors. [`float`] is the reference language models are measured against; [`board`] knows the boards that
 //! images run on, [`mod@macs`] how much a net multiplies, [`ram`] how little memory it can do with.
 
+mod allocate;
 pub mod balance;
 pub mod board;
 pub mod calibrate;

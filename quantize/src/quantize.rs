@@ -11,6 +11,7 @@
 //!
 //! The largest things in memory are one matrix in floats, the same being coded, and what a layer makes of the text.
 
+use crate::allocate::allocate;
 use crate::balance::Balanced;
 use crate::calibrate::{Text, calibrate};
 use crate::codes::{CodedMatrix, Coding, Stats, code_matrix, code_matrix_for, hadamard_rows};
@@ -90,6 +91,14 @@ pub enum QuantizeError {
         /// Bytes without patches.
         plain: u64,
     },
+    /// Fewer bits a weight than the narrowest codes take.
+    #[error("{asked} bits a weight were asked for; with every matrix in 4-bit codes the model takes {least:.3}")]
+    Budget {
+        /// Asked for.
+        asked: f64,
+        /// The fewest.
+        least: f64,
+    },
     /// The context asked for is impossible.
     #[error("a context of {asked} was asked for; the model was made for 1 to {longest}")]
     Context {
@@ -127,6 +136,8 @@ pub struct Settings {
     pub coding: Coding,
     /// How the output matrix is coded, and with it the embedding if they are one.
     pub head: Coding,
+    /// Bits a weight, all tensors counted: if given, each matrix gets the coding that is worth most under it.
+    pub budget: Option<f64>,
     /// Longest context; the model's if none is given.
     pub context: Option<usize>,
     /// The model's name.
@@ -272,6 +283,12 @@ pub fn quantize(
     let program = language_model(c, &Ranges::default());
     let head = program.ops().iter().find(|op| op.code == ops::matmul::OP.code && op.args[3] == program.logits_slot());
     let head = head.map(|op| op.args[1]);
+    let mut allocated = match settings.budget {
+        None => HashMap::new(),
+        Some(bits) => allocate(model, &program, &settings.calibration, settings.rounding, bits, &mut |name| {
+            progress(name, 0);
+        })?,
+    };
     let mut weights = Weights::begin(out)?;
     let mut placed: HashMap<u32, Placed> = HashMap::new();
     let ranges = calibrate(model, &program, &settings.calibration, &mut |index, hessian| {
@@ -281,6 +298,7 @@ pub fn quantize(
             Source::Positions(weight) => (weight, 0, Coding::N8),
             _ => return Ok(()),
         };
+        let coding = allocated.remove(&index).unwrap_or(coding);
         let matrix = coded(model, weight, log2, coding, settings.rounding, hessian)?;
         let span = weights.append(&matrix.bytes)?;
         progress(&weight.name, 4 * (matrix.rows * matrix.cols) as u64);
@@ -347,7 +365,7 @@ fn finite(model: &dyn Model, weight: &Weight) -> Result<Vec<f32>, QuantizeError>
     if whole { Ok(values) } else { Err(QuantizeError::NotFinite { name: weight.name.clone() }) }
 }
 
-fn coded(
+pub(crate) fn coded(
     model: &dyn Model,
     weight: &Weight,
     log2: u32,

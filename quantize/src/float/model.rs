@@ -301,6 +301,27 @@ impl FloatModel {
         Ok(Self { config, steps, tensors })
     }
 
+    /// Puts other values `[rows, cols]` in the place of a matrix, wherever it is used; returns what was there, by op.
+    pub(crate) fn replace(&mut self, index: u32, values: &[f32]) -> Result<Vec<(usize, Tensor)>> {
+        let Some(weight) = self.steps.tensors()[index as usize].weight() else { return Ok(vec![]) };
+        let plain = Tensor::from_slice(values, weight.shape.as_slice(), &Device::Cpu)?;
+        let mut before = Vec::new();
+        for (at, op) in self.steps.ops().iter().enumerate() {
+            let tensor = match name(op) {
+                "embed" if op.args[1] == index => plain.clone(),
+                "matmul" if op.args[1] == index => plain.t()?.contiguous()?,
+                _ => continue,
+            };
+            before.push((at, std::mem::replace(&mut self.tensors[at][0], tensor)));
+        }
+        Ok(before)
+    }
+
+    /// Puts back what [`Self::replace`] took.
+    pub(crate) fn restore(&mut self, before: Vec<(usize, Tensor)>) {
+        before.into_iter().for_each(|(at, tensor)| self.tensors[at][0] = tensor);
+    }
+
     /// Its shape.
     #[must_use]
     pub fn config(&self) -> &LlmConfig {

@@ -91,6 +91,9 @@ pub struct Args {
     /// Levels of 4-bit codes
     #[arg(long, value_enum, default_value_t = Codebook::Learned)]
     codebook: Codebook,
+    /// Bits a weight of a language model, everything counted: each matrix gets 4, 5 or 8, as its share of the loss is measured
+    #[arg(long, value_name = "BITS", conflicts_with_all = ["bits", "head_bits", "codebook"])]
+    bpw: Option<f64>,
     /// How a language model's codes are chosen
     #[arg(long, value_enum, default_value_t = Method::Feedback)]
     method: Method,
@@ -253,6 +256,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let settings = Settings {
         rounding,
         balance: !args.no_balance,
+        budget: args.bpw,
         coding,
         head,
         context,
