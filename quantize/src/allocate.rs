@@ -98,15 +98,15 @@ pub(crate) fn allocate(
     }
 
     let mut decoded: HashMap<u32, Vec<f32>> = HashMap::new();
-    calibrate(model, program, texts, &mut |index, hessian| {
+    calibrate(model, program, texts, &mut |index, met| {
         if let Source::Coded(weight, log2) = &program.tensors()[index as usize] {
             progress(&weight.name);
-            let matrix = coded(model, weight, *log2, WIDTHS[0].0, rounding, hessian)?;
+            let matrix = coded(model, weight, *log2, WIDTHS[0].0, rounding, met)?;
             let mut values = matrix.decode();
             hadamard_rows(&mut values, matrix.cols, *log2);
             decoded.insert(index, values);
         }
-        Ok::<_, QuantizeError>(())
+        Ok::<_, QuantizeError>(None)
     })?;
     let mut float = FloatModel::load(model)?;
     let step = texts.len().div_ceil(WINDOWS).max(1);

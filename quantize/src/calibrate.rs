@@ -60,12 +60,24 @@ pub fn translations(model: &FloatModel, sources: &[Vec<u32>], ends: &[u32], most
     Ok(texts)
 }
 
-/// Is told a matrix, by its index, and its Hessian `[cols, cols]`, positive definite.
-pub type Done<'d, E> = dyn FnMut(u32, &[f32]) -> std::result::Result<(), E> + 'd;
+/// What a matrix was multiplied with, all of it transformed as the matrix is.
+#[derive(Clone, Debug, Default)]
+pub struct Met {
+    /// The mean of x x^T over all rows x `[cols, cols]`, damped; empty if there were none.
+    pub hessian: Vec<f32>,
+    /// The mean of (y - x) x^T, where y is what x would be had nothing before been coded `[cols, cols]`; empty if nothing had.
+    pub drift: Vec<f32>,
+    /// The mean of (s - r) x^T, where r is the residual that the product is added to and s what it would be `[rows, cols]`.
+    pub owed: Vec<f32>,
+}
+
+/// Is told a matrix, by its index, and what it met. Returns its values as coded, `[rows, cols]`, not transformed, if what comes
+/// after shall meet what they give.
+pub type Done<'d, E> = dyn FnMut(u32, &Met) -> std::result::Result<Option<Vec<f32>>, E> + 'd;
 
 /// Runs `program` over `texts` and returns the ranges of its places. `done` is told each matrix, by its
-/// index, once nothing will use it any more, with its Hessian (none if it was not multiplied with).
-/// In memory at a time: one op's weights, and what one layer makes of the text.
+/// index, once nothing before will use it any more, with what it met. In memory at a time: one op's weights, and what one layer
+/// makes of the text, twice if `done` returns values.
 ///
 /// # Errors
 /// [`FloatError`], and `done`'s.
@@ -77,6 +89,8 @@ pub fn calibrate<E: From<FloatError>>(
 ) -> std::result::Result<Ranges, E> {
     let c = model.config();
     let mut streams: Vec<Stream> = texts.iter().map(|text| Stream::new(&text.source)).collect();
+    // The same with the matrices so far as they were coded, from the first on.
+    let mut coded: Vec<Stream> = Vec::new();
     let body = program.entry_ops(entry::BODY).next().map(|(at, _)| at);
     let (mut slot_ends, mut matrix_ends) = (HashMap::new(), HashMap::new());
     for (at, op) in program.ops().iter().enumerate() {
@@ -84,15 +98,25 @@ pub fn calibrate<E: From<FloatError>>(
         matrix_ends.extend(matrix(program, op).map(|index| (index, at)));
     }
     let mut ranges = Ranges::default();
-    let mut hessians: HashMap<u32, Vec<f32>> = HashMap::new();
+    let mut mets: HashMap<u32, Met> = HashMap::new();
     for (at, op) in program.ops().iter().enumerate() {
         let tensors = operands(model, program, op)?;
         if Some(at) == body {
-            streams.iter_mut().zip(texts).for_each(|(s, text)| s.tokens.clone_from(&text.tokens));
+            for streams in [&mut streams, &mut coded] {
+                streams.iter_mut().zip(texts).for_each(|(s, text)| s.tokens.clone_from(&text.tokens));
+            }
         }
         if let Some((index, log2)) = multiplied(program, op) {
-            let inputs = streams.iter().map(|s| s.value(op.args[0]));
-            hessians.insert(index, hessian(inputs, log2)?);
+            mets.insert(index, meet(op, &streams, &coded, log2)?);
+        }
+        let mut with_codes = tensors.clone();
+        if let Some(index) = matrix(program, op).filter(|index| matrix_ends.get(index) == Some(&at))
+            && let Some(values) = done(index, &mets.remove(&index).unwrap_or_default())?
+        {
+            with_codes[0] = placed(op, values, &tensors[0])?;
+            if coded.is_empty() {
+                coded.clone_from(&streams);
+            }
         }
         let is_head = op.code == ops::matmul::OP.code && op.args[3] == program.logits_slot();
         for s in &mut streams {
@@ -103,13 +127,24 @@ pub fn calibrate<E: From<FloatError>>(
             {
                 ranges.see(name, largest(s.value(slot)?)?);
             }
-            slots(op).into_iter().filter(|slot| slot_ends.get(slot) == Some(&at)).for_each(|slot| s.drop(slot));
         }
-        if let Some(index) = matrix(program, op).filter(|index| matrix_ends.get(index) == Some(&at)) {
-            done(index, hessians.remove(&index).as_deref().unwrap_or(&[]))?;
+        for s in coded.iter_mut().filter(|_| !is_head) {
+            step(c, program, op, &with_codes, s)?;
+        }
+        for s in streams.iter_mut().chain(&mut coded) {
+            slots(op).into_iter().filter(|slot| slot_ends.get(slot) == Some(&at)).for_each(|slot| s.drop(slot));
         }
     }
     Ok(ranges)
+}
+
+/// Values `[rows, cols]` as the operand that `like` is.
+fn placed(op: &Op, values: Vec<f32>, like: &Tensor) -> Result<Tensor> {
+    let (rows, cols) = like.dims2()?;
+    if op.code == ops::matmul::OP.code {
+        return Ok(Tensor::from_vec(values, (cols, rows), like.device())?.t()?.contiguous()?);
+    }
+    Ok(Tensor::from_vec(values, (rows, cols), like.device())?)
 }
 
 /// The coded matrix that an op uses.
@@ -149,26 +184,44 @@ fn largest(x: &Tensor) -> Result<f64> {
 /// (GPTQ, arXiv 2210.17323, section 3.3, step 3).
 const DAMPING: f32 = 0.01;
 
-/// The mean of x x^T over the rows of all texts, transformed as they are, and damped.
-fn hessian<'t>(texts: impl Iterator<Item = Result<&'t Tensor>>, hadamard: u32) -> Result<Vec<f32>> {
-    let (mut sum, mut count) = (None, 0);
-    for x in texts {
-        let x = x?;
+/// What the matrix of `op` meets.
+fn meet(op: &Op, exact: &[Stream], coded: &[Stream], hadamard: u32) -> Result<Met> {
+    let transformed = |x: &Tensor| -> Result<Tensor> {
         let (rows, cols) = x.dims2()?;
         let mut values: Vec<f32> = x.flatten_all()?.to_vec1()?;
         hadamard_rows(&mut values, cols, hadamard);
-        let x = Tensor::from_vec(values, (rows, cols), x.device())?;
-        let products = x.t()?.matmul(&x)?;
-        sum = Some(match sum {
-            None => products,
-            Some(sum) => (sum + products)?,
+        Ok(Tensor::from_vec(values, (rows, cols), x.device())?)
+    };
+    let add = |sum: &mut Option<Tensor>, more: Tensor| -> Result<()> {
+        *sum = Some(match sum.take() {
+            None => more,
+            Some(sum) => (sum + more)?,
         });
-        count += rows;
+        Ok(())
+    };
+    let (mut hessian, mut drift, mut owed, mut count) = (None, None, None, 0);
+    for (at, exact) in exact.iter().enumerate() {
+        let y = transformed(exact.value(op.args[0])?)?;
+        count += y.dim(0)?;
+        let Some(coded) = coded.get(at) else {
+            add(&mut hessian, y.t()?.matmul(&y)?)?;
+            continue;
+        };
+        let x = transformed(coded.value(op.args[0])?)?;
+        add(&mut hessian, x.t()?.matmul(&x)?)?;
+        add(&mut drift, (y - &x)?.t()?.matmul(&x)?)?;
+        if op.flags & ops::matmul::ACCUMULATE != 0 {
+            let missing = (exact.value(op.args[3])? - coded.value(op.args[3])?)?;
+            add(&mut owed, missing.t()?.matmul(&x)?)?;
+        }
     }
-    let Some(sum) = sum else { return Ok(Vec::new()) };
-    let cols = sum.dim(0)?;
-    let mut hessian: Vec<f32> = (sum / count.max(1) as f64)?.flatten_all()?.to_vec1()?;
-    let mean = (0..cols).map(|c| hessian[c * cols + c]).sum::<f32>() / cols.max(1) as f32;
-    (0..cols).for_each(|c| hessian[c * cols + c] += DAMPING * mean + f32::MIN_POSITIVE);
-    Ok(hessian)
+    let mean = |sum: Option<Tensor>| -> Result<Vec<f32>> {
+        let Some(sum) = sum else { return Ok(Vec::new()) };
+        Ok((sum / count.max(1) as f64)?.flatten_all()?.to_vec1()?)
+    };
+    let mut met = Met { hessian: mean(hessian)?, drift: mean(drift)?, owed: mean(owed)? };
+    let cols = met.hessian.len().isqrt();
+    let level = (0..cols).map(|c| met.hessian[c * cols + c]).sum::<f32>() / cols.max(1) as f32;
+    (0..cols).for_each(|c| met.hessian[c * cols + c] += DAMPING * level + f32::MIN_POSITIVE);
+    Ok(met)
 }

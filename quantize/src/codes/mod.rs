@@ -12,8 +12,10 @@
 mod book;
 mod feedback;
 mod fit;
+mod solve;
 
 pub use book::Codebook;
+pub use solve::times_inverse;
 
 use mote_runtime::image::tensors::{BLOCK, GROUP};
 use rayon::prelude::*;

@@ -47,7 +47,7 @@ pub enum FloatError {
 pub type Result<T> = std::result::Result<T, FloatError>;
 
 /// A text on its way through a program.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Stream {
     /// Tokens of this step.
     pub tokens: Vec<u32>,

@@ -11,7 +11,7 @@
 
 use super::patches::Geometry;
 use super::{Feedback, Settings};
-use crate::codes::{CodedMatrix, Coding, code_matrix, code_matrix_for};
+use crate::codes::{CodedMatrix, Coding, code_matrix, code_matrix_for, times_inverse};
 use crate::layers::with_room_for_bias;
 use candle_core::{Device, Tensor};
 
@@ -120,33 +120,14 @@ pub fn code(
     Layer { matrix, weights: decoded, bias }
 }
 
-/// W + W M H^-1, row by row: with H = L L^T, (W M) L^-T L^-1.
+/// W + W M H^-1.
 fn corrected(weights: &[f32], more: &[f64], hessian: &[f64], cols: usize) -> Vec<f32> {
-    let mut lower = hessian.to_vec();
-    for j in 0..cols {
-        for i in j..cols {
-            let (left, right) = (&lower[i * cols..][..j], &lower[j * cols..][..j]);
-            let sum: f64 = left.iter().zip(right).map(|(a, b)| a * b).sum();
-            let rest = lower[i * cols + j] - sum;
-            lower[i * cols + j] = if i == j { rest.max(1e-30).sqrt() } else { rest / lower[j * cols + j] };
-        }
-    }
-    let mut out = Vec::with_capacity(weights.len());
-    for row in weights.chunks_exact(cols) {
-        let mut solved = vec![0f64; cols];
+    let mut change = vec![0f64; weights.len()];
+    for (change, row) in change.chunks_exact_mut(cols).zip(weights.chunks_exact(cols)) {
         for (w, line) in row.iter().zip(more.chunks_exact(cols)) {
-            solved.iter_mut().zip(line).for_each(|(s, m)| *s += f64::from(*w) * m);
+            change.iter_mut().zip(line).for_each(|(s, m)| *s += f64::from(*w) * m);
         }
-        for i in 0..cols {
-            let sum: f64 = lower[i * cols..][..i].iter().zip(&solved).map(|(l, s)| l * s).sum();
-            solved[i] = (solved[i] - sum) / lower[i * cols + i];
-        }
-        for i in (0..cols).rev() {
-            let value = solved[i] / lower[i * cols + i];
-            solved[i] = value;
-            solved[..i].iter_mut().zip(&lower[i * cols..][..i]).for_each(|(s, l)| *s -= l * value);
-        }
-        out.extend(row.iter().zip(&solved).map(|(w, s)| (f64::from(*w) + s) as f32));
     }
-    out
+    times_inverse(&mut change, hessian, cols);
+    weights.iter().zip(&change).map(|(w, s)| (f64::from(*w) + s) as f32).collect()
 }

@@ -1,0 +1,30 @@
+//! Least squares: rows times the inverse of a Hessian.
+
+use rayon::prelude::*;
+
+/// Each of `rows` `[n, cols]` becomes `row H^-1`, with H `[cols, cols]` symmetric and positive definite: H = L L^T, row L^-T L^-1.
+pub fn times_inverse(rows: &mut [f64], hessian: &[f64], cols: usize) {
+    let mut lower = hessian.to_vec();
+    for j in 0..cols {
+        let (above, below) = lower.split_at_mut((j + 1) * cols);
+        let line = &mut above[j * cols..];
+        let (done, last) = line.split_at_mut(j);
+        last[0] = (last[0] - done.iter().map(|l| l * l).sum::<f64>()).max(1e-30).sqrt();
+        let (done, pivot) = (&*done, last[0]);
+        below.par_chunks_exact_mut(cols).with_min_len(64).for_each(|row| {
+            let sum: f64 = row[..j].iter().zip(done).map(|(a, b)| a * b).sum();
+            row[j] = (row[j] - sum) / pivot;
+        });
+    }
+    rows.par_chunks_exact_mut(cols).for_each(|row| {
+        for i in 0..cols {
+            let sum: f64 = lower[i * cols..][..i].iter().zip(&*row).map(|(l, s)| l * s).sum();
+            row[i] = (row[i] - sum) / lower[i * cols + i];
+        }
+        for i in (0..cols).rev() {
+            let value = row[i] / lower[i * cols + i];
+            row[i] = value;
+            row[..i].iter_mut().zip(&lower[i * cols..][..i]).for_each(|(s, l)| *s -= l * value);
+        }
+    });
+}
