@@ -120,3 +120,58 @@ impl Model for Balanced<'_> {
         self.model.warnings()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Balance, Balanced};
+    use crate::float::FloatModel;
+    use crate::import::{Model, Weight, open_model};
+    use crate::lower::balances;
+    use std::path::Path;
+
+    fn logits(model: &dyn Model) -> Vec<f32> {
+        let model = FloatModel::load(model).unwrap();
+        let tokens: Vec<u32> = (0..24).map(|i| i * 37 % 500).collect();
+        model.session().forward(&tokens).unwrap().concat()
+    }
+
+    #[test]
+    fn a_balanced_model_computes_what_it_did() {
+        for name in ["gpt", "qwen3", "llm"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models").join(name);
+            let model = open_model(&path).unwrap();
+            let balanced = Balanced::new(&*model, &balances(model.config())).unwrap();
+            let (before, after) = (logits(&*model), logits(&balanced));
+            let largest = before.iter().fold(0f32, |m, l| m.max(l.abs()));
+            let apart = before.iter().zip(&after).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+            // 2e-6 of the largest.
+            assert!(apart < 1e-4 * largest, "{name}: {apart} of {largest}");
+        }
+    }
+
+    #[test]
+    fn however_channels_are_scaled_the_balanced_weights_are_the_same() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/llm");
+        let model = open_model(&path).unwrap();
+        let dim = model.config().dim;
+        let gain = Weight::new("model.layers.1.input_layernorm.weight", &[dim]);
+        let balances = balances(model.config());
+        let balance: &Balance = balances.iter().find(|b| b.from[0] == gain).unwrap();
+        // One channel a hundred times as large, which the matrices that take it make up for.
+        let factors: Vec<f32> = (0..dim).map(|c| if c == 7 { 100.0 } else { 1.0 }).collect();
+        let inverse: Vec<f32> = factors.iter().map(|f| 1.0 / f).collect();
+        let rows = balance.from.iter().map(|w| (w.name.clone(), factors.clone())).collect();
+        let columns = balance.to.iter().map(|w| (w.name.clone(), inverse.clone())).collect();
+        let scaled = Balanced { model: &*model, rows, columns };
+        let (plain, again) = (Balanced::new(&*model, &balances).unwrap(), Balanced::new(&scaled, &balances).unwrap());
+        for weight in balance.from.iter().chain(&balance.to) {
+            let (a, b) = (plain.tensor(weight).unwrap(), again.tensor(weight).unwrap());
+            // Up to a common factor: the mean of all channels' is kept at 1.
+            let ratio = b[0] / a[0];
+            assert!((0.9..1.1).contains(&ratio), "{ratio}");
+            let most = a.iter().zip(&b).fold(0f32, |m, (a, b)| m.max((a * ratio - b).abs()));
+            assert!(most < 1e-4 * a.iter().fold(0f32, |m, v| m.max(v.abs())), "{}: {most}", weight.name);
+            assert_ne!(a, model.tensor(weight).unwrap(), "{} was not balanced", weight.name);
+        }
+    }
+}

@@ -57,6 +57,26 @@ fn image() -> &'static str {
 }
 
 #[test]
+fn bits_are_spent_up_to_what_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gpt.mote").to_str().unwrap().to_owned();
+    let quantize = |bits: &'static str| {
+        ["quantize", "examples/models/gpt", "-o", &path, "--calibrate-tokens", "300", "--json", "--bpw", bits]
+            .map(String::from)
+    };
+    let run = |bits| quantize(bits).to_vec();
+    let args = run("5.4");
+    let summary = json(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let spent = summary["bits_per_weight"].as_f64().unwrap();
+    assert!(spent > 5.3 && spent <= 5.4, "{spent}");
+    let bits: Vec<u64> = summary["tensors"].as_array().unwrap().iter().map(|t| t["bits"].as_u64().unwrap()).collect();
+    assert!(bits.contains(&4) && bits.contains(&5), "{bits:?}");
+    let args = run("4");
+    let why = bad(1, &args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(why.contains("with every matrix in 4-bit codes the model takes 5.0"), "{why}");
+}
+
+#[test]
 fn the_head_can_have_more_bits() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.mote");

@@ -1,4 +1,4 @@
-"""A Llama in plain PyTorch, with the parameter names of Hugging Face's LlamaForCausalLM.
+"""A Llama in plain PyTorch, with the parameter names of Hugging Face's LlamaForCausalLM; with `qk_norm`, Qwen3ForCausalLM's.
 
 Small enough to read; used by train_llm.py (training) and sample_stories260k.py (sampling, with key-value caches).
 """
@@ -22,13 +22,14 @@ class Config:
     context: int = 256
     theta: float = 10000.0
     eps: float = 1e-5
+    qk_norm: bool = False  # queries and keys normed head by head, as Qwen3 does
 
 
 class Norm(nn.Module):
-    def __init__(self, cfg):
+    def __init__(self, cfg, width=None):
         super().__init__()
         self.eps = cfg.eps
-        self.weight = nn.Parameter(torch.ones(cfg.dim))
+        self.weight = nn.Parameter(torch.ones(width or cfg.dim))
 
     def forward(self, x):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
@@ -66,6 +67,7 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(cfg.dim, cfg.kv_heads * head, bias=False)
         self.v_proj = nn.Linear(cfg.dim, cfg.kv_heads * head, bias=False)
         self.o_proj = nn.Linear(cfg.heads * head, cfg.dim, bias=False)
+        self.q_norm, self.k_norm = (Norm(cfg, head) if cfg.qk_norm else nn.Identity() for _ in range(2))
 
     def forward(self, x, cos, sin, cache):
         batch, time, _ = x.shape
@@ -73,7 +75,7 @@ class Attention(nn.Module):
             proj(x).view(batch, time, n, -1).transpose(1, 2)
             for proj, n in ((self.q_proj, self.cfg.heads), (self.k_proj, self.cfg.kv_heads), (self.v_proj, self.cfg.kv_heads))
         )
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q, k = rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin)
         if cache is not None:
             k, v = cache.append(k, v)
         if time > 1:

@@ -1,4 +1,4 @@
-"""Trains the bundled language model and writes it as a Hugging Face folder (LlamaForCausalLM).
+"""Trains a small language model and writes it as a Hugging Face folder (LlamaForCausalLM, or Qwen3ForCausalLM with --qwen3).
 
     python train_llm.py --real tinystories_head.txt --extra stories.txt -o ../llm --minutes 50
 
@@ -64,8 +64,8 @@ def export(model, tokenizer, cfg, out, metrics):
     save_file(state, temporary, metadata={"format": "pt"})
     os.replace(temporary, os.path.join(out, "model.safetensors"))
     config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": ["Qwen3ForCausalLM" if cfg.qk_norm else "LlamaForCausalLM"],
+        "model_type": "qwen3" if cfg.qk_norm else "llama",
         "vocab_size": cfg.vocab,
         "hidden_size": cfg.dim,
         "intermediate_size": cfg.hidden,
@@ -152,6 +152,7 @@ def main():
     p.add_argument("--vocab", type=int, default=2048)
     p.add_argument("--tokenizer", help="use this tokenizer.json instead of training one")
     p.add_argument("--layers", type=int, default=4)
+    p.add_argument("--qwen3", action="store_true", help="norm queries and keys, as Qwen3 does")
     p.add_argument("--batch", type=int, default=16)
     p.add_argument("--lr", type=float, default=2e-3)
     p.add_argument("--warmup", type=int, default=100, help="steps")
@@ -181,7 +182,7 @@ def main():
     tokenizer = Tokenizer.from_file(a.tokenizer) if a.tokenizer else make_tokenizer(real + extra[:4000], a.vocab)
     train_real, val = encode(tokenizer, real), encode(tokenizer, held)
     train_extra = encode(tokenizer, extra) if extra else train_real
-    cfg = Config(tokenizer.get_vocab_size(), layers=a.layers)
+    cfg = Config(tokenizer.get_vocab_size(), layers=a.layers, qk_norm=a.qwen3)
     model = Llama(cfg).to(device)
     params = sum(q.numel() for q in model.parameters())
     print(f"{params} parameters; tokens: real {len(train_real)}, extra {len(train_extra)}, held out {len(val)}", flush=True)
