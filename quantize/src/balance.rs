@@ -73,19 +73,19 @@ pub struct Balanced<'m> {
 }
 
 impl<'m> Balanced<'m> {
-    /// Reads all weights that take part, one after another.
+    /// Reads all weights that take part, one after another. Each balance sees what those before it have done.
     ///
     /// # Errors
     /// The model's.
     pub fn new(model: &'m dyn Model, balances: &[Balance]) -> Result<Self> {
-        let (mut rows, mut columns) = (HashMap::new(), HashMap::new());
+        let mut balanced = Self { model, rows: HashMap::new(), columns: HashMap::new() };
         for balance in balances {
-            let factors = balance.factors(model)?;
+            let factors = balance.factors(&balanced)?;
             let inverse: Vec<f32> = balance.columns.iter().map(|c| 1.0 / factors[*c]).collect();
-            rows.extend(balance.from.iter().map(|w| (w.name.clone(), factors.clone())));
-            columns.extend(balance.to.iter().map(|w| (w.name.clone(), inverse.clone())));
+            balanced.rows.extend(balance.from.iter().map(|w| (w.name.clone(), factors.clone())));
+            balanced.columns.extend(balance.to.iter().map(|w| (w.name.clone(), inverse.clone())));
         }
-        Ok(Self { model, rows, columns })
+        Ok(balanced)
     }
 }
 

@@ -90,9 +90,10 @@ pub(super) fn balances(c: &LlmConfig) -> Vec<Balance> {
         let (inner, _) = part("mlp.c_fc", "mlp.c_fc", c.hidden, (0, c.hidden));
         let value =
             qkv.last().into_iter().flat_map(|(weight, bias)| std::iter::once(weight.clone()).chain(bias.clone()));
-        all.push(Balance::new(value.collect(), vec![project]));
+        let value = value.collect();
         let qkv = qkv.into_iter().map(|(weight, _)| weight).collect();
         all.push(Balance::new(norm(format!("transformer.h.{l}.ln_1")), qkv));
+        all.push(Balance::new(value, vec![project]));
         all.push(Balance::new(norm(format!("transformer.h.{l}.ln_2")), vec![inner]));
     }
     if !c.tied {
