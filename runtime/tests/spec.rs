@@ -85,7 +85,7 @@ fn embed(m: &Matrix, row: usize, (mant, exp): (i128, i128), log2: u32, frac: i12
     let level = |c: usize| i128::from(m.level(row, c) * m.scale(row, c));
     let block = 1usize << log2;
     // Column c of H is -1 to the number of bits that both indices have.
-    let sign = |a: usize, b: usize| if (a & b).count_ones() % 2 == 0 { 1 } else { -1 };
+    let sign = |a: usize, b: usize| if (a & b).count_ones().is_multiple_of(2) { 1 } else { -1 };
     let transformed = |c: usize| (0..block).map(|k| sign(k, c % block) * level(c / block * block + k)).sum::<i128>();
     let value = |c: usize| transformed(c) * i128::from(m.mults[row]) * mant;
     (0..m.cols).map(|c| sat(r(value(c), i128::from(m.exponent) + exp - frac))).collect()

@@ -7,7 +7,7 @@ use mote_quantize::codes::Coding;
 use mote_quantize::float::FloatModel;
 use mote_quantize::float::metrics::LockStep;
 use mote_quantize::import::open_model;
-use mote_quantize::quantize::{Settings, quantize};
+use mote_quantize::quantize::{Rounding, Settings, quantize};
 use mote_tests::{golden, shared};
 use std::path::Path;
 use std::process::Command;
@@ -27,7 +27,17 @@ fn converted(kind: &str, file: &str) -> Option<TempDir> {
 }
 
 fn settings(coding: Coding, calibration: Vec<Text>) -> Settings {
-    Settings { coding, head: coding, context: None, name: "trained".into(), license: None, calibration }
+    Settings {
+        rounding: Rounding::Feedback,
+        balance: true,
+        budget: None,
+        coding,
+        head: coding,
+        context: None,
+        name: "trained".into(),
+        license: None,
+        calibration,
+    }
 }
 
 /// What `model` writes after `prompt` if each token is drawn as likely as it thinks: text of the kind that it knows.

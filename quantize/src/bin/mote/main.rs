@@ -31,7 +31,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     /// Quantize a model (Hugging Face folder, llama2.c checkpoint, TensorFlow Lite file, word vectors) to an image
-    Quantize(quantize::Args),
+    Quantize(Box<quantize::Args>),
     /// Generate text with an image
     Run(run::Args),
     /// Run a net on arrays, pictures or sounds
