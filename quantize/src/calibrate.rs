@@ -181,8 +181,10 @@ fn largest(x: &Tensor) -> Result<f64> {
 }
 
 /// Share of the mean of a Hessian's diagonal that is added to it: what this text never used may still matter to another
-/// (GPTQ, arXiv 2210.17323, section 3.3, step 3).
-const DAMPING: f32 = 0.01;
+/// (GPTQ, arXiv 2210.17323, section 3.3, step 3), and few rows say less than many.
+fn damping(rows: usize, cols: usize) -> f32 {
+    (0.01 + 0.5 * cols as f32 / rows.max(1) as f32).min(1.0)
+}
 
 /// What the matrix of `op` meets.
 fn meet(op: &Op, exact: &[Stream], coded: &[Stream], hadamard: u32) -> Result<Met> {
@@ -222,6 +224,6 @@ fn meet(op: &Op, exact: &[Stream], coded: &[Stream], hadamard: u32) -> Result<Me
     let mut met = Met { hessian: mean(hessian)?, drift: mean(drift)?, owed: mean(owed)? };
     let cols = met.hessian.len().isqrt();
     let level = (0..cols).map(|c| met.hessian[c * cols + c]).sum::<f32>() / cols.max(1) as f32;
-    (0..cols).for_each(|c| met.hessian[c * cols + c] += DAMPING * level + f32::MIN_POSITIVE);
+    (0..cols).for_each(|c| met.hessian[c * cols + c] += damping(count, cols) * level + f32::MIN_POSITIVE);
     Ok(met)
 }
