@@ -4,7 +4,7 @@ use crate::shell::{run, say, which};
 use crate::{setup, table};
 use anyhow::Result;
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const CPU_TORCH: &str = "https://download.pytorch.org/whl/cpu";
@@ -31,6 +31,13 @@ pub fn venv() -> Result<PathBuf> {
         Some(folder) => folder.into(),
         None => table::root()?.join(".venv"),
     })
+}
+
+/// Whether a Python can import a module.
+pub fn imports(python: &Path, module: &str) -> bool {
+    let mut probe = Command::new(python);
+    probe.args(["-c", &format!("import {module}")]).stdout(Stdio::null()).stderr(Stdio::null());
+    probe.status().is_ok_and(|s| s.success())
 }
 
 /// Makes the environment if need be, and installs what is missing in it.

@@ -106,10 +106,7 @@ fn script(name: &str) -> Result<PathBuf> {
 /// The peers' Python, if they were set up.
 fn peers_python() -> Result<Option<PathBuf>> {
     let python = python::venv()?.join("bin/python");
-    let has = |module: &str| {
-        Command::new(&python).args(["-c", &format!("import {module}")]).output().is_ok_and(|o| o.status.success())
-    };
-    if has("llama_cpp") && has("transformers") {
+    if python::imports(&python, "llama_cpp") && python::imports(&python, "transformers") {
         return Ok(Some(python));
     }
     say("others are not measured, nor copies with outliers: `cargo xtask setup --peers` first");
@@ -147,7 +144,6 @@ fn ours(name: &str, source: &Path, extra: &[PathBuf], texts: &Texts) -> Result<V
                 "reference_perplexity": seen["reference_perplexity"],
                 "top1_agreement": seen["top1_agreement"],
                 "seconds": made["seconds"],
-                "peak_rss_bytes": made["peak_rss_bytes"],
             }));
         }
     }

@@ -3,7 +3,6 @@
 use crate::shell::{cargo, output, run, say};
 use crate::{digest, python};
 use anyhow::Result;
-use std::process::{Command, Stdio};
 
 /// Runs it. `options` are those of `bench-speed` (tests/bench/speed/main.rs has the list).
 pub fn main(options: &[String]) -> Result<()> {
@@ -11,9 +10,7 @@ pub fn main(options: &[String]) -> Result<()> {
     bench.args(["run", "--quiet", "--release", "--package", "mote-tests", "--bin", "bench-speed", "--"]).args(options);
     if !options.iter().any(|o| o == "--peer") {
         let python = python::venv()?.join("bin/python");
-        let mut probe = Command::new(&python);
-        probe.args(["-c", "import llama_cpp"]).stdout(Stdio::null()).stderr(Stdio::null());
-        if probe.status().is_ok_and(|s| s.success()) {
+        if python::imports(&python, "llama_cpp") {
             bench.arg("--peer").arg(python);
         } else {
             say("llama.cpp is not measured: `cargo xtask setup --peers` first");
