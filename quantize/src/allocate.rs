@@ -7,13 +7,13 @@
 //! curvature for it. The whole model is in memory meanwhile, in floats.
 
 use crate::calibrate::{Text, calibrate};
-use crate::codes::{Coding, hadamard_rows};
+use crate::codes::{Coding, dtype};
 use crate::float::metrics::LockStep;
 use crate::float::{FloatModel, Result as FloatResult};
 use crate::import::{LlmConfig, Model, Weight};
-use crate::lower::{Source, Steps};
+use crate::lower::{Source, Steps, parameters};
 use crate::quantize::{QuantizeError, Rounding, coded};
-use mote_runtime::image::{Dtype, TensorDesc};
+use mote_runtime::image::TensorDesc;
 use std::collections::HashMap;
 
 /// The widths there are, and what is left at each of the divergence at the first.
@@ -23,16 +23,16 @@ const WIDTHS: [(Coding, f64); 3] = [(Coding::N4Learned, 1.0), (Coding::N5, 0.25)
 const WINDOWS: usize = 4;
 
 /// A matrix, what it costs in 4 bits, and the width that it has got.
-struct Candidate {
+struct Candidate<'p> {
     index: u32,
+    weight: &'p Weight,
     divergence: f64,
-    shape: [u32; 4],
     width: usize,
 }
 
-impl Candidate {
+impl Candidate<'_> {
     fn bytes(&self, width: usize) -> u64 {
-        coded_bytes(WIDTHS[width].0, self.shape)
+        coded_bytes(WIDTHS[width].0, self.weight)
     }
 
     /// What the next width takes off the divergence for each byte, and its bytes.
@@ -43,25 +43,16 @@ impl Candidate {
     }
 }
 
-fn coded_bytes(coding: Coding, shape: [u32; 4]) -> u64 {
-    let dtype = match coding {
-        Coding::N4Learned | Coding::N4Uniform => Dtype::N4,
-        Coding::N5 => Dtype::N5,
-        Coding::N8 => Dtype::N8,
-    };
-    TensorDesc::data_bytes(dtype, shape).unwrap_or(u64::MAX)
-}
-
-fn dims(weight: &Weight) -> [u32; 4] {
-    let dim = |at: usize| weight.shape.get(at).map_or(1, |d| *d as u32);
-    [dim(0), dim(1), 1, 1]
+fn coded_bytes(coding: Coding, matrix: &Weight) -> u64 {
+    let dims = [matrix.shape[0] as u32, matrix.shape[1] as u32, 1, 1];
+    TensorDesc::data_bytes(dtype(coding.bits()), dims).unwrap_or(u64::MAX)
 }
 
 /// Bytes of what has no choice.
 fn fixed_bytes(c: &LlmConfig, source: &Source) -> u64 {
     match source {
         Source::Coded(..) => 0,
-        Source::Positions(weight) => coded_bytes(Coding::N8, dims(weight)),
+        Source::Positions(weight) => coded_bytes(Coding::N8, weight),
         Source::Gain(weight) => 2 * weight.shape[0] as u64,
         Source::Bias(weight, _) => 4 * weight.shape[0] as u64,
         Source::RopeSteps => 8 * c.rope_frequencies().len() as u64,
@@ -83,10 +74,9 @@ pub(crate) fn allocate(
     progress: &mut dyn FnMut(&str),
 ) -> Result<HashMap<u32, Coding>, QuantizeError> {
     let c = model.config();
-    let weights = program.tensors().iter().filter_map(Source::weight);
-    let parameters: u64 = weights.map(|w| w.shape.iter().product::<usize>() as u64).sum();
+    let parameters = parameters(program.tensors());
     let matrices = (0..).zip(program.tensors()).filter_map(|(index, source)| match source {
-        Source::Coded(weight, _) => Some(Candidate { index, divergence: 0.0, shape: dims(weight), width: 0 }),
+        Source::Coded(weight, _) => Some(Candidate { index, weight, divergence: 0.0, width: 0 }),
         _ => None,
     });
     let mut candidates: Vec<Candidate> = matrices.collect();
@@ -102,9 +92,7 @@ pub(crate) fn allocate(
         if let Source::Coded(weight, log2) = &program.tensors()[index as usize] {
             progress(&weight.name);
             let matrix = coded(model, weight, *log2, WIDTHS[0].0, rounding, met)?;
-            let mut values = matrix.decode();
-            hadamard_rows(&mut values, matrix.cols, *log2);
-            decoded.insert(index, values);
+            decoded.insert(index, matrix.decode_untransformed(*log2));
         }
         Ok::<_, QuantizeError>(None)
     })?;
@@ -114,10 +102,8 @@ pub(crate) fn allocate(
     let wanted = sample.iter().map(|text| logits(&float, text)).collect::<FloatResult<Vec<_>>>()?;
     for matrix in &mut candidates {
         let Some(values) = decoded.get(&matrix.index) else { continue };
-        if let Some(weight) = program.tensors()[matrix.index as usize].weight() {
-            progress(&weight.name);
-        }
-        let before = float.replace(matrix.index, values)?;
+        progress(&matrix.weight.name);
+        let before = float.replace(matrix.index, matrix.weight, values)?;
         let mut steps = LockStep::default();
         for (text, wanted) in sample.iter().zip(&wanted) {
             let found = logits(&float, text)?;
@@ -128,9 +114,9 @@ pub(crate) fn allocate(
     }
 
     let mut left = budget - least;
-    let fits = |m: &Candidate, left: u64| m.step().filter(|(_, bytes)| *bytes <= left);
+    let fits = |m: &Candidate<'_>, left: u64| m.step().filter(|(_, bytes)| *bytes <= left);
     loop {
-        let worth = |m: &Candidate| fits(m, left).map_or(f64::NEG_INFINITY, |(worth, _)| worth);
+        let worth = |m: &Candidate<'_>| fits(m, left).map_or(f64::NEG_INFINITY, |(worth, _)| worth);
         let best = candidates.iter_mut().max_by(|a, b| worth(a).total_cmp(&worth(b)));
         let Some((best, (_, bytes))) = best.and_then(|m| fits(m, left).map(|step| (m, step))) else { break };
         best.width += 1;

@@ -4,7 +4,7 @@
 //! over the rows x that it is multiplied with; its diagonal is what llama.cpp calls an importance matrix).
 
 use crate::codes::hadamard_rows;
-use crate::float::{FloatError, FloatModel, Result, Stream, operands, slots, step};
+use crate::float::{FloatError, FloatModel, Result, Stream, operand, operands, slots, step};
 use crate::import::Model;
 use crate::lower::{LOGITS, Ranges, Source, Steps};
 use candle_core::{D, Tensor};
@@ -98,7 +98,8 @@ pub fn calibrate<E: From<FloatError>>(
         matrix_ends.extend(matrix(program, op).map(|index| (index, at)));
     }
     let mut ranges = Ranges::default();
-    let mut mets: HashMap<u32, Met> = HashMap::new();
+    // What the last matrix met, and the slot that it was in: of q, k and v, and of gate and up, it is the same.
+    let (mut last, nothing): (Option<(u32, Met)>, Met) = (None, Met::default());
     for (at, op) in program.ops().iter().enumerate() {
         let tensors = operands(model, program, op)?;
         if Some(at) == body {
@@ -106,16 +107,19 @@ pub fn calibrate<E: From<FloatError>>(
                 streams.iter_mut().zip(texts).for_each(|(s, text)| s.tokens.clone_from(&text.tokens));
             }
         }
-        if let Some((index, log2)) = multiplied(program, op) {
-            mets.insert(index, meet(op, &streams, &coded, log2)?);
+        match multiplied(program, op) {
+            Some(_) if last.as_ref().is_some_and(|(slot, _)| *slot == op.args[0]) => {}
+            Some(log2) => last = Some((op.args[0], meet(op, &streams, &coded, log2)?)),
+            None => last = None,
         }
         let mut with_codes = tensors.clone();
-        if let Some(index) = matrix(program, op).filter(|index| matrix_ends.get(index) == Some(&at))
-            && let Some(values) = done(index, &mets.remove(&index).unwrap_or_default())?
-        {
-            with_codes[0] = placed(op, values, &tensors[0])?;
-            if coded.is_empty() {
-                coded.clone_from(&streams);
+        if let Some(index) = matrix(program, op).filter(|index| matrix_ends.get(index) == Some(&at)) {
+            let met = last.as_ref().map_or(&nothing, |(_, met)| met);
+            if let (Some(values), Some(weight)) = (done(index, met)?, program.tensors()[index as usize].weight()) {
+                with_codes[0] = operand(op, weight, values)?;
+                if coded.is_empty() {
+                    coded.clone_from(&streams);
+                }
             }
         }
         let is_head = op.code == ops::matmul::OP.code && op.args[3] == program.logits_slot();
@@ -138,15 +142,6 @@ pub fn calibrate<E: From<FloatError>>(
     Ok(ranges)
 }
 
-/// Values `[rows, cols]` as the operand that `like` is.
-fn placed(op: &Op, values: Vec<f32>, like: &Tensor) -> Result<Tensor> {
-    let (rows, cols) = like.dims2()?;
-    if op.code == ops::matmul::OP.code {
-        return Ok(Tensor::from_vec(values, (cols, rows), like.device())?.t()?.contiguous()?);
-    }
-    Ok(Tensor::from_vec(values, (rows, cols), like.device())?)
-}
-
 /// The coded matrix that an op uses.
 fn matrix(program: &Steps, op: &Op) -> Option<u32> {
     let uses = [ops::embed::OP.code, ops::matmul::OP.code].contains(&op.code);
@@ -157,12 +152,12 @@ fn matrix(program: &Steps, op: &Op) -> Option<u32> {
     uses.then_some(op.args[1]).filter(coded)
 }
 
-/// The matrix that an op multiplies with, and the transform before it. A table that is also the head is judged as the head: an
-/// embedding's columns all count alike.
-fn multiplied(program: &Steps, op: &Op) -> Option<(u32, u32)> {
+/// The transform before the matrix that an op multiplies with. A table that is also the head is judged as the head: an embedding's
+/// columns all count alike.
+fn multiplied(program: &Steps, op: &Op) -> Option<u32> {
     let index = matrix(program, op).filter(|_| op.code == ops::matmul::OP.code)?;
     match program.tensors()[index as usize] {
-        Source::Coded(_, log2) => Some((index, log2)),
+        Source::Coded(_, log2) => Some(log2),
         _ => None,
     }
 }
@@ -224,6 +219,7 @@ fn meet(op: &Op, exact: &[Stream], coded: &[Stream], hadamard: u32) -> Result<Me
     let mut met = Met { hessian: mean(hessian)?, drift: mean(drift)?, owed: mean(owed)? };
     let cols = met.hessian.len().isqrt();
     let level = (0..cols).map(|c| met.hessian[c * cols + c]).sum::<f32>() / cols.max(1) as f32;
-    (0..cols).for_each(|c| met.hessian[c * cols + c] += damping(count, cols) * level + f32::MIN_POSITIVE);
+    let damping = damping(count, cols) * level + f32::MIN_POSITIVE;
+    (0..cols).for_each(|c| met.hessian[c * cols + c] += damping);
     Ok(met)
 }

@@ -14,11 +14,11 @@
 use crate::allocate::allocate;
 use crate::balance::Balanced;
 use crate::calibrate::{Met, Text, calibrate};
-use crate::codes::{CodedMatrix, Coding, Stats, code_matrix, code_matrix_for, hadamard_rows, times_inverse};
+use crate::codes::{CodedMatrix, Coding, Stats, code_matrix, code_matrix_for, damp, hadamard_rows, times_inverse};
 use crate::float::FloatError;
 use crate::graph::eval::EvalError;
 use crate::import::{ImportError, LlmConfig, Model, Weight};
-use crate::lower::{Lowered, ROPE_STEPS, Ranges, SINUSOID_STEPS, Source, balances, language_model};
+use crate::lower::{Lowered, ROPE_STEPS, Ranges, SINUSOID_STEPS, Source, balances, language_model, parameters};
 use crate::samples::SampleError;
 use crate::write::{Weights, WriteError};
 use candle_core::{Device, Tensor};
@@ -147,6 +147,24 @@ pub struct Settings {
     pub license: Option<String>,
     /// Texts to calibrate with.
     pub calibration: Vec<Text>,
+}
+
+impl Settings {
+    /// Everything in one coding, by the best method.
+    #[must_use]
+    pub fn new(name: impl Into<String>, coding: Coding, calibration: Vec<Text>) -> Self {
+        Self {
+            rounding: Rounding::default(),
+            balance: true,
+            coding,
+            head: coding,
+            budget: None,
+            context: None,
+            name: name.into(),
+            license: None,
+            calibration,
+        }
+    }
 }
 
 /// The longest context, of at most `most` positions, with which a language model's arena has no more than `ram` bytes, for one
@@ -304,12 +322,7 @@ pub fn quantize(
         let span = weights.append(&matrix.bytes)?;
         progress(&weight.name, 4 * (matrix.rows * matrix.cols) as u64);
         placed.insert(index, place(weight.name.clone(), log2, &matrix, span));
-        if settings.rounding != Rounding::Feedback {
-            return Ok(None);
-        }
-        let mut values = matrix.decode();
-        hadamard_rows(&mut values, matrix.cols, log2);
-        Ok::<_, QuantizeError>(Some(values))
+        Ok::<_, QuantizeError>((settings.rounding == Rounding::Feedback).then(|| matrix.decode_untransformed(log2)))
     })?;
 
     let lowered = language_model(c, &ranges).finish(context);
@@ -323,8 +336,7 @@ pub fn quantize(
         descs.push(desc);
         reports.push(report);
     }
-    let parameters = lowered.tensors.iter().filter_map(Source::weight);
-    let parameters: u64 = parameters.map(|w| w.shape.iter().product::<usize>() as u64).sum();
+    let parameters = parameters(&lowered.tensors);
     let bytes: u64 = reports.iter().map(|r| r.bytes).sum();
     let meta = Meta {
         name: settings.name.clone(),
@@ -385,8 +397,10 @@ pub(crate) fn coded(
     hadamard_rows(&mut values, cols, log2);
     let scale = 2f32.powi(-(log2 as i32));
     values.iter_mut().for_each(|v| *v *= scale);
+    if met.hessian.is_empty() {
+        return Ok(code_matrix(&values, rows, cols, coding, None));
+    }
     Ok(match rounding {
-        _ if met.hessian.is_empty() => code_matrix(&values, rows, cols, coding, None),
         Rounding::Nearest => code_matrix(&values, rows, cols, coding, None),
         Rounding::Weighted => {
             let importance: Vec<f32> = (0..cols).map(|c| met.hessian[c * cols + c]).collect();
@@ -415,8 +429,7 @@ fn correct(values: &mut [f32], met: &Met, cols: usize) -> Result<(), FloatError>
     let mut change: Vec<f64> = lost.iter().map(|v| f64::from(*v)).collect();
     change.iter_mut().zip(&met.owed).for_each(|(change, owed)| *change += f64::from(*owed));
     let mut hessian: Vec<f64> = met.hessian.iter().map(|h| f64::from(*h)).collect();
-    let level = (0..cols).map(|c| hessian[c * cols + c]).sum::<f64>() / cols.max(1) as f64;
-    (0..cols).for_each(|c| hessian[c * cols + c] += CORRECTION_DAMPING * level);
+    damp(&mut hessian, cols, CORRECTION_DAMPING);
     times_inverse(&mut change, &hessian, cols);
     values.iter_mut().zip(&change).for_each(|(v, change)| *v += *change as f32);
     Ok(())

@@ -7,7 +7,7 @@ use mote_quantize::codes::Coding;
 use mote_quantize::float::FloatModel;
 use mote_quantize::float::metrics::LockStep;
 use mote_quantize::import::{ImageModel, open_model};
-use mote_quantize::quantize::{Rounding, Settings, quantize};
+use mote_quantize::quantize::{Settings, quantize};
 use mote_tests::{golden, golden_floats, shared};
 use std::path::{Path, PathBuf};
 
@@ -79,17 +79,7 @@ fn divergences(folder: &Path, text: &Text, coding: Coding) -> (f64, f64) {
     let model = open_model(folder).unwrap();
     let out = tempfile::tempdir().unwrap();
     let path = out.path().join("x.mote");
-    let settings = Settings {
-        rounding: Rounding::Feedback,
-        balance: true,
-        budget: None,
-        coding,
-        head: coding,
-        context: None,
-        name: "golden".into(),
-        license: None,
-        calibration: vec![text.clone()],
-    };
+    let settings = Settings::new("golden", coding, vec![text.clone()]);
     quantize(&*model, &[], &settings, &path, &mut |_, _| {}).unwrap();
     let reference = floats(&FloatModel::load(&*model).unwrap(), text);
     let decoded = floats(&FloatModel::load(&ImageModel::open(&path).unwrap()).unwrap(), text);

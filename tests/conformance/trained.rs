@@ -7,7 +7,7 @@ use mote_quantize::codes::Coding;
 use mote_quantize::float::FloatModel;
 use mote_quantize::float::metrics::LockStep;
 use mote_quantize::import::open_model;
-use mote_quantize::quantize::{Rounding, Settings, quantize};
+use mote_quantize::quantize::{Settings, quantize};
 use mote_tests::{golden, shared};
 use std::path::Path;
 use std::process::Command;
@@ -24,20 +24,6 @@ fn converted(kind: &str, file: &str) -> Option<TempDir> {
     };
     assert!(status.success());
     Some(out)
-}
-
-fn settings(coding: Coding, calibration: Vec<Text>) -> Settings {
-    Settings {
-        rounding: Rounding::Feedback,
-        balance: true,
-        budget: None,
-        coding,
-        head: coding,
-        context: None,
-        name: "trained".into(),
-        license: None,
-        calibration,
-    }
 }
 
 /// What `model` writes after `prompt` if each token is drawn as likely as it thinks: text of the kind that it knows.
@@ -117,7 +103,9 @@ fn gpt2basic_is_its_authors_model_at_8_and_4_bits() {
     let calibration = Text::windows(&drawn(&model, &[1000], 190), 192);
     for (coding, bits, most) in [(Coding::N8, 8, 0.001), (Coding::N4Learned, 4, 0.05)] {
         let out = folder.path().join("x.mote");
-        let (_, bytes) = quantize(&*source, &[], &settings(coding, calibration.clone()), &out, &mut |_, _| {}).unwrap();
+        let (_, bytes) =
+            quantize(&*source, &[], &Settings::new("trained", coding, calibration.clone()), &out, &mut |_, _| {})
+                .unwrap();
         let (kl, same) = divergence(&model, &out, &texts);
         eprintln!(
             "gpt2basic: {bits} bits, {bytes} bytes, KL divergence {kl:.6}, same likeliest token {:.1} %",
@@ -174,7 +162,8 @@ fn aren_writes_what_ctranslate2_writes() {
     let texts = mote_quantize::calibrate::translations(&model, &words, &[2], 1000).unwrap();
     for (coding, bits, fewest) in [(Coding::N8, 8, 20), (Coding::N4Learned, 4, 10)] {
         let out = folder.path().join("x.mote");
-        let (_, bytes) = quantize(&*source, &[], &settings(coding, texts.clone()), &out, &mut |_, _| {}).unwrap();
+        let (_, bytes) =
+            quantize(&*source, &[], &Settings::new("trained", coding, texts.clone()), &out, &mut |_, _| {}).unwrap();
         let image = Model::open(&out).unwrap();
         let pool = Threads::new(1);
         let (mut right, mut wrong) = (0, Vec::new());

@@ -15,7 +15,7 @@ mod fit;
 mod solve;
 
 pub use book::Codebook;
-pub use solve::times_inverse;
+pub use solve::{damp, times_inverse};
 
 use mote_runtime::image::tensors::{BLOCK, GROUP};
 use rayon::prelude::*;
@@ -241,12 +241,8 @@ impl CodedMatrix {
     /// Type, shape and levels as a record of the image; its place is the writer's to fill in.
     #[must_use]
     pub fn desc(&self) -> mote_runtime::image::TensorDesc {
-        use mote_runtime::image::{Dtype, TensorDesc, header::Span};
-        let dtype = match self.bits {
-            4 => Dtype::N4,
-            5 => Dtype::N5,
-            _ => Dtype::N8,
-        };
+        use mote_runtime::image::{TensorDesc, header::Span};
+        let dtype = dtype(self.bits);
         let dims = [self.rows as u32, self.cols as u32, 1, 1];
         let span = Span { offset: 0, bytes: self.bytes.len() as u64 };
         TensorDesc { dtype, rank: 2, exponent: self.exponent, dims, span, codebook: self.codebook }
@@ -255,7 +251,25 @@ impl CodedMatrix {
     /// The weights as the device computes with them, `[rows, cols]`.
     #[must_use]
     pub fn decode(&self) -> Vec<f32> {
-        mote_runtime::image::Coded::new(&self.desc(), &self.bytes).map_or_else(Vec::new, |view| decode(&view))
+        self.decode_untransformed(0)
+    }
+
+    /// The same of a matrix whose columns were transformed in blocks of 2^`hadamard`, as they were before.
+    #[must_use]
+    pub fn decode_untransformed(&self, hadamard: u32) -> Vec<f32> {
+        let view = mote_runtime::image::Coded::new(&self.desc(), &self.bytes);
+        view.map_or_else(Vec::new, |view| decode(&view, hadamard))
+    }
+}
+
+/// The type of tensors with codes of so many bits.
+#[must_use]
+pub fn dtype(bits: u8) -> mote_runtime::image::Dtype {
+    use mote_runtime::image::Dtype;
+    match bits {
+        4 => Dtype::N4,
+        5 => Dtype::N5,
+        _ => Dtype::N8,
     }
 }
 
@@ -277,9 +291,10 @@ pub fn hadamard_rows(values: &mut [f32], cols: usize, log2: u32) {
     }
 }
 
-/// The weights of a coded matrix as floats, `[rows, cols]`.
+/// The weights of a coded matrix as floats, `[rows, cols]`, as they were before its columns were transformed in blocks of
+/// 2^`hadamard`.
 #[must_use]
-pub fn decode(view: &mote_runtime::image::Coded<'_>) -> Vec<f32> {
+pub fn decode(view: &mote_runtime::image::Coded<'_>, hadamard: u32) -> Vec<f32> {
     let mut out = vec![0f32; view.rows * view.cols];
     let mut levels = vec![0i32; view.cols];
     for (row, out) in out.chunks_exact_mut(view.cols).enumerate() {
@@ -289,6 +304,7 @@ pub fn decode(view: &mote_runtime::image::Coded<'_>) -> Vec<f32> {
             *out = (f64::from(*level) * unit) as f32;
         }
     }
+    hadamard_rows(&mut out, view.cols, hadamard);
     out
 }
 

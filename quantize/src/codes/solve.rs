@@ -1,6 +1,12 @@
-//! Least squares: rows times the inverse of a Hessian.
+//! Least squares: a Hessian's damping, and rows times its inverse.
 
 use rayon::prelude::*;
+
+/// Adds a share of the mean of a Hessian's diagonal `[cols, cols]` to it.
+pub fn damp(hessian: &mut [f64], cols: usize, share: f64) {
+    let mean = (0..cols).map(|c| hessian[c * cols + c]).sum::<f64>() / cols.max(1) as f64;
+    (0..cols).for_each(|c| hessian[c * cols + c] += mean.max(1e-12) * share);
+}
 
 /// Each of `rows` `[n, cols]` becomes `row H^-1`, with H `[cols, cols]` symmetric and positive definite: H = L L^T, row L^-T L^-1.
 pub fn times_inverse(rows: &mut [f64], hessian: &[f64], cols: usize) {

@@ -4,7 +4,7 @@
 //! memory at a time. [`FloatModel`] holds all weights, [`FloatSession`] a growing context. That these programs are the models
 //! is shown by comparing with transformers (`tests/conformance/float.rs`).
 
-use crate::import::{self, LlmConfig, Model};
+use crate::import::{self, LlmConfig, Model, Weight};
 use crate::lower::{Ranges, Steps, language_model};
 use candle_core::{D, Device, Tensor};
 use mote_runtime::image::Op;
@@ -101,11 +101,16 @@ pub(crate) fn operands(model: &dyn Model, steps: &Steps, op: &Op) -> Result<Vec<
         let Some(weight) = steps.tensors()[index as usize].weight() else {
             return Err(candle_core::Error::Msg("an op's tensor is no weight".into()).into());
         };
-        let tensor = Tensor::from_vec(model.tensor(weight)?, weight.shape.as_slice(), &Device::Cpu)?;
-        let transposed = name(op) == "matmul" && weight.shape.len() == 2;
-        Ok(if transposed { tensor.t()?.contiguous()? } else { tensor })
+        operand(op, weight, model.tensor(weight)?)
     };
     indices.map(tensor).collect()
+}
+
+/// Values of a weight as `op` takes them.
+pub(crate) fn operand(op: &Op, weight: &Weight, values: Vec<f32>) -> Result<Tensor> {
+    let tensor = Tensor::from_vec(values, weight.shape.as_slice(), &Device::Cpu)?;
+    let transposed = name(op) == "matmul" && weight.shape.len() == 2;
+    Ok(if transposed { tensor.t()?.contiguous()? } else { tensor })
 }
 
 fn name(op: &Op) -> &'static str {
@@ -301,18 +306,15 @@ impl FloatModel {
         Ok(Self { config, steps, tensors })
     }
 
-    /// Puts other values `[rows, cols]` in the place of a matrix, wherever it is used; returns what was there, by op.
-    pub(crate) fn replace(&mut self, index: u32, values: &[f32]) -> Result<Vec<(usize, Tensor)>> {
-        let Some(weight) = self.steps.tensors()[index as usize].weight() else { return Ok(vec![]) };
-        let plain = Tensor::from_slice(values, weight.shape.as_slice(), &Device::Cpu)?;
+    /// Puts other values of a weight, the tensor `index`, in the place of its own wherever it is multiplied or looked up; returns what
+    /// was there, by op.
+    pub(crate) fn replace(&mut self, index: u32, weight: &Weight, values: &[f32]) -> Result<Vec<(usize, Tensor)>> {
         let mut before = Vec::new();
         for (at, op) in self.steps.ops().iter().enumerate() {
-            let tensor = match name(op) {
-                "embed" if op.args[1] == index => plain.clone(),
-                "matmul" if op.args[1] == index => plain.t()?.contiguous()?,
-                _ => continue,
-            };
-            before.push((at, std::mem::replace(&mut self.tensors[at][0], tensor)));
+            if matches!(name(op), "embed" | "matmul") && op.args[1] == index {
+                let tensor = operand(op, weight, values.to_vec())?;
+                before.push((at, std::mem::replace(&mut self.tensors[at][0], tensor)));
+            }
         }
         Ok(before)
     }

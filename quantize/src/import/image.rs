@@ -4,7 +4,7 @@
 //! does.
 
 use super::{ImportError, LlmConfig, Model, Result, Weight, hash_files};
-use crate::codes::{decode, hadamard_rows};
+use crate::codes::decode;
 use crate::quantize::Meta;
 use mote_host::runtime::image::{Dtype, section};
 use std::path::{Path, PathBuf};
@@ -45,9 +45,7 @@ impl Model for ImageModel {
         let at = self.meta.tensors.iter().position(|t| t.name == weight.name).ok_or_else(missing)?;
         let (report, index, image) = (&self.meta.tensors[at], at as u32, self.model.image());
         if let Some(coded) = image.coded(index) {
-            let mut values = decode(&coded);
-            hadamard_rows(&mut values, coded.cols, report.hadamard.min(coded.cols.trailing_zeros()));
-            return Ok(values);
+            return Ok(decode(&coded, report.hadamard.min(coded.cols.trailing_zeros())));
         }
         let desc = image.tensor(index).map_err(|_| missing())?;
         let unit = 2f64.powi(-desc.exponent);

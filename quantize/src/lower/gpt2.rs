@@ -1,7 +1,7 @@
 //! GPT-2: embeddings by token and by position, layers of attention and feed-forward nets with layer norms before them and
 //! biases everywhere, a head. Hugging Face stores its matrices with the columns first, and q, k and v as one.
 
-use super::steps::{BODY, HEAD, Ranges, Steps, hadamard};
+use super::steps::{BODY, HEAD, Ranges, Steps};
 use crate::balance::Balance;
 use crate::import::{LlmConfig, Stored, Weight};
 use mote_runtime::image::plan::Rows;
@@ -39,25 +39,25 @@ pub(super) fn lower(c: &LlmConfig, ranges: &Ranges) -> Steps {
     for l in 0..c.layers {
         let name = |part: &str| format!("h.{l}.{part}");
         b.layer_norm(x, normed, &format!("transformer.h.{l}.ln_1"), c.norm_eps);
-        b.quantize(normed, normed8, hadamard(c.dim));
+        b.quantize(normed, normed8);
         for (i, (part, to)) in ["q", "k", "v"].into_iter().zip(qkv).enumerate() {
             let place = (i * c.dim, 3 * c.dim);
             let (weight, bias) = conv1d(&name(&format!("attn.{part}")), &name("attn.c_attn"), c.dim, c.dim, place);
-            b.matmul(normed8, weight, hadamard(c.dim), bias, to, false);
+            b.matmul(normed8, weight, bias, to, false);
         }
         let cache = b.cache(c.heads, c.head_dim);
         b.write_cache(qkv[1], qkv[2], cache);
         b.attention(qkv[0], cache, scores, attn, c.heads, 0);
         let project = |b: &mut Steps, part: &str, from: u32, from8: u32, cols: usize| {
             let (weight, bias) = conv1d(&name(part), &name(part), c.dim, cols, (0, c.dim));
-            b.quantize(from, from8, hadamard(cols));
-            b.matmul(from8, weight, hadamard(cols), bias, x, true);
+            b.quantize(from, from8);
+            b.matmul(from8, weight, bias, x, true);
         };
         project(&mut b, "attn.c_proj", attn, attn8, c.dim);
         b.layer_norm(x, normed, &format!("transformer.h.{l}.ln_2"), c.norm_eps);
-        b.quantize(normed, normed8, hadamard(c.dim));
+        b.quantize(normed, normed8);
         let (weight, bias) = conv1d(&name("mlp.c_fc"), &name("mlp.c_fc"), c.hidden, c.dim, (0, c.hidden));
-        b.matmul(normed8, weight, hadamard(c.dim), bias, inner, false);
+        b.matmul(normed8, weight, bias, inner, false);
         b.activation(inner, active, c.activation);
         project(&mut b, "mlp.c_proj", active, active8, c.hidden);
     }
@@ -67,7 +67,7 @@ pub(super) fn lower(c: &LlmConfig, ranges: &Ranges) -> Steps {
     let last8 = b.codes(Rows::One, c.dim);
     b.select_row(x, last);
     b.layer_norm(last, last_normed, "transformer.ln_f", c.norm_eps);
-    b.quantize(last_normed, last8, hadamard(c.dim));
+    b.quantize(last_normed, last8);
     let head = if c.tied { table } else { Weight::new("lm_head.weight", &[c.vocab, c.dim]) };
     b.logits(last8, head, c.head_bias.then(|| Weight::new("lm_head.bias", &[c.vocab])));
     b
@@ -81,19 +81,12 @@ pub(super) fn balances(c: &LlmConfig) -> Vec<Balance> {
         let name = |part: &str| format!("h.{l}.{part}");
         let part =
             |part: &str, stored: &str, rows: usize, place| conv1d(&name(part), &name(stored), rows, c.dim, place);
-        let qkv: Vec<_> = ["q", "k", "v"].iter().enumerate().collect();
-        let qkv: Vec<_> = qkv
-            .into_iter()
-            .map(|(i, p)| part(&format!("attn.{p}"), "attn.c_attn", c.dim, (i * c.dim, 3 * c.dim)))
-            .collect();
+        let third = |i: usize, p: &str| part(p, "attn.c_attn", c.dim, (i * c.dim, 3 * c.dim));
+        let [(q, _), (k, _), (v, bias)] = [third(0, "attn.q"), third(1, "attn.k"), third(2, "attn.v")];
         let (project, _) = part("attn.c_proj", "attn.c_proj", c.dim, (0, c.dim));
         let (inner, _) = part("mlp.c_fc", "mlp.c_fc", c.hidden, (0, c.hidden));
-        let value =
-            qkv.last().into_iter().flat_map(|(weight, bias)| std::iter::once(weight.clone()).chain(bias.clone()));
-        let value = value.collect();
-        let qkv = qkv.into_iter().map(|(weight, _)| weight).collect();
-        all.push(Balance::new(norm(format!("transformer.h.{l}.ln_1")), qkv));
-        all.push(Balance::new(value, vec![project]));
+        all.push(Balance::new(norm(format!("transformer.h.{l}.ln_1")), vec![q, k, v.clone()]));
+        all.push(Balance::new(std::iter::once(v).chain(bias).collect(), vec![project]));
         all.push(Balance::new(norm(format!("transformer.h.{l}.ln_2")), vec![inner]));
     }
     if !c.tied {

@@ -1,6 +1,6 @@
 //! The Llama family: embeddings, layers of attention and gated feed-forward nets with RMS norms before them, a head.
 
-use super::steps::{BODY, HEAD, Ranges, Steps, hadamard};
+use super::steps::{BODY, HEAD, Ranges, Steps};
 use crate::balance::Balance;
 use crate::import::{LlmConfig, Weight};
 use mote_runtime::image::plan::Rows;
@@ -63,7 +63,7 @@ pub(super) fn lower(c: &LlmConfig, ranges: &Ranges) -> Steps {
     let last8 = b.codes(Rows::One, c.dim);
     b.select_row(s.x, last);
     b.rms_norm(last, last_normed, Weight::new("model.norm.weight", &[c.dim]), c.norm_eps, c.dim);
-    b.quantize(last_normed, last8, hadamard(c.dim));
+    b.quantize(last_normed, last8);
     b.logits(last8, if c.tied { table } else { Weight::new("lm_head.weight", &[c.vocab, c.dim]) }, None);
     b
 }
@@ -95,11 +95,10 @@ fn layer(b: &mut Steps, c: &LlmConfig, s: &Slots, l: usize) {
     let weight = |name: &str, shape: &[usize]| Weight::new(format!("model.layers.{l}.{name}"), shape);
     let (q_cols, kv_cols) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
     b.rms_norm(s.x, s.normed, weight("input_layernorm.weight", &[c.dim]), c.norm_eps, c.dim);
-    let log2 = hadamard(c.dim);
-    b.quantize(s.normed, s.normed8, log2);
+    b.quantize(s.normed, s.normed8);
     for (name, rows, to) in [("q", q_cols, s.q), ("k", kv_cols, s.k), ("v", kv_cols, s.v)] {
         let bias = c.qkv_bias.then(|| weight(&format!("self_attn.{name}_proj.bias"), &[rows]));
-        b.matmul(s.normed8, weight(&format!("self_attn.{name}_proj.weight"), &[rows, c.dim]), log2, bias, to, false);
+        b.matmul(s.normed8, weight(&format!("self_attn.{name}_proj.weight"), &[rows, c.dim]), bias, to, false);
     }
     let (mut q, mut k) = (s.q, s.k);
     if let Some([q_normed, k_normed]) = s.qk_normed {
@@ -114,17 +113,14 @@ fn layer(b: &mut Steps, c: &LlmConfig, s: &Slots, l: usize) {
     let cache = b.cache(c.kv_heads, c.head_dim);
     b.write_cache(k, s.v, cache);
     b.attention(q, cache, s.scores, s.attn, c.heads, c.sliding_window.unwrap_or(0));
-    let log2 = hadamard(q_cols);
-    b.quantize(s.attn, s.attn8, log2);
-    b.matmul(s.attn8, weight("self_attn.o_proj.weight", &[c.dim, q_cols]), log2, None, s.x, true);
+    b.quantize(s.attn, s.attn8);
+    b.matmul(s.attn8, weight("self_attn.o_proj.weight", &[c.dim, q_cols]), None, s.x, true);
 
     b.rms_norm(s.x, s.normed, weight("post_attention_layernorm.weight", &[c.dim]), c.norm_eps, c.dim);
-    let log2 = hadamard(c.dim);
-    b.quantize(s.normed, s.normed8, log2);
-    b.matmul(s.normed8, weight("mlp.gate_proj.weight", &[c.hidden, c.dim]), log2, None, s.gate, false);
-    b.matmul(s.normed8, weight("mlp.up_proj.weight", &[c.hidden, c.dim]), log2, None, s.up, false);
+    b.quantize(s.normed, s.normed8);
+    b.matmul(s.normed8, weight("mlp.gate_proj.weight", &[c.hidden, c.dim]), None, s.gate, false);
+    b.matmul(s.normed8, weight("mlp.up_proj.weight", &[c.hidden, c.dim]), None, s.up, false);
     b.glu(s.gate, s.up, s.glu);
-    let log2 = hadamard(c.hidden);
-    b.quantize(s.glu, s.glu8, log2);
-    b.matmul(s.glu8, weight("mlp.down_proj.weight", &[c.dim, c.hidden]), log2, None, s.x, true);
+    b.quantize(s.glu, s.glu8);
+    b.matmul(s.glu8, weight("mlp.down_proj.weight", &[c.dim, c.hidden]), None, s.x, true);
 }

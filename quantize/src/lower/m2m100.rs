@@ -9,7 +9,7 @@
 //!
 //! One cache serves all layers of the encoder, and the residual of all positions is kept between stages.
 
-use super::steps::{BODY, ENCODE, HEAD, Ranges, Steps, hadamard};
+use super::steps::{BODY, ENCODE, HEAD, Ranges, Steps};
 use crate::import::{Activation, Encoder, LlmConfig, Weight};
 use mote_runtime::image::plan::Rows;
 
@@ -68,13 +68,13 @@ impl Side {
 
     fn norm(&self, b: &mut Steps, name: &str) {
         b.layer_norm(self.x, self.normed, name, self.eps);
-        b.quantize(self.normed, self.normed8, hadamard(self.dim));
+        b.quantize(self.normed, self.normed8);
     }
 
     /// `to` from the normed rows.
     fn project(&self, b: &mut Steps, name: &str, to: u32) {
         let (weight, bias) = linear(name, self.dim, self.dim);
-        b.matmul(self.normed8, weight, hadamard(self.dim), bias, to, false);
+        b.matmul(self.normed8, weight, bias, to, false);
     }
 
     /// Keys and values of the normed rows into `cache`.
@@ -93,18 +93,18 @@ impl Side {
             b.attention(self.q, cache, self.scores, self.attention, self.heads, 0);
         }
         let (weight, bias) = linear(&format!("{name}.out_proj"), self.dim, self.dim);
-        b.quantize(self.attention, self.attention8, hadamard(self.dim));
-        b.matmul(self.attention8, weight, hadamard(self.dim), bias, self.x, true);
+        b.quantize(self.attention, self.attention8);
+        b.matmul(self.attention8, weight, bias, self.x, true);
     }
 
     fn feed_forward(&self, b: &mut Steps, layer: &str) {
         self.norm(b, &format!("{layer}.final_layer_norm"));
         let (weight, bias) = linear(&format!("{layer}.fc1"), self.hidden, self.dim);
-        b.matmul(self.normed8, weight, hadamard(self.dim), bias, self.inner, false);
+        b.matmul(self.normed8, weight, bias, self.inner, false);
         b.activation(self.inner, self.active, self.activation);
         let (weight, bias) = linear(&format!("{layer}.fc2"), self.dim, self.hidden);
-        b.quantize(self.active, self.active8, hadamard(self.hidden));
-        b.matmul(self.active8, weight, hadamard(self.hidden), bias, self.x, true);
+        b.quantize(self.active, self.active8);
+        b.matmul(self.active8, weight, bias, self.x, true);
     }
 }
 
@@ -145,7 +145,7 @@ pub(super) fn lower(c: &LlmConfig, ranges: &Ranges) -> Steps {
     let last8 = b.codes(Rows::One, c.dim);
     b.select_row(s.x, last);
     b.layer_norm(last, last_normed, "model.decoder.layer_norm", c.norm_eps);
-    b.quantize(last_normed, last8, hadamard(c.dim));
+    b.quantize(last_normed, last8);
     let head = if c.tied { table("decoder", c.vocab) } else { Weight::new("lm_head.weight", &[c.vocab, c.dim]) };
     b.logits(last8, head, c.head_bias.then(|| Weight::new("lm_head.bias", &[c.vocab])));
     b

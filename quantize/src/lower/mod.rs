@@ -95,6 +95,12 @@ pub fn balances(c: &LlmConfig) -> Vec<Balance> {
     }
 }
 
+/// Weights in all of a program's tensors, counted one by one.
+#[must_use]
+pub(crate) fn parameters(tensors: &[Source]) -> u64 {
+    tensors.iter().filter_map(Source::weight).map(|w| w.shape.iter().product::<usize>() as u64).sum()
+}
+
 /// The weights that a model must have.
 #[must_use]
 pub fn weights(c: &LlmConfig) -> Vec<Weight> {

@@ -184,13 +184,15 @@ impl Steps {
         self.builder.op(ops::layer_norm::OP.code, 0, &args, &[from], &[to]);
     }
 
-    /// To int8, after Walsh-Hadamard in blocks of 2^`log2`.
-    pub(super) fn quantize(&mut self, from: u32, to: u32, log2: u32) {
+    /// To int8 for a matrix, after the transform that stands before it.
+    pub(super) fn quantize(&mut self, from: u32, to: u32) {
+        let log2 = hadamard(self.builder.slots[from as usize].cols as usize);
         self.builder.op(ops::quantize::OP.code, 0, &[from, to, log2], &[from], &[to]);
     }
 
-    /// `to = weight * from + bias`, or added to `to`. `log2` is what `from` was transformed by.
-    pub(super) fn matmul(&mut self, from: u32, weight: Weight, log2: u32, bias: Option<Weight>, to: u32, add: bool) {
+    /// `to = weight * from + bias`, or added to `to`. `from` is what [`Self::quantize`] gave.
+    pub(super) fn matmul(&mut self, from: u32, weight: Weight, bias: Option<Weight>, to: u32, add: bool) {
+        let log2 = hadamard(weight.shape[1]);
         let weight = self.tensor(Source::Coded(weight, log2));
         let frac = self.frac(to);
         let bias = bias.map(|bias| self.tensor(Source::Bias(bias, frac)));
@@ -251,8 +253,7 @@ impl Steps {
     /// The head's end: `to` are the logits.
     pub(super) fn logits(&mut self, from: u32, weight: Weight, bias: Option<Weight>) {
         self.logits = self.rows(Rows::One, self.vocab, LOGITS, 1.0);
-        let log2 = hadamard(weight.shape[1]);
-        self.matmul(from, weight, log2, bias, self.logits, false);
+        self.matmul(from, weight, bias, self.logits, false);
     }
 
     /// The ops so far.
@@ -314,7 +315,7 @@ impl Steps {
 ///
 /// Every input of a matrix has outliers; the transform spreads each over its block (QuaRot, arXiv 2404.00456, section 4), so
 /// that int8 serves the others: a sixth of the head's loss is left, a half of what q, k, v, gate and up lose.
-pub(super) fn hadamard(cols: usize) -> u32 {
+fn hadamard(cols: usize) -> u32 {
     cols.trailing_zeros().min(ops::quantize::MAX_LOG2_BLOCK)
 }
 

@@ -252,17 +252,14 @@ pub fn main(args: &Args) -> Result<ExitCode> {
             calibrate::translations(&FloatModel::load(&*model)?, &sources, &ends, args.calibrate_tokens)?
         }
     };
-    let rounding = args.method.into();
     let settings = Settings {
-        rounding,
+        rounding: args.method.into(),
         balance: !args.no_balance,
-        budget: args.bpw,
-        coding,
         head,
+        budget: args.bpw,
         context,
-        name,
         license: args.license.clone(),
-        calibration,
+        ..Settings::new(name, coding, calibration)
     };
 
     let matrices = lower::weights(config).into_iter().map(|w| w.shape).filter(|shape| shape.len() == 2);

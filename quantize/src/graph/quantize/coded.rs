@@ -11,7 +11,7 @@
 
 use super::patches::Geometry;
 use super::{Feedback, Settings};
-use crate::codes::{CodedMatrix, Coding, code_matrix, code_matrix_for, times_inverse};
+use crate::codes::{CodedMatrix, Coding, code_matrix, code_matrix_for, damp, times_inverse};
 use crate::layers::with_room_for_bias;
 use candle_core::{Device, Tensor};
 
@@ -57,10 +57,8 @@ fn covariance(x: &[f32], y: &[f32], cols: usize, centred: bool) -> Vec<f64> {
 
 /// A covariance that so many rows give, with damping: fewer rows say less, and what they do not know must not be made up for.
 fn damped(seen: &[f64], rows: usize, cols: usize) -> Vec<f64> {
-    let trace: f64 = (0..cols).map(|c| seen[c * cols + c]).sum();
-    let damping = (trace / cols as f64).max(1e-12) * (0.01 + 0.5 * cols as f64 / rows.max(1) as f64).min(1.0);
     let mut hessian = seen.to_vec();
-    (0..cols).for_each(|c| hessian[c * cols + c] += damping);
+    damp(&mut hessian, cols, (0.01 + 0.5 * cols as f64 / rows.max(1) as f64).min(1.0));
     hessian
 }
 
