@@ -17,7 +17,7 @@ use core::ops::Range;
 
 use super::super::{Codes, Put};
 use crate::image::Coded;
-use crate::image::tensors::{BLOCK, GROUP, row_signs, signed};
+use crate::image::tensors::{BLOCK, GROUP, row_signs, with_signs};
 
 /// See [`super::super::BlocksFn`]; 4-bit codes through the codebook.
 pub fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
@@ -63,7 +63,7 @@ fn n4_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
 }
 
 fn n5_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
-    let book = w.codebook;
+    let levels = w.levels();
     let mut all_signs = w.block_signs(block).iter();
     block_sums::<256>(w, block, x, acc, |group, xs, dots| {
         let lines = group.as_chunks::<64>().0.iter().zip(xs.as_chunks::<8>().0);
@@ -71,10 +71,11 @@ fn n5_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
             let [x0, x1, x2, x3, y0, y1, y2, y3] = x.map(i32::from);
             for (row, (word, dot)) in line.as_chunks::<4>().0.iter().zip(dots.iter_mut()).enumerate() {
                 let [low_signs, high_signs] = row_signs(signs, row);
-                let low = |i: usize| signed(book[usize::from(word[i] & 15)], low_signs >> i & 1);
-                let high = |i: usize| signed(book[usize::from(word[i] >> 4)], high_signs >> i & 1);
-                *dot += low(0) * x0 + low(1) * x1 + low(2) * x2 + low(3) * x3;
-                *dot += high(0) * y0 + high(1) * y1 + high(2) * y2 + high(3) * y3;
+                let level = |code: u8| i32::from(levels[usize::from(code & 31)]);
+                let [l0, l1, l2, l3] = with_signs(*word, low_signs).map(level);
+                let [h0, h1, h2, h3] = with_signs(word.map(|b| b >> 4), high_signs).map(level);
+                *dot += l0 * x0 + l1 * x1 + l2 * x2 + l3 * x3;
+                *dot += h0 * y0 + h1 * y1 + h2 * y2 + h3 * y3;
             }
         }
     });
