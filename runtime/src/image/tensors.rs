@@ -296,8 +296,8 @@ impl<'a> Coded<'a> {
                     put(out, i32::from(*code as i8) * scale);
                 }
             } else {
-                let [low, high] = signs.get(index).map_or([0; 2], |signs| row_signs(signs, lane));
-                let codes = [with_signs(*word, low), with_signs(word.map(|b| b >> 4), high)];
+                let signs = signs.get(index).unwrap_or(&[0; SIGNS]);
+                let codes = with_signs(*word, signs, lane).map(u32::to_le_bytes);
                 for (out, code) in out.by_ref().take(8).zip(codes.as_flattened()) {
                     put(out, i32::from(levels[usize::from(code & 31)]) * scale);
                 }
@@ -335,19 +335,16 @@ const fn line_count(bits: u8) -> usize {
     if bits == 8 { 8 } else { 4 }
 }
 
-/// Signs of row `lane` in a line's: four of its low nibbles, four of its high ones, from bit 0 on.
+/// 5-bit codes of row `lane` of a line, given its word of codes: a byte each, of the low nibbles, then of the high ones. Bit 4 is
+/// the sign. Without loops, which firmware's compilers, told to make small code, would keep.
+#[inline(always)]
 #[must_use]
-pub fn row_signs(signs: &[u8; SIGNS], lane: usize) -> [u8; 2] {
-    let at = lane / 2 % 8;
-    [signs[at], signs[8 + at]].map(|two_rows| two_rows >> (lane % 2 * 4) & 15)
-}
-
-/// 5-bit codes of the low nibbles of a word, with their signs, from bit 0 on, as bit 4.
-#[must_use]
-pub fn with_signs(word: [u8; 4], signs: u8) -> [u8; 4] {
+pub fn with_signs(word: [u8; 4], signs: &[u8; SIGNS], lane: usize) -> [u32; 2] {
+    let (at, shift) = (lane / 2 % 8, lane % 2 * 4);
     // Four copies, 7 bits apart: bit b is at 8 * b in copy b.
-    let spread = (u32::from(signs & 15) * 0x0020_4081) & 0x0101_0101;
-    (u32::from_le_bytes(word) & 0x0F0F_0F0F | spread << 4).to_le_bytes()
+    let spread = |two_rows: u8| ((u32::from(two_rows >> shift & 15) * 0x0020_4081) & 0x0101_0101) << 4;
+    let word = u32::from_le_bytes(word);
+    [word & 0x0F0F_0F0F | spread(signs[at]), word >> 4 & 0x0F0F_0F0F | spread(signs[8 + at])]
 }
 
 fn slice(bytes: &[u8], at: usize, len: usize) -> &[u8] {
