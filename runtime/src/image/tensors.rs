@@ -279,6 +279,7 @@ impl<'a> Coded<'a> {
     pub fn row_levels_from<T>(&self, row: usize, first: usize, out: &mut [T], mut put: impl FnMut(&mut T, i32)) {
         let (codes, scales) = self.block(row / BLOCK);
         let signs = self.block_signs(row / BLOCK);
+        let levels = self.levels();
         let lane = row % BLOCK;
         let lines = line_count(self.bits);
         let skip = first / (GROUP / lines);
@@ -295,14 +296,22 @@ impl<'a> Coded<'a> {
                     put(out, i32::from(*code as i8) * scale);
                 }
             } else {
-                let [low, high] = signs.get(index).map_or([0; 2], |signs| row_signs(signs, lane));
-                let nibbles = [*word, word.map(|b| b >> 4)].into_iter().flatten();
-                let signs = (0..8).map(|at| (low | high << 4) >> at & 1);
-                for (out, (code, sign)) in out.by_ref().take(8).zip(nibbles.zip(signs)) {
-                    put(out, signed(self.codebook[usize::from(code & 15)], sign) * scale);
+                let signs = signs.get(index).unwrap_or(&[0; SIGNS]);
+                let codes = with_signs(*word, signs, lane).map(u32::to_le_bytes);
+                for (out, code) in out.by_ref().take(8).zip(codes.as_flattened()) {
+                    put(out, i32::from(levels[usize::from(code & 31)]) * scale);
                 }
             }
         }
+    }
+
+    /// Levels of 5-bit codes, bit 4 of which is the sign; the first 16 are those of 4-bit ones.
+    #[must_use]
+    pub fn levels(&self) -> [i8; 32] {
+        let mut levels = [0; 32];
+        let signed = self.codebook.into_iter().chain(self.codebook.map(i8::wrapping_neg));
+        levels.iter_mut().zip(signed).for_each(|(to, level)| *to = level);
+        levels
     }
 
     /// Multipliers of the rows of block `block`; zeros if there is no such block.
@@ -326,18 +335,16 @@ const fn line_count(bits: u8) -> usize {
     if bits == 8 { 8 } else { 4 }
 }
 
-/// Signs of row `lane` in a line's: four of its low nibbles, four of its high ones, from bit 0 on.
+/// 5-bit codes of row `lane` of a line, given its word of codes: a byte each, of the low nibbles, then of the high ones. Bit 4 is
+/// the sign. Without loops, which firmware's compilers, told to make small code, would keep.
+#[inline(always)]
 #[must_use]
-pub fn row_signs(signs: &[u8; SIGNS], lane: usize) -> [u8; 2] {
-    let at = lane / 2 % 8;
-    [signs[at], signs[8 + at]].map(|two_rows| two_rows >> (lane % 2 * 4) & 15)
-}
-
-/// The level that a magnitude and a sign bit (0 or 1) stand for.
-#[must_use]
-pub fn signed(magnitude: i8, sign: u8) -> i32 {
-    let all = -i32::from(sign);
-    (i32::from(magnitude) ^ all) - all
+pub fn with_signs(word: [u8; 4], signs: &[u8; SIGNS], lane: usize) -> [u32; 2] {
+    let (at, shift) = (lane / 2 % 8, lane % 2 * 4);
+    // Four copies, 7 bits apart: bit b is at 8 * b in copy b.
+    let spread = |two_rows: u8| ((u32::from(two_rows >> shift & 15) * 0x0020_4081) & 0x0101_0101) << 4;
+    let word = u32::from_le_bytes(word);
+    [word & 0x0F0F_0F0F | spread(signs[at]), word >> 4 & 0x0F0F_0F0F | spread(signs[8 + at])]
 }
 
 fn slice(bytes: &[u8], at: usize, len: usize) -> &[u8] {

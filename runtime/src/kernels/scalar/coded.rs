@@ -17,7 +17,7 @@ use core::ops::Range;
 
 use super::super::{Codes, Put};
 use crate::image::Coded;
-use crate::image::tensors::{BLOCK, GROUP, row_signs, signed};
+use crate::image::tensors::{BLOCK, GROUP, with_signs};
 
 /// See [`super::super::BlocksFn`]; 4-bit codes through the codebook.
 pub fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
@@ -63,16 +63,16 @@ fn n4_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
 }
 
 fn n5_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
-    let book = w.codebook;
+    let levels = w.levels();
     let mut all_signs = w.block_signs(block).iter();
     block_sums::<256>(w, block, x, acc, |group, xs, dots| {
         let lines = group.as_chunks::<64>().0.iter().zip(xs.as_chunks::<8>().0);
         for ((line, x), signs) in lines.zip(all_signs.by_ref()) {
             let [x0, x1, x2, x3, y0, y1, y2, y3] = x.map(i32::from);
             for (row, (word, dot)) in line.as_chunks::<4>().0.iter().zip(dots.iter_mut()).enumerate() {
-                let [low_signs, high_signs] = row_signs(signs, row);
-                let low = |i: usize| signed(book[usize::from(word[i] & 15)], low_signs >> i & 1);
-                let high = |i: usize| signed(book[usize::from(word[i] >> 4)], high_signs >> i & 1);
+                let [low_codes, high_codes] = with_signs(*word, signs, row);
+                let low = |i: u32| i32::from(levels[(low_codes >> (8 * i) & 31) as usize]);
+                let high = |i: u32| i32::from(levels[(high_codes >> (8 * i) & 31) as usize]);
                 *dot += low(0) * x0 + low(1) * x1 + low(2) * x2 + low(3) * x3;
                 *dot += high(0) * y0 + high(1) * y1 + high(2) * y2 + high(3) * y3;
             }
