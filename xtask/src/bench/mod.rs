@@ -16,7 +16,7 @@ type Bench = fn(&[String]) -> Result<()>;
 const BENCHES: [(&str, &str, Bench); 7] = [
     (
         "quality",
-        "KL divergence and perplexity at 8 and 4 bits, in integers and in floats; llama.cpp's beside them",
+        "KL divergence and perplexity by bits per weight, in integers and in floats; llama.cpp and others beside them",
         quality::main,
     ),
     ("boards", "instructions, memory and code size on every board", boards::main),
@@ -33,7 +33,11 @@ const BENCHES: [(&str, &str, Bench); 7] = [
 
 /// A bench without options.
 fn no_options(options: &[String]) -> Result<()> {
-    if options.is_empty() { Ok(()) } else { bail!("only `speed` and `models` have options, not {}", options.join(" ")) }
+    if options.is_empty() {
+        Ok(())
+    } else {
+        bail!("only `speed`, `models` and `quality` have options, not {}", options.join(" "))
+    }
 }
 
 /// Runs the verb: the benches that are named, or all. What follows from the first `--` on are options of each.
