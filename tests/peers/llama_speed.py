@@ -4,13 +4,10 @@ same for Mote and has the questions.
     python llama_speed.py MODEL.gguf THREADS
 """
 
-import pathlib
 import sys
 import time
 
-# llama_cpp.py in this folder has the package's name: look for the package elsewhere.
-sys.path = [p for p in sys.path if pathlib.Path(p).resolve() != pathlib.Path(__file__).resolve().parent]
-import llama_cpp as ll  # noqa: E402
+import llama_cpp as ll
 
 CONTEXT = 512
 QUIET = ll.llama_log_callback(lambda level, text, data: None)
