@@ -34,6 +34,46 @@ pub fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(out.stdout).context("output is no UTF-8")
 }
 
+/// What a command wrote and took.
+pub struct Used {
+    /// Its standard output.
+    pub stdout: String,
+    /// From its start to its end.
+    pub seconds: f64,
+    /// The most memory it had (0 where there is no /proc).
+    pub peak_rss_bytes: u64,
+}
+
+/// [`output`], measured.
+pub fn measured(command: &mut Command) -> Result<Used> {
+    show(command);
+    let start = Instant::now();
+    let child = command.stdout(Stdio::piped()).spawn();
+    let child = child.with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    let status = format!("/proc/{}/status", child.id());
+    // The kernel keeps the peak, but not beyond the end: look until it is gone.
+    let watch = std::thread::spawn(move || {
+        let mut peak = 0;
+        while let Some(now) = std::fs::read_to_string(&status).ok().and_then(|text| peak_kib(&text)) {
+            peak = now;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        peak * 1024
+    });
+    let out = child.wait_with_output()?;
+    let seconds = start.elapsed().as_secs_f64();
+    if !out.status.success() {
+        bail!("{} failed ({})", command.get_program().display(), out.status);
+    }
+    let stdout = String::from_utf8(out.stdout).context("output is no UTF-8")?;
+    Ok(Used { stdout, seconds, peak_rss_bytes: watch.join().unwrap_or(0) })
+}
+
+/// VmHWM of a /proc/PID/status, which ended processes do not have.
+fn peak_kib(status: &str) -> Option<u64> {
+    status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()
+}
+
 /// Whether a command succeeds within `limit`. It is killed after that.
 pub fn succeeds(command: &mut Command, limit: Duration) -> bool {
     let Ok(mut child) = command.stdin(Stdio::null()).spawn() else { return false };

@@ -61,6 +61,8 @@ GROUP = 32
 class LlamaCpp:
     """llama.cpp on a GGUF. `logits(window)`: [positions, vocab]."""
 
+    arithmetic = "8-bit blocks"  # what it rounds activations to before it multiplies with codes
+
     def __init__(self, path, context, threads):
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = 0
@@ -108,10 +110,11 @@ class LockStep:
     def __init__(self):
         self.divergences, self.agreed, self.nll, self.reference_nll, self.predicted = [], 0, 0.0, 0.0, 0
 
-    def push(self, reference, rows, window):
-        p, q = log_softmax(reference), log_softmax(rows)
+    def push(self, p, rows, window):
+        """`p`: the reference's log-probabilities, [positions, vocab]."""
+        q = log_softmax(rows)
         self.divergences += np.maximum((np.exp(p) * (p - q)).sum(-1), 0).tolist()
-        self.agreed += int((reference.argmax(-1) == rows.argmax(-1)).sum())
+        self.agreed += int((p.argmax(-1) == q.argmax(-1)).sum())
         following = np.array(window[1 : len(rows) + 1], int)
         at = np.arange(len(following))
         self.reference_nll -= p[at, following].sum()
@@ -134,6 +137,8 @@ class LockStep:
 
 class Floats:
     """transformers in f32, with `state` for its weights. `logits(window)`: [positions, vocab]."""
+
+    arithmetic = "float"
 
     def __init__(self, folder, state=None, bpw=32.0):
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
@@ -210,11 +215,12 @@ class Candidates:
         self.models, self.rows, self.refused = [], [], []
 
     def wanted(self, name):
-        return not self.only or any(text in name for text in self.only)
+        return self.only in name
 
     def add(self, name, model, **more):
         self.models.append(model)
-        self.rows.append({"quantizer": name, "bpw": model.bpw, "types": model.types, **more})
+        row = {"quantizer": name, "arithmetic": model.arithmetic, "bpw": model.bpw, "types": model.types}
+        self.rows.append(row | more)
 
     def llama_cpp(self, kind, file=None, seconds=0.0, **more):
         """`file` has importances and took `seconds` to make."""
@@ -263,11 +269,12 @@ def lock_step(reference, models, windows, most=math.inf):
         expected = reference.logits(window)
         kept = int(min(most, len(expected)))
         most -= kept
+        p = log_softmax(expected[:kept])
         for step, model in zip(steps, models):
             rows = model.logits(window)
             if rows.shape != expected.shape:
                 raise SystemExit(f"logits of shape {rows.shape}, {expected.shape} in the reference")
-            step.push(expected[:kept], rows[:kept], window)
+            step.push(p, rows[:kept], window)
     return steps
 
 
@@ -300,8 +307,8 @@ def main():
     p.add_argument("--calibrate-tokens", type=int, default=16384)
     p.add_argument("--context", type=int, default=256)
     p.add_argument("--max-tokens", type=int, default=sys.maxsize)
-    p.add_argument("--only", nargs="+", help="only quantizers whose name has one of these texts in it")
-    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--only", default="", help="only quantizers whose name has this in it")
+    p.add_argument("--threads", type=int, default=1, help="more are slower on a machine that is not idle")
     p.add_argument("--json", type=pathlib.Path, help="[default: standard output]")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
@@ -342,7 +349,9 @@ def main():
         rows = better([row | step.finish() for row, step in zip(candidates.rows, steps)])
         for model in candidates.models:
             model.close()
-    out = json.dumps({"model": str(a.model), "rows": rows, "refused": candidates.refused}, indent=2) + "\n"
+    parameters = sum(w.numel() for w in reference.model.parameters())
+    found = {"model": str(a.model), "parameters": parameters, "rows": rows, "refused": candidates.refused}
+    out = json.dumps(found, indent=2) + "\n"
     if a.json:
         a.json.write_text(out)
     else:

@@ -16,7 +16,7 @@ type Bench = fn(&[String]) -> Result<()>;
 const BENCHES: [(&str, &str, Bench); 7] = [
     (
         "quality",
-        "KL divergence and perplexity of language models, as they are and with outliers; llama.cpp and others beside them",
+        "KL divergence and perplexity by bits per weight, in integers and in floats; llama.cpp and others beside them",
         quality::main,
     ),
     ("boards", "instructions, memory and code size on every board", boards::main),
@@ -36,7 +36,7 @@ fn no_options(options: &[String]) -> Result<()> {
     if options.is_empty() {
         Ok(())
     } else {
-        bail!("only `quality`, `speed` and `models` have options, not {}", options.join(" "))
+        bail!("only `speed`, `models` and `quality` have options, not {}", options.join(" "))
     }
 }
 
