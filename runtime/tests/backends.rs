@@ -2,11 +2,12 @@
 
 mod support;
 
+use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T4};
 use mote_runtime::kernels::{self, Codes, Kernels, scalar};
 use mote_runtime::view::{Pool, Single};
 use mote_runtime::{Image, Limits, Session};
 use proptest::prelude::*;
-use support::{Arena, Builder, Matrix, Random, Threads, small_gpt, small_model};
+use support::{Arena, Builder, CODED, Matrix, Random, Threads, small_gpt, small_model};
 
 /// All sums of a matrix with rows of codes that lie `stride` apart: by block and row.
 fn sums(kernels: &Kernels, file: &[u8], x: &[u8], rows: usize, stride: usize) -> Vec<[i64; 16]> {
@@ -39,11 +40,11 @@ proptest! {
 
     /// Shapes, strides, tails; the codebook's extremes; codes of all int8, -128 among them.
     #[test]
-    fn matrices(seed: u64, outputs in 1usize..100, cols in 1usize..400, rows in 1usize..30, gap in 0usize..70, kind in 0u8..4) {
+    fn matrices(seed: u64, outputs in 1usize..100, cols in 1usize..400, rows in 1usize..30, gap in 0usize..70, kind in 0usize..5) {
         let r = &mut Random::new(seed);
         let m = match kind {
             0 => Matrix::random(r, outputs, cols, Some(core::array::from_fn(|i| i as i8 - 8))),
-            _ => Matrix::any(r, outputs, cols, [4, 5, 8][usize::from(kind) - 1]),
+            _ => Matrix::any(r, outputs, cols, CODED[kind - 1]),
         };
         let stride = cols.next_multiple_of(32) + gap;
         let x: Vec<u8> = (0..rows * stride).map(|_| r.next() as u8).collect();
@@ -55,8 +56,8 @@ proptest! {
 #[test]
 fn extremes() {
     for (cols, rows) in [(512, 1), (544, 7), (16_416, 3)] {
-        for (bits, level) in [(4, 127), (4, -127), (5, 127), (5, -127), (8, -128)] {
-            let m = Matrix::all(17, cols, bits, level);
+        for (dtype, level) in [(N4, 127), (N4, -127), (T4, -127), (N5, 127), (N5, -127), (N8, -128)] {
+            let m = Matrix::all(32, cols, dtype, level);
             let stride = cols.next_multiple_of(32);
             for code in [-128i8, 127] {
                 compare(&m, &vec![code as u8; rows * stride], rows, stride);

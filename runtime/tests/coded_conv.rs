@@ -5,8 +5,9 @@ mod support;
 
 use mote_runtime::Image;
 use mote_runtime::image::plan::{Kind, Rows, Slot};
+use mote_runtime::image::tensors::Dtype::{self, N4, N5, N8};
 use std::ops::Range;
-use support::{Bench, Builder, Matrix, Random, code, limits, op, try_run};
+use support::{Bench, Builder, CODED, Matrix, Random, code, limits, op, try_run};
 
 /// A convolution with everything it needs; pairs are vertical, horizontal.
 #[derive(Clone, Debug)]
@@ -34,7 +35,7 @@ fn word(bytes: [i64; 4]) -> u32 {
 }
 
 impl Conv {
-    fn random(r: &mut Random, most_channels: i64, bits: u8) -> Self {
+    fn random(r: &mut Random, most_channels: i64, dtype: Dtype) -> Self {
         let mut pair = |low, high| [r.range(low, high), r.range(low, high)];
         let (input, kernel, stride, dilation) = (pair(1, 9), pair(1, 4), pair(1, 3), pair(1, 2));
         let reach = [0, 1].map(|i| (kernel[i] - 1) * dilation[i]);
@@ -43,7 +44,7 @@ impl Conv {
         let channels = r.range(1, most_channels) as usize;
         let columns = (kernel[0] * kernel[1]) as usize * channels;
         let rows = r.range(1, 40) as usize;
-        let m = Matrix::any(r, rows, columns, bits);
+        let m = Matrix::any(r, rows, columns, dtype);
         let reach = (columns as f64).sqrt() * 70.0 * 70.0 * 128.0 * 50_000.0;
         let mut m = Matrix { exponent: (reach.log2() - 6.0) as i32 + r.range(-3, 2) as i32, ..m };
         let lift = r.range(0, 20) as i32;
@@ -200,7 +201,7 @@ fn conv2d_coded_is_the_page_s() {
     let r = &mut Random::new(1);
     let (mut inner, mut touched) = (0, 0);
     for case in 0..600 {
-        let conv = Conv::random(r, 12, [4, 5, 8][case % 3]);
+        let conv = Conv::random(r, 12, CODED[case % 4]);
         let x = conv.x(r);
         let got = conv.run(&x);
         assert_eq!(got, conv.page(&x), "case {case}: {conv:?}");
@@ -228,7 +229,7 @@ fn patches_in_place() {
         ([1, 9], [1, 4], [1, 2], 8),
     ] {
         let output: [i64; 2] = [0, 1].map(|i| (input[i] - kernel[i]) / stride[i] + 1);
-        let mut conv = Conv::random(r, 12, 4);
+        let mut conv = Conv::random(r, 12, N4);
         let columns = (kernel[0] * kernel[1]) as usize * channels;
         conv.m = Matrix { exponent: conv.m.exponent, ..Matrix::random(r, 21, columns, conv.m.book) };
         conv.bias = vec![77; 21];
@@ -262,16 +263,19 @@ fn patches_in_place() {
 #[test]
 fn sums_at_their_bounds() {
     let least_and_most = [(false, -128, 127), (true, -32_768, 32_767)];
-    for (bits, level, (wide, low, high), is_low) in [(4, 127), (8, -128), (8, 127), (4, -127), (5, 127), (5, -127)]
-        .into_iter()
-        .flat_map(|(bits, level)| least_and_most.map(|wide| [(bits, level, wide, true), (bits, level, wide, false)]))
-        .flatten()
+    for (dtype, level, (wide, low, high), is_low) in
+        [(N4, 127), (N8, -128), (N8, 127), (N4, -127), (N5, 127), (N5, -127)]
+            .into_iter()
+            .flat_map(|(dtype, level)| {
+                least_and_most.map(|wide| [(dtype, level, wide, true), (dtype, level, wide, false)])
+            })
+            .flatten()
     {
         let columns = if wide { 1 << 15 } else { 1 << 16 };
         let x = if is_low { low } else { high };
         let sign = if (level > 0) == (x > 0) { 1 } else { -1 };
         for (exponent, lift) in [(54, 31), (60, 0), (62, 31), (46, 10), (-3, 31), (-256, 31), (256, 3)] {
-            let m = Matrix { mults: vec![65_535, 1], exponent, ..Matrix::all(2, columns, bits, level) };
+            let m = Matrix { mults: vec![65_535, 1], exponent, ..Matrix::all(2, columns, dtype, level) };
             let conv = Conv {
                 input: [1, 1],
                 output: [1, 1],
@@ -304,7 +308,7 @@ fn any_arguments_at_all() {
     let r = &mut Random::new(3);
     let (mut opened, mut refused) = (0, 0);
     for case in 0..3000 {
-        let conv = Conv::random(r, 6, [4, 5, 8][case % 3]);
+        let conv = Conv::random(r, 6, CODED[case % 4]);
         let (mut b, ..) = conv.builder();
         for _ in 0..r.range(1, 2) {
             let words = [0, 1, 2, 3, 0xFFFF, 0x1_0001, u32::MAX, 1 << 31, r.next() as u32];

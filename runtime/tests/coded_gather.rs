@@ -3,7 +3,8 @@
 mod support;
 
 use mote_runtime::image::plan::{Kind, Rows};
-use support::{Bench, Builder, Matrix, Random, code, limits, op, try_run};
+use mote_runtime::image::tensors::Dtype;
+use support::{Bench, Builder, CODED, Matrix, Random, code, limits, op, try_run};
 
 /// A table, entries side by side in its rows, and indices.
 struct Case {
@@ -15,12 +16,12 @@ struct Case {
 }
 
 impl Case {
-    fn random(r: &mut Random, bits: u8) -> Self {
+    fn random(r: &mut Random, dtype: Dtype) -> Self {
         let (words, wide) = (1 << r.range(0, 3), r.range(0, 1) == 0);
         // Of one entry a row any width will do, of several multiples of 8.
         let cols = if words == 1 && wide { r.range(1, 70) } else { 8 * r.range(1, 9) };
         let rows = r.range(1, 40) as usize;
-        let m = Matrix::any(r, rows, words as usize * cols as usize, bits);
+        let m = Matrix::any(r, rows, words as usize * cols as usize, dtype);
         let m = Matrix { exponent: 22 + r.range(0, 5) as i32, ..m };
         let count = r.range((m.rows as i64 - 1) * words + 1, m.rows as i64 * words);
         let indices = (0..r.range(1, 9)).map(|_| r.range(-count - 3, count + 3)).collect();
@@ -60,7 +61,7 @@ fn gather_coded_is_the_page_s() {
     let r = &mut Random::new(11);
     let mut inner = 0;
     for case in 0..300 {
-        let given = Case::random(r, [4, 5, 8][case % 3]);
+        let given = Case::random(r, CODED[case % 4]);
         let (b, at, to) = given.builder();
         let mut bench = Bench::new(&b, limits(1, 1));
         bench.put(at, &given.indices);
@@ -78,7 +79,7 @@ fn any_arguments_at_all() {
     let r = &mut Random::new(12);
     let (mut opened, mut refused) = (0, 0);
     for case in 0..1000 {
-        let (mut b, ..) = Case::random(r, [4, 5, 8][case % 3]).builder();
+        let (mut b, ..) = Case::random(r, CODED[case % 4]).builder();
         let words = [0, 1, 2, 3, 7, 8, 0xFFFF, u32::MAX, 1 << 31, r.next() as u32];
         b.run[0].args[r.range(0, 6) as usize] = words[r.range(0, words.len() as i64 - 1) as usize];
         b.tensors[0].0.exponent = r.range(-256, 256) as i32;

@@ -9,7 +9,7 @@ use mote_runtime::image::program::{NONE, OP_BYTES, Op};
 use mote_runtime::image::tensors::{Dtype, RECORD_BYTES};
 use mote_runtime::image::{crc, plan, program, section};
 use mote_runtime::{Error, Image, Limits, Result, Session, ops};
-use support::{Arena, Builder, Parts, Random, assemble, code, op, small_gpt, small_model, small_translator};
+use support::{Arena, Builder, CODED, Parts, Random, assemble, code, op, small_gpt, small_model, small_translator};
 
 const LIMITS: Limits = Limits { batch: 3, context: 8, threads: 2 };
 
@@ -570,7 +570,7 @@ fn columns_that_do_not_match() {
 fn tensors_of_other_types() {
     let model = small_model(1);
     for index in 0..model.tensors.len() {
-        for dtype in [Dtype::I8, Dtype::I16, Dtype::I32, Dtype::U64, Dtype::N4, Dtype::N5, Dtype::N8] {
+        for dtype in [Dtype::I8, Dtype::I16, Dtype::I32, Dtype::U64, Dtype::N4, Dtype::T4, Dtype::N5, Dtype::N8] {
             let mut b = model.clone();
             let desc = &mut b.tensors[index].0;
             if desc.dtype == dtype {
@@ -579,7 +579,7 @@ fn tensors_of_other_types() {
             desc.dtype = dtype;
             let bytes = mote_runtime::image::TensorDesc::data_bytes(dtype, desc.dims).unwrap();
             b.tensors[index].1.resize(bytes as usize, 0x11);
-            let swap = [Dtype::N4, Dtype::N5, Dtype::N8];
+            let swap = CODED;
             // What is negative in an N4's book is no magnitude.
             b.tensors[index].0.codebook = b.tensors[index].0.codebook.map(i8::abs);
             let coded = swap.contains(&dtype) && swap.contains(&model.tensors[index].0.dtype);
@@ -590,7 +590,7 @@ fn tensors_of_other_types() {
 
 #[test]
 fn levels_below_the_least() {
-    for (dtype, least) in [(Dtype::N4, -127), (Dtype::N5, 0)] {
+    for (dtype, least) in [(Dtype::N4, -127), (Dtype::T4, -127), (Dtype::N5, 0)] {
         let mut b = small_model(1);
         let at = b.tensors.iter().position(|(desc, _)| desc.dtype == dtype).unwrap();
         b.tensors[at].0.codebook[3] = least;

@@ -6,13 +6,14 @@ use mote_runtime::fixed::Scale;
 use mote_runtime::image::header::Span;
 use mote_runtime::image::plan::Rows;
 use mote_runtime::image::program::{NONE, Op};
+use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T4};
 use mote_runtime::image::{Coded, Dtype, TensorDesc};
 use mote_runtime::kernels::{self, Kernels};
 use mote_runtime::ops::matmul::ACCUMULATE;
 use mote_runtime::view::{Pool, Single};
 use proptest::prelude::*;
 use proptest::sample::select;
-use support::{Bench, Builder, Matrix, Random, Threads, code, limits, measured, op, real};
+use support::{Bench, Builder, CODED, Matrix, Random, Threads, code, limits, measured, op, real};
 
 /// NUMERICS.md, "matmul", without bias and accumulation.
 fn formula(m: &Matrix, row: usize, x: &[i8], scale: Scale, frac: i32) -> i128 {
@@ -82,9 +83,9 @@ fn check_with(case: &Case, pool: &dyn Pool, kernels: &'static Kernels) -> Vec<i3
     all
 }
 
-fn random_case(seed: u64, rows: usize, cols: usize, batch: usize, bits: u8) -> Case {
+fn random_case(seed: u64, rows: usize, cols: usize, batch: usize, dtype: Dtype) -> Case {
     let r = &mut Random::new(seed);
-    let m = Matrix { exponent: r.range(-20, 60) as i32, ..Matrix::any(r, rows, cols, bits) };
+    let m = Matrix { exponent: r.range(-20, 60) as i32, ..Matrix::any(r, rows, cols, dtype) };
     let x = (0..batch)
         .map(|_| {
             let codes = (0..cols).map(|_| r.range(-127, 127) as i8).collect();
@@ -99,16 +100,16 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
     #[test]
-    fn any_shape_to_the_bit(seed: u64, rows in 1usize..70, cols in 1usize..200, batch in 1usize..20, bits in select(vec![4, 5, 8])) {
-        check(&random_case(seed, rows, cols, batch, bits), &Single);
+    fn any_shape_to_the_bit(seed: u64, rows in 1usize..70, cols in 1usize..200, batch in 1usize..20, dtype in select(CODED.to_vec())) {
+        check(&random_case(seed, rows, cols, batch, dtype), &Single);
     }
 }
 
 #[test]
 fn odd_shapes_and_threads() {
     for (rows, cols) in [(1, 1), (5, 31), (17, 72), (16, 32), (33, 33), (64, 257), (100, 7)] {
-        for bits in [4, 5, 8] {
-            let case = random_case((rows * cols) as u64, rows, cols, 3, bits);
+        for dtype in CODED {
+            let case = random_case((rows * cols) as u64, rows, cols, 3, dtype);
             let expected = check(&case, &Single);
             for threads in [2, 3, 50] {
                 assert_eq!(check(&case, &Threads(threads)), expected);
@@ -136,16 +137,50 @@ fn signs_beside_nibbles() {
     assert_eq!(row, expected);
 }
 
+/// T4's bytes by hand: codes of column 17 (low nibbles) and 21 (high ones) whose lowest bits turn and negate the rows behind, around
+/// the ring of 16.
+#[test]
+fn rows_along_the_trellis() {
+    let dims = [16, 32, 1, 1];
+    let codebook = core::array::from_fn(|i| i as i8 - 8);
+    let mut bytes = vec![0; TensorDesc::data_bytes(Dtype::T4, dims).unwrap() as usize];
+    assert_eq!(bytes.len(), 256 + 16 + 32);
+    let mut put = |row: usize, byte: u8| bytes[2 * 64 + row * 4 + 1] = byte;
+    put(15, 0x93); // 3 and 9: odd
+    put(0, 0x62); // 2, 6
+    put(1, 0xC4); // 4, 12
+    bytes[256..256 + 16].fill(1);
+    let span = Span { offset: 0, bytes: bytes.len() as u64 };
+    let desc = TensorDesc { dtype: Dtype::T4, rank: 2, exponent: 0, dims, span, codebook };
+    let view = Coded::new(&desc, &bytes).unwrap();
+    let levels = |row: usize| {
+        let mut levels = [0; 32];
+        view.row_levels(row, &mut levels, |to, level| *to = level);
+        [levels[17], levels[21]]
+    };
+    assert_eq!(levels(15), [3 - 8, 9 - 8]);
+    assert_eq!(levels(0), [-(2 - 8), -(6 - 8)]);
+    assert_eq!(levels(1), [5 - 8, 13 - 8]);
+    assert_eq!(levels(2), [-8, -8]);
+}
+
 /// The worst that the format can say: each product as large as it can be, all of one sign, and the largest scales.
 #[test]
 fn sums_beyond_int32() {
     // 8 224 columns are the most that fit int32 with levels up to 8.
     for cols in [512, 513, 8_224, 8_225, 20_000, 100_003] {
-        for (bits, level, sign) in
-            [(4, 127, 1), (4, -127, 1), (5, 127, 1), (5, -127, -1), (8, -128, -1), (8, 127, 1), (4, 8, -1)]
-        {
+        for (dtype, level, sign) in [
+            (N4, 127, 1),
+            (N4, -127, 1),
+            (N5, 127, 1),
+            (N5, -127, -1),
+            (N8, -128, -1),
+            (N8, 127, 1),
+            (N4, 8, -1),
+            (T4, 127, -1),
+        ] {
             let mults = vec![65_535, 1, 32_768];
-            let m = Matrix { mults, exponent: 60, ..Matrix::all(3, cols, bits, level) };
+            let m = Matrix { mults, exponent: 60, ..Matrix::all(3, cols, dtype, level) };
             let x = [(33_026, 12), (16_513, -9), (65_535, 0)]
                 .map(|(mant, exp)| (vec![if sign > 0 { 127 } else { -128 }; cols], Scale { mant, exp }))
                 .to_vec();
@@ -158,7 +193,7 @@ fn sums_beyond_int32() {
 
 #[test]
 fn results_and_residuals_saturate() {
-    let mut case = random_case(7, 20, 64, 2, 4);
+    let mut case = random_case(7, 20, 64, 2, N4);
     case.frac = 30;
     case.m.exponent = -200;
     case.add = true;
@@ -173,9 +208,9 @@ fn results_and_residuals_saturate() {
 fn error_against_f64() {
     let (mut worst_ulp, mut worst_relative) = (0f64, 0f64);
     for (seed, cols) in [(1, 64), (2, 576), (3, 2048), (4, 14_336)] {
-        for bits in [4, 5, 8] {
+        for dtype in CODED {
             let r = &mut Random::new(seed);
-            let m = Matrix::like_a_model(r, 24, cols, bits, 1.0);
+            let m = Matrix::like_a_model(r, 24, cols, dtype, 1.0);
             let codes: Vec<i8> = (0..cols).map(|_| (r.normal() * 40.0).clamp(-127.0, 127.0) as i8).collect();
             let scale = Scale { mant: 20_001, exp: 20 };
             let frac = 20;

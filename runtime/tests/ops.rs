@@ -6,6 +6,7 @@ use core::f64::consts::TAU;
 
 use mote_runtime::image::plan::Rows;
 use mote_runtime::image::program::Op;
+use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T4};
 use mote_runtime::image::tensors::GROUP;
 use mote_runtime::view::Single;
 use proptest::prelude::*;
@@ -25,12 +26,14 @@ fn bench(b: &Builder, batch: u32) -> Bench {
 #[test]
 fn embed_is_within_half_a_unit() {
     let mut worst = 0f64;
-    for (bits, vocab, cols) in [(4, 50, 40), (8, 50, 40), (8, 17, 72), (5, 17, 72), (4, 1, 1), (4, 5, 31)] {
+    for (dtype, vocab, cols) in
+        [(N4, 50, 40), (N8, 50, 40), (N8, 17, 72), (N5, 17, 72), (T4, 33, 72), (N4, 1, 1), (N4, 5, 31)]
+    {
         for frac in [-3i16, 8, 16, 20] {
-            let r = &mut Random::new(u64::from(bits as u8) + vocab as u64);
+            let r = &mut Random::new(dtype as u64 + vocab as u64);
             let mut b = Builder { vocab: vocab as u32, ..Builder::new() };
             b.logits = b.i32_slot(Rows::One, vocab, 0);
-            let m = Matrix::like_a_model(r, vocab, cols, bits as u8, 1.0);
+            let m = Matrix::like_a_model(r, vocab, cols, dtype, 1.0);
             let table = b.matrix(&m);
             let out = b.i32_slot(Rows::Batch, cols, frac);
             let op = op(code("embed"), &[out, table]);
@@ -199,7 +202,7 @@ fn positions_are_added() {
     let r = &mut Random::new(13);
     let mut b = Builder { vocab: 5, max_context: 9, ..Builder::new() };
     b.logits = b.i32_slot(Rows::One, 5, 0);
-    let m = Matrix::like_a_model(r, 9, 20, 8, 1.0);
+    let m = Matrix::like_a_model(r, 9, 20, N8, 1.0);
     let table = b.matrix(&m);
     let out = b.i32_slot(Rows::Batch, 20, 16);
     let op = Op { flags: mote_runtime::ops::embed::POSITIONS, ..op(code("embed"), &[out, table]) };

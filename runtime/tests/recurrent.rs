@@ -4,9 +4,10 @@
 mod support;
 
 use mote_runtime::image::plan::{Kind, Rows, Slot};
+use mote_runtime::image::tensors::Dtype::{self, N4, N5, N8, T4};
 use mote_runtime::ops::gru::RESET_AFTER;
 use mote_runtime::ops::recurrent::REVERSE;
-use support::{Bench, Builder, Matrix, Random, code, limits, mant_exp, measured, op, try_run};
+use support::{Bench, Builder, CODED, Matrix, Random, code, limits, mant_exp, measured, op, try_run};
 
 /// R of section 2.
 fn round(v: i128, shift: i32) -> i128 {
@@ -105,17 +106,17 @@ impl Net {
         if self.cell == Cell::Lstm { 4 * unit + gate } else { gate * self.units() + unit }
     }
 
-    fn random(r: &mut Random, bits: u8, extreme: bool) -> Self {
+    fn random(r: &mut Random, dtype: Dtype, extreme: bool) -> Self {
         let cell = [Cell::Lstm, Cell::Gru { after: false }, Cell::Gru { after: true }][r.range(0, 2) as usize];
         let gates = if cell == Cell::Lstm { 4 } else { 3 };
         let (units, cols) = (r.range(1, 40) as usize, r.range(1, 70) as usize);
         let matrix = |r: &mut Random, cols: usize| {
             // Sums of about 2 for activations of about 60 in size.
-            let mut m = Matrix::like_a_model(r, gates * units, cols, bits, 0.03 / (cols as f64).sqrt());
+            let mut m = Matrix::like_a_model(r, gates * units, cols, dtype, 0.03 / (cols as f64).sqrt());
             if extreme {
                 m = Matrix {
                     exponent: m.exponent - r.range(0, 12) as i32,
-                    ..Matrix::any(r, gates * units, cols, bits)
+                    ..Matrix::any(r, gates * units, cols, dtype)
                 };
             }
             m
@@ -286,7 +287,7 @@ fn lstm_and_gru_are_the_page_s() {
     let r = &mut Random::new(1);
     let mut values = std::collections::HashSet::new();
     for case in 0..300 {
-        let net = Net::random(r, [4, 5, 8, 8][case % 4], case % 3 == 2);
+        let net = Net::random(r, [N4, N5, N8, T4][case % 4], case % 3 == 2);
         let (x, state) = net.inputs(r);
         let got = net.run(&x, &state);
         assert_eq!(got, net.page(&x, &state), "case {case}: {:?} {} of {}", net.cell, net.units(), net.w.cols);
@@ -300,7 +301,7 @@ fn lstm_and_gru_are_the_page_s() {
 fn state_carries_over() {
     let r = &mut Random::new(2);
     for _ in 0..50 {
-        let net = Net { reverse: false, last: false, steps: 6, ..Net::random(r, 4, false) };
+        let net = Net { reverse: false, last: false, steps: 6, ..Net::random(r, N4, false) };
         let (x, state) = net.inputs(r);
         let whole = net.run(&x, &state);
         let part = Net { steps: 3, ..net.clone() };
@@ -354,11 +355,11 @@ impl Float<'_> {
 }
 
 /// Weights, biases and inputs of a trained layer's size; hidden scale 1/127, its zero point 0.
-fn like_a_model(r: &mut Random, cell: Cell, bits: u8, cols: usize, units: usize, steps: usize) -> Net {
+fn like_a_model(r: &mut Random, cell: Cell, dtype: Dtype, cols: usize, units: usize, steps: usize) -> Net {
     let gates = if cell == Cell::Lstm { 4 } else { 3 };
     let sigma = |cols: usize, step: f64| 1.4 / (cols as f64).sqrt() * step;
-    let w = Matrix::like_a_model(r, gates * units, cols, bits, sigma(cols, 0.02));
-    let rec = Matrix::like_a_model(r, gates * units, units, bits, sigma(units, 1.0 / 127.0));
+    let w = Matrix::like_a_model(r, gates * units, cols, dtype, sigma(cols, 0.02));
+    let rec = Matrix::like_a_model(r, gates * units, units, dtype, sigma(units, 1.0 / 127.0));
     let bias_exponent = [w.exponent, rec.exponent].map(|e| e - 12);
     let bias = bias_exponent.map(|e| (0..gates * units).map(|_| (0.4 * 2f64.powi(e) * r.normal()) as i32).collect());
     let (mant, exp) = mant_exp(127.0);
@@ -388,7 +389,7 @@ fn a_step_against_f64() {
     for case in 0..60 {
         let kind = case % 3;
         let cell = [Cell::Lstm, Cell::Gru { after: true }, Cell::Gru { after: false }][kind];
-        let net = like_a_model(r, cell, [4, 5, 8, 8][case % 4], 40, 33, 1);
+        let net = like_a_model(r, cell, [N4, N5, N8, N8][case % 4], 40, 33, 1);
         let x: Vec<i16> = (0..40).map(|_| (50.0 * r.normal()).clamp(-128.0, 127.0) as i16).collect();
         let (_, mut state) = net.inputs(r);
         // Hidden states that int8 holds exactly.
@@ -431,8 +432,8 @@ fn sequences_against_f64() {
         ("gru, reset after", Cell::Gru { after: true }, 0.35, 2.0),
     ] {
         let (mut square, mut most, mut count) = (0f64, 0f64, 0f64);
-        for bits in [4, 5, 8] {
-            let net = like_a_model(r, cell, bits, 128, 128, 100);
+        for dtype in CODED {
+            let net = like_a_model(r, cell, dtype, 128, 128, 100);
             let x: Vec<i16> = (0..12_800).map(|_| (50.0 * r.normal()).clamp(-128.0, 127.0) as i16).collect();
             let state = State { h: vec![0; 128], c: vec![0; 128] };
             let (out, _) = net.run(&x, &state);
@@ -459,7 +460,7 @@ fn any_arguments_at_all() {
     let r = &mut Random::new(5);
     let (mut opened, mut refused) = (0, 0);
     for case in 0..3000 {
-        let net = Net::random(r, [4, 5, 8, 8][case % 4], case % 5 == 0);
+        let net = Net::random(r, [N4, N5, N8, T4][case % 4], case % 5 == 0);
         let (mut b, _) = net.builder();
         for _ in 0..r.range(0, 2) {
             let words = [0, 1, 2, 3, 5, 0xFFFF, u32::MAX, 1 << 31, r.next() as u32];

@@ -6,7 +6,7 @@
 //!  1  u8  rank, 1 to 4     8  [u32;4] dims, 1 beyond the rank
 //!  2  u16 zero            24  u64 offset in the weights section, a multiple of 64
 //!                         32  u64 bytes
-//!                         40  [i8;16] codebook (N4, N5), else zero
+//!                         40  [i8;16] codebook (N4, T4, N5), else zero
 //!                         56  u64 zero
 //! ```
 //!
@@ -34,6 +34,10 @@
 //! ```
 //!
 //! One such word is the mask that AVX-512 negates a vector of levels with; four bits side by side are a row's word.
+//!
+//! **T4** is N4's bytes with 32 levels, of which the codes of the two rows before in the same column (those before the block's first
+//! are its last) leave 16 to choose from: with c[r] row r's code, `level = codebook[c[r] ^ (c[r-2] & 1)]`, negated if `c[r-1] & 1`.
+//! That is trellis-coded quantization (Marcellin and Fischer 1990) with Ungerboeck's code of four states, its trellis a ring.
 //!
 //! **N8** is N4 with a byte a code and no codebook: 8 lines of 64 bytes a group, byte b of row r in line l is
 //! column 32*group + 4*l + b.
@@ -72,13 +76,26 @@ pub enum Dtype {
     U8 = 7,
     /// 5-bit codes, a magnitude and a sign, with group scales.
     N5 = 8,
+    /// 4-bit codes along a trellis, with group scales.
+    T4 = 9,
 }
 
 impl Dtype {
     pub(super) fn of(code: u8) -> Option<Self> {
-        [Self::I8, Self::I16, Self::I32, Self::U64, Self::N4, Self::N5, Self::N8, Self::U8]
+        [Self::I8, Self::I16, Self::I32, Self::U64, Self::N4, Self::N5, Self::N8, Self::U8, Self::T4]
             .into_iter()
             .find(|d| *d as u8 == code)
+    }
+
+    /// Bits of a code; `None` of what has no codes.
+    #[must_use]
+    pub fn code_bits(self) -> Option<u8> {
+        match self {
+            Self::N4 | Self::T4 => Some(4),
+            Self::N5 => Some(5),
+            Self::N8 => Some(8),
+            Self::I8 | Self::I16 | Self::I32 | Self::U64 | Self::U8 => None,
+        }
     }
 }
 
@@ -91,11 +108,11 @@ pub struct TensorDesc {
     pub rank: u8,
     /// `value = integer * 2^-exponent`.
     pub exponent: i32,
-    /// Dimensions; 1 beyond the rank. N4, N5 and N8: `[rows, cols, 1, 1]`.
+    /// Dimensions; 1 beyond the rank. N4, T4, N5 and N8: `[rows, cols, 1, 1]`.
     pub dims: [u32; 4],
     /// Place in the weights section.
     pub span: Span,
-    /// N4: what the codes stand for. N5: their magnitudes.
+    /// N4, T4: what the codes stand for. N5: their magnitudes.
     pub codebook: [i8; 16],
 }
 
@@ -109,9 +126,7 @@ impl TensorDesc {
             Dtype::I16 => return count.checked_mul(2),
             Dtype::I32 => return count.checked_mul(4),
             Dtype::U64 => return count.checked_mul(8),
-            Dtype::N4 => 4,
-            Dtype::N5 => 5,
-            Dtype::N8 => 8,
+            Dtype::N4 | Dtype::T4 | Dtype::N5 | Dtype::N8 => u64::from(dtype.code_bits()?),
         };
         let [rows, cols, _, _] = dims;
         let rows = u64::from(rows).next_multiple_of(BLOCK as u64);
@@ -158,7 +173,7 @@ impl TensorDesc {
         for (to, from) in codebook.iter_mut().zip(r.iter().skip(40)) {
             *to = *from as i8;
         }
-        let coded = matches!(dtype, Dtype::N4 | Dtype::N5 | Dtype::N8);
+        let coded = dtype.code_bits().is_some();
         let rank_ok = (1..=4).contains(&rank) && dims.iter().skip(rank as usize).all(|d| *d == 1);
         let dims_ok = dims.iter().all(|d| *d != 0) && (!coded || rank == 2);
         let zero = u16_at(r, 2)? == 0 && u64_at(r, 56)? == 0;
@@ -177,11 +192,11 @@ impl TensorDesc {
     }
 }
 
-/// A coded matrix (N4, N5 or N8), its streams found.
+/// A coded matrix (N4, T4, N5 or N8), its streams found.
 #[derive(Clone, Copy, Debug)]
 pub struct Coded<'a> {
-    /// 4, 5 or 8.
-    pub bits: u8,
+    /// N4, T4, N5 or N8.
+    pub dtype: Dtype,
     /// Rows, without padding.
     pub rows: usize,
     /// Columns, without padding.
@@ -210,31 +225,23 @@ impl<'a> Coded<'a> {
     /// The view of `desc`; `None` if it is not a coded matrix or its bytes are missing.
     #[must_use]
     pub fn new(desc: &TensorDesc, weights: &'a [u8]) -> Option<Self> {
-        let bits: u8 = match desc.dtype {
-            Dtype::N4 => 4,
-            Dtype::N5 => 5,
-            Dtype::N8 => 8,
-            _ => return None,
-        };
+        let bits = desc.dtype.code_bits()?;
         let [rows, cols, _, _] = desc.dims;
         let (rows, cols) = (rows as usize, cols as usize);
         let padded = rows.checked_next_multiple_of(BLOCK)?;
         let groups = cols.div_ceil(GROUP);
         let scale_bytes = padded.checked_mul(groups)?;
-        let code_bytes = scale_bytes.checked_mul(line_count(bits) * LINE / BLOCK)?;
+        let code_bytes = scale_bytes.checked_mul(line_count(desc.dtype) * LINE / BLOCK)?;
         let sign_bytes = if bits == 5 { code_bytes / 4 } else { 0 };
         let (codes, rest) = desc.span.of(weights)?.split_at_checked(code_bytes)?;
         let (signs, rest) = rest.split_at_checked(sign_bytes)?;
         let (scales, mults) = rest.split_at_checked(scale_bytes)?;
-        let top = match desc.dtype {
-            Dtype::N4 | Dtype::N5 => desc.codebook.iter().map(|c| c.unsigned_abs()).fold(1, u8::max),
-            _ => 128,
-        };
+        let top = if bits == 8 { 128 } else { desc.codebook.iter().map(|c| c.unsigned_abs()).fold(1, u8::max) };
         // Activations may be any int8.
         let group_bound = GROUP as u64 * 128 * 255 * u64::from(top);
         let row_bound = group_bound.saturating_mul(groups as u64);
         Some(Self {
-            bits,
+            dtype: desc.dtype,
             rows,
             cols,
             groups,
@@ -252,7 +259,7 @@ impl<'a> Coded<'a> {
     /// Bytes of codes of one block of 16 rows.
     #[must_use]
     pub fn block_bytes(&self) -> usize {
-        self.groups * line_count(self.bits) * LINE
+        self.groups * line_count(self.dtype) * LINE
     }
 
     /// Codes and scales of block `block` (16 rows); empty if there is no such block.
@@ -281,31 +288,35 @@ impl<'a> Coded<'a> {
         let signs = self.block_signs(row / BLOCK);
         let levels = self.levels();
         let lane = row % BLOCK;
-        let lines = line_count(self.bits);
+        let lines = line_count(self.dtype);
         let skip = first / (GROUP / lines);
         let mut out = out.iter_mut();
         for (index, line) in codes.as_chunks::<LINE>().0.iter().enumerate().skip(skip) {
-            let Some(word) = line.as_chunks::<4>().0.get(lane).filter(|_| !out.as_slice().is_empty()) else {
+            let words = line.as_chunks::<4>().0;
+            let Some(word) = words.get(lane).filter(|_| !out.as_slice().is_empty()) else {
                 return;
             };
             let scale =
                 scales.as_chunks::<BLOCK>().0.get(index / lines).and_then(|s| s.get(lane)).copied().unwrap_or(0);
             let scale = i32::from(scale);
-            if self.bits == 8 {
+            if self.dtype == Dtype::N8 {
                 for (out, code) in out.by_ref().take(4).zip(word) {
                     put(out, i32::from(*code as i8) * scale);
                 }
             } else {
-                let signs = signs.get(index).unwrap_or(&[0; SIGNS]);
-                let codes = with_signs(*word, signs, lane).map(u32::to_le_bytes);
-                for (out, code) in out.by_ref().take(8).zip(codes.as_flattened()) {
+                let before = |rows: usize| words.get((lane + BLOCK - rows) % BLOCK).copied().unwrap_or_default();
+                let codes = match self.dtype {
+                    Dtype::T4 => along_trellis(*word, before(1), before(2)),
+                    _ => with_signs(*word, signs.get(index).unwrap_or(&[0; SIGNS]), lane),
+                };
+                for (out, code) in out.by_ref().take(8).zip(codes.map(u32::to_le_bytes).as_flattened()) {
                     put(out, i32::from(levels[usize::from(code & 31)]) * scale);
                 }
             }
         }
     }
 
-    /// Levels of 5-bit codes, bit 4 of which is the sign; the first 16 are those of 4-bit ones.
+    /// Levels of 5-bit codes, bit 4 of which is the sign (N5, and T4 along its trellis); the first 16 are those of 4-bit ones.
     #[must_use]
     pub fn levels(&self) -> [i8; 32] {
         let mut levels = [0; 32];
@@ -331,8 +342,8 @@ impl<'a> Coded<'a> {
 }
 
 /// Lines of codes of a group.
-const fn line_count(bits: u8) -> usize {
-    if bits == 8 { 8 } else { 4 }
+const fn line_count(dtype: Dtype) -> usize {
+    if matches!(dtype, Dtype::N8) { 8 } else { 4 }
 }
 
 /// 5-bit codes of row `lane` of a line, given its word of codes: a byte each, of the low nibbles, then of the high ones. Bit 4 is
@@ -345,6 +356,15 @@ pub fn with_signs(word: [u8; 4], signs: &[u8; SIGNS], lane: usize) -> [u32; 2] {
     let spread = |two_rows: u8| ((u32::from(two_rows >> shift & 15) * 0x0020_4081) & 0x0101_0101) << 4;
     let word = u32::from_le_bytes(word);
     [word & 0x0F0F_0F0F | spread(signs[at]), word >> 4 & 0x0F0F_0F0F | spread(signs[8 + at])]
+}
+
+/// T4's codes as 5-bit codes ([`with_signs`]), given a row's word of codes and those of one and of two rows before.
+#[inline(always)]
+#[must_use]
+pub fn along_trellis(word: [u8; 4], before: [u8; 4], before_that: [u8; 4]) -> [u32; 2] {
+    let [word, sign, turn] = [word, before, before_that].map(u32::from_le_bytes);
+    let word = word ^ (turn & 0x1111_1111);
+    [word & 0x0F0F_0F0F | (sign & 0x0101_0101) << 4, word >> 4 & 0x0F0F_0F0F | (sign & 0x1010_1010)]
 }
 
 fn slice(bytes: &[u8], at: usize, len: usize) -> &[u8] {

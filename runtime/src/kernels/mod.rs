@@ -12,8 +12,8 @@ mod x86;
 
 use core::ops::Range;
 
-use crate::image::Coded;
 use crate::image::tensors::{BLOCK, GROUP};
+use crate::image::{Coded, Dtype};
 use crate::view;
 
 /// Rows of int8 codes at equal distances, as a Q8 slot has them.
@@ -112,6 +112,8 @@ pub struct Kernels {
     pub name: &'static str,
     /// 4-bit weights.
     pub n4: BlocksFn,
+    /// 4-bit weights along a trellis.
+    pub t4: BlocksFn,
     /// 5-bit weights.
     pub n5: BlocksFn,
     /// 8-bit weights.
@@ -124,9 +126,10 @@ impl Kernels {
     /// The kernel for these weights.
     #[must_use]
     pub fn blocks(&self, w: &Coded<'_>) -> BlocksFn {
-        match w.bits {
-            4 => self.n4,
-            5 => self.n5,
+        match w.dtype {
+            Dtype::N4 => self.n4,
+            Dtype::T4 => self.t4,
+            Dtype::N5 => self.n5,
             _ => self.n8,
         }
     }

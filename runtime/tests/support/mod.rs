@@ -7,6 +7,7 @@ use mote_runtime::fixed::Scale;
 use mote_runtime::image::header::{self, Section, Span, align_up};
 use mote_runtime::image::plan::{Kind, Limits, Plan, Rows, Slot};
 use mote_runtime::image::program::{ARGS, Entry, NONE, Op, entry};
+use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T4};
 use mote_runtime::image::tensors::{BLOCK, Dtype, GROUP, TensorDesc};
 use mote_runtime::image::{Port, Ports, crc, section};
 use mote_runtime::kernels::{self, Kernels};
@@ -45,16 +46,21 @@ impl Random {
     }
 }
 
+/// The types of coded matrices.
+pub const CODED: [Dtype; 4] = [N4, T4, N5, N8];
+
+/// What padding is filled with. It must not matter, but for the trellis of T4, which goes through it.
+const JUNK: u8 = 0x5B;
+
 /// A coded matrix in plain order, before it is laid out in blocks.
 #[derive(Clone, Debug)]
 pub struct Matrix {
     pub rows: usize,
     pub cols: usize,
-    /// N4, N5: what the nibbles stand for. `None`: N8.
+    pub dtype: Dtype,
+    /// N4, T4, N5: what the nibbles stand for. `None`: N8.
     pub book: Option<[i8; 16]>,
-    /// N5: bit 4 of a code is its sign.
-    pub signs: bool,
-    /// [rows, cols]: 0 to 15 for N4, 0 to 31 for N5, int8 for N8.
+    /// [rows, cols]: 0 to 15 for N4 and T4, 0 to 31 for N5 (bit 4 is the sign), int8 for N8.
     pub codes: Vec<i8>,
     /// [rows, groups].
     pub scales: Vec<u8>,
@@ -69,8 +75,8 @@ impl Matrix {
         Self {
             rows,
             cols,
+            dtype: if book.is_some() { N4 } else { N8 },
             book,
-            signs: false,
             codes: (0..rows * cols).map(|_| code(random)).collect(),
             scales: (0..rows * cols.div_ceil(GROUP)).map(|_| random.range(0, 255) as u8).collect(),
             mults: (0..rows).map(|_| random.range(1 << 15, 65535) as u16).collect(),
@@ -78,48 +84,53 @@ impl Matrix {
         }
     }
 
-    /// Of so many bits, whatever levels it may have.
-    pub fn any(random: &mut Random, rows: usize, cols: usize, bits: u8) -> Self {
-        let least = if bits == 5 { 0 } else { -127 };
-        let book = (bits < 8).then(|| core::array::from_fn(|_| random.range(least, 127) as i8));
-        let m = Self::random(random, rows, cols, book);
-        if bits == 5 { m.with_signs(random) } else { m }
+    /// Of this type, whatever levels it may have.
+    pub fn any(random: &mut Random, rows: usize, cols: usize, dtype: Dtype) -> Self {
+        let least = if dtype == N5 { 0 } else { -127 };
+        let book = (dtype != N8).then(|| core::array::from_fn(|_| random.range(least, 127) as i8));
+        let mut m = Self { dtype, ..Self::random(random, rows, cols, book) };
+        if dtype == N5 {
+            m.codes.iter_mut().for_each(|code| *code |= (random.range(0, 1) as i8) << 4);
+        }
+        m
     }
 
-    /// All weights of one level, the largest scales and multipliers.
-    pub fn all(rows: usize, cols: usize, bits: u8, level: i8) -> Self {
-        let book = if bits == 5 { level.abs() } else { level };
+    /// All weights of one level, the largest scales and multipliers. Of T4 a whole number of blocks is, else padding has its say.
+    pub fn all(rows: usize, cols: usize, dtype: Dtype, level: i8) -> Self {
+        let book = if dtype == N5 { level.abs() } else { level };
+        let code = match dtype {
+            N8 => level,
+            N5 => 5 | i8::from(book != level) << 4,
+            _ => 4,
+        };
         Self {
             rows,
             cols,
-            book: (bits < 8).then_some([book; 16]),
-            signs: bits == 5,
-            codes: vec![[level, 5 | i8::from(book != level) << 4][usize::from(bits < 8)]; rows * cols],
+            dtype,
+            book: (dtype != N8).then_some([book; 16]),
+            codes: vec![code; rows * cols],
             scales: vec![255; rows * cols.div_ceil(GROUP)],
             mults: vec![65_535; rows],
             exponent: 0,
         }
     }
 
-    /// N5 of N4.
-    fn with_signs(mut self, random: &mut Random) -> Self {
-        self.signs = true;
-        self.codes.iter_mut().for_each(|code| *code |= (random.range(0, 1) as i8) << 4);
-        self
-    }
-
     /// Weights near a normal distribution with standard deviation `sigma`: what models look like.
-    pub fn like_a_model(random: &mut Random, rows: usize, cols: usize, bits: u8, sigma: f64) -> Self {
-        let uniform = core::array::from_fn(|i| if bits == 5 { i as i8 } else { i as i8 - 8 });
-        let mut m = Self::random(random, rows, cols, (bits < 8).then_some(uniform));
-        m.signs = bits == 5;
-        let step = [2.5, 5.0, 40.0][[4, 5, 8].iter().position(|b| *b == bits).unwrap()];
+    pub fn like_a_model(random: &mut Random, rows: usize, cols: usize, dtype: Dtype, sigma: f64) -> Self {
+        let uniform = core::array::from_fn(|i| if dtype == N5 { i as i8 } else { i as i8 - 8 });
+        let book = (dtype != N8).then_some(uniform);
+        let mut m = Self { dtype, ..Self::random(random, rows, cols, book) };
+        let step = match dtype {
+            N8 => 40.0,
+            N5 => 5.0,
+            _ => 2.5,
+        };
         for code in &mut m.codes {
             let level = (random.normal() * step).round() as i8;
-            *code = match bits {
-                4 => (level + 8).clamp(0, 15),
-                5 => level.abs().min(15) | i8::from(level < 0) << 4,
-                _ => level.max(-127),
+            *code = match dtype {
+                N8 => level.max(-127),
+                N5 => level.abs().min(15) | i8::from(level < 0) << 4,
+                _ => (level + 8).clamp(0, 15),
             };
         }
         m.scales.iter_mut().for_each(|s| *s = random.range(100, 160) as u8);
@@ -128,10 +139,20 @@ impl Matrix {
         m
     }
 
+    /// The code of a row and column, padding among them.
+    fn code(&self, row: usize, col: usize) -> u8 {
+        if row < self.rows && col < self.cols { self.codes[row * self.cols + col] as u8 } else { JUNK }
+    }
+
     pub fn level(&self, row: usize, col: usize) -> i64 {
-        let code = self.codes[row * self.cols + col];
-        let sign = if self.signs && code & 16 != 0 { -1 } else { 1 };
-        self.book.map_or(i64::from(code), |book| sign * i64::from(book[code as usize & 15]))
+        let code = self.code(row, col);
+        let before = |rows: usize| self.code(row / BLOCK * BLOCK + (row % BLOCK + BLOCK - rows) % BLOCK, col);
+        let (index, negative) = match self.dtype {
+            T4 => (code & 15 ^ before(2) & 1, before(1) & 1 == 1),
+            _ => (code & 15, self.dtype == N5 && code & 16 != 0),
+        };
+        let level = self.book.map_or(i64::from(code as i8), |book| book[usize::from(index)].into());
+        if negative { -level } else { level }
     }
 
     pub fn scale(&self, row: usize, col: usize) -> i64 {
@@ -143,12 +164,10 @@ impl Matrix {
         (self.level(row, col) * self.scale(row, col) * i64::from(self.mults[row])) as f64 * 2f64.powi(-self.exponent)
     }
 
-    /// The streams, as drawn in `image/tensors.rs`. Padding is filled with junk that must not matter.
+    /// The streams, as drawn in `image/tensors.rs`. Padding is filled with [`JUNK`].
     fn to_bytes(&self) -> Vec<u8> {
         let (blocks, groups) = (self.rows.div_ceil(BLOCK), self.cols.div_ceil(GROUP));
-        let code = |row: usize, col: usize| {
-            if row < self.rows && col < self.cols { self.codes[row * self.cols + col] as u8 } else { 0x5A }
-        };
+        let code = |row: usize, col: usize| self.code(row, col);
         let mut out = Vec::new();
         for (block, group) in (0..blocks).flat_map(|b| (0..groups).map(move |g| (b, g))) {
             let per_line = if self.book.is_some() { 8 } else { 4 };
@@ -162,7 +181,7 @@ impl Matrix {
                 }
             }
         }
-        let lines = (0..blocks).flat_map(|b| (0..groups * 4).map(move |line| (b, line))).filter(|_| self.signs);
+        let lines = (0..blocks).flat_map(|b| (0..groups * 4).map(move |line| (b, line))).filter(|_| self.dtype == N5);
         for (block, line) in lines {
             for half in 0..2 {
                 let sign = |at: usize| u64::from(code(block * BLOCK + at / 4, line * 8 + half * 4 + at % 4) >> 4 & 1);
@@ -238,11 +257,7 @@ impl Builder {
 
     pub fn matrix(&mut self, m: &Matrix) -> u32 {
         let desc = TensorDesc {
-            dtype: match (m.book, m.signs) {
-                (None, _) => Dtype::N8,
-                (_, true) => Dtype::N5,
-                (_, false) => Dtype::N4,
-            },
+            dtype: m.dtype,
             rank: 2,
             exponent: m.exponent,
             dims: [m.rows as u32, m.cols as u32, 1, 1],
@@ -652,7 +667,7 @@ pub fn small_model(seed: u64) -> Builder {
     let (q_dim, kv_dim) = (heads * head_dim, kv_heads * head_dim);
     let (res, act) = (16i16, 20i16);
     let mut b = Builder { vocab: vocab as u32, ..Builder::new() };
-    let table = b.matrix(&Matrix::like_a_model(r, vocab, dim, 8, 1.0));
+    let table = b.matrix(&Matrix::like_a_model(r, vocab, dim, N8, 1.0));
     let batch = Rows::Batch;
     let x = b.i32_slot(batch, dim, res);
     let normed = b.i32_slot(batch, dim, act);
@@ -676,13 +691,13 @@ pub fn small_model(seed: u64) -> Builder {
             b.vector16(&values, 14)
         };
         let (g1, g2, gq) = (gamma(&mut b, dim), gamma(&mut b, dim), gamma(&mut b, head_dim));
-        let mut linear = |b: &mut Builder, rows: usize, cols: usize, bits: u8| {
-            b.matrix(&Matrix::like_a_model(r, rows, cols, bits, 1.5 / (cols as f64).sqrt()))
+        let mut linear = |b: &mut Builder, rows: usize, cols: usize, dtype: Dtype| {
+            b.matrix(&Matrix::like_a_model(r, rows, cols, dtype, 1.5 / (cols as f64).sqrt()))
         };
         let (wq, wk, wv) =
-            (linear(&mut b, q_dim, dim, 4), linear(&mut b, kv_dim, dim, 4), linear(&mut b, kv_dim, dim, 8));
-        let (wo, wg) = (linear(&mut b, dim, q_dim, 5), linear(&mut b, hidden, dim, 4));
-        let (wu, wd) = (linear(&mut b, hidden, dim, 4), linear(&mut b, dim, hidden, 4));
+            (linear(&mut b, q_dim, dim, N4), linear(&mut b, kv_dim, dim, N4), linear(&mut b, kv_dim, dim, N8));
+        let (wo, wg) = (linear(&mut b, dim, q_dim, N5), linear(&mut b, hidden, dim, T4));
+        let (wu, wd) = (linear(&mut b, hidden, dim, N4), linear(&mut b, dim, hidden, T4));
         let bias: Vec<i32> = (0..q_dim).map(|i| (i as i32 - 16) << 14).collect();
         let bias = b.vector32(&bias, i32::from(act));
         let window = if layer == 1 { 5 } else { 0 };
@@ -754,8 +769,8 @@ pub fn small_gpt(seed: u64) -> Builder {
     let (vocab, dim, heads, head_dim, hidden) = (37usize, 24usize, 3usize, 8usize, 40usize);
     let (res, act) = (16i16, 20i16);
     let mut b = Builder { vocab: vocab as u32, max_context: 64, ..Builder::new() };
-    let table = b.matrix(&Matrix::like_a_model(r, vocab, dim, 8, 0.3));
-    let positions = b.matrix(&Matrix::like_a_model(r, 64, dim, 8, 0.5));
+    let table = b.matrix(&Matrix::like_a_model(r, vocab, dim, N8, 0.3));
+    let positions = b.matrix(&Matrix::like_a_model(r, 64, dim, N8, 0.5));
     let batch = Rows::Batch;
     let (x, normed) = (b.i32_slot(batch, dim, res), b.i32_slot(batch, dim, act));
     let (q, k, v) = (b.i32_slot(batch, dim, act), b.i32_slot(batch, dim, act), b.i32_slot(batch, dim, act));
@@ -775,7 +790,7 @@ pub fn small_gpt(seed: u64) -> Builder {
         let cache = b.cache_slot(heads, head_dim);
         let (g1, g2) = (gains(&mut b, r, act), gains(&mut b, r, act));
         let mut linear = |b: &mut Builder, from: u32, (rows, cols): (usize, usize), to: u32| {
-            let weight = b.matrix(&Matrix::like_a_model(r, rows, cols, 4, 1.5 / (cols as f64).sqrt()));
+            let weight = b.matrix(&Matrix::like_a_model(r, rows, cols, N4, 1.5 / (cols as f64).sqrt()));
             let frac = b.slots[to as usize].frac;
             let bias: Vec<i32> = (0..rows).map(|_| r.range(-1 << frac, 1 << frac) as i32).collect();
             let bias = b.vector32(&bias, i32::from(frac));
@@ -824,8 +839,8 @@ pub fn small_translator(seed: u64) -> Builder {
     let (source_vocab, vocab, dim, heads, head_dim, hidden) = (29usize, 37usize, 16usize, 2usize, 8usize, 40usize);
     let (res, act) = (16i16, 20i16);
     let mut b = Builder { vocab: vocab as u32, source_vocab: source_vocab as u32, max_context: 64, ..Builder::new() };
-    let table = b.matrix(&Matrix::like_a_model(r, vocab, dim, 8, 0.3));
-    let source_table = b.matrix(&Matrix::like_a_model(r, source_vocab, dim, 4, 0.3));
+    let table = b.matrix(&Matrix::like_a_model(r, vocab, dim, N8, 0.3));
+    let source_table = b.matrix(&Matrix::like_a_model(r, source_vocab, dim, N4, 0.3));
     let steps: Vec<u64> = (0..dim / 2).map(|i| (0.3f64.powi(i as i32 + 1) * 2f64.powi(64)) as u64).collect();
     let steps = b.vector64(&steps);
     let batch = Rows::Batch;
@@ -844,7 +859,7 @@ pub fn small_translator(seed: u64) -> Builder {
         layer_norm(from, to, gains, 1e-5, dim, res)
     };
     let linear = |b: &mut Builder, r: &mut Random, from: u32, (rows, cols): (usize, usize), to: u32| {
-        let weight = b.matrix(&Matrix::like_a_model(r, rows, cols, 4, 1.5 / (cols as f64).sqrt()));
+        let weight = b.matrix(&Matrix::like_a_model(r, rows, cols, N4, 1.5 / (cols as f64).sqrt()));
         let frac = b.slots[to as usize].frac;
         let bias: Vec<i32> = (0..rows).map(|_| r.range(-1 << frac, 1 << frac) as i32).collect();
         let bias = b.vector32(&bias, i32::from(frac));

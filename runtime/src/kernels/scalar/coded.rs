@@ -17,11 +17,16 @@ use core::ops::Range;
 
 use super::super::{Codes, Put};
 use crate::image::Coded;
-use crate::image::tensors::{BLOCK, GROUP, with_signs};
+use crate::image::tensors::{BLOCK, GROUP, along_trellis, with_signs};
 
 /// See [`super::super::BlocksFn`]; 4-bit codes through the codebook.
 pub fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     each_block(w, blocks, x, put, n4_block);
+}
+
+/// See [`super::super::BlocksFn`]; 4-bit codes along a trellis.
+pub fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
+    each_block(w, blocks, x, put, t4_block);
 }
 
 /// See [`super::super::BlocksFn`]; 5-bit codes: magnitudes from the codebook, signs beside them.
@@ -68,16 +73,35 @@ fn n5_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
     block_sums::<256>(w, block, x, acc, |group, xs, dots| {
         let lines = group.as_chunks::<64>().0.iter().zip(xs.as_chunks::<8>().0);
         for ((line, x), signs) in lines.zip(all_signs.by_ref()) {
-            let [x0, x1, x2, x3, y0, y1, y2, y3] = x.map(i32::from);
             for (row, (word, dot)) in line.as_chunks::<4>().0.iter().zip(dots.iter_mut()).enumerate() {
-                let [low_codes, high_codes] = with_signs(*word, signs, row);
-                let low = |i: u32| i32::from(levels[(low_codes >> (8 * i) & 31) as usize]);
-                let high = |i: u32| i32::from(levels[(high_codes >> (8 * i) & 31) as usize]);
-                *dot += low(0) * x0 + low(1) * x1 + low(2) * x2 + low(3) * x3;
-                *dot += high(0) * y0 + high(1) * y1 + high(2) * y2 + high(3) * y3;
+                *dot += dot_of_8(&levels, with_signs(*word, signs, row), x);
             }
         }
     });
+}
+
+fn t4_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
+    let levels = w.levels();
+    block_sums::<256>(w, block, x, acc, |group, xs, dots| {
+        for (line, x) in group.as_chunks::<64>().0.iter().zip(xs.as_chunks::<8>().0) {
+            let words = line.as_chunks::<4>().0;
+            let (mut before, mut before_that) = (words[BLOCK - 1], words[BLOCK - 2]);
+            for (word, dot) in words.iter().zip(dots.iter_mut()) {
+                *dot += dot_of_8(&levels, along_trellis(*word, before, before_that), x);
+                (before, before_that) = (*word, before);
+            }
+        }
+    });
+}
+
+/// Levels of 5-bit codes, low nibbles' and then high ones', times eight activations.
+#[inline(always)]
+fn dot_of_8(levels: &[i8; 32], [low_codes, high_codes]: [u32; 2], x: &[i8; 8]) -> i32 {
+    let [x0, x1, x2, x3, y0, y1, y2, y3] = x.map(i32::from);
+    let low = |i: u32| i32::from(levels[(low_codes >> (8 * i) & 31) as usize]);
+    let high = |i: u32| i32::from(levels[(high_codes >> (8 * i) & 31) as usize]);
+    let sum = low(0) * x0 + low(1) * x1 + low(2) * x2 + low(3) * x3;
+    sum + high(0) * y0 + high(1) * y1 + high(2) * y2 + high(3) * y3
 }
 
 fn n8_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {

@@ -37,6 +37,22 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx2,bmi2,lz
         _mm512_mask_sub_epi8(levels, u64::from_le_bytes(signs), _mm512_setzero_si512(), levels)
     }
 
+    /// The codes of one and of two rows before.
+    fn rows_before(line: &[u8; 64], _whole: usize) -> [V; 2] {
+        let line = load(line);
+        [_mm512_alignr_epi32::<15>(line, line), _mm512_alignr_epi32::<14>(line, line)]
+    }
+
+    /// Codes, their lowest bits turned by those of others.
+    fn turned(codes: V, others: V) -> V {
+        // a ^ (b & c)
+        _mm512_ternarylogic_epi32::<0x78>(codes, others, _mm512_set1_epi8(0x11))
+    }
+    /// Levels, raised ones too, negated where the codes of the row before have `bit`.
+    fn negated_where(levels: V, before: V, bit: i8) -> V {
+        _mm512_mask_sub_epi8(levels, _mm512_test_epi8_mask(before, _mm512_set1_epi8(bit)), _mm512_setzero_si512(), levels)
+    }
+
     fn bytes(codes: V) -> V {
         _mm512_xor_si512(codes, _mm512_set1_epi8(i8::MIN))
     }

@@ -39,6 +39,26 @@ macro_rules! half_lines {
                 _mm256_sub_epi8(_mm256_xor_si256(levels, all), all)
             }
 
+            /// The codes of one and of two rows before.
+            fn rows_before(line: &[u8; 64], half: usize) -> [V; 2] {
+                let halves = line.as_chunks::<32>().0;
+                let (this, other) = (load(&halves[half & 1]), load(&halves[!half & 1]));
+                let between = _mm256_permute2x128_si256::<0x21>(other, this);
+                [_mm256_alignr_epi8::<12>(this, between), _mm256_alignr_epi8::<8>(this, between)]
+            }
+
+            /// Codes, their lowest bits turned by those of others.
+            fn turned(codes: V, others: V) -> V {
+                _mm256_xor_si256(codes, _mm256_and_si256(others, _mm256_set1_epi8(0x11)))
+            }
+
+            /// Levels, raised ones too, negated where the codes of the row before have `bit`.
+            fn negated_where(levels: V, before: V, bit: i8) -> V {
+                let bit = _mm256_set1_epi8(bit);
+                let all = _mm256_cmpeq_epi8(_mm256_and_si256(before, bit), bit);
+                _mm256_sub_epi8(_mm256_xor_si256(levels, all), all)
+            }
+
             fn splat(value: i32) -> V {
                 _mm256_set1_epi32(value)
             }

@@ -13,8 +13,14 @@
 //! ```
 
 use crate::image::Coded;
-use crate::image::tensors::{BLOCK, GROUP, SIGNS};
+use crate::image::tensors::{BLOCK, Dtype, GROUP, SIGNS};
 use crate::kernels::Codes;
+
+/// The kinds of codes, as the kernels are made for them.
+pub const N4: u8 = Dtype::N4 as u8;
+pub const T4: u8 = Dtype::T4 as u8;
+pub const N5: u8 = Dtype::N5 as u8;
+pub const N8: u8 = Dtype::N8 as u8;
 
 /// Groups whose sums of codes are computed together: 16 384 columns. They lie on the stack.
 pub const PANEL: usize = 512;
@@ -51,14 +57,14 @@ pub fn tile_rows<'a, const ROWS: usize>(x: &Codes<'a>, first: usize, groups: usi
 
 /// Groups `start..end` of each block; `None` if one has fewer.
 #[inline(always)]
-pub fn weights_of<'a, const BITS: u8, const BYTES: usize, const BLOCKS: usize>(
+pub fn weights_of<'a, const KIND: u8, const BYTES: usize, const BLOCKS: usize>(
     all: &[Weights<'a, BYTES>; BLOCKS],
     start: usize,
     end: usize,
 ) -> Option<[Weights<'a, BYTES>; BLOCKS]> {
     let mut some = *all;
     for w in &mut some {
-        let signs = if BITS == 5 { w.signs.get(start..end)? } else { &[] };
+        let signs = if KIND == N5 { w.signs.get(start..end)? } else { &[] };
         *w = Weights { codes: w.codes.get(start..end)?, signs, scales: w.scales.get(start..end)? };
     }
     Some(some)
@@ -164,7 +170,8 @@ macro_rules! matmul_kernels {
         use crate::image::Coded;
         use crate::image::tensors::{BLOCK, GROUP};
         use crate::kernels::x86::matmul::{
-            CHUNK_BYTES, Groups, PANEL, base_sums, block_groups, fetch, misfit, rows_of, tile_rows, weights_of, word,
+            CHUNK_BYTES, Groups, N4, N5, N8, PANEL, T4, base_sums, block_groups, fetch, misfit, rows_of, tile_rows,
+            weights_of, word,
         };
         use crate::kernels::{Codes, Isa, Kernels, Put, scalar};
         use core::ops::Range;
@@ -174,6 +181,7 @@ macro_rules! matmul_kernels {
             name: $name,
             // SAFETY: the table is given out only where its instructions are (`super::available`).
             n4: |w, blocks, x, put| unsafe { n4(w, blocks, x, put) },
+            t4: |w, blocks, x, put| unsafe { t4(w, blocks, x, put) },
             n5: |w, blocks, x, put| unsafe { n5(w, blocks, x, put) },
             n8: |w, blocks, x, put| unsafe { n8(w, blocks, x, put) },
             isa: Isa::$isa,
@@ -184,7 +192,15 @@ macro_rules! matmul_kernels {
             if misfit(w, x) {
                 return scalar::n4(w, blocks, x, put);
             }
-            chunks::<4, 256>(w, blocks, x, put);
+            chunks::<N4, 256>(w, blocks, x, put);
+        }
+
+        #[target_feature(enable = $features)]
+        fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
+            if misfit(w, x) {
+                return scalar::t4(w, blocks, x, put);
+            }
+            chunks::<T4, 256>(w, blocks, x, put);
         }
 
         #[target_feature(enable = $features)]
@@ -192,7 +208,7 @@ macro_rules! matmul_kernels {
             if misfit(w, x) {
                 return scalar::n5(w, blocks, x, put);
             }
-            chunks::<5, 256>(w, blocks, x, put);
+            chunks::<N5, 256>(w, blocks, x, put);
         }
 
         #[target_feature(enable = $features)]
@@ -200,12 +216,12 @@ macro_rules! matmul_kernels {
             if misfit(w, x) {
                 return scalar::n8(w, blocks, x, put);
             }
-            chunks::<8, 512>(w, blocks, x, put);
+            chunks::<N8, 512>(w, blocks, x, put);
         }
 
         #[inline]
         #[target_feature(enable = $features)]
-        fn chunks<const BITS: u8, const BYTES: usize>(
+        fn chunks<const KIND: u8, const BYTES: usize>(
             w: &Coded<'_>,
             blocks: Range<usize>,
             x: &Codes<'_>,
@@ -218,10 +234,10 @@ macro_rules! matmul_kernels {
                 let mut row = 0;
                 while row < x.rows() {
                     row += match x.rows() - row {
-                        6.. if TILE >= 6 => tile::<BITS, BYTES, 6>(w, &chunk, x, row, put),
-                        4.. => tile::<BITS, BYTES, 4>(w, &chunk, x, row, put),
-                        2.. => tile::<BITS, BYTES, 2>(w, &chunk, x, row, put),
-                        _ => tile::<BITS, BYTES, 1>(w, &chunk, x, row, put),
+                        6.. if TILE >= 6 => tile::<KIND, BYTES, 6>(w, &chunk, x, row, put),
+                        4.. => tile::<KIND, BYTES, 4>(w, &chunk, x, row, put),
+                        2.. => tile::<KIND, BYTES, 2>(w, &chunk, x, row, put),
+                        _ => tile::<KIND, BYTES, 1>(w, &chunk, x, row, put),
                     };
                 }
                 start = chunk.end;
@@ -230,7 +246,7 @@ macro_rules! matmul_kernels {
 
         /// All blocks of a chunk with `ROWS` rows from `row` on; returns `ROWS`.
         #[target_feature(enable = $features)]
-        fn tile<const BITS: u8, const BYTES: usize, const ROWS: usize>(
+        fn tile<const KIND: u8, const BYTES: usize, const ROWS: usize>(
             w: &Coded<'_>,
             chunk: &Range<usize>,
             x: &Codes<'_>,
@@ -245,11 +261,11 @@ macro_rules! matmul_kernels {
             let mut block = chunk.start;
             while block < chunk.end {
                 if ROWS > 1 && block + PAIR <= chunk.end {
-                    let sums = some_blocks::<BITS, BYTES, ROWS, PAIR>(w, block, &rows, &mut bases);
+                    let sums = some_blocks::<KIND, BYTES, ROWS, PAIR>(w, block, &rows, &mut bases);
                     sums.iter().zip(block..).for_each(|(sums, block)| put(block, row, sums));
                     block += PAIR;
                 } else {
-                    let sums = some_blocks::<BITS, BYTES, ROWS, 1>(w, block, &rows, &mut bases);
+                    let sums = some_blocks::<KIND, BYTES, ROWS, 1>(w, block, &rows, &mut bases);
                     put(block, row, &sums[0]);
                     block += 1;
                 }
@@ -260,7 +276,7 @@ macro_rules! matmul_kernels {
         /// The sums of `BLOCKS` blocks from `block` on.
         #[inline]
         #[target_feature(enable = $features)]
-        fn some_blocks<const BITS: u8, const BYTES: usize, const ROWS: usize, const BLOCKS: usize>(
+        fn some_blocks<const KIND: u8, const BYTES: usize, const ROWS: usize, const BLOCKS: usize>(
             w: &Coded<'_>,
             block: usize,
             rows: &[&[[i8; GROUP]]; ROWS],
@@ -281,10 +297,10 @@ macro_rules! matmul_kernels {
                 let groups = (&weights, panel, rows, &*bases, book, w.stretch);
                 // One row: a whole block at once, so that memory is read in order. More: one vector, for its registers.
                 if ROWS == 1 || LANES == BLOCK {
-                    panel_sums::<BITS, BYTES, ROWS, BLOCKS, 0, { BLOCK / LANES }>(groups, &mut sums);
+                    panel_sums::<KIND, BYTES, ROWS, BLOCKS, 0, { BLOCK / LANES }>(groups, &mut sums);
                 } else {
-                    panel_sums::<BITS, BYTES, ROWS, BLOCKS, 0, 1>(groups, &mut sums);
-                    panel_sums::<BITS, BYTES, ROWS, BLOCKS, 1, 1>(groups, &mut sums);
+                    panel_sums::<KIND, BYTES, ROWS, BLOCKS, 0, 1>(groups, &mut sums);
+                    panel_sums::<KIND, BYTES, ROWS, BLOCKS, 1, 1>(groups, &mut sums);
                 }
                 start = panel.1;
             }
@@ -295,7 +311,7 @@ macro_rules! matmul_kernels {
         #[inline]
         #[target_feature(enable = $features)]
         fn panel_sums<
-            const BITS: u8,
+            const KIND: u8,
             const BYTES: usize,
             const ROWS: usize,
             const BLOCKS: usize,
@@ -305,7 +321,7 @@ macro_rules! matmul_kernels {
             (weights, (start, end), rows, bases, book, stretch): Groups<'_, V, BYTES, ROWS, BLOCKS>,
             sums: &mut [[[i64; BLOCK]; ROWS]; BLOCKS],
         ) {
-            let Some(weights) = weights_of::<BITS, _, _>(weights, start, end) else { return };
+            let Some(weights) = weights_of::<KIND, _, _>(weights, start, end) else { return };
             let Some(rows) = rows_of(rows, start, end) else { return };
             let mut part = [[[splat(0); SPAN]; BLOCKS]; ROWS];
             let mut left = stretch;
@@ -322,7 +338,7 @@ macro_rules! matmul_kernels {
                 let codes = |row: usize| unsafe { rows[row].get_unchecked(at) };
                 if ROWS == 1 {
                     fetch(group(0));
-                    if BITS == 5 {
+                    if KIND == N5 {
                         fetch(signs(0));
                     }
                 }
@@ -333,24 +349,34 @@ macro_rules! matmul_kernels {
                 for line in 0..BYTES / 64 {
                     let mut levels = [[[splat(0); 2]; SPAN]; BLOCKS];
                     for block in 0..BLOCKS {
-                        let vectors = group(block).as_chunks::<64>().0[line].as_chunks::<{ 4 * LANES }>().0;
+                        let line_codes = &group(block).as_chunks::<64>().0[line];
                         for span in 0..SPAN {
-                            let codes = load(&vectors[FROM + span]);
-                            levels[block][span] =
-                                if BITS == 8 { [bytes(codes); 2] } else { [low(codes, book), high(codes, book)] };
-                            for (half, levels) in levels[block][span].iter_mut().enumerate().filter(|_| BITS == 5) {
+                            let codes = load(&line_codes.as_chunks::<{ 4 * LANES }>().0[FROM + span]);
+                            levels[block][span] = match KIND {
+                                N8 => [bytes(codes); 2],
+                                T4 => {
+                                    let [before, before_that] = rows_before(line_codes, FROM + span);
+                                    let codes = turned(codes, before_that);
+                                    [
+                                        negated_where(low(codes, book), before, 0x01),
+                                        negated_where(high(codes, book), before, 0x10),
+                                    ]
+                                }
+                                _ => [low(codes, book), high(codes, book)],
+                            };
+                            for (half, levels) in levels[block][span].iter_mut().enumerate().filter(|_| KIND == N5) {
                                 let line = signs(block)[line].as_chunks::<{ LANES / 2 }>().0;
                                 *levels = negated(*levels, line[BLOCK / LANES * half + FROM + span]);
                             }
                         }
                     }
                     for row in 0..ROWS {
-                        for half in 0..if BITS == 8 { 1 } else { 2 } {
-                            let x = splat(word(codes(row), if BITS == 8 { line } else { 2 * line + half }));
+                        for half in 0..if KIND == N8 { 1 } else { 2 } {
+                            let x = splat(word(codes(row), if KIND == N8 { line } else { 2 * line + half }));
                             for block in 0..BLOCKS {
                                 for span in 0..SPAN {
                                     let (dot, levels) = (&mut dots[row][block][span], levels[block][span][half]);
-                                    *dot = if BITS == 8 { dot8(*dot, levels, x) } else { dot4(*dot, levels, x) };
+                                    *dot = if KIND == N8 { dot8(*dot, levels, x) } else { dot4(*dot, levels, x) };
                                 }
                             }
                         }
