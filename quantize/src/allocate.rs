@@ -7,7 +7,7 @@
 //! curvature for it. The whole model is in memory meanwhile, in floats.
 
 use crate::calibrate::{Text, calibrate};
-use crate::codes::{Coding, dtype};
+use crate::codes::Coding;
 use crate::float::metrics::LockStep;
 use crate::float::{FloatModel, Result as FloatResult};
 use crate::import::{LlmConfig, Model, Weight};
@@ -17,7 +17,7 @@ use mote_runtime::image::TensorDesc;
 use std::collections::HashMap;
 
 /// The widths there are, and what is left at each of the divergence at the first.
-const WIDTHS: [(Coding, f64); 3] = [(Coding::N4Learned, 1.0), (Coding::N5, 0.25), (Coding::N8, 0.004)];
+const WIDTHS: [(Coding, f64); 3] = [(Coding::T4, 1.0), (Coding::N5, 0.32), (Coding::N8, 0.005)];
 
 /// Windows of text that are looked at for each matrix.
 const WINDOWS: usize = 4;
@@ -45,7 +45,7 @@ impl Candidate<'_> {
 
 fn coded_bytes(coding: Coding, matrix: &Weight) -> u64 {
     let dims = [matrix.shape[0] as u32, matrix.shape[1] as u32, 1, 1];
-    TensorDesc::data_bytes(dtype(coding.bits()), dims).unwrap_or(u64::MAX)
+    TensorDesc::data_bytes(coding.dtype(), dims).unwrap_or(u64::MAX)
 }
 
 /// Bytes of what has no choice.

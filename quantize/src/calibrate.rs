@@ -4,7 +4,7 @@
 //! over the rows x that it is multiplied with; its diagonal is what llama.cpp calls an importance matrix).
 
 use crate::codes::hadamard_rows;
-use crate::float::{FloatError, FloatModel, Result, Stream, operand, operands, slots, step};
+use crate::float::{FloatError, FloatModel, Result, Stream, operand, operands, slots, softmax, step};
 use crate::import::Model;
 use crate::lower::{LOGITS, Ranges, Source, Steps};
 use candle_core::{D, Tensor};
@@ -69,6 +69,9 @@ pub struct Met {
     pub drift: Vec<f32>,
     /// The mean of (s - r) x^T, where r is the residual that the product is added to and s what it would be `[rows, cols]`.
     pub owed: Vec<f32>,
+    /// Of the matrix of logits, the mean of p (1 - p) `[rows]`, where p is what softmax makes of them: half of it times an error squared
+    /// is what that adds to the KL divergence. Else empty.
+    pub matters: Vec<f32>,
 }
 
 /// Is told a matrix, by its index, and what it met. Returns its values as coded, `[rows, cols]`, not transformed, if what comes
@@ -113,6 +116,10 @@ pub fn calibrate<E: From<FloatError>>(
             None => last = None,
         }
         let mut with_codes = tensors.clone();
+        let is_head = op.code == ops::matmul::OP.code && op.args[3] == program.logits_slot();
+        if let (true, Some((_, met))) = (is_head, &mut last) {
+            met.matters = matters(op, &streams, &tensors)?;
+        }
         if let Some(index) = matrix(program, op).filter(|index| matrix_ends.get(index) == Some(&at)) {
             let met = last.as_ref().map_or(&nothing, |(_, met)| met);
             if let (Some(values), Some(weight)) = (done(index, met)?, program.tensors()[index as usize].weight()) {
@@ -122,7 +129,6 @@ pub fn calibrate<E: From<FloatError>>(
                 }
             }
         }
-        let is_head = op.code == ops::matmul::OP.code && op.args[3] == program.logits_slot();
         for s in &mut streams {
             if is_head {
                 ranges.see(LOGITS, logits_bound(s.value(op.args[0])?, &tensors)?);
@@ -171,6 +177,34 @@ fn logits_bound(x: &Tensor, tensors: &[Tensor]) -> Result<f64> {
     Ok(longest * steepest / 8.0 + bias)
 }
 
+/// Positions whose logits say what the rows of their matrix count.
+const POSITIONS: usize = 2048;
+
+/// [`Met::matters`], and a tenth of its mean for tokens that hardly come up.
+fn matters(op: &Op, streams: &[Stream], tensors: &[Tensor]) -> Result<Vec<f32>> {
+    let (mut sum, mut count): (Option<Tensor>, usize) = (None, 0);
+    let step = streams.len().div_ceil(POSITIONS / WINDOW).max(1);
+    for s in streams.iter().step_by(step) {
+        let x = s.value(op.args[0])?;
+        let mut logits = x.matmul(&tensors[0])?;
+        if let Some(bias) = tensors.get(1) {
+            logits = logits.broadcast_add(bias)?;
+        }
+        let p = softmax(&logits)?;
+        let counts = (&p - p.sqr()?)?.sum(0)?;
+        count += x.dim(0)?;
+        sum = Some(match sum {
+            None => counts,
+            Some(sum) => (sum + counts)?,
+        });
+    }
+    let Some(sum) = sum else { return Ok(Vec::new()) };
+    let mut matters: Vec<f32> = (sum / count.max(1) as f64)?.to_vec1()?;
+    let mean = matters.iter().sum::<f32>() / matters.len().max(1) as f32;
+    matters.iter_mut().for_each(|m| *m += 0.1 * mean);
+    Ok(matters)
+}
+
 fn largest(x: &Tensor) -> Result<f64> {
     Ok(f64::from(x.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?))
 }
@@ -216,7 +250,7 @@ fn meet(op: &Op, exact: &[Stream], coded: &[Stream], hadamard: u32) -> Result<Me
         let Some(sum) = sum else { return Ok(Vec::new()) };
         Ok((sum / count.max(1) as f64)?.flatten_all()?.to_vec1()?)
     };
-    let mut met = Met { hessian: mean(hessian)?, drift: mean(drift)?, owed: mean(owed)? };
+    let mut met = Met { hessian: mean(hessian)?, drift: mean(drift)?, owed: mean(owed)?, matters: Vec::new() };
     let cols = met.hessian.len().isqrt();
     let level = (0..cols).map(|c| met.hessian[c * cols + c]).sum::<f32>() / cols.max(1) as f32;
     let damping = damping(count, cols) * level + f32::MIN_POSITIVE;

@@ -408,7 +408,7 @@ pub(crate) fn coded(
         }
         Rounding::Feedback => {
             correct(&mut values, met, cols)?;
-            code_matrix_for(&values, rows, cols, coding, &met.hessian)
+            code_matrix_for(&values, rows, cols, coding, &met.hessian, &met.matters)
         }
     })
 }
@@ -440,7 +440,7 @@ fn place(name: String, hadamard: u32, matrix: &CodedMatrix, span: Span) -> Place
     let report = TensorReport {
         name,
         shape: vec![matrix.rows, matrix.cols],
-        bits: matrix.bits,
+        bits: matrix.dtype.code_bits().unwrap_or(8),
         hadamard,
         relative_error,
         fits_i32: matrix.stats.fits_i32(),

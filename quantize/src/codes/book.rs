@@ -1,7 +1,8 @@
 //! Levels of codes: fixed or learned, and the nearest-level search.
 
-use super::fit;
-use mote_runtime::image::tensors::GROUP;
+use super::trellis::{self, Trellis};
+use super::{Coding, fit};
+use mote_runtime::image::tensors::{BLOCK, GROUP};
 
 /// Steps of the look-up table between two integers.
 const FINE: f32 = 8.0;
@@ -11,42 +12,45 @@ const REACH: i32 = 160;
 /// The levels that codes stand for.
 #[derive(Clone, Debug)]
 pub struct Codebook {
-    levels: Vec<i16>,
+    levels: Vec<f32>,
     /// Nearest code for each 1/8 of a level; empty for N8, where the code is the rounded value.
     nearest: Vec<u8>,
     top: f32,
+    /// Of T4, whose `levels` then are what its 32 levels are like for one that looks at one weight at a time: means of two.
+    trellis: Option<Trellis>,
 }
 
 impl Codebook {
     /// 8-bit codes: -127 to 127, each its own level.
     #[must_use]
     pub fn n8() -> Self {
-        Self { levels: Vec::new(), nearest: Vec::new(), top: 127.0 }
+        Self { levels: Vec::new(), nearest: Vec::new(), top: 127.0, trellis: None }
     }
 
     /// 4-bit codes with these levels, in rising order.
     #[must_use]
     pub fn n4(levels: impl Iterator<Item = i8>) -> Self {
-        Self::of(levels.map(i16::from).collect())
+        Self::of(levels.map(f32::from).collect(), None)
     }
 
     /// 5-bit codes with these magnitudes, in rising order; bit 4 is the sign.
     #[must_use]
     pub fn n5(magnitudes: impl Iterator<Item = i8>) -> Self {
-        let magnitudes: Vec<i16> = magnitudes.map(i16::from).collect();
-        Self::of(magnitudes.iter().copied().chain(magnitudes.iter().map(|m| -m)).collect())
+        let magnitudes: Vec<f32> = magnitudes.map(f32::from).collect();
+        Self::of(magnitudes.iter().copied().chain(magnitudes.iter().map(|m| -m)).collect(), None)
     }
 
-    fn of(levels: Vec<i16>) -> Self {
-        let span = (REACH as f32 * FINE) as i32;
-        let closest = |i: i32| {
-            let x = i as f32 / FINE;
-            let distance = |code: &u8| (f32::from(levels[usize::from(*code)]) - x).abs();
-            (0..levels.len() as u8).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0)
-        };
-        let nearest = (-span..=span).map(closest).collect();
-        let top = levels.iter().map(|l| l.unsigned_abs()).max().unwrap_or(1);
-        Self { levels, nearest, top: f32::from(top).max(1.0) }
+    /// 4-bit codes along a trellis, with these levels and the same negated.
+    #[must_use]
+    pub fn t4(levels: [i8; 16]) -> Self {
+        let pair = |k: usize| (f32::from(levels[k]) - f32::from(levels[15 - k])) / 2.0;
+        Self::of((0..16).map(pair).collect(), Some(Trellis::new(levels)))
+    }
+
+    fn of(levels: Vec<f32>, trellis: Option<Trellis>) -> Self {
+        let nearest = table(&levels, |_| true);
+        let top = levels.iter().fold(1f32, |top, l| top.max(l.abs()));
+        Self { levels, nearest, top, trellis }
     }
 
     /// Largest magnitude of a level.
@@ -62,20 +66,62 @@ impl Codebook {
             let level = x.round().clamp(-127.0, 127.0);
             return (level as i8 as u8, level);
         }
-        let index = (x * FINE).round() + REACH as f32 * FINE;
-        let code = self.nearest[(index.max(0.0) as usize).min(self.nearest.len() - 1)];
-        (code, f32::from(self.levels[usize::from(code)]))
+        let code = self.nearest[place(x)];
+        (code, self.levels[usize::from(code)])
+    }
+
+    /// Codes of one column of a block, and their levels, for `targets` in levels: the nearest codes, or the best way along the
+    /// trellis, with `weights` for the squared errors of the rows.
+    #[must_use]
+    pub fn column(&self, targets: &[f32; BLOCK], weights: &[f32; BLOCK]) -> ([u8; BLOCK], [f32; BLOCK]) {
+        if let Some(trellis) = &self.trellis {
+            return trellis.column(targets, weights);
+        }
+        let found = targets.map(|x| self.nearest(x));
+        (found.map(|(code, _)| code), found.map(|(_, level)| level))
+    }
+
+    /// Which of the levels each code of a column of a block stands for, and whether negated.
+    fn levels_of(&self, codes: &[u8; BLOCK]) -> [(usize, bool); BLOCK] {
+        if self.is_trellis() { trellis::levels_of(codes) } else { codes.map(|c| (usize::from(c & 15), c & 16 != 0)) }
+    }
+
+    /// Whether what a code stands for depends on the rows before.
+    #[must_use]
+    pub fn is_trellis(&self) -> bool {
+        self.trellis.is_some()
     }
 
     /// As the image stores it; zeros for N8.
     #[must_use]
     pub fn codebook(&self) -> [i8; 16] {
+        if let Some(trellis) = &self.trellis {
+            return trellis.levels();
+        }
         let mut book = [0; 16];
         for (to, from) in book.iter_mut().zip(&self.levels) {
             *to = *from as i8;
         }
         book
     }
+}
+
+/// The nearest of the codes that `among` wants for each 1/8 of a level.
+pub(super) fn table(levels: &[f32], among: impl Fn(u8) -> bool) -> Vec<u8> {
+    let span = (REACH as f32 * FINE) as i32;
+    let closest = |i: i32| {
+        let x = i as f32 / FINE;
+        let distance = |code: &u8| (levels[usize::from(*code)] - x).abs();
+        let codes = (0..levels.len() as u8).filter(|code| among(*code));
+        codes.min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0)
+    };
+    (-span..=span).map(closest).collect()
+}
+
+/// Where `x` is in a table of the nearest.
+pub(super) fn place(x: f32) -> usize {
+    let index = (x * FINE).round() + REACH as f32 * FINE;
+    (index.max(0.0) as usize).min(2 * (REACH as f32 * FINE) as usize)
 }
 
 /// Levels for normal-like weights to start from: the centres of 16 equally likely parts of a normal distribution,
@@ -85,70 +131,81 @@ const START: [i8; 16] = [-120, -92, -72, -56, -42, -30, -18, -6, 6, 18, 30, 42, 
 /// The same for magnitudes: the centres of 16 equally likely parts of half a normal distribution.
 const START_MAGNITUDES: [i8; 16] = [2, 7, 11, 15, 20, 25, 30, 35, 40, 46, 53, 60, 69, 79, 93, 120];
 
+/// What the algorithm finds for normal weights along the trellis.
+const START_TRELLIS: [i8; 16] = [-127, -91, -69, -53, -40, -28, -17, -7, 3, 13, 24, 35, 48, 62, 81, 115];
+
 /// Rounds of Lloyd's algorithm.
 const ROUNDS: usize = 8;
 /// Groups it looks at, at most.
 const SAMPLE: usize = 2048;
 
-/// Learns 16 levels for a matrix, or with `signs` (N5) 16 magnitudes: alternately fits scales and codes to the levels, and
-/// levels to scales and codes.
-pub(super) fn learn(rows: usize, row: &dyn Fn(usize) -> Vec<f32>, importance: &[f32], signs: bool) -> Codebook {
+/// Learns the levels of a matrix (magnitudes for N5): alternately fits scales and codes to the levels, and levels to scales and codes.
+pub(super) fn learn(rows: usize, row: &dyn Fn(usize) -> Vec<f32>, importance: &[f32], coding: Coding) -> Codebook {
     let groups = importance.len() / GROUP;
-    let step = (rows * groups).div_ceil(SAMPLE).max(1);
+    let mut book = match coding {
+        Coding::T4 => Codebook::t4(START_TRELLIS),
+        Coding::N5 => Codebook::n5(START_MAGNITUDES.into_iter()),
+        _ => Codebook::n4(START.into_iter()),
+    };
+    // Rows whose codes are chosen together.
+    let height = if book.is_trellis() { BLOCK } else { 1 };
+    let places = rows.div_ceil(height) * groups;
     let mut sample = Vec::new();
-    let mut last: Option<(usize, Vec<f32>)> = None;
-    for index in (0..rows * groups).step_by(step) {
-        let (r, g) = (index / groups, index % groups);
-        if last.as_ref().is_none_or(|(at, _)| *at != r) {
-            last = Some((r, row(r)));
+    let mut last: Option<(usize, Vec<Vec<f32>>)> = None;
+    for index in (0..places).step_by((places * height).div_ceil(SAMPLE).div_ceil(height).max(1)) {
+        let (first, group) = (index / groups * height, index % groups);
+        if last.as_ref().is_none_or(|(at, _)| *at != first) {
+            last = Some((first, (first..rows.min(first + height)).map(row).collect()));
         }
-        if let Some((_, values)) = &last {
-            let mut values = values[g * GROUP..][..GROUP].to_vec();
-            if signs {
-                // Of a magnitude the nearest code is the magnitude's: one of the first 16.
-                values.iter_mut().for_each(|v| *v = v.abs());
-            }
-            sample.push((values, &importance[g * GROUP..][..GROUP]));
+        if let Some((_, rows)) = &last {
+            let here: Vec<Vec<f32>> = rows.iter().map(|row| row[group * GROUP..][..GROUP].to_vec()).collect();
+            sample.push((here, &importance[group * GROUP..][..GROUP]));
         }
     }
-    let mut book = if signs { Codebook::n5(START_MAGNITUDES.into_iter()) } else { Codebook::n4(START.into_iter()) };
     for _ in 0..ROUNDS {
         let (mut top, mut bottom) = ([0f64; 16], [0f64; 16]);
-        for (values, weight) in &sample {
-            let scale = fit::best_scale(values, weight, &book);
-            if scale <= 0.0 {
-                continue;
+        for (rows, weight) in &sample {
+            let (mut scales, mut norms) = ([0f32; BLOCK], [1f64; BLOCK]);
+            for (values, (scale, norm)) in rows.iter().zip(scales.iter_mut().zip(&mut norms)) {
+                *scale = fit::best_scale(values, weight, &book);
+                // Each group counts by its own loss, so that levels serve relative error, not the loudest rows.
+                *norm = values.iter().zip(*weight).map(|(v, w)| f64::from(v * v * w)).sum::<f64>().max(1e-30);
             }
-            // Each group counts by its own loss, so that levels serve relative error, not the loudest rows.
-            let norm: f64 = values.iter().zip(*weight).map(|(v, w)| f64::from(v * v * w)).sum::<f64>().max(1e-30);
-            for (v, w) in values.iter().zip(*weight) {
-                let (code, _) = book.nearest(v / scale);
-                let w = f64::from(*w) / norm;
-                top[usize::from(code)] += w * f64::from(*v) * f64::from(scale);
-                bottom[usize::from(code)] += w * f64::from(scale) * f64::from(scale);
+            for (c, w) in weight.iter().enumerate() {
+                let value = |lane: usize| rows.get(lane).map_or(0.0, |row| row[c]);
+                let target = |lane: usize| if scales[lane] > 0.0 { value(lane) / scales[lane] } else { 0.0 };
+                let (codes, _) = book.column(&core::array::from_fn(target), &[1.0; BLOCK]);
+                for (lane, (level, negative)) in book.levels_of(&codes).into_iter().enumerate().take(rows.len()) {
+                    let scale = f64::from(if negative { -scales[lane] } else { scales[lane] });
+                    let w = f64::from(*w) / norms[lane];
+                    top[level] += w * f64::from(value(lane)) * scale;
+                    bottom[level] += w * scale * scale;
+                }
             }
         }
+        let old = book.codebook();
         let levels: Vec<f64> =
-            (0..16).map(|c| if bottom[c] > 0.0 { top[c] / bottom[c] } else { f64::from(book.levels[c]) }).collect();
-        book = if signs {
-            Codebook::n5(spread(&levels, 0).into_iter())
-        } else {
-            Codebook::n4(spread(&levels, -127).into_iter())
+            (0..16).map(|k| if bottom[k] > 0.0 { top[k] / bottom[k] } else { f64::from(old[k]) }).collect();
+        let levels = spread(&levels, if coding == Coding::N5 { 0 } else { -127 });
+        book = match coding {
+            Coding::T4 => Codebook::t4(levels),
+            Coding::N5 => Codebook::n5(levels.into_iter()),
+            _ => Codebook::n4(levels.into_iter()),
         };
     }
     book
 }
 
 /// Scales the levels to fill int8 (finer rounding costs nothing: scales absorb it), rounds them and keeps them apart.
-fn spread(levels: &[f64], least: i32) -> Vec<i8> {
+fn spread(levels: &[f64], least: i32) -> [i8; 16] {
     let mut sorted = levels.to_vec();
     sorted.sort_by(f64::total_cmp);
     let top = sorted.iter().fold(0f64, |m, l| m.max(l.abs())).max(1e-9);
-    let mut out: Vec<i8> = Vec::new();
-    for (i, level) in sorted.iter().enumerate() {
-        let lowest = out.last().map_or(least, |l| i32::from(*l) + 1);
+    let (mut out, mut lowest) = ([0i8; 16], least);
+    for (i, (to, level)) in out.iter_mut().zip(sorted).enumerate() {
         let highest = 127 - (15 - i as i32);
-        out.push(((level * 127.0 / top).round() as i32).clamp(lowest, highest.max(lowest)) as i8);
+        *to = ((level * 127.0 / top).round() as i32).clamp(lowest, highest.max(lowest)) as i8;
+        lowest = i32::from(*to) + 1;
     }
     out
 }

@@ -4,12 +4,13 @@
 //!    for: `q_c = round(w_c + sum over j < c of (w_j - q_j) U[j, c])`, with H = U D U^T and U unit upper triangular. That is
 //!    GPTQ (Frantar et al. 2022) as LDLQ (Chee et al. 2023, QuIP, theorem 6) writes it. A group's scale is fitted, to its
 //!    targets, when the first of its columns is reached.
+//!    Rows do not meet each other, so the 16 of a block go through it side by side; along a trellis they choose together.
 //! 2. Learned rounding: AdaRound (Nagel et al. 2020) minimises the same form by gradients; codes being few, coordinate
 //!    descent does without: each code, and then each scale, moves to where the form is least, the others as they are,
-//!    until none moves. It never makes the form larger.
+//!    until none moves. It never makes the form larger. Along a trellis, a column of a block moves as one.
 
-use super::{Codebook, Row, fit};
-use mote_runtime::image::tensors::GROUP;
+use super::{Codebook, Grid, Row, fit};
+use mote_runtime::image::tensors::{BLOCK, GROUP};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -53,77 +54,107 @@ impl Feedback {
         Self { cols, order, groups, hessian, upper }
     }
 
-    /// Codes a padded row with integer scales in units of `unit`.
-    pub(super) fn code_row(
+    /// Codes the padded rows of a block with integer scales in units of the rows' own. What a row gives counts `matters` times, one if
+    /// there is nothing there.
+    pub(super) fn code_block(
         &self,
-        row: &[f32],
+        rows: &[Vec<f32>],
         weight: &[f32],
         book: &Codebook,
-        scales: &[f32],
-        mult: u16,
-        unit: f32,
-    ) -> Row {
+        scales: &[Vec<f32>],
+        grids: &[Grid],
+        matters: &[f32],
+    ) -> Vec<Row> {
         let cols = self.cols;
-        let taken = |from: &[f32]| self.order.iter().map(|c| from[*c]).collect::<Vec<f32>>();
-        let (row, weight) = (taken(row), taken(weight));
+        let wanted: Vec<Lanes> =
+            self.order.iter().map(|c| lanes(|lane| rows.get(lane).map_or(0.0, |row| row[*c]))).collect();
+        let weight: Vec<f32> = self.order.iter().map(|c| weight[*c]).collect();
         // What is wanted of each column, with what those before it have lost.
-        let mut target = row.clone();
-        let mut found = Found { codes: vec![0; cols], levels: vec![0.0; cols], scales: vec![0; scales.len()] };
-        let mut error = vec![0f32; cols];
+        let mut target = wanted.clone();
+        let mut found = Found {
+            codes: vec![[0; BLOCK]; cols],
+            levels: vec![[0.0; BLOCK]; cols],
+            scales: vec![[0; BLOCK]; self.groups.len()],
+            units: lanes(|lane| grids.get(lane).map_or(0.0, |grid| grid.unit)),
+            matters: lanes(|lane| matters.get(lane).copied().unwrap_or(1.0)),
+        };
+        let mut error = vec![[0f32; BLOCK]; cols];
         for (group, here) in &self.groups {
-            let (values, weight) = (&target[here.clone()], &weight[here.clone()]);
-            let best = if scales[*group] > 0.0 { fit::best_scale(values, weight, book) } else { 0.0 };
-            let integer = fit::integer_scale(values, weight, book, best, unit);
-            found.scales[*group] = integer;
-            let step = f32::from(integer) * unit;
+            for (lane, (scales, grid)) in scales.iter().zip(grids).enumerate() {
+                let values: Vec<f32> = target[here.clone()].iter().map(|t| t[lane]).collect();
+                let weight = &weight[here.clone()];
+                let best = if scales[*group] > 0.0 { fit::best_scale(&values, weight, book) } else { 0.0 };
+                found.scales[*group][lane] = fit::integer_scale(&values, weight, book, best, grid.unit);
+            }
+            let steps = found.steps(*group);
+            let weights = found.weights(*group);
             for c in here.clone() {
-                let (code, level) = book.nearest(if step > 0.0 { target[c] / step } else { 0.0 });
-                (found.codes[c], found.levels[c]) = (code, level);
-                error[c] = row[c] - level * step;
+                let in_steps = |lane: usize| if steps[lane] > 0.0 { target[c][lane] / steps[lane] } else { 0.0 };
+                (found.codes[c], found.levels[c]) = book.column(&lanes(in_steps), &weights);
+                error[c] = lanes(|lane| wanted[c][lane] - found.levels[c][lane] * steps[lane]);
                 let (lost, line) = (error[c], &self.upper[c * cols..][..cols]);
-                target[c + 1..].iter_mut().zip(&line[c + 1..]).for_each(|(t, u)| *t += lost * u);
+                target[c + 1..].iter_mut().zip(&line[c + 1..]).for_each(|(t, u)| add(t, &lost, *u));
             }
         }
-        self.descend(book, unit, &mut found, &mut error);
-        let mut out = Row { mult, scales: found.scales, codes: Vec::new(), error: 0.0, bound: 0 };
-        out.error = error.iter().map(|e| f64::from(*e).powi(2)).sum();
-        for (group, here) in &self.groups {
-            let sum: u64 = found.levels[here.clone()].iter().map(|l| l.abs() as u64).sum();
-            out.bound += 127 * u64::from(out.scales[*group]) * sum;
+        self.descend(book, &mut found, &mut error);
+        let mut out = Row::block(grids, book, self.groups.len());
+        for (lane, row) in out.iter_mut().enumerate() {
+            row.error = error.iter().map(|e| f64::from(e[lane]).powi(2)).sum();
+            for (group, here) in &self.groups {
+                row.scales[*group] = found.scales[*group][lane];
+                let sum: u64 = found.levels[here.clone()].iter().map(|l| l[lane].abs() as u64).sum();
+                row.bound += 127 * u64::from(row.scales[*group]) * sum;
+            }
+            // Padding's codes: whatever stands for 0, if anything does.
+            row.codes = vec![book.nearest(0.0).0; self.groups.len() * GROUP];
+            self.order.iter().zip(&found.codes).for_each(|(c, codes)| row.codes[*c] = codes[lane]);
         }
-        // Padding's codes: whatever stands for 0, if anything does.
-        out.codes = vec![book.nearest(0.0).0; scales.len() * GROUP];
-        self.order.iter().zip(&found.codes).for_each(|(c, code)| out.codes[*c] = *code);
         out
     }
 
     /// Moves codes and scales one by one to where the form is least. `error` is w - q.
-    fn descend(&self, book: &Codebook, unit: f32, found: &mut Found, error: &mut [f32]) {
+    fn descend(&self, book: &Codebook, found: &mut Found, error: &mut [Lanes]) {
         let cols = self.cols;
         let line = |c: usize| &self.hessian[c * cols..][..cols];
         // H (w - q): half the form's slope.
-        let mut slope: Vec<f32> = vec![0.0; cols];
+        let mut slope: Vec<Lanes> = vec![[0.0; BLOCK]; cols];
         for (c, e) in error.iter().enumerate() {
-            slope.iter_mut().zip(line(c)).for_each(|(s, h)| *s += e * h);
+            slope.iter_mut().zip(line(c)).for_each(|(s, h)| add(s, e, *h));
         }
         for _ in 0..ROUNDS {
             let mut moved = false;
             for (group, here) in &self.groups {
-                let step = f32::from(found.scales[*group]) * unit;
-                for c in here.clone().filter(|_| step > 0.0) {
+                let (steps, weights) = (found.steps(*group), found.weights(*group));
+                for c in here.clone() {
                     let curvature = line(c)[c];
-                    let now = found.levels[c] * step;
-                    let (code, level) = book.nearest((now + slope[c] / curvature) / step);
-                    let by = level * step - now;
+                    let now = lanes(|lane| found.levels[c][lane] * steps[lane]);
+                    let best = |lane: usize| now[lane] + slope[c][lane] / curvature;
+                    let in_steps = |lane: usize| if steps[lane] > 0.0 { best(lane) / steps[lane] } else { 0.0 };
+                    let (codes, levels) = book.column(&lanes(in_steps), &weights);
+                    let mut by = lanes(|lane| levels[lane] * steps[lane] - now[lane]);
                     // Less than this is rounding.
-                    if by * (by * curvature - 2.0 * slope[c]) < -1e-6 * by * by * curvature {
-                        (found.codes[c], found.levels[c]) = (code, level);
-                        error[c] -= by;
-                        slope.iter_mut().zip(line(c)).for_each(|(s, h)| *s -= by * h);
-                        moved = true;
+                    let change = |lane: usize| by[lane] * (by[lane] * curvature - 2.0 * slope[c][lane]);
+                    let least = |lane: usize| -1e-6 * by[lane] * by[lane] * curvature;
+                    let pays: [bool; BLOCK] = if book.is_trellis() {
+                        let all = |of: &dyn Fn(usize) -> f32| (0..BLOCK).map(|l| of(l) * found.matters[l]).sum::<f32>();
+                        [all(&change) < all(&least); BLOCK]
+                    } else {
+                        core::array::from_fn(|lane| change(lane) < least(lane))
+                    };
+                    if !pays.contains(&true) {
+                        continue;
                     }
+                    for lane in 0..BLOCK {
+                        if pays[lane] {
+                            (found.codes[c][lane], found.levels[c][lane]) = (codes[lane], levels[lane]);
+                            error[c][lane] -= by[lane];
+                        }
+                        by[lane] = if pays[lane] { -by[lane] } else { 0.0 };
+                    }
+                    slope.iter_mut().zip(line(c)).for_each(|(s, h)| add(s, &by, *h));
+                    moved = true;
                 }
-                moved |= self.rescale(unit, &mut found.scales[*group], here, &found.levels, error, &mut slope);
+                moved |= self.rescale(*group, here, found, error, &mut slope);
             }
             if !moved {
                 break;
@@ -131,44 +162,83 @@ impl Feedback {
         }
     }
 
-    /// Moves one group's scale to where the form is least, its codes as they are.
+    /// Moves the scales of one group to where the form is least, its codes as they are.
     fn rescale(
         &self,
-        unit: f32,
-        scale: &mut u8,
+        group: usize,
         here: &Range<usize>,
-        levels: &[f32],
-        error: &mut [f32],
-        slope: &mut [f32],
+        found: &mut Found,
+        error: &mut [Lanes],
+        slope: &mut [Lanes],
     ) -> bool {
         let cols = self.cols;
-        let along = |c: usize| levels[c] * unit;
-        let downhill: f32 = here.clone().map(|c| along(c) * slope[c]).sum();
-        let bend = |c: usize| here.clone().map(|d| self.hessian[c * cols + d] * along(d)).sum::<f32>();
-        let curvature: f32 = here.clone().map(|c| along(c) * bend(c)).sum();
-        if curvature <= 0.0 || *scale == 0 {
+        let along: Vec<Lanes> =
+            found.levels[here.clone()].iter().map(|l| lanes(|lane| l[lane] * found.units[lane])).collect();
+        let (mut downhill, mut curvature) = ([0f32; BLOCK], [0f32; BLOCK]);
+        for (c, along_c) in here.clone().zip(&along) {
+            let mut bend = [0f32; BLOCK];
+            let line = &self.hessian[c * cols..][here.clone()];
+            along.iter().zip(line).for_each(|(along, h)| add(&mut bend, along, *h));
+            for lane in 0..BLOCK {
+                downhill[lane] += along_c[lane] * slope[c][lane];
+                curvature[lane] += along_c[lane] * bend[lane];
+            }
+        }
+        let mut by = [0f32; BLOCK];
+        for (lane, scale) in found.scales[group].iter_mut().enumerate() {
+            let (curvature, downhill) = (curvature[lane], downhill[lane]);
+            if curvature <= 0.0 || *scale == 0 {
+                continue;
+            }
+            let best = (f32::from(*scale) + downhill / curvature).round().clamp(1.0, 255.0) as u8;
+            let change = f32::from(best) - f32::from(*scale);
+            if change * (change * curvature - 2.0 * downhill) < -1e-6 * change * change * curvature {
+                (*scale, by[lane]) = (best, change);
+            }
+        }
+        if by == [0.0; BLOCK] {
             return false;
         }
-        let best = (f32::from(*scale) + downhill / curvature).round().clamp(1.0, 255.0) as u8;
-        let by = f32::from(best) - f32::from(*scale);
-        if by * (by * curvature - 2.0 * downhill) >= -1e-6 * by * by * curvature {
-            return false;
-        }
-        *scale = best;
-        for c in here.clone() {
-            let moved = by * along(c);
-            error[c] -= moved;
-            slope.iter_mut().zip(&self.hessian[c * cols..][..cols]).for_each(|(s, h)| *s -= moved * h);
+        for (c, along) in here.clone().zip(&along) {
+            let lost = lanes(|lane| -by[lane] * along[lane]);
+            add(&mut error[c], &lost, 1.0);
+            slope.iter_mut().zip(&self.hessian[c * cols..][..cols]).for_each(|(s, h)| add(s, &lost, *h));
         }
         true
     }
 }
 
-/// A row while its codes are chosen: codes and levels by places, scales by groups.
+/// A number for each row of a block.
+type Lanes = [f32; BLOCK];
+
+fn lanes(of: impl Fn(usize) -> f32) -> Lanes {
+    core::array::from_fn(of)
+}
+
+fn add(to: &mut Lanes, from: &Lanes, times: f32) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to += from * times);
+}
+
+/// A block while its codes are chosen: codes and levels by places, scales by groups.
 struct Found {
-    codes: Vec<u8>,
-    levels: Vec<f32>,
-    scales: Vec<u8>,
+    codes: Vec<[u8; BLOCK]>,
+    levels: Vec<Lanes>,
+    scales: Vec<[u8; BLOCK]>,
+    units: Lanes,
+    matters: Lanes,
+}
+
+impl Found {
+    /// What a level counts in each row.
+    fn steps(&self, group: usize) -> Lanes {
+        lanes(|lane| f32::from(self.scales[group][lane]) * self.units[lane])
+    }
+
+    /// What the square of an error of one level counts in each row.
+    fn weights(&self, group: usize) -> Lanes {
+        let steps = self.steps(group);
+        lanes(|lane| steps[lane] * steps[lane] * self.matters[lane])
+    }
 }
 
 /// U of H = U D U^T, column by column from the last.
@@ -235,11 +305,11 @@ mod tests {
             };
             w.chunks(cols).zip(decoded.chunks(cols)).map(row).sum::<f64>()
         };
-        for coding in [Coding::N4Learned, Coding::N4Uniform, Coding::N5, Coding::N8] {
+        for coding in [Coding::N4Learned, Coding::N4Uniform, Coding::T4, Coding::N5, Coding::N8] {
             let nearest = lost(&code_matrix(&w, rows, cols, coding, None).decode());
-            let chosen = code_matrix_for(&w, rows, cols, coding, &hessian);
+            let chosen = code_matrix_for(&w, rows, cols, coding, &hessian, &[]);
             let ratio = lost(&chosen.decode()) / nearest;
-            // 0.13, 0.12 and 0.12.
+            // 0.12 to 0.13.
             assert!(ratio < 0.25, "{coding:?}: {ratio} of the error");
             let decoded = chosen.decode();
             let error: f64 = w.iter().zip(&decoded).map(|(w, q)| f64::from(w - q).powi(2)).sum();
@@ -255,7 +325,7 @@ mod tests {
         let mut hessian = vec![0f32; cols * cols];
         (0..cols).for_each(|c| hessian[c * cols + c] = 1.0);
         let nearest = code_matrix(&w, rows, cols, Coding::N4Learned, None).stats.relative_error;
-        let chosen = code_matrix_for(&w, rows, cols, Coding::N4Learned, &hessian).stats.relative_error;
+        let chosen = code_matrix_for(&w, rows, cols, Coding::N4Learned, &hessian, &[]).stats.relative_error;
         assert!(chosen < 1.002 * nearest, "{chosen} and {nearest}");
     }
 }

@@ -1,7 +1,7 @@
 //! Scales of groups: the search, and the final rounding to integers.
 
-use super::{Codebook, Row};
-use mote_runtime::image::tensors::GROUP;
+use super::{Codebook, Grid, Row};
+use mote_runtime::image::tensors::{BLOCK, GROUP};
 
 /// Scales tried for a group, as factors of absmax / top level.
 const TRIES: [f32; 17] =
@@ -58,24 +58,43 @@ pub(super) fn integer_scale(values: &[f32], weight: &[f32], book: &Codebook, sca
     if scale > 0.0 { best as u8 } else { 0 }
 }
 
-/// Codes a padded row with integer scales in units of `unit`.
-pub(super) fn code_row(row: &[f32], weight: &[f32], book: &Codebook, scales: &[f32], mult: u16, unit: f32) -> Row {
-    let mut out = Row { mult, scales: Vec::new(), codes: Vec::new(), error: 0.0, bound: 0 };
-    for ((values, weight), scale) in row.chunks_exact(GROUP).zip(weight.chunks_exact(GROUP)).zip(scales) {
-        let integer = integer_scale(values, weight, book, *scale, unit);
-        out.scales.push(integer);
-        let step = f32::from(integer) * unit;
-        let mut sum = 0u64;
-        for (v, w) in values.iter().zip(weight) {
-            let (code, level) = book.nearest(if step > 0.0 { v / step } else { 0.0 });
-            out.codes.push(code);
-            // Padding has no weight: whatever its level is, it is multiplied with zeros.
-            if *w > 0.0 {
-                out.error += f64::from(v - level * step).powi(2);
-                sum += level.abs() as u64;
+/// Codes the padded rows of a block with integer scales in units of the rows' own.
+pub(super) fn code_block(
+    rows: &[Vec<f32>],
+    weight: &[f32],
+    book: &Codebook,
+    scales: &[Vec<f32>],
+    grids: &[Grid],
+) -> Vec<Row> {
+    let mut out = Row::block(grids, book, 0);
+    for (group, weight) in weight.chunks_exact(GROUP).enumerate() {
+        let mut steps = [0f32; BLOCK];
+        for (lane, row) in rows.iter().enumerate() {
+            let values = &row[group * GROUP..][..GROUP];
+            let integer = integer_scale(values, weight, book, scales[lane][group], grids[lane].unit);
+            out[lane].scales.push(integer);
+            steps[lane] = f32::from(integer) * grids[lane].unit;
+        }
+        out[rows.len()..].iter_mut().for_each(|padding| padding.scales.push(0));
+        // Each row counts by its own loss.
+        let present = steps.map(|step| if step > 0.0 { 1.0 } else { 0.0 });
+        let mut sums = [0u64; BLOCK];
+        for (c, w) in weight.iter().enumerate() {
+            let value = |lane: usize| rows.get(lane).map_or(0.0, |row| row[group * GROUP + c]);
+            let target = |lane: usize| if steps[lane] > 0.0 { value(lane) / steps[lane] } else { 0.0 };
+            let (codes, levels) = book.column(&core::array::from_fn(target), &present);
+            for (lane, row) in out.iter_mut().enumerate() {
+                row.codes.push(codes[lane]);
+                // Padding has no weight: whatever its level is, it is multiplied with zeros.
+                if *w > 0.0 {
+                    row.error += f64::from(value(lane) - levels[lane] * steps[lane]).powi(2);
+                    sums[lane] += levels[lane].abs() as u64;
+                }
             }
         }
-        out.bound += 127 * u64::from(integer) * sum;
+        for (row, sum) in out.iter_mut().zip(sums).take(rows.len()) {
+            row.bound += 127 * row.scales.last().map_or(0, |s| u64::from(*s)) * sum;
+        }
     }
     out
 }

@@ -4,4 +4,4 @@ pub mod metrics;
 mod model;
 
 pub use model::{FloatError, FloatModel, FloatSession, Result};
-pub(crate) use model::{Stream, operand, operands, slots, step};
+pub(crate) use model::{Stream, operand, operands, slots, softmax, step};

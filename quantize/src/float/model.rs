@@ -281,7 +281,7 @@ fn attention(q: &Tensor, (keys, values): &(Tensor, Tensor), window: Option<usize
     joined(&softmax(&scores)?.matmul(&spread(values)?)?)
 }
 
-fn softmax(x: &Tensor) -> Result<Tensor> {
+pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
     let e = x.broadcast_sub(&x.max_keepdim(D::Minus1)?)?.exp()?;
     Ok(e.broadcast_div(&e.sum_keepdim(D::Minus1)?)?)
 }

@@ -29,6 +29,8 @@ enum Codebook {
     Learned,
     /// -8 to 7: the fastest on cores without table look-ups
     Uniform,
+    /// 32 levels fitted to each tensor, of which a trellis leaves each code 16: a fifth less error than `learned`, some more work
+    Trellis,
 }
 
 /// How codes are chosen.
@@ -88,9 +90,9 @@ pub struct Args {
     /// Weights that share a scale; the format has groups of 32
     #[arg(long, default_value_t = 32)]
     group: usize,
-    /// Levels of 4-bit codes
-    #[arg(long, value_enum, default_value_t = Codebook::Learned)]
-    codebook: Codebook,
+    /// Levels of 4-bit codes [default: trellis for language models, else learned]
+    #[arg(long, value_enum)]
+    codebook: Option<Codebook>,
     /// Bits a weight of a language model, everything counted: each matrix gets 4, 5 or 8, as its share of the loss is measured
     #[arg(long, value_name = "BITS", conflicts_with_all = ["bits", "head_bits", "codebook"])]
     bpw: Option<f64>,
@@ -178,9 +180,12 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if args.group != 32 {
         bail!("--group is {}; the image format has groups of 32", args.group);
     }
-    let coding_of = |flag: &str, bits: u8| match (bits, args.codebook) {
+    let is_language_model = !net::is_net(&args.model) && !import::vectors::is_vectors(&args.model);
+    let codebook = args.codebook.unwrap_or(if is_language_model { Codebook::Trellis } else { Codebook::Learned });
+    let coding_of = |flag: &str, bits: u8| match (bits, codebook) {
         (4, Codebook::Learned) => Ok(Coding::N4Learned),
         (4, Codebook::Uniform) => Ok(Coding::N4Uniform),
+        (4, Codebook::Trellis) => Ok(Coding::T4),
         (5, _) => Ok(Coding::N5),
         (8, _) => Ok(Coding::N8),
         (bits, _) => bail!("{flag} is {bits}; 4, 5 or 8 are supported"),
