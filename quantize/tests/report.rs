@@ -54,6 +54,17 @@ fn of_a_language_model() {
     assert!(page.contains("that calibration has not seen") && !page.contains("of the calibration text itself"));
     assert!(page.contains("They part at token"), "40 tokens of four prompts, and never another one");
     look(folder.path(), &summary, &LANGUAGE_MODEL);
+
+    // The other page, of the same style.
+    let at = |name: &str| folder.path().join(name);
+    let inspect = Command::new(env!("CARGO_BIN_EXE_mote"))
+        .arg("inspect")
+        .args([at("x.mote")])
+        .arg("--html")
+        .arg(at("x.html"))
+        .status();
+    assert!(inspect.unwrap().success());
+    look(folder.path(), &summary, &["memory", "peaks", "tensors"]);
 }
 
 #[test]

@@ -224,7 +224,7 @@ pub fn page(meta: &Meta, bytes: u64, findings: &Findings) -> Result<String, Repo
         by_kind,
         rows,
     };
-    Ok(page.render()?)
+    Ok(page.render()? + "\n")
 }
 
 /// Three digits that count.

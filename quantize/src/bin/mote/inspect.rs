@@ -115,7 +115,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         // What a microcontroller would use.
         let context = image.plan().max_context.clamp(1, 256);
         let limits = Limits { batch: context.min(4), context, threads: 1 };
-        let page = report::page(image, args::meta(&model).as_ref(), limits);
+        let page = report::page(image, args::meta(&model).as_ref(), limits)?;
         write_file(path, page.as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
