@@ -103,14 +103,7 @@ pub(crate) fn allocate(
     for matrix in &mut candidates {
         let Some(values) = decoded.get(&matrix.index) else { continue };
         progress(&matrix.weight.name);
-        let before = float.replace(matrix.index, matrix.weight, values)?;
-        let mut steps = LockStep::default();
-        for (text, wanted) in sample.iter().zip(&wanted) {
-            let found = logits(&float, text)?;
-            wanted.iter().zip(&found).for_each(|(p, q)| steps.push(p, q, None));
-        }
-        float.restore(before);
-        matrix.divergence = steps.finish().map_or(0.0, |found| found.kld.mean);
+        matrix.divergence = alone(&mut float, matrix.index, matrix.weight, values, &sample, &wanted)?;
     }
 
     let mut left = budget - least;
@@ -125,7 +118,28 @@ pub(crate) fn allocate(
     Ok(candidates.iter().map(|m| (m.index, WIDTHS[m.width].0)).collect())
 }
 
-fn logits(model: &FloatModel, text: &Text) -> FloatResult<Vec<Vec<f32>>> {
+/// What one matrix costs: the mean KL divergence from `wanted`, what the model gives on `texts`, of what it gives with these values
+/// of the tensor `index`.
+pub(crate) fn alone(
+    float: &mut FloatModel,
+    index: u32,
+    weight: &Weight,
+    values: &[f32],
+    texts: &[&Text],
+    wanted: &[Vec<Vec<f32>>],
+) -> FloatResult<f64> {
+    let before = float.replace(index, weight, values)?;
+    let mut steps = LockStep::default();
+    for (text, wanted) in texts.iter().zip(wanted) {
+        let found = logits(float, text)?;
+        wanted.iter().zip(&found).for_each(|(p, q)| steps.push(p, q, None));
+    }
+    float.restore(before);
+    Ok(steps.finish().map_or(0.0, |found| found.kld.mean))
+}
+
+/// What the model gives at each position of a text.
+pub(crate) fn logits(model: &FloatModel, text: &Text) -> FloatResult<Vec<Vec<f32>>> {
     let mut session = model.session();
     if !text.source.is_empty() {
         session.encode(&text.source)?;

@@ -5,7 +5,8 @@
 //! [`quantize`](mod@quantize) drives them, an op at a time. [`net`] does for nets: [`graph`] has their passes and their
 //! quantization, [`samples`] reads what they are calibrated with, [`layers`] turns layers into an op's constants, [`vectors`]
 //! does for word vectors. [`float`] is the reference language models are measured against; [`board`] knows the boards that
-//! images run on, [`mod@macs`] how much a net multiplies, [`ram`] how little memory it can do with.
+//! images run on, [`mod@macs`] how much a net multiplies, [`ram`] how little memory it can do with, [`report`] writes a page of what was
+//! lost and where.
 
 mod allocate;
 pub mod balance;
@@ -23,6 +24,7 @@ pub mod net;
 pub mod plan;
 pub mod quantize;
 pub mod ram;
+pub mod report;
 pub mod samples;
 pub mod vectors;
 pub mod write;

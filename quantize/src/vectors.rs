@@ -16,7 +16,7 @@ use std::path::Path;
 pub fn quantize(path: &Path, coding: Coding, settings: &Settings, out: &Path) -> Result<(Meta, u64), QuantizeError> {
     let (mut vectors, hash) = read(path)?;
     let text = Vocabulary::words(path, std::mem::take(&mut vectors.words))?.to_bytes();
-    let net = lower::vectors(code(&mut vectors, coding));
+    let net = lower::vectors(code(vectors, coding));
     let (name, license, bits) = (&settings.name, settings.license.as_deref(), coding.bits());
     let described = Described { name, license, hash, bits, samples: 0 };
     save(&net, &described, Some(&text), out)
@@ -24,15 +24,11 @@ pub fn quantize(path: &Path, coding: Coding, settings: &Settings, out: &Path) ->
 
 /// Codes unit vectors, so that what the codes stand for has length 1 again: the error of a code is then an error of
 /// direction only, and dot products with one query are in the order of their cosines.
-fn code(vectors: &mut Vectors, coding: Coding) -> CodedMatrix {
+fn code(vectors: Vectors, coding: Coding) -> CodedMatrix {
     let dims = vectors.dims;
-    for vector in vectors.values.chunks_mut(dims) {
-        let length = length(vector);
-        // A vector of zeros has no direction: it stays what it is, and is near to nothing.
-        vector.iter_mut().for_each(|v| *v = (f64::from(*v) / length.max(1e-30)) as f32);
-    }
-    let rows = vectors.values.len() / dims;
-    let mut matrix = code_matrix(&vectors.values, rows, dims, coding, None);
+    let values = units(vectors);
+    let rows = values.len() / dims;
+    let mut matrix = code_matrix(&values, rows, dims, coding, None);
     let decoded = matrix.decode();
     let first = matrix.bytes.len() - 2 * rows.next_multiple_of(BLOCK);
     for (mult, vector) in matrix.bytes[first..].as_chunks_mut::<2>().0.iter_mut().zip(decoded.chunks(dims)) {
@@ -43,6 +39,17 @@ fn code(vectors: &mut Vectors, coding: Coding) -> CodedMatrix {
         }
     }
     matrix
+}
+
+/// All vectors, each of length 1.
+pub(crate) fn units(vectors: Vectors) -> Vec<f32> {
+    let Vectors { mut values, dims, .. } = vectors;
+    for vector in values.chunks_mut(dims) {
+        let length = length(vector);
+        // A vector of zeros has no direction: it stays what it is, and is near to nothing.
+        vector.iter_mut().for_each(|v| *v = (f64::from(*v) / length.max(1e-30)) as f32);
+    }
+    values
 }
 
 fn length(vector: &[f32]) -> f64 {
@@ -67,8 +74,8 @@ mod tests {
         values[..dims].fill(0.0);
         values[dims..2 * dims].iter_mut().for_each(|v| *v *= 1000.0);
         for coding in [Coding::N4Learned, Coding::N8] {
-            let mut vectors = Vectors { words: vec![], dims, values: values.clone(), repeated: 0 };
-            let decoded = code(&mut vectors, coding).decode();
+            let vectors = Vectors { words: vec![], dims, values: values.clone(), repeated: 0 };
+            let decoded = code(vectors, coding).decode();
             assert!(decoded[..dims].iter().all(|v| *v == 0.0));
             for row in decoded.chunks(dims).skip(1) {
                 assert!((length(row) - 1.0).abs() < 1e-3, "{}", length(row));

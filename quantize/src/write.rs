@@ -8,12 +8,13 @@ use mote_runtime::image::header::{self, ALIGN, ENTRY_BYTES, HEADER_BYTES, Sectio
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 
 /// What could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {path}: {why}; nothing was changed there")]
 pub struct WriteError {
-    /// The image.
+    /// The file.
     pub path: PathBuf,
     /// The system's reason.
     pub why: io::Error,
@@ -85,7 +86,7 @@ impl Weights {
             table.push(Section { kind: *kind, crc: *crc, span: Span { offset, bytes: *bytes } });
             end = offset + bytes;
         }
-        let temporary = tempfile::NamedTempFile::new_in(folder(&self.target))?;
+        let temporary = NamedTempFile::new_in(folder(&self.target))?;
         let mut out = BufWriter::new(temporary.as_file());
         let mut written = Ok(());
         header::write(&table, end, &mut |bytes| {
@@ -109,14 +110,42 @@ impl Weights {
         }
         out.flush()?;
         drop(out);
-        readable(temporary.as_file())?;
-        temporary.as_file().sync_all()?;
-        temporary.persist(&self.target).map_err(|failed| failed.error)?;
-        // The rename itself is durable once the folder is.
-        #[cfg(unix)]
-        File::open(folder(&self.target))?.sync_all()?;
+        put(temporary, &self.target)?;
         Ok(end)
     }
+}
+
+/// Syncs a temporary file and renames it to what it is to be.
+fn put(temporary: NamedTempFile, target: &Path) -> io::Result<()> {
+    readable(temporary.as_file())?;
+    temporary.as_file().sync_all()?;
+    temporary.persist(target).map_err(|failed| failed.error)?;
+    // The rename itself is durable once the folder is.
+    #[cfg(unix)]
+    File::open(folder(target))?.sync_all()?;
+    Ok(())
+}
+
+/// Writes a file of these bytes, or leaves what was there.
+///
+/// # Errors
+/// [`WriteError`].
+pub fn write_file(target: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    let write = || {
+        let mut temporary = NamedTempFile::new_in(folder(target))?;
+        temporary.write_all(bytes)?;
+        put(temporary, target)
+    };
+    write().map_err(|why| WriteError { path: target.to_owned(), why })
+}
+
+/// Whether [`write_file`] finds a folder that it may write to: to be asked before long work.
+///
+/// # Errors
+/// [`WriteError`].
+pub fn can_write(target: &Path) -> Result<(), WriteError> {
+    let made = tempfile::tempfile_in(folder(target));
+    made.map(|_| ()).map_err(|why| WriteError { path: target.to_owned(), why })
 }
 
 /// Appends all of `from` to `to`, which is at `offset`, in writes that end at multiples of 2 MiB of the file: then Linux keeps

@@ -3,6 +3,9 @@
 //! Both models walk the same text in lock step; a position's two rows of logits are compared and dropped. What is kept
 //! is one number a position.
 
+use crate::calibrate::Text;
+use mote_host::HostError;
+use mote_runtime::Session;
 use serde::Serialize;
 
 /// Accumulates over positions.
@@ -51,8 +54,34 @@ pub fn log_softmax(logits: &[f32]) -> Vec<f64> {
     logits.iter().map(|l| f64::from(l - top) - sum.ln()).collect()
 }
 
-fn argmax(values: &[f64]) -> usize {
-    values.iter().enumerate().fold((0, f64::NEG_INFINITY), |best, (i, v)| if *v > best.1 { (i, *v) } else { best }).0
+fn argmax(values: impl Iterator<Item = f64>) -> usize {
+    values.enumerate().fold((0, f64::NEG_INFINITY), |best, (i, v)| if v > best.1 { (i, v) } else { best }).0
+}
+
+/// The token of the largest logit; the first of equals.
+#[must_use]
+pub fn likeliest(logits: &[f32]) -> u32 {
+    argmax(logits.iter().map(|l| f64::from(*l))) as u32
+}
+
+/// What an image gives at each position of a text, in integers `batch` tokens at a time: rows of logits.
+///
+/// # Errors
+/// The session's, of a text that is longer than its context say.
+pub fn integer_logits(session: &mut Session<'_>, text: &Text, batch: u32) -> Result<Vec<Vec<f32>>, HostError> {
+    session.rewind(0);
+    if !text.source.is_empty() {
+        session.encode(&text.source)?;
+    }
+    let unit = 2f32.powi(-(session.logits_frac_bits() as i32));
+    let mut rows = Vec::with_capacity(text.tokens.len());
+    for tokens in text.tokens.chunks(batch as usize) {
+        session.prefill(tokens)?;
+        for row in 0..tokens.len() as u32 {
+            rows.push(session.logits(row)?.iter().map(|l| *l as f32 * unit).collect());
+        }
+    }
+    Ok(rows)
 }
 
 impl LockStep {
@@ -61,7 +90,7 @@ impl LockStep {
         let (p, q) = (log_softmax(reference), log_softmax(candidate));
         let divergence: f64 = p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum();
         self.divergences.push(divergence.max(0.0));
-        self.agreed += usize::from(argmax(&p) == argmax(&q));
+        self.agreed += usize::from(argmax(p.iter().copied()) == argmax(q.iter().copied()));
         if let Some(next) = next {
             self.reference_nll -= p[next as usize];
             self.candidate_nll -= q[next as usize];

@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use mote_host::{Model, Threads};
 use mote_quantize::quantize::Meta;
+pub use mote_quantize::report::size;
 use mote_runtime::image::{Limits, section};
 use mote_runtime::sample::{ONE, Params};
 use serde::Serialize;
@@ -156,14 +157,4 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     };
     let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1u64.checked_shl(shift)?));
     bytes.ok_or_else(|| "a number of bytes is expected, such as 65536 or 64K".into())
-}
-
-/// A number of bytes for people, beside the exact one.
-pub fn size(bytes: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB"];
-    let power = (0..units.len()).rev().find(|p| bytes >> (10 * p) > 0).unwrap_or(0);
-    if power == 0 {
-        return format!("{bytes} B");
-    }
-    format!("{:.1} {}", bytes as f64 / (1u64 << (10 * power)) as f64, units[power])
 }

@@ -6,8 +6,9 @@
 use crate::args::{self, Compute};
 use anyhow::{Context, Result, bail};
 use mote_host::Arena;
+use mote_quantize::calibrate::Text;
 use mote_quantize::float::FloatModel;
-use mote_quantize::float::metrics::{Comparison, LockStep};
+use mote_quantize::float::metrics::{Comparison, LockStep, integer_logits};
 use mote_quantize::import::{self, ImageModel, tokenizer};
 use mote_runtime::image::section;
 use serde::Serialize;
@@ -86,30 +87,23 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let pool = args.compute.pool();
     let mut arena = Arena::for_limits(&model, limits)?;
     let mut session = model.session(&mut arena, &pool)?;
-    let unit = 2f32.powi(-(session.logits_frac_bits() as i32));
     let mut steps = LockStep::default();
     let total = windows.iter().map(Vec::len).sum::<usize>().min(most) as u64;
     let bar = args::progress(total, "{pos}/{len} positions,");
     'text: for window in &windows {
         let expected = reference.session().forward(window)?;
-        let decoded = floats.as_ref().map(|m| m.session().forward(window)).transpose()?;
-        session.rewind(0);
-        let mut at = 0;
-        for batch in window.chunks(limits.batch as usize) {
-            if decoded.is_none() {
-                session.prefill(batch)?;
+        let got = match &floats {
+            Some(model) => model.session().forward(window)?,
+            None => {
+                let text = Text { source: vec![], tokens: window.clone() };
+                integer_logits(&mut session, &text, limits.batch)?
             }
-            for row in 0..batch.len() {
-                let got = match &decoded {
-                    Some(rows) => rows[at].clone(),
-                    None => session.logits(row as u32)?.iter().map(|l| *l as f32 * unit).collect(),
-                };
-                steps.push(&expected[at], &got, window.get(at + 1).copied());
-                at += 1;
-                bar.inc(1);
-                if steps.positions() == most {
-                    break 'text;
-                }
+        };
+        for (at, (expected, got)) in expected.iter().zip(&got).enumerate() {
+            steps.push(expected, got, window.get(at + 1).copied());
+            bar.inc(1);
+            if steps.positions() == most {
+                break 'text;
             }
         }
     }

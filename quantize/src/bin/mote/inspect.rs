@@ -1,14 +1,15 @@
 //! `mote inspect`.
 
 use crate::{args, report};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use mote_host::runtime::image::{Image, Limits, Port, TensorDesc, header, section};
 use mote_host::runtime::ops;
 use mote_quantize::macs::macs;
 use mote_quantize::quantize::Meta;
+use mote_quantize::write::write_file;
 use serde::Serialize;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// The arguments.
@@ -114,8 +115,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         // What a microcontroller would use.
         let context = image.plan().max_context.clamp(1, 256);
         let limits = Limits { batch: context.min(4), context, threads: 1 };
-        let page = report::page(image, args::meta(&model).as_ref(), limits);
-        return write_whole(path, page.as_bytes()).map(|()| ExitCode::SUCCESS);
+        let page = report::page(image, args::meta(&model).as_ref(), limits)?;
+        write_file(path, page.as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
     }
     let outcome = outcome(image, args::meta(&model), args)?;
     if args.json {
@@ -124,15 +126,6 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         print(&outcome)?
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Writes a file or leaves what was there.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let what = || format!("cannot write {}; nothing was changed there", path.display());
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(what)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).with_context(what)?;
-    file.persist(path).map(|_| ()).with_context(what)
 }
 
 fn outcome(image: &Image<'_>, meta: Option<Meta>, args: &Args) -> Result<Outcome> {

@@ -6,6 +6,7 @@
 mod args;
 mod bench;
 mod board;
+mod cost;
 mod eval;
 mod fit;
 mod frontend;

@@ -1,6 +1,7 @@
 //! `mote quantize`.
 
 use crate::args::{bytes, print_json, progress, size};
+use crate::cost;
 use anyhow::{Context, Result, anyhow, bail};
 use mote_quantize::calibrate::{self, Text};
 use mote_quantize::codes::Coding;
@@ -12,8 +13,10 @@ use mote_quantize::macs;
 use mote_quantize::net;
 use mote_quantize::quantize::{self, Meta, Settings, longest_context, quantize};
 use mote_quantize::ram::Ram;
+use mote_quantize::report::{self as page, Findings, ReportError};
 use mote_quantize::samples::Scaling;
 use mote_quantize::vectors;
+use mote_quantize::write::{can_write, write_file};
 use mote_runtime::fixed::tflite::Rounding;
 use mote_runtime::image::{Limits, section};
 use serde::Serialize;
@@ -159,6 +162,10 @@ pub struct Args {
     /// longest that fits, for one token at a time and one thread
     #[arg(long, value_name = "BYTES", value_parser = ram)]
     ram: Option<Ram>,
+    /// Also write a page of what was lost and where: sensitivity and errors by layer and tensor, bits spent, what the float model
+    /// and the image make of the same texts. A language model's floats are in memory for it
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -195,6 +202,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if mote_host::Model::open(&args.model).is_ok() {
         bail!("{} is an image already: quantize the float model that it was made from", args.model.display());
     }
+    if let Some(path) = &args.report {
+        can_write(path)?;
+    }
     let start = Instant::now();
     let stem = args.model.file_stem().or(args.model.file_name()).map(|n| n.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "model".into());
@@ -213,6 +223,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         });
         bar.finish_and_clear();
         let (meta, bytes) = done?;
+        write_report(args, &meta, bytes, |_| Ok(Findings::default()))?;
         return report(args, &meta, bytes, start);
     }
     if !(args.shape.is_empty() && args.constant.is_empty() && args.state.is_empty()) {
@@ -224,6 +235,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         }
         let settings = net::Settings { license: args.license.clone(), ..net::Settings::new(name) };
         let (meta, bytes) = vectors::quantize(&args.model, coding, &settings, &args.out)?;
+        write_report(args, &meta, bytes, |_| page::vectors(&args.model, &args.out, &meta.tensors))?;
         return report(args, &meta, bytes, start);
     }
     let model = import::open_model(&args.model)?;
@@ -278,7 +290,37 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     });
     bar.finish_and_clear();
     let (meta, bytes) = done?;
+    if args.report.is_some() {
+        let longest = context.unwrap_or(config.max_context);
+        let tried = match &config.encoder {
+            Some(_) => cost::translated(&settings.calibration),
+            None => {
+                let seen: Vec<u32> = settings.calibration.iter().flat_map(|t| t.tokens.clone()).collect();
+                let given = calibration_text(args, args.calibrate_tokens.saturating_add(cost::HELD))?;
+                cost::tried(text.as_deref(), given.as_deref(), &seen, longest)?
+            }
+        };
+        write_report(args, &meta, bytes, |progress| {
+            page::language_model(&*model, &args.out, &settings, &tried, progress)
+        })?;
+    }
     report(args, &meta, bytes, start)
+}
+
+/// Writes the page of `--report`, of what `measure` finds.
+fn write_report(
+    args: &Args,
+    meta: &Meta,
+    bytes: u64,
+    measure: impl FnOnce(&mut dyn FnMut(&str)) -> Result<Findings, ReportError>,
+) -> Result<()> {
+    let Some(path) = &args.report else { return Ok(()) };
+    let bar = progress(0, "report,");
+    let found = measure(&mut |what| bar.set_message(what.to_owned()));
+    bar.finish_and_clear();
+    write_file(path, page::page(meta, bytes, &found?)?.as_bytes())?;
+    eprintln!("{}: the report", path.display());
+    Ok(())
 }
 
 /// `INPUT=VALUE`.
@@ -370,18 +412,18 @@ fn report(args: &Args, meta: &Meta, bytes: u64, start: Instant) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// The text of `--calibrate`.
-fn calibration_text(args: &Args) -> Result<Option<String>> {
+/// The text of `--calibrate`, as much of it as may take so many tokens.
+fn calibration_text(args: &Args, tokens: usize) -> Result<Option<String>> {
     let Some(path) = &args.calibrate else { return Ok(None) };
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     // What is more than this cannot be used, and a cut inside a character does no harm.
-    let most = args.calibrate_tokens.saturating_mul(16).min(bytes.len());
+    let most = tokens.saturating_mul(16).min(bytes.len());
     Ok(Some(String::from_utf8_lossy(&bytes[..most]).into_owned()))
 }
 
 /// Sources to calibrate an encoder with, one a line.
 fn calibration_sources(args: &Args, text: Option<&[u8]>, vocab: usize) -> Result<Vec<Vec<u32>>> {
-    let given = calibration_text(args)?;
+    let given = calibration_text(args, args.calibrate_tokens)?;
     let lines = |section: &[u8], text: &str| -> Result<Vec<Vec<u32>>, _> {
         text.lines().filter(|line| !line.is_empty()).map(|line| tokenizer::encode(section, line, false)).collect()
     };
@@ -404,7 +446,7 @@ fn calibration_sources(args: &Args, text: Option<&[u8]>, vocab: usize) -> Result
 }
 
 fn calibration_tokens(args: &Args, text: Option<&[u8]>, vocab: usize) -> Result<Vec<u32>> {
-    let given = calibration_text(args)?;
+    let given = calibration_text(args, args.calibrate_tokens)?;
     let mut tokens = match text {
         Some(section) => tokenizer::encode(section, given.as_deref().unwrap_or(calibrate::TEXT), false)
             .context("the calibration text")?,
