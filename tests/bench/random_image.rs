@@ -49,8 +49,8 @@ pub fn llama(vocab: usize, dim: usize, hidden: usize, layers: usize, (heads, kv_
     }
 }
 
-/// Writes an image of this shape. Its numbers are of ordinary sizes: nothing saturates, no row is zero.
-pub fn write(config: &LlmConfig, path: &Path) {
+/// Writes an image of this shape, all matrices in `codes` of 4 bits (N4 or T4). Its numbers are of ordinary sizes: nothing saturates, no row is zero.
+pub fn write(config: &LlmConfig, codes: Dtype, path: &Path) {
     let mut ranges = Ranges::default();
     for name in ["residual", "normed", "q", "k", "v", "attention", "gate", "up", "glu", "logits"] {
         ranges.see(name, 64.0);
@@ -63,15 +63,15 @@ pub fn write(config: &LlmConfig, path: &Path) {
         let mut shape = [1u32; 4];
         shape.iter_mut().zip(&dims).for_each(|(to, from)| *to = *from as u32);
         let count: usize = dims.iter().product();
-        // N4: levels of 64 times scales of 190 times multipliers of 49,000 are 2^29; over the root of a row's columns.
+        // Levels of 64 times scales of 190 times multipliers of 49,000 are 2^29; over the root of a row's columns.
         let (dtype, exponent, bytes) = match source {
-            Source::Coded(..) => (Dtype::N4, 29 + dims[1].ilog2() as i32 / 2, coded(&mut random, shape)),
+            Source::Coded(..) => (codes, 29 + dims[1].ilog2() as i32 / 2, coded(&mut random, shape)),
             Source::Gain(_) => (Dtype::I16, 14, 16384i16.to_le_bytes().repeat(count)),
             Source::Bias(_, frac) => (Dtype::I32, i32::from(*frac), vec![0; 4 * count]),
             Source::RopeSteps => (Dtype::U64, 64, turns(config)),
             Source::Positions(_) | Source::SinusoidSteps => panic!("no model of the Llama family has {source:?}"),
         };
-        let codebook = if dtype == Dtype::N4 { BOOK } else { [0; 16] };
+        let codebook = if dtype == codes { BOOK } else { [0; 16] };
         let span = weights.append(&bytes).unwrap();
         table.extend(TensorDesc { dtype, rank: dims.len() as u8, exponent, dims: shape, span, codebook }.to_bytes());
     }

@@ -14,10 +14,15 @@ mod random_image;
 mod serve;
 
 use mote_quantize::import::LlmConfig;
+use mote_runtime::image::Dtype;
 use serde_json::json;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// Ours, and what their 4-bit codes are: that which language models are coded in, and what ratios are of; that without a trellis.
+const OURS: [(&str, Dtype); 2] = [("mote", Dtype::T4), ("mote, codebook learned", Dtype::N4)];
+const PEER: &str = "llama.cpp Q4_0";
 
 /// Shapes of SmolLM2-135M, Qwen2.5-0.5B and Llama-3.2-1B, each with its embedding as the head.
 fn shape(name: &str) -> LlmConfig {
@@ -180,9 +185,9 @@ fn main() {
 /// Measures one shape and prints its table.
 fn measure(name: &str, settings: &Settings, folder: &Path, limits: &mut Limits) -> serde_json::Value {
     let config = shape(name);
-    let image = folder.join(format!("{name}.mote"));
-    if !image.is_file() {
-        random_image::write(&config, &image);
+    let images = OURS.map(|(_, codes)| (codes, folder.join(format!("{name}-{codes:?}.mote"))));
+    for (codes, image) in images.iter().filter(|(_, image)| !image.is_file()) {
+        random_image::write(&config, *codes, image);
     }
     let peer_file = folder.join(format!("{name}.gguf"));
     if settings.peer.is_some() && !peer_file.is_file() {
@@ -191,13 +196,15 @@ fn measure(name: &str, settings: &Settings, folder: &Path, limits: &mut Limits) 
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/llama_speed.py");
     let mut runners: Vec<(usize, &str, Server, Seen)> = Vec::new();
     for threads in &settings.threads {
-        let mut ours = Command::new(std::env::current_exe().unwrap());
-        ours.arg("serve").arg(&image).arg(threads.to_string());
-        runners.push((*threads, "mote", Server::start(&mut ours), Seen::default()));
+        for ((who, _), (_, image)) in OURS.iter().zip(&images) {
+            let mut ours = Command::new(std::env::current_exe().unwrap());
+            ours.arg("serve").arg(image).arg(threads.to_string());
+            runners.push((*threads, who, Server::start(&mut ours), Seen::default()));
+        }
         if let Some(python) = &settings.peer {
             let mut theirs = Command::new(python);
             theirs.arg(&script).arg(&peer_file).arg(threads.to_string());
-            runners.push((*threads, "llama.cpp Q4_0", Server::start(&mut theirs), Seen::default()));
+            runners.push((*threads, PEER, Server::start(&mut theirs), Seen::default()));
         }
     }
     let first_round = limits.bandwidth[0].len();
@@ -276,8 +283,8 @@ fn report(
                 }),
             );
         }
-        let mut pair = runners.iter().filter(|(n, ..)| n == threads).map(|(.., seen)| seen);
-        if let (Some(ours), Some(theirs)) = (pair.next(), pair.next()) {
+        let seen = |name: &str| runners.iter().find(|(n, who, ..)| n == threads && *who == name).map(|(.., seen)| seen);
+        if let (Some(ours), Some(theirs)) = (seen(OURS[0].0), seen(PEER)) {
             let ratio = |a: &[f64], b: &[f64]| median(&a.iter().zip(b).map(|(a, b)| a / b).collect::<Vec<_>>());
             let (decode, prompt) = (ratio(&ours.decode, &theirs.decode), ratio(&ours.prompt, &theirs.prompt));
             println!("| {threads} | ratio, median of the rounds' | {decode:.2} | | | {prompt:.2} | | | | | |");
