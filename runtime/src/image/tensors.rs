@@ -305,10 +305,12 @@ impl<'a> Coded<'a> {
                 }
             } else {
                 let before = |rows: usize| words.get((lane + BLOCK - rows) % BLOCK).copied().unwrap_or_default();
-                let codes = match self.dtype {
-                    Dtype::T4 => along_trellis(*word, before(1), before(2)),
-                    _ => with_signs(*word, signs.get(index).unwrap_or(&[0; SIGNS]), lane),
-                };
+                let these = [*word, before(1), before(2)].map(u32::from_le_bytes);
+                let signs = signs.get(index).unwrap_or(&[0; SIGNS]);
+                let codes = [0, 1].map(|half| match self.dtype {
+                    Dtype::T4 => along_trellis(these, half),
+                    _ => with_signs(these[0], signs, lane, half),
+                });
                 for (out, code) in out.by_ref().take(8).zip(codes.map(u32::to_le_bytes).as_flattened()) {
                     put(out, i32::from(levels[usize::from(code & 31)]) * scale);
                 }
@@ -346,25 +348,30 @@ const fn line_count(dtype: Dtype) -> usize {
     if matches!(dtype, Dtype::N8) { 8 } else { 4 }
 }
 
-/// 5-bit codes of row `lane` of a line, given its word of codes: a byte each, of the low nibbles, then of the high ones. Bit 4 is
-/// the sign. Without loops, which firmware's compilers, told to make small code, would keep.
+/// Nibbles of a row's word of codes, a byte each: the low ones (`half` 0) or the high ones (1).
 #[inline(always)]
 #[must_use]
-pub fn with_signs(word: [u8; 4], signs: &[u8; SIGNS], lane: usize) -> [u32; 2] {
-    let (at, shift) = (lane / 2 % 8, lane % 2 * 4);
+pub fn nibbles(word: u32, half: u32) -> u32 {
+    word >> (4 * half) & 0x0F0F_0F0F
+}
+
+/// 5-bit codes of row `lane` of a line, given its word of codes: a byte each, bit 4 of which is the sign. Without loops, which
+/// firmware's compilers, told to make small code, would keep.
+#[inline(always)]
+#[must_use]
+pub fn with_signs(word: u32, signs: &[u8; SIGNS], lane: usize, half: u32) -> u32 {
+    let two_rows = signs[lane / 2 % 8 + (half as usize & 1) * 8];
     // Four copies, 7 bits apart: bit b is at 8 * b in copy b.
-    let spread = |two_rows: u8| ((u32::from(two_rows >> shift & 15) * 0x0020_4081) & 0x0101_0101) << 4;
-    let word = u32::from_le_bytes(word);
-    [word & 0x0F0F_0F0F | spread(signs[at]), word >> 4 & 0x0F0F_0F0F | spread(signs[8 + at])]
+    let signs = (u32::from(two_rows >> (lane % 2 * 4) & 15) * 0x0020_4081) & 0x0101_0101;
+    nibbles(word, half) | signs << 4
 }
 
 /// T4's codes as 5-bit codes ([`with_signs`]), given a row's word of codes and those of one and of two rows before.
 #[inline(always)]
 #[must_use]
-pub fn along_trellis(word: [u8; 4], before: [u8; 4], before_that: [u8; 4]) -> [u32; 2] {
-    let [word, sign, turn] = [word, before, before_that].map(u32::from_le_bytes);
-    let word = word ^ (turn & 0x1111_1111);
-    [word & 0x0F0F_0F0F | (sign & 0x0101_0101) << 4, word >> 4 & 0x0F0F_0F0F | (sign & 0x1010_1010)]
+pub fn along_trellis([word, before, before_that]: [u32; 3], half: u32) -> u32 {
+    let lowest = |word: u32| nibbles(word, half) & 0x0101_0101;
+    nibbles(word, half) ^ lowest(before_that) | lowest(before) << 4
 }
 
 fn slice(bytes: &[u8], at: usize, len: usize) -> &[u8] {

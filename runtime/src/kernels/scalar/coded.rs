@@ -17,7 +17,7 @@ use core::ops::Range;
 
 use super::super::{Codes, Put};
 use crate::image::Coded;
-use crate::image::tensors::{BLOCK, GROUP, along_trellis, with_signs};
+use crate::image::tensors::{BLOCK, GROUP, SIGNS, nibbles, with_signs};
 
 /// See [`super::super::BlocksFn`]; 4-bit codes through the codebook.
 pub fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
@@ -53,55 +53,69 @@ fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<
 }
 
 fn n4_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
-    let book = w.codebook;
-    block_sums::<256>(w, block, x, acc, |group, xs, dots| {
-        for (line, x) in group.as_chunks::<64>().0.iter().zip(xs.as_chunks::<8>().0) {
-            let [x0, x1, x2, x3, y0, y1, y2, y3] = x.map(i32::from);
-            for (word, dot) in line.as_chunks::<4>().0.iter().zip(dots.iter_mut()) {
-                let low = |i: usize| i32::from(book[usize::from(word[i] & 15)]);
-                let high = |i: usize| i32::from(book[usize::from(word[i] >> 4)]);
-                *dot += low(0) * x0 + low(1) * x1 + low(2) * x2 + low(3) * x3;
-                *dot += high(0) * y0 + high(1) * y1 + high(2) * y2 + high(3) * y3;
-            }
-        }
-    });
-}
-
-fn n5_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
     let levels = w.levels();
-    let mut all_signs = w.block_signs(block).iter();
     block_sums::<256>(w, block, x, acc, |group, xs, dots| {
-        let lines = group.as_chunks::<64>().0.iter().zip(xs.as_chunks::<8>().0);
-        for ((line, x), signs) in lines.zip(all_signs.by_ref()) {
-            for (row, (word, dot)) in line.as_chunks::<4>().0.iter().zip(dots.iter_mut()).enumerate() {
-                *dot += dot_of_8(&levels, with_signs(*word, signs, row), x);
+        for_half_lines(group, xs, |_, half, words, x| {
+            for (word, dot) in words.iter().zip(dots.iter_mut()) {
+                *dot += dot_of_4(&levels, nibbles(word.to_le(), half), x);
             }
-        }
+        });
     });
 }
 
 fn t4_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
     let levels = w.levels();
     block_sums::<256>(w, block, x, acc, |group, xs, dots| {
-        for (line, x) in group.as_chunks::<64>().0.iter().zip(xs.as_chunks::<8>().0) {
-            let words = line.as_chunks::<4>().0;
-            let (mut before, mut before_that) = (words[BLOCK - 1], words[BLOCK - 2]);
+        for_half_lines(group, xs, |_, half, words, x| {
+            let lowest = |nibbles: u32| nibbles & 0x0101_0101;
+            let mut before = lowest(nibbles(words[BLOCK - 1].to_le(), half));
+            let mut before_that = lowest(nibbles(words[BLOCK - 2].to_le(), half));
             for (word, dot) in words.iter().zip(dots.iter_mut()) {
-                *dot += dot_of_8(&levels, along_trellis(*word, before, before_that), x);
-                (before, before_that) = (*word, before);
+                let nibbles = nibbles(word.to_le(), half);
+                *dot += dot_of_4(&levels, nibbles ^ before_that | before << 4, x);
+                (before, before_that) = (lowest(nibbles), before);
             }
-        }
+        });
     });
 }
 
-/// Levels of 5-bit codes, low nibbles' and then high ones', times eight activations.
+fn n5_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
+    let levels = w.levels();
+    let mut groups = w.block_signs(block).as_chunks::<4>().0.iter();
+    block_sums::<256>(w, block, x, acc, |group, xs, dots| {
+        let signs = groups.next().unwrap_or(&[[0; SIGNS]; 4]);
+        for_half_lines(group, xs, |line, half, words, x| {
+            for (row, (word, dot)) in words.iter().zip(dots.iter_mut()).enumerate() {
+                *dot += dot_of_4(&levels, with_signs(word.to_le(), &signs[line & 3], row, half), x);
+            }
+        });
+    });
+}
+
+/// Calls `each` with every half line of a group: the line, which half (0: low nibbles, 1: high ones), the words of the rows, and the
+/// four activations: a whole line's do not fit a small core's registers. Words are read whole where they lie as an image's do.
 #[inline(always)]
-fn dot_of_8(levels: &[i8; 32], [low_codes, high_codes]: [u32; 2], x: &[i8; 8]) -> i32 {
-    let [x0, x1, x2, x3, y0, y1, y2, y3] = x.map(i32::from);
-    let low = |i: u32| i32::from(levels[(low_codes >> (8 * i) & 31) as usize]);
-    let high = |i: u32| i32::from(levels[(high_codes >> (8 * i) & 31) as usize]);
-    let sum = low(0) * x0 + low(1) * x1 + low(2) * x2 + low(3) * x3;
-    sum + high(0) * y0 + high(1) * y1 + high(2) * y2 + high(3) * y3
+fn for_half_lines(group: &[u8; 256], xs: &[i8; GROUP], mut each: impl FnMut(usize, u32, &[u32; BLOCK], [i32; 4])) {
+    let elsewhere;
+    let lines: &[[u32; BLOCK]; 4] = match bytemuck::try_cast_ref(group) {
+        Ok(lines) => lines,
+        Err(_) => {
+            elsewhere = bytemuck::must_cast(*group);
+            &elsewhere
+        }
+    };
+    for (line, (words, x)) in lines.iter().zip(xs.as_chunks::<8>().0).enumerate() {
+        let [x0, x1, x2, x3, y0, y1, y2, y3] = x.map(i32::from);
+        each(line, 0, words, [x0, x1, x2, x3]);
+        each(line, 1, words, [y0, y1, y2, y3]);
+    }
+}
+
+/// The levels of four codes, a byte each, times four activations.
+#[inline(always)]
+fn dot_of_4(levels: &[i8; 32], codes: u32, [x0, x1, x2, x3]: [i32; 4]) -> i32 {
+    let level = |i: u32| i32::from(levels[(codes >> (8 * i) & 31) as usize]);
+    level(0) * x0 + level(1) * x1 + level(2) * x2 + level(3) * x3
 }
 
 fn n8_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
