@@ -15,7 +15,7 @@ mod fit;
 mod solve;
 
 pub use book::Codebook;
-pub use solve::{damp, times_inverse};
+pub use solve::{damp, factor, times_inverse, times_inverse_of};
 
 use mote_runtime::image::tensors::{BLOCK, GROUP};
 use rayon::prelude::*;
