@@ -218,7 +218,9 @@ impl Work {
     /// [`PartsError::Io`], [`PartsError::Busy`].
     pub fn open(folder: &Path, key: &Key) -> Result<Self> {
         let io = |why| PartsError::Io { path: folder.to_owned(), why };
-        std::fs::create_dir_all(folder).map_err(io)?;
+        if !folder.is_dir() {
+            std::fs::create_dir(folder).map_err(io)?;
+        }
         let lock = File::create(folder.join(LOCK)).map_err(io)?;
         match lock.try_lock() {
             Err(TryLockError::WouldBlock) => return Err(PartsError::Busy { path: folder.to_owned() }),
@@ -332,11 +334,25 @@ pub(crate) fn write_all<E: From<PartsError>>(
     head: &impl Serialize,
     data: &mut dyn FnMut(&mut dyn FnMut(&[u8]) -> Result<()>) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
-    let io = |why| PartsError::Io { path: path.to_owned(), why };
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(TEMPORARY);
     let temporary = PathBuf::from(temporary);
-    let mut out = BufWriter::new(File::create(&temporary).map_err(io)?);
+    let written = write_to(&temporary, path, head, data);
+    if written.is_err() {
+        // A full disk should not be fuller for it. Whether that works out is no matter any more.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn write_to<E: From<PartsError>>(
+    temporary: &Path,
+    path: &Path,
+    head: &impl Serialize,
+    data: &mut dyn FnMut(&mut dyn FnMut(&[u8]) -> Result<()>) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let io = |why| PartsError::Io { path: path.to_owned(), why };
+    let mut out = BufWriter::new(File::create(temporary).map_err(io)?);
     let mut crc = 0;
     let mut append = |bytes: &[u8]| {
         crc = crc32c::crc32c_append(crc, bytes);
@@ -352,7 +368,7 @@ pub(crate) fn write_all<E: From<PartsError>>(
         let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
         readable(&file)?;
         file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
+        std::fs::rename(temporary, path)?;
         // The rename itself is durable once the folder is.
         #[cfg(unix)]
         File::open(folder(path))?.sync_all()?;
