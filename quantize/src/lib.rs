@@ -2,10 +2,11 @@
 //!
 //! Data flows one way: [`import`] (files to weights) -> [`calibrate`] (ranges and importances) -> [`codes`] (weights to
 //! 4- or 8-bit codes) -> [`lower`] (the program) -> [`plan`] (its memory) -> [`write`](mod@write) (the image).
-//! [`quantize`](mod@quantize) drives them, an op at a time; [`parts`] keeps what is finished, [`merge`](mod@merge) puts it together. [`net`] does for nets: [`graph`] has their passes and their
-//! quantization, [`samples`] reads what they are calibrated with, [`layers`] turns layers into an op's constants, [`vectors`]
-//! does for word vectors. [`float`] is the reference language models are measured against; [`board`] knows the boards that
-//! images run on, [`mod@macs`] how much a net multiplies, [`ram`] how little memory it can do with.
+//! [`quantize`](mod@quantize) drives them, an op at a time; [`parts`] keeps what is finished, [`merge`](mod@merge) makes an image
+//! of it. [`net`] does for nets: [`graph`] has their passes and their quantization, [`samples`] reads what they are calibrated with,
+//! [`layers`] turns layers into an op's constants, [`vectors`] does for word vectors. [`float`] is the reference language models
+//! are measured against; [`board`] knows the boards that images run on, [`mod@macs`] how much a net multiplies, [`ram`] how little
+//! memory it can do with.
 
 mod allocate;
 pub mod balance;

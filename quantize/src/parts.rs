@@ -328,11 +328,14 @@ fn write(path: &Path, head: &impl Serialize, data: &[u8]) -> Result<()> {
     write_all(path, head, &mut |append| append(data))
 }
 
+/// Takes what comes next in a file.
+type Append<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
+
 /// The same with data that comes bit by bit.
 pub(crate) fn write_all<E: From<PartsError>>(
     path: &Path,
     head: &impl Serialize,
-    data: &mut dyn FnMut(&mut dyn FnMut(&[u8]) -> Result<()>) -> std::result::Result<(), E>,
+    data: &mut dyn FnMut(&mut Append<'_>) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(TEMPORARY);
@@ -349,7 +352,7 @@ fn write_to<E: From<PartsError>>(
     temporary: &Path,
     path: &Path,
     head: &impl Serialize,
-    data: &mut dyn FnMut(&mut dyn FnMut(&[u8]) -> Result<()>) -> std::result::Result<(), E>,
+    data: &mut dyn FnMut(&mut Append<'_>) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
     let io = |why| PartsError::Io { path: path.to_owned(), why };
     let mut out = BufWriter::new(File::create(temporary).map_err(io)?);
