@@ -2,19 +2,23 @@
 //!
 //! What a matrix costs is measured: with it alone in 4 bits, how far does the model's output go from what it was, in KL divergence
 //! on some of the calibration text? Such divergences add up (the sum of all is within a few per cent of the whole), and fall to a
-//! quarter with each bit, so that a step from one width to the next has a worth and a price. The steps of most worth a bit are
-//! taken for as long as the budget lasts. Mixed precision by measured sensitivity is HAWQ's idea (arXiv 1905.03696), which takes
-//! curvature for it. The whole model is in memory meanwhile, in floats.
+//! third or so with the fifth bit, so that every width has a cost and a price. What costs least in all for the budget is taken. Mixed precision by measured sensitivity is HAWQ's idea (arXiv 1905.03696), which takes
+//! curvature for it. What was measured is kept as coded matrices are: a run that is killed does not measure it again.
 
-use crate::calibrate::{Text, calibrate};
+use crate::calibrate::{Coder, Met, Scope, Text, calibrate};
 use crate::codes::Coding;
 use crate::float::metrics::LockStep;
-use crate::float::{FloatModel, Result as FloatResult};
+use crate::float::{FloatError, Result as FloatResult, Stream, operand, operands, step};
 use crate::import::{LlmConfig, Model, Weight};
-use crate::lower::{Source, Steps, parameters};
-use crate::quantize::{QuantizeError, Rounding, coded};
+use crate::lower::{Source, Steps, parameters, tensor_args};
+use crate::parts::Work;
+use crate::quantize::{QuantizeError, Rounding, Settings, coded, kept_values, place};
+use candle_core::Tensor;
 use mote_runtime::image::TensorDesc;
+use mote_runtime::image::program::entry;
+use mote_runtime::ops;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// The widths there are, and what is left at each of the divergence at the first.
 const WIDTHS: [(Coding, f64); 3] = [(Coding::T4, 1.0), (Coding::N5, 0.32), (Coding::N8, 0.005)];
@@ -35,11 +39,38 @@ impl Candidate<'_> {
         coded_bytes(WIDTHS[width].0, self.weight)
     }
 
-    /// What the next width takes off the divergence for each byte, and its bytes.
-    fn step(&self) -> Option<(f64, u64)> {
-        let (_, left) = WIDTHS.get(self.width + 1)?;
-        let bytes = self.bytes(self.width + 1) - self.bytes(self.width);
-        Some((self.divergence * (WIDTHS[self.width].1 - left) / bytes.max(1) as f64, bytes))
+    /// What is left of its divergence at a width.
+    fn cost(&self, width: usize) -> f64 {
+        self.divergence * WIDTHS[width].1
+    }
+}
+
+/// Parts that bytes are counted in when they are spent.
+const SHARES: usize = 4096;
+
+/// Gives each matrix the width with which all together cost least, for at most so many bytes more than the first width takes: a
+/// knapsack of which each matrix takes one of its widths, filled by dynamic programming. Bytes are counted in shares, rounded up.
+/// (Taking the steps of most worth a byte one by one leaves no room for large matrices.)
+fn spend(candidates: &mut [Candidate<'_>], bytes: u64) {
+    let share = bytes.div_ceil(SHARES as u64).max(1);
+    // The least cost of the matrices so far, by how many shares they have got at most, and which width of the last that takes.
+    let mut least = vec![0.0; (bytes / share) as usize + 1];
+    let mut widths: Vec<Vec<usize>> = Vec::new();
+    for m in &*candidates {
+        let price = |width: usize| (m.bytes(width) - m.bytes(0)).div_ceil(share) as usize;
+        let choice = |shares: usize| {
+            let paid = (0..WIDTHS.len()).filter(|width| price(*width) <= shares);
+            let costs = paid.map(|width| (least[shares - price(width)] + m.cost(width), width));
+            costs.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((f64::INFINITY, 0))
+        };
+        let best: Vec<(f64, usize)> = (0..least.len()).map(choice).collect();
+        widths.push(best.iter().map(|(_, width)| *width).collect());
+        least = best.into_iter().map(|(cost, _)| cost).collect();
+    }
+    let mut shares = least.len() - 1;
+    for (m, widths) in candidates.iter_mut().zip(&widths).rev() {
+        m.width = widths[shares];
+        shares -= (m.bytes(m.width) - m.bytes(0)).div_ceil(share) as usize;
     }
 }
 
@@ -66,10 +97,10 @@ fn fixed_bytes(c: &LlmConfig, source: &Source) -> u64 {
 /// # Errors
 /// [`QuantizeError::Budget`], and what measuring meets.
 pub(crate) fn allocate(
+    work: &mut Work,
     model: &dyn Model,
     program: &Steps,
-    texts: &[Text],
-    rounding: Rounding,
+    settings: &Settings,
     bits: f64,
     progress: &mut dyn FnMut(&str),
 ) -> Result<HashMap<u32, Coding>, QuantizeError> {
@@ -87,62 +118,176 @@ pub(crate) fn allocate(
         return Err(QuantizeError::Budget { asked: bits, least: least as f64 * 8.0 / parameters as f64 });
     }
 
-    let mut decoded: HashMap<u32, Vec<f32>> = HashMap::new();
-    calibrate(model, program, texts, &mut |index, met| {
-        if let Source::Coded(weight, log2) = &program.tensors()[index as usize] {
-            progress(&weight.name);
-            let matrix = coded(model, weight, *log2, WIDTHS[0].0, rounding, met)?;
-            decoded.insert(index, matrix.decode_untransformed(*log2));
-        }
-        Ok::<_, QuantizeError>(None)
-    })?;
-    let mut float = FloatModel::load(model)?;
-    let step = texts.len().div_ceil(WINDOWS).max(1);
-    let sample: Vec<&Text> = texts.iter().step_by(step).collect();
-    let wanted = sample.iter().map(|text| logits(&float, text)).collect::<FloatResult<Vec<_>>>()?;
+    if !candidates.iter().all(|m| work.has(&cost_name(m.index))) {
+        let folder = work.folder().to_owned();
+        let ops = 0..program.ops().len();
+        let scope = Scope { ops, follow: false, spill: (settings.spill, &folder) };
+        let mut trials = Trials { work, model, program, rounding: settings.rounding, progress };
+        calibrate(model, program, &settings.calibration, &scope, &mut trials)?;
+        let texts = &settings.calibration;
+        let texts: Vec<&Text> = texts.iter().step_by(texts.len().div_ceil(WINDOWS).max(1)).collect();
+        let left = candidates.iter().map(|m| m.index).filter(|index| !trials.work.has(&cost_name(*index)));
+        measure(model, program, &texts, &left.collect::<Vec<u32>>(), &mut trials)?;
+    }
     for matrix in &mut candidates {
-        let Some(values) = decoded.get(&matrix.index) else { continue };
-        progress(&matrix.weight.name);
-        matrix.divergence = alone(&mut float, matrix.index, matrix.weight, values, &sample, &wanted)?;
+        (matrix.divergence, _) = work.get(&cost_name(matrix.index))?;
     }
 
-    let mut left = budget - least;
-    let fits = |m: &Candidate<'_>, left: u64| m.step().filter(|(_, bytes)| *bytes <= left);
-    loop {
-        let worth = |m: &Candidate<'_>| fits(m, left).map_or(f64::NEG_INFINITY, |(worth, _)| worth);
-        let best = candidates.iter_mut().max_by(|a, b| worth(a).total_cmp(&worth(b)));
-        let Some((best, (_, bytes))) = best.and_then(|m| fits(m, left).map(|step| (m, step))) else { break };
-        best.width += 1;
-        left -= bytes;
-    }
+    spend(&mut candidates, budget - least);
     Ok(candidates.iter().map(|m| (m.index, WIDTHS[m.width].0)).collect())
 }
 
-/// What one matrix costs: the mean KL divergence from `wanted`, what the model gives on `texts`, of what it gives with these values
-/// of the tensor `index`.
-pub(crate) fn alone(
-    float: &mut FloatModel,
-    index: u32,
-    weight: &Weight,
-    values: &[f32],
-    texts: &[&Text],
-    wanted: &[Vec<Vec<f32>>],
-) -> FloatResult<f64> {
-    let before = float.replace(index, weight, values)?;
-    let mut steps = LockStep::default();
-    for (text, wanted) in texts.iter().zip(wanted) {
-        let found = logits(float, text)?;
-        wanted.iter().zip(&found).for_each(|(p, q)| steps.push(p, q, None));
-    }
-    float.restore(before);
-    Ok(steps.finish().map_or(0.0, |found| found.kld.mean))
+/// The name of what a matrix costs, and of the matrix in 4 bits that says so.
+fn cost_name(index: u32) -> String {
+    format!("cost-{index:05}")
 }
 
-/// What the model gives at each position of a text.
-pub(crate) fn logits(model: &FloatModel, text: &Text) -> FloatResult<Vec<Vec<f32>>> {
-    let mut session = model.session();
-    if !text.source.is_empty() {
-        session.encode(&text.source)?;
+fn trial_name(index: u32) -> String {
+    format!("trial-{index:05}")
+}
+
+/// Codes each matrix in 4 bits, as if there were no other.
+struct Trials<'r> {
+    work: &'r mut Work,
+    model: &'r dyn Model,
+    program: &'r Steps,
+    rounding: Rounding,
+    progress: &'r mut dyn FnMut(&str),
+}
+
+impl Coder<QuantizeError> for Trials<'_> {
+    fn has(&self, index: u32) -> bool {
+        let has_choice = matches!(self.program.tensors()[index as usize], Source::Coded(..));
+        !has_choice || self.work.has(&trial_name(index)) || self.work.has(&cost_name(index))
     }
-    session.forward(&text.tokens)
+
+    fn code(&mut self, index: u32, met: &Met) -> Result<(), QuantizeError> {
+        if let Source::Coded(weight, log2) = &self.program.tensors()[index as usize] {
+            (self.progress)(&weight.name);
+            let matrix = coded(self.model, weight, *log2, WIDTHS[0].0, self.rounding, met)?;
+            let placed = place(weight.name.clone(), *log2, &matrix);
+            self.work.put(&trial_name(index), &placed, &matrix.bytes)?;
+        }
+        Ok(())
+    }
+
+    fn values(&mut self, index: u32) -> Result<Vec<f32>, QuantizeError> {
+        kept_values(self.work, &trial_name(index))
+    }
+}
+
+impl Trial<QuantizeError> for Trials<'_> {
+    fn values(&mut self, index: u32) -> Result<Vec<f32>, QuantizeError> {
+        let name = self.program.tensors()[index as usize].weight().map_or("", |weight| &weight.name);
+        (self.progress)(name);
+        kept_values(self.work, &trial_name(index))
+    }
+
+    fn costs(&mut self, index: u32, divergence: f64) -> Result<(), QuantizeError> {
+        Ok(self.work.put(&cost_name(index), &divergence, &[])?)
+    }
+}
+
+/// What [`measure`] gets matrices from, and who is told what they cost.
+pub(crate) trait Trial<E> {
+    /// The values of a coded matrix `[rows, cols]`, not transformed.
+    fn values(&mut self, index: u32) -> Result<Vec<f32>, E>;
+    /// The mean KL divergence, in nats, of the model with it alone.
+    fn costs(&mut self, index: u32, divergence: f64) -> Result<(), E>;
+}
+
+/// Measures what each of `matrices` costs: from the first op that uses one on, the program runs with it as coded, up to the head.
+/// In memory at a time: the weights of an op and of the head, and the activations of `texts`.
+///
+/// # Errors
+/// [`FloatError`], and `trial`'s.
+pub(crate) fn measure<E: From<FloatError>>(
+    model: &dyn Model,
+    program: &Steps,
+    texts: &[&Text],
+    matrices: &[u32],
+    trial: &mut impl Trial<E>,
+) -> Result<(), E> {
+    let run = Run { model, program, texts };
+    let Some(head) =
+        program.ops().iter().position(|op| op.code == ops::matmul::OP.code && op.args[3] == program.logits_slot())
+    else {
+        return Ok(());
+    };
+    let begin = || -> Vec<Stream> { texts.iter().map(|text| Stream::new(&text.source)).collect() };
+    let wanted = run.ops(0..head, begin(), None)?;
+    let head_tensors = run.operands(head, None)?;
+    let mut streams = begin();
+    for at in 0..=head {
+        let first = |m: &&u32| program.ops().iter().position(|op| tensor_args(op).contains(m)) == Some(at);
+        for index in matrices.iter().filter(first) {
+            let values = trial.values(*index)?;
+            let instead = Some((*index, values.as_slice()));
+            let found = run.ops(at..head, streams.clone(), instead)?;
+            let tensors = if tensor_args(&program.ops()[head]).contains(index) {
+                run.operands(head, instead)?
+            } else {
+                head_tensors.clone()
+            };
+            let mut steps = LockStep::default();
+            for (p, q) in wanted.iter().zip(found) {
+                let (p, q) = (run.logits(head, &head_tensors, p.clone())?, run.logits(head, &tensors, q)?);
+                p.iter().zip(&q).for_each(|(p, q)| steps.push(p, q, None));
+            }
+            trial.costs(*index, steps.finish().map_or(0.0, |found| found.kld.mean))?;
+        }
+        if at < head {
+            streams = run.ops(at..at + 1, streams, None)?;
+        }
+    }
+    Ok(())
+}
+
+/// A program over some texts, an op's weights in memory at a time.
+struct Run<'r> {
+    model: &'r dyn Model,
+    program: &'r Steps,
+    texts: &'r [&'r Text],
+}
+
+impl Run<'_> {
+    /// The tensors of an op, with these values of one matrix.
+    fn operands(&self, at: usize, instead: Option<(u32, &[f32])>) -> FloatResult<Vec<Tensor>> {
+        let op = &self.program.ops()[at];
+        let mut tensors = operands(self.model, self.program, op)?;
+        for (to, index) in tensors.iter_mut().zip(tensor_args(op)) {
+            if let Some((_, values)) = instead.filter(|(instead, _)| *instead == index)
+                && let Some(weight) = self.program.tensors()[index as usize].weight()
+            {
+                *to = operand(op, weight, values.to_vec())?;
+            }
+        }
+        Ok(tensors)
+    }
+
+    /// Computes some ops.
+    fn ops(
+        &self,
+        ops: Range<usize>,
+        mut streams: Vec<Stream>,
+        instead: Option<(u32, &[f32])>,
+    ) -> FloatResult<Vec<Stream>> {
+        let body = self.program.entry_ops(entry::BODY).next().map(|(at, _)| at);
+        for at in ops {
+            let tensors = self.operands(at, instead)?;
+            for (s, text) in streams.iter_mut().zip(self.texts) {
+                if Some(at) == body {
+                    s.tokens.clone_from(&text.tokens);
+                }
+                step(self.model.config(), self.program, &self.program.ops()[at], &tensors, s)?;
+            }
+        }
+        Ok(streams)
+    }
+
+    /// The logits of a text that has come to the head.
+    fn logits(&self, head: usize, tensors: &[Tensor], mut stream: Stream) -> FloatResult<Vec<Vec<f32>>> {
+        step(self.model.config(), self.program, &self.program.ops()[head], tensors, &mut stream)?;
+        Ok(stream.value(self.program.logits_slot())?.to_vec2()?)
+    }
 }

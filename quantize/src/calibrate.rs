@@ -4,14 +4,16 @@
 //! over the rows x that it is multiplied with; its diagonal is what llama.cpp calls an importance matrix).
 
 use crate::codes::hadamard_rows;
-use crate::float::{FloatError, FloatModel, Result, Stream, operand, operands, slots, softmax, step};
+use crate::float::{FloatError, FloatModel, Result, Room, Stream, fills, operand, operands, slots, softmax, step};
 use crate::import::Model;
 use crate::lower::{LOGITS, Ranges, Source, Steps};
 use candle_core::{D, Tensor};
 use mote_runtime::image::Op;
 use mote_runtime::image::program::entry;
 use mote_runtime::ops;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::path::Path;
 
 /// Tokens of one window: longer texts are cut, so that attention's cost stays linear.
 pub const WINDOW: usize = 256;
@@ -74,37 +76,54 @@ pub struct Met {
     pub matters: Vec<f32>,
 }
 
-/// Is told a matrix, by its index, and what it met. Returns its values as coded, `[rows, cols]`, not transformed, if what comes
-/// after shall meet what they give.
-pub type Done<'d, E> = dyn FnMut(u32, &Met) -> std::result::Result<Option<Vec<f32>>, E> + 'd;
+/// What codes the matrices of a program, each as calibration reaches it.
+pub(crate) trait Coder<E> {
+    /// Whether the matrix of this index is coded already: nothing need be met for it.
+    fn has(&self, index: u32) -> bool;
+    /// Codes a matrix for what it met.
+    fn code(&mut self, index: u32, met: &Met) -> std::result::Result<(), E>;
+    /// The values of a coded matrix `[rows, cols]`, not transformed.
+    fn values(&mut self, index: u32) -> std::result::Result<Vec<f32>, E>;
+}
 
-/// Runs `program` over `texts` and returns the ranges of its places. `done` is told each matrix, by its
-/// index, once nothing before will use it any more, with what it met. In memory at a time: one op's weights, and what one layer
-/// makes of the text, twice if `done` returns values.
+/// What [`calibrate`] does with a program.
+pub(crate) struct Scope<'s> {
+    /// Ops whose matrices are coded. Those before run in floats, those after not at all.
+    pub ops: Range<usize>,
+    /// Whether what comes after a matrix meets what it gives as coded.
+    pub follow: bool,
+    /// Bytes of activations in memory; what is more is in a file in this folder.
+    pub spill: (u64, &'s Path),
+}
+
+/// Runs `program` over `texts` and returns the ranges of its places. `coder` gets each matrix once nothing after will use it any
+/// more. In memory at a time: one op's weights, what one matrix met, and what one layer makes of the text (with `follow` twice),
+/// the latter up to the limit of `scope`.
 ///
 /// # Errors
-/// [`FloatError`], and `done`'s.
-pub fn calibrate<E: From<FloatError>>(
+/// [`FloatError`], and `coder`'s.
+pub(crate) fn calibrate<E: From<FloatError>>(
     model: &dyn Model,
     program: &Steps,
     texts: &[Text],
-    done: &mut Done<'_, E>,
+    scope: &Scope<'_>,
+    coder: &mut impl Coder<E>,
 ) -> std::result::Result<Ranges, E> {
     let c = model.config();
+    let mut room = Room::new(scope.spill.0, scope.spill.1).map_err(|why| FloatError::Tensor(why.into()))?;
     let mut streams: Vec<Stream> = texts.iter().map(|text| Stream::new(&text.source)).collect();
     // The same with the matrices so far as they were coded, from the first on.
     let mut coded: Vec<Stream> = Vec::new();
     let body = program.entry_ops(entry::BODY).next().map(|(at, _)| at);
-    let (mut slot_ends, mut matrix_ends) = (HashMap::new(), HashMap::new());
-    for (at, op) in program.ops().iter().enumerate() {
-        slot_ends.extend(slots(op).into_iter().map(|slot| (slot, at)));
-        matrix_ends.extend(matrix(program, op).map(|index| (index, at)));
-    }
+    let ops = &program.ops()[..scope.ops.end];
+    let ends = ends(ops);
+    let matrix_ends: HashMap<u32, usize> = program.last_uses().into_iter().map(|(at, index)| (index, at)).collect();
+    let ended = |at: usize| matrix(program, &ops[at]).filter(|index| matrix_ends.get(index) == Some(&at));
+    let to_code = |at: usize| ended(at).filter(|_| scope.ops.contains(&at));
     let mut ranges = Ranges::default();
     // What the last matrix met, and the slot that it was in: of q, k and v, and of gate and up, it is the same.
     let (mut last, nothing): (Option<(u32, Met)>, Met) = (None, Met::default());
-    for (at, op) in program.ops().iter().enumerate() {
-        let tensors = operands(model, program, op)?;
+    for (at, op) in ops.iter().enumerate() {
         if Some(at) == body {
             for streams in [&mut streams, &mut coded] {
                 streams.iter_mut().zip(texts).for_each(|(s, text)| s.tokens.clone_from(&text.tokens));
@@ -112,24 +131,30 @@ pub fn calibrate<E: From<FloatError>>(
         }
         match multiplied(program, op) {
             Some(_) if last.as_ref().is_some_and(|(slot, _)| *slot == op.args[0]) => {}
-            Some(log2) => last = Some((op.args[0], meet(op, &streams, &coded, log2)?)),
-            None => last = None,
-        }
-        let mut with_codes = tensors.clone();
-        let is_head = op.code == ops::matmul::OP.code && op.args[3] == program.logits_slot();
-        if let (true, Some((_, met))) = (is_head, &mut last) {
-            met.matters = matters(op, &streams, &tensors)?;
-        }
-        if let Some(index) = matrix(program, op).filter(|index| matrix_ends.get(index) == Some(&at)) {
-            let met = last.as_ref().map_or(&nothing, |(_, met)| met);
-            if let (Some(values), Some(weight)) = (done(index, met)?, program.tensors()[index as usize].weight()) {
-                with_codes[0] = operand(op, weight, values)?;
-                if coded.is_empty() {
-                    coded.clone_from(&streams);
+            Some(log2) => {
+                let same = |op: &Op| multiplied(program, op).is_some() && op.args[0] == program.ops()[at].args[0];
+                let group = (at..ops.len()).take_while(|at| same(&ops[*at]));
+                let wanted = group.filter_map(to_code).any(|index| !coder.has(index));
+                last = None;
+                if wanted {
+                    last = Some((op.args[0], meet(op, &mut streams, &mut coded, log2, &mut room)?));
                 }
             }
+            None => last = None,
         }
+        let index = to_code(at);
+        if index.is_some() && scope.follow && coded.is_empty() {
+            coded.clone_from(&streams);
+            room.count(&coded);
+        }
+        let tensors = operands(model, program, op)?;
+        let is_head = op.code == ops::matmul::OP.code && op.args[3] == program.logits_slot();
+        if let (true, Some((_, met))) = (is_head, &mut last) {
+            met.matters = matters(op, &mut streams, &tensors, &mut room)?;
+        }
+        let reads: Vec<u32> = slots(op).into_iter().filter(|slot| Some(*slot) != fills(op)).collect();
         for s in &mut streams {
+            room.enter(s, &reads)?;
             if is_head {
                 ranges.see(LOGITS, logits_bound(s.value(op.args[0])?, &tensors)?);
             } else if let Some(slot) = step(c, program, op, &tensors, s)?
@@ -137,24 +162,51 @@ pub fn calibrate<E: From<FloatError>>(
             {
                 ranges.see(name, largest(s.value(slot)?)?);
             }
+            ends[at].iter().for_each(|slot| s.drop(*slot));
+            room.leave(s)?;
+        }
+        let mut with_codes = tensors;
+        if let Some((index, weight)) = index.and_then(|i| Some((i, program.tensors()[i as usize].weight()?))) {
+            // Its values are not needed while it is coded, nor ever again.
+            with_codes.drain(..1);
+            if !coder.has(index) {
+                coder.code(index, last.as_ref().map_or(&nothing, |(_, met)| met))?;
+            }
+            if scope.follow && !is_head {
+                with_codes.insert(0, operand(op, weight, coder.values(index)?)?);
+            }
         }
         for s in coded.iter_mut().filter(|_| !is_head) {
+            room.enter(s, &reads)?;
             step(c, program, op, &with_codes, s)?;
-        }
-        for s in streams.iter_mut().chain(&mut coded) {
-            slots(op).into_iter().filter(|slot| slot_ends.get(slot) == Some(&at)).for_each(|slot| s.drop(slot));
+            ends[at].iter().for_each(|slot| s.drop(*slot));
+            room.leave(s)?;
         }
     }
     Ok(ranges)
 }
 
+/// The slots that nobody reads after each op, before something else is in them.
+fn ends(ops: &[Op]) -> Vec<Vec<u32>> {
+    let (mut ends, mut read_later) = (vec![vec![]; ops.len()], HashSet::new());
+    for (op, ends) in ops.iter().zip(&mut ends).rev() {
+        let used = slots(op);
+        ends.extend(used.iter().filter(|slot| !read_later.contains(*slot)));
+        read_later.extend(used);
+        fills(op).into_iter().for_each(|slot| _ = read_later.remove(&slot));
+    }
+    ends
+}
+
+/// Whether a tensor is coded.
+pub(crate) fn is_matrix(source: &Source) -> bool {
+    matches!(source, Source::Coded(..) | Source::Positions(_))
+}
+
 /// The coded matrix that an op uses.
 fn matrix(program: &Steps, op: &Op) -> Option<u32> {
     let uses = [ops::embed::OP.code, ops::matmul::OP.code].contains(&op.code);
-    let coded = |index: &u32| {
-        let source = program.tensors().get(*index as usize);
-        matches!(source, Some(Source::Coded(..) | Source::Positions(_)))
-    };
+    let coded = |index: &u32| program.tensors().get(*index as usize).is_some_and(is_matrix);
     uses.then_some(op.args[1]).filter(coded)
 }
 
@@ -181,10 +233,11 @@ fn logits_bound(x: &Tensor, tensors: &[Tensor]) -> Result<f64> {
 const POSITIONS: usize = 2048;
 
 /// [`Met::matters`], and a tenth of its mean for tokens that hardly come up.
-fn matters(op: &Op, streams: &[Stream], tensors: &[Tensor]) -> Result<Vec<f32>> {
+fn matters(op: &Op, streams: &mut [Stream], tensors: &[Tensor], room: &mut Room) -> Result<Vec<f32>> {
     let (mut sum, mut count): (Option<Tensor>, usize) = (None, 0);
     let step = streams.len().div_ceil(POSITIONS / WINDOW).max(1);
-    for s in streams.iter().step_by(step) {
+    for s in streams.iter_mut().step_by(step) {
+        room.enter(s, &op.args[..1])?;
         let x = s.value(op.args[0])?;
         let mut logits = x.matmul(&tensors[0])?;
         if let Some(bias) = tensors.get(1) {
@@ -197,6 +250,7 @@ fn matters(op: &Op, streams: &[Stream], tensors: &[Tensor]) -> Result<Vec<f32>> 
             None => counts,
             Some(sum) => (sum + counts)?,
         });
+        room.leave(s)?;
     }
     let Some(sum) = sum else { return Ok(Vec::new()) };
     let mut matters: Vec<f32> = (sum / count.max(1) as f64)?.to_vec1()?;
@@ -216,7 +270,7 @@ fn damping(rows: usize, cols: usize) -> f32 {
 }
 
 /// What the matrix of `op` meets.
-fn meet(op: &Op, exact: &[Stream], coded: &[Stream], hadamard: u32) -> Result<Met> {
+fn meet(op: &Op, exact: &mut [Stream], coded: &mut [Stream], hadamard: u32, room: &mut Room) -> Result<Met> {
     let transformed = |x: &Tensor| -> Result<Tensor> {
         let (rows, cols) = x.dims2()?;
         let mut values: Vec<f32> = x.flatten_all()?.to_vec1()?;
@@ -230,21 +284,27 @@ fn meet(op: &Op, exact: &[Stream], coded: &[Stream], hadamard: u32) -> Result<Me
         });
         Ok(())
     };
+    let accumulates = op.flags & ops::matmul::ACCUMULATE != 0;
+    let reads = if accumulates { vec![op.args[0], op.args[3]] } else { vec![op.args[0]] };
     let (mut hessian, mut drift, mut owed, mut count) = (None, None, None, 0);
-    for (at, exact) in exact.iter().enumerate() {
+    for (at, exact) in exact.iter_mut().enumerate() {
+        room.enter(exact, &reads)?;
         let y = transformed(exact.value(op.args[0])?)?;
         count += y.dim(0)?;
-        let Some(coded) = coded.get(at) else {
+        if let Some(coded) = coded.get_mut(at) {
+            room.enter(coded, &reads)?;
+            let x = transformed(coded.value(op.args[0])?)?;
+            add(&mut hessian, x.t()?.matmul(&x)?)?;
+            add(&mut drift, (y - &x)?.t()?.matmul(&x)?)?;
+            if accumulates {
+                let missing = (exact.value(op.args[3])? - coded.value(op.args[3])?)?;
+                add(&mut owed, missing.t()?.matmul(&x)?)?;
+            }
+            room.leave(coded)?;
+        } else {
             add(&mut hessian, y.t()?.matmul(&y)?)?;
-            continue;
-        };
-        let x = transformed(coded.value(op.args[0])?)?;
-        add(&mut hessian, x.t()?.matmul(&x)?)?;
-        add(&mut drift, (y - &x)?.t()?.matmul(&x)?)?;
-        if op.flags & ops::matmul::ACCUMULATE != 0 {
-            let missing = (exact.value(op.args[3])? - coded.value(op.args[3])?)?;
-            add(&mut owed, missing.t()?.matmul(&x)?)?;
         }
+        room.leave(exact)?;
     }
     let mean = |sum: Option<Tensor>| -> Result<Vec<f32>> {
         let Some(sum) = sum else { return Ok(Vec::new()) };

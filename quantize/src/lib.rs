@@ -2,11 +2,11 @@
 //!
 //! Data flows one way: [`import`] (files to weights) -> [`calibrate`] (ranges and importances) -> [`codes`] (weights to
 //! 4- or 8-bit codes) -> [`lower`] (the program) -> [`plan`] (its memory) -> [`write`](mod@write) (the image).
-//! [`quantize`](mod@quantize) drives them, an op at a time. [`net`] does for nets: [`graph`] has their passes and their
-//! quantization, [`samples`] reads what they are calibrated with, [`layers`] turns layers into an op's constants, [`vectors`]
-//! does for word vectors. [`float`] is the reference language models are measured against; [`board`] knows the boards that
-//! images run on, [`mod@macs`] how much a net multiplies, [`ram`] how little memory it can do with, [`report`] writes a page of what was
-//! lost and where.
+//! [`quantize`](mod@quantize) drives them, an op at a time; [`parts`] keeps what is finished, [`merge`](mod@merge) makes an image
+//! of it. [`net`] does for nets: [`graph`] has their passes and their quantization, [`samples`] reads what they are calibrated with,
+//! [`layers`] turns layers into an op's constants, [`vectors`] does for word vectors. [`float`] is the reference language models
+//! are measured against; [`board`] knows the boards that images run on, [`mod@macs`] how much a net multiplies, [`ram`] how little
+//! memory it can do with; [`report`] writes a page of what was lost and where.
 
 mod allocate;
 pub mod balance;
@@ -20,7 +20,9 @@ pub mod import;
 pub mod layers;
 pub mod lower;
 pub mod macs;
+pub mod merge;
 pub mod net;
+pub mod parts;
 pub mod plan;
 pub mod quantize;
 pub mod ram;

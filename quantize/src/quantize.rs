@@ -3,32 +3,36 @@
 //! ```text
 //! lower                                        -> program
 //! for each op:     run it in floats            -> ranges, importances
-//!                  code its matrix             -> appended to the weights, then dropped
+//!                  code its matrix             -> a file of its own (`parts.rs`), dropped
 //! lower with the ranges                        -> the same program, its fraction bits, its memory
-//! gains, biases, rotary steps                  -> appended
+//! matrices, gains, biases, rotary steps        -> the weights (`merge.rs`)
 //! write
 //! ```
 //!
-//! The largest things in memory are one matrix in floats, the same being coded, and what a layer makes of the text.
+//! The largest things in memory are one matrix in floats, the same being coded, and what a layer makes of the text, up to a limit.
 
 use crate::allocate::allocate;
 use crate::balance::Balanced;
-use crate::calibrate::{Met, Text, calibrate};
-use crate::codes::{CodedMatrix, Coding, Stats, code_matrix, code_matrix_for, damp, hadamard_rows, times_inverse};
+use crate::calibrate::{Coder, Met, Scope, Text, calibrate, is_matrix};
+use crate::codes::{
+    CodedMatrix, Coding, Stats, code_matrix, code_matrix_for, damp, decode, factor, hadamard_rows, times_inverse_of,
+};
 use crate::float::FloatError;
 use crate::graph::eval::EvalError;
 use crate::import::{ImportError, LlmConfig, Model, Weight};
-use crate::lower::{Lowered, ROPE_STEPS, Ranges, SINUSOID_STEPS, Source, balances, language_model, parameters};
+use crate::lower::{Lowered, ROPE_STEPS, Ranges, SINUSOID_STEPS, Source, Steps, balances, language_model};
+use crate::merge::{Label, Piece, Pieces, assemble, write_layers};
+use crate::parts::{Key, PartsError, Work, matrix_name};
 use crate::samples::SampleError;
 use crate::write::{Weights, WriteError};
 use candle_core::{Device, Tensor};
-use mote_runtime::image::header::Span;
 use mote_runtime::image::program::HEAD_BYTES as PROGRAM_HEAD;
 use mote_runtime::image::{Dtype, Limits, TensorDesc, section};
 use mote_runtime::ops;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Why there is no image.
@@ -92,6 +96,9 @@ pub enum QuantizeError {
         /// Bytes without patches.
         plain: u64,
     },
+    /// What is finished could not be kept, or not be put together.
+    #[error(transparent)]
+    Parts(#[from] PartsError),
     /// Fewer bits a weight than the narrowest codes take.
     #[error("{asked} bits a weight were asked for; with every matrix in 4-bit codes the model takes {least:.3}")]
     Budget {
@@ -147,7 +154,14 @@ pub struct Settings {
     pub license: Option<String>,
     /// Texts to calibrate with.
     pub calibration: Vec<Text>,
+    /// The layers that are coded, an encoder's before the decoder's; all, if none are given.
+    pub layers: Option<Range<usize>>,
+    /// Bytes of activations that calibration holds in memory; what is more goes to a file.
+    pub spill: u64,
 }
+
+/// [`Settings::spill`] where nothing is said.
+pub const SPILL: u64 = 1 << 30;
 
 impl Settings {
     /// Everything in one coding, by the best method.
@@ -163,6 +177,8 @@ impl Settings {
             name: name.into(),
             license: None,
             calibration,
+            layers: None,
+            spill: SPILL,
         }
     }
 }
@@ -274,10 +290,21 @@ pub struct Meta {
     pub bits_per_weight: f64,
 }
 
-/// A matrix in the image.
-struct Placed {
-    desc: TensorDesc,
-    report: TensorReport,
+/// A tensor in the image.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Placed {
+    #[serde(serialize_with = "desc_bytes", deserialize_with = "desc_of_bytes")]
+    pub desc: TensorDesc,
+    pub report: TensorReport,
+}
+
+fn desc_bytes<S: serde::Serializer>(desc: &TensorDesc, to: S) -> Result<S::Ok, S::Error> {
+    desc.to_bytes().to_vec().serialize(to)
+}
+
+fn desc_of_bytes<'d, D: serde::Deserializer<'d>>(from: D) -> Result<TensorDesc, D::Error> {
+    let bytes = Vec::<u8>::deserialize(from)?;
+    TensorDesc::read(&bytes, 0).map_err(|_| serde::de::Error::custom("no tensor's record"))
 }
 
 /// Quantizes `model` to an image at `out`; `texts` are its TEXT sections, by their kinds. `progress` is told each tensor's name and the
@@ -292,68 +319,155 @@ pub fn quantize(
     out: &Path,
     progress: &mut dyn FnMut(&str, u64),
 ) -> Result<(Meta, u64), QuantizeError> {
-    let balances = if settings.balance { balances(model.config()) } else { vec![] };
-    let model: &dyn Model = &Balanced::new(model, &balances)?;
-    let c = model.config();
-    let context = settings.context.unwrap_or(c.max_context);
-    if !(1..=c.max_context).contains(&context) {
-        return Err(QuantizeError::Context { asked: context, longest: c.max_context });
-    }
-    let program = language_model(c, &Ranges::default());
-    let head = program.ops().iter().find(|op| op.code == ops::matmul::OP.code && op.args[3] == program.logits_slot());
-    let head = head.map(|op| op.args[1]);
-    let mut allocated = match settings.budget {
-        None => HashMap::new(),
-        Some(bits) => allocate(model, &program, &settings.calibration, settings.rounding, bits, &mut |name| {
-            progress(name, 0);
-        })?,
-    };
-    let mut weights = Weights::begin(out)?;
-    let mut placed: HashMap<u32, Placed> = HashMap::new();
-    let ranges = calibrate(model, &program, &settings.calibration, &mut |index, met| {
-        let (weight, log2, coding) = match &program.tensors()[index as usize] {
-            Source::Coded(weight, log2) if Some(index) == head => (weight, *log2, settings.head),
-            Source::Coded(weight, log2) => (weight, *log2, settings.coding),
-            Source::Positions(weight) => (weight, 0, Coding::N8),
-            _ => return Ok(None),
-        };
-        let coding = allocated.remove(&index).unwrap_or(coding);
-        let matrix = coded(model, weight, log2, coding, settings.rounding, met)?;
-        let span = weights.append(&matrix.bytes)?;
-        progress(&weight.name, 4 * (matrix.rows * matrix.cols) as u64);
-        placed.insert(index, place(weight.name.clone(), log2, &matrix, span));
-        Ok::<_, QuantizeError>((settings.rounding == Rounding::Feedback).then(|| matrix.decode_untransformed(log2)))
-    })?;
+    let key = Key::new(model, settings)?;
+    let work = Work::open(&Work::beside(out), &key)?;
+    quantize_in(work, &key, model, texts, settings, out, progress)
+}
 
-    let lowered = language_model(c, &ranges).finish(context);
-    let mut descs = Vec::new();
-    let mut reports = Vec::new();
-    for (index, source) in (0..).zip(&lowered.tensors) {
-        let Placed { desc, report } = match placed.remove(&index) {
-            Some(placed) => placed,
-            None => small(model, source, &mut weights)?,
-        };
-        descs.push(desc);
-        reports.push(report);
-    }
-    let parameters = parameters(&lowered.tensors);
-    let bytes: u64 = reports.iter().map(|r| r.bytes).sum();
-    let meta = Meta {
-        name: settings.name.clone(),
-        license: settings.license.clone(),
-        source_sha256: hex(&model.source_hash()?),
-        quantizer: QUANTIZER.to_owned(),
-        config: Some(c.clone()),
-        bits: settings.coding.bits(),
-        calibration_tokens: settings.calibration.iter().map(|text| text.tokens.len()).sum(),
-        calibration_samples: 0,
-        patches: vec![],
-        tensors: reports,
-        parameters,
-        bits_per_weight: bytes as f64 * 8.0 / parameters as f64,
+/// As [`quantize`], keeping what is finished in `work`, which was opened with the run's `key`, and taking from there what is finished
+/// already. The image is the same either way. Once it is in place `work` is removed; if it does not come to that, `work` stays.
+///
+/// # Errors
+/// As [`quantize`].
+pub fn quantize_in(
+    work: Work,
+    key: &Key,
+    model: &dyn Model,
+    texts: &[(u32, &[u8])],
+    settings: &Settings,
+    out: &Path,
+    progress: &mut dyn FnMut(&str, u64),
+) -> Result<(Meta, u64), QuantizeError> {
+    finish(work, key, model, settings, progress, &mut |label, ranges, pieces| {
+        assemble(key, label, ranges, pieces, texts, out)
+    })
+}
+
+/// The same for `settings.layers` alone: writes a file for [`merge`](crate::merge::merge). What stands before the first layer is the
+/// first's, what comes after the last the last's. The layers before are in floats. Returns the file's bytes.
+///
+/// # Errors
+/// As [`quantize`].
+pub fn quantize_layers(
+    work: Work,
+    key: &Key,
+    model: &dyn Model,
+    texts: &[(u32, &[u8])],
+    settings: &Settings,
+    out: &Path,
+    progress: &mut dyn FnMut(&str, u64),
+) -> Result<u64, QuantizeError> {
+    finish(work, key, model, settings, progress, &mut |label, ranges, pieces| {
+        write_layers(key, label, ranges, pieces, texts, out)
+    })
+}
+
+/// Codes what `work` lacks and hands all to `put_together`.
+fn finish<T>(
+    mut work: Work,
+    key: &Key,
+    model: &dyn Model,
+    settings: &Settings,
+    progress: &mut dyn FnMut(&str, u64),
+    put_together: &mut dyn FnMut(&Label, &Ranges, &mut Pieces<'_>) -> Result<T, QuantizeError>,
+) -> Result<T, QuantizeError> {
+    let mut done = || {
+        let c = model.config();
+        let context = settings.context.unwrap_or(c.max_context);
+        if !(1..=c.max_context).contains(&context) {
+            return Err(QuantizeError::Context { asked: context, longest: c.max_context });
+        }
+        let balances = if settings.balance { balances(c) } else { vec![] };
+        let model: &dyn Model = &Balanced::new(model, &balances)?;
+        let ranges = code(&mut work, key, model, settings, progress)?;
+        put_together(&Label::new(c, settings), &ranges, &mut |index, source| match source.weight() {
+            Some(weight) if !is_matrix(source) => Ok(Piece::Floats(finite(model, weight)?)),
+            _ => {
+                let (placed, bytes) = work.get(&matrix_name(index))?;
+                Ok(Piece::Matrix(placed, bytes))
+            }
+        })
     };
-    let bytes = write(weights, &lowered, &descs, &meta, texts)?;
-    Ok((meta, bytes))
+    let done = done();
+    if done.is_ok() || work.matrices() == 0 {
+        work.remove()?;
+    }
+    done
+}
+
+/// Codes the matrices of `key.range` that `work` lacks, and returns the ranges of the places that the program has seen.
+fn code(
+    work: &mut Work,
+    key: &Key,
+    model: &dyn Model,
+    settings: &Settings,
+    progress: &mut dyn FnMut(&str, u64),
+) -> Result<Ranges, QuantizeError> {
+    let program = &language_model(&key.config, &Ranges::default());
+    let head = program.ops().iter().find(|op| op.code == ops::matmul::OP.code && op.args[3] == program.logits_slot());
+    let allocated = match settings.budget {
+        None => HashMap::new(),
+        Some(bits) => allocate(work, model, program, settings, bits, &mut |name| progress(name, 0))?,
+    };
+    for (index, weight) in (0..).zip(program.tensors()).filter_map(|(index, source)| Some((index, source.weight()?))) {
+        if work.has(&matrix_name(index)) {
+            progress(&weight.name, bytes_of(weight));
+        }
+    }
+    let ops = program.layer_ops(&key.range);
+    let folder = work.folder().to_owned();
+    let scope = Scope { ops, follow: settings.rounding == Rounding::Feedback, spill: (settings.spill, &folder) };
+    let mut pieces = Coded { work, model, program, settings, head: head.map(|op| op.args[1]), allocated, progress };
+    calibrate(model, program, &settings.calibration, &scope, &mut pieces)
+}
+
+/// Bytes of a weight as f32.
+fn bytes_of(weight: &Weight) -> u64 {
+    4 * weight.shape.iter().product::<usize>() as u64
+}
+
+/// Codes matrices to `work`.
+struct Coded<'r> {
+    work: &'r mut Work,
+    model: &'r dyn Model,
+    program: &'r Steps,
+    settings: &'r Settings,
+    head: Option<u32>,
+    /// The codings of a budget.
+    allocated: HashMap<u32, Coding>,
+    progress: &'r mut dyn FnMut(&str, u64),
+}
+
+impl Coder<QuantizeError> for Coded<'_> {
+    fn has(&self, index: u32) -> bool {
+        self.work.has(&matrix_name(index))
+    }
+
+    fn code(&mut self, index: u32, met: &Met) -> Result<(), QuantizeError> {
+        let Settings { coding, head, rounding, .. } = *self.settings;
+        let (weight, log2, coding) = match &self.program.tensors()[index as usize] {
+            Source::Coded(weight, log2) if Some(index) == self.head => (weight, *log2, head),
+            Source::Coded(weight, log2) => (weight, *log2, coding),
+            Source::Positions(weight) => (weight, 0, Coding::N8),
+            source => unreachable!("{source:?} is no matrix"),
+        };
+        let coding = self.allocated.get(&index).copied().unwrap_or(coding);
+        let matrix = coded(self.model, weight, log2, coding, rounding, met)?;
+        let placed = place(weight.name.clone(), log2, &matrix);
+        self.work.put(&matrix_name(index), &placed, &matrix.bytes)?;
+        (self.progress)(&weight.name, bytes_of(weight));
+        Ok(())
+    }
+
+    fn values(&mut self, index: u32) -> Result<Vec<f32>, QuantizeError> {
+        kept_values(self.work, &matrix_name(index))
+    }
+}
+
+/// The values of a matrix that was kept, `[rows, cols]`, not transformed.
+pub(crate) fn kept_values(work: &Work, name: &str) -> Result<Vec<f32>, QuantizeError> {
+    let (Placed { desc, report }, bytes) = work.get(name)?;
+    Ok(mote_runtime::image::Coded::new(&desc, &bytes).map_or_else(Vec::new, |view| decode(&view, report.hadamard)))
 }
 
 /// The quantizer and its version, for META.
@@ -417,6 +531,9 @@ pub(crate) fn coded(
 /// Of `llm`'s divergence 0.01 takes nothing off, 0.2 six per cent, 0.5 five.
 const CORRECTION_DAMPING: f64 = 0.2;
 
+/// Rows that are corrected at a time: a head has so many that what they take matters.
+const CORRECTED_ROWS: usize = 2048;
+
 /// Weights that make up for what matrices before have lost: least squares for what the matrix should give of what it meets, and for
 /// what the residual lacks, `W + (W drift + owed) H^-1` (the asymmetric calibration of GPTAQ, arXiv 2504.02692, section 3; the
 /// residual's share is ours).
@@ -424,18 +541,23 @@ fn correct(values: &mut [f32], met: &Met, cols: usize) -> Result<(), FloatError>
     if met.drift.is_empty() {
         return Ok(());
     }
-    let tensor = |values: &[f32]| Tensor::from_slice(values, (values.len() / cols, cols), &Device::Cpu);
-    let lost = tensor(values).and_then(|w| w.matmul(&tensor(&met.drift)?)?.flatten_all()?.to_vec1::<f32>())?;
-    let mut change: Vec<f64> = lost.iter().map(|v| f64::from(*v)).collect();
-    change.iter_mut().zip(&met.owed).for_each(|(change, owed)| *change += f64::from(*owed));
     let mut hessian: Vec<f64> = met.hessian.iter().map(|h| f64::from(*h)).collect();
     damp(&mut hessian, cols, CORRECTION_DAMPING);
-    times_inverse(&mut change, &hessian, cols);
-    values.iter_mut().zip(&change).for_each(|(v, change)| *v += *change as f32);
+    let lower = factor(hessian, cols);
+    let tensor = |values: &[f32]| Tensor::from_slice(values, (values.len() / cols, cols), &Device::Cpu);
+    let drift = tensor(&met.drift)?;
+    let mut owed = met.owed.chunks(CORRECTED_ROWS * cols);
+    for values in values.chunks_mut(CORRECTED_ROWS * cols) {
+        let lost: Vec<f32> = tensor(values)?.matmul(&drift)?.flatten_all()?.to_vec1()?;
+        let mut change: Vec<f64> = lost.iter().map(|v| f64::from(*v)).collect();
+        change.iter_mut().zip(owed.next().unwrap_or(&[])).for_each(|(change, owed)| *change += f64::from(*owed));
+        times_inverse_of(&mut change, &lower, cols);
+        values.iter_mut().zip(&change).for_each(|(v, change)| *v += *change as f32);
+    }
     Ok(())
 }
 
-fn place(name: String, hadamard: u32, matrix: &CodedMatrix, span: Span) -> Placed {
+pub(crate) fn place(name: String, hadamard: u32, matrix: &CodedMatrix) -> Placed {
     let Stats { relative_error, row_bound, .. } = matrix.stats;
     let report = TensorReport {
         name,
@@ -445,26 +567,29 @@ fn place(name: String, hadamard: u32, matrix: &CodedMatrix, span: Span) -> Place
         relative_error,
         fits_i32: matrix.stats.fits_i32(),
         row_bound,
-        bytes: span.bytes,
+        bytes: matrix.bytes.len() as u64,
     };
-    Placed { desc: TensorDesc { span, ..matrix.desc() }, report }
+    Placed { desc: matrix.desc(), report }
 }
 
-/// Gains, biases and rotary steps.
-fn small(model: &dyn Model, source: &Source, weights: &mut Weights) -> Result<Placed, QuantizeError> {
-    let c = model.config();
+/// Gains and biases, of these values, and rotary steps.
+pub(crate) fn small(
+    c: &LlmConfig,
+    source: &Source,
+    values: &[f32],
+    weights: &mut Weights,
+) -> Result<Placed, QuantizeError> {
     let (name, dtype, exponent, bytes, error) = match source {
         Source::Coded(weight, _) | Source::Positions(weight) => unreachable!("{} was not coded", weight.name),
         Source::Gain(weight) => {
-            let values = finite(model, weight)?;
             let top = values.iter().fold(1e-9f64, |m, v| m.max(f64::from(v.abs())));
             let exponent = (32767.0 / top).log2().floor() as i32;
-            let (bytes, error) = integers(&values, exponent, |v| (v as i16).to_le_bytes());
+            let (bytes, error) = integers(values, exponent, |v| (v as i16).to_le_bytes());
             (weight.name.clone(), Dtype::I16, exponent, bytes, error)
         }
         Source::Bias(weight, frac) => {
-            let (values, frac) = (finite(model, weight)?, i32::from(*frac));
-            let (bytes, error) = integers(&values, frac, |v| (v as i32).to_le_bytes());
+            let frac = i32::from(*frac);
+            let (bytes, error) = integers(values, frac, |v| (v as i32).to_le_bytes());
             (weight.name.clone(), Dtype::I32, frac, bytes, error)
         }
         Source::RopeSteps => (ROPE_STEPS.into(), Dtype::U64, 64, turns(c.rope_frequencies()), 0.0),

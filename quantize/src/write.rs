@@ -29,7 +29,7 @@ pub struct Weights {
 }
 
 /// The folder that a path's file lies in.
-fn folder(path: &Path) -> &Path {
+pub(crate) fn folder(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -163,7 +163,7 @@ fn copy_aligned(from: &mut impl Read, mut to: impl Write, offset: u64) -> io::Re
 }
 
 /// Temporary files are the owner's alone; an image is a file like any other.
-fn readable(file: &File) -> io::Result<()> {
+pub(crate) fn readable(file: &File) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

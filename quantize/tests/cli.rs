@@ -1,44 +1,16 @@
 //! The command as a user meets it: what it prints, and what it says when something is wrong.
 
+#[path = "support/command.rs"]
+mod command;
+
+use command::{bad, good, json, mote, root, text};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::OnceLock;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
 
 fn model() -> PathBuf {
     root().join("examples/models/llm")
-}
-
-fn mote(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mote")).args(args).current_dir(root()).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// Standard output of a run that must succeed.
-fn good(args: &[&str]) -> String {
-    let out = mote(args);
-    assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
-    text(&out.stdout)
-}
-
-fn json(args: &[&str]) -> Value {
-    serde_json::from_str(&good(args)).unwrap()
-}
-
-/// Standard error of a run that must fail with this code.
-fn bad(code: i32, args: &[&str]) -> String {
-    let out = mote(args);
-    let why = text(&out.stderr);
-    assert_eq!(out.status.code(), Some(code), "{args:?}: {why}");
-    assert!(!why.contains("panicked"), "{args:?}: {why}");
-    why
 }
 
 /// The bundled model in 4 bits, quantized once.
@@ -321,7 +293,8 @@ fn truncated_and_flipped_images_are_refused() {
     assert!(bad(1, &["inspect", path.to_str().unwrap(), "--verify"]).contains("checksum"));
 }
 
-/// A full disk: the old image stays, nothing else does. Needs a small file system of its own, so root and Linux.
+/// A full disk: the old image stays, and what is finished, from which the next run goes on when there is room. Needs a small file
+/// system of its own, so root and Linux.
 #[test]
 fn a_full_disk_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -335,11 +308,17 @@ fn a_full_disk_loses_nothing() {
     std::fs::write(&out, b"the image of yesterday").unwrap();
     let ran = mote(&["quantize", model().to_str().unwrap(), "-o", out.to_str().unwrap()]);
     let (kept, files) = (std::fs::read(&out).unwrap(), std::fs::read_dir(folder.path()).unwrap().count());
+    let grown = Command::new("mount").args(["-o", "remount,size=20m", disk]).status().unwrap();
+    let again = mote(&["quantize", model().to_str().unwrap(), "-o", out.to_str().unwrap()]);
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
     let unmounted = Command::new("umount").arg(disk).status().unwrap();
     let why = text(&ran.stderr);
     assert_eq!(ran.status.code(), Some(1), "{why}");
     assert!(why.contains("x.mote") && why.contains("No space left"), "{why}");
-    assert_eq!((&kept[..], files), (&b"the image of yesterday"[..], 1));
+    assert!(why.contains("x.mote.parts: what was finished"), "{why}");
+    assert_eq!((&kept[..], files), (&b"the image of yesterday"[..], 2));
+    assert!(grown.success() && again.status.success() && text(&again.stderr).contains("going on from there"));
+    assert_eq!(left, 1, "the image alone");
     assert!(unmounted.success());
 }
 

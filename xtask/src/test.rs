@@ -2,20 +2,22 @@
 
 use crate::board::lines;
 use crate::shell::{cargo, output, run, say};
-use crate::{digest, nets, setup, symbols, table};
+use crate::{digest, nets, python, setup, symbols, table};
 use anyhow::{Result, bail};
+use std::process::Command;
 use table::Firmware;
 
 /// A step returns how much it checked; `true` asks for all that takes too long for every commit.
 type Step = fn(bool) -> Result<usize>;
 
 /// Name and function.
-const STEPS: [(&str, Step); 5] = [
+const STEPS: [(&str, Step); 6] = [
     ("cargo", |_| cargo_tests()),
     ("digest", |_| digest::check()),
     ("nets", nets::check),
     ("refusals", |_| refusals()),
     ("generations", |_| generations()),
+    ("cluster", |_| cluster()),
 ];
 
 /// Runs the verb: the steps named, or all.
@@ -52,6 +54,21 @@ fn cargo_tests() -> Result<usize> {
     ]);
     run(support.arg(table::target_dir(&root)))?;
     Ok(0)
+}
+
+/// Quantizing on a local cluster of Ray, a node of which is killed.
+fn cluster() -> Result<usize> {
+    let candidates = [python::venv()?.join("bin/python"), "python3".into()];
+    let Some(python) = candidates.iter().find(|python| python::imports(python, "ray")) else {
+        say("skipped: quantizing on a cluster; `pip install ray` in .venv (or $MOTE_VENV), which does not have it");
+        return Ok(0);
+    };
+    let root = table::root()?;
+    run(cargo().args(["build", "--quiet", "--release", "--package", "mote-quantize"]))?;
+    let mut test = Command::new(python);
+    test.arg(root.join("quantize/cluster/test_quantize_ray.py")).arg(digest::target_dir()?.join("release/mote"));
+    run(test.arg(root.join("examples/models/qwen3")))?;
+    Ok(1)
 }
 
 /// A board must say what is wrong and exit with 1, not hang. And with every op of a feature its firmware must keep within

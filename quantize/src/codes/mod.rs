@@ -16,7 +16,7 @@ mod solve;
 mod trellis;
 
 pub use book::Codebook;
-pub use solve::{damp, times_inverse};
+pub use solve::{damp, factor, times_inverse, times_inverse_of};
 
 use mote_runtime::image::Dtype;
 use mote_runtime::image::tensors::{BLOCK, GROUP};

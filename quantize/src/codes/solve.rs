@@ -8,9 +8,14 @@ pub fn damp(hessian: &mut [f64], cols: usize, share: f64) {
     (0..cols).for_each(|c| hessian[c * cols + c] += mean.max(1e-12) * share);
 }
 
-/// Each of `rows` `[n, cols]` becomes `row H^-1`, with H `[cols, cols]` symmetric and positive definite: H = L L^T, row L^-T L^-1.
+/// Each of `rows` `[n, cols]` becomes `row H^-1`, with H `[cols, cols]` symmetric and positive definite.
 pub fn times_inverse(rows: &mut [f64], hessian: &[f64], cols: usize) {
-    let mut lower = hessian.to_vec();
+    times_inverse_of(rows, &factor(hessian.to_vec(), cols), cols);
+}
+
+/// L of H `[cols, cols]` = L L^T, symmetric and positive definite; above its diagonal is no matter what.
+pub fn factor(hessian: Vec<f64>, cols: usize) -> Vec<f64> {
+    let mut lower = hessian;
     for j in 0..cols {
         let (above, below) = lower.split_at_mut((j + 1) * cols);
         let line = &mut above[j * cols..];
@@ -22,6 +27,11 @@ pub fn times_inverse(rows: &mut [f64], hessian: &[f64], cols: usize) {
             row[j] = (row[j] - sum) / pivot;
         });
     }
+    lower
+}
+
+/// As [`times_inverse`], of what [`factor`] gave: row L^-T L^-1.
+pub fn times_inverse_of(rows: &mut [f64], lower: &[f64], cols: usize) {
     rows.par_chunks_exact_mut(cols).for_each(|row| {
         for i in 0..cols {
             let sum: f64 = lower[i * cols..][..i].iter().zip(&*row).map(|(l, s)| l * s).sum();

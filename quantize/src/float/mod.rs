@@ -2,6 +2,8 @@
 
 pub mod metrics;
 mod model;
+mod stream;
 
 pub use model::{FloatError, FloatModel, FloatSession, Result};
-pub(crate) use model::{Stream, operand, operands, slots, softmax, step};
+pub(crate) use model::{fills, operand, operands, slots, softmax, step};
+pub(crate) use stream::{Room, Stream};

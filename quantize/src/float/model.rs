@@ -4,13 +4,13 @@
 //! memory at a time. [`FloatModel`] holds all weights, [`FloatSession`] a growing context. That these programs are the models
 //! is shown by comparing with transformers (`tests/conformance/float.rs`).
 
+use super::Stream;
 use crate::import::{self, LlmConfig, Model, Weight};
-use crate::lower::{Ranges, Steps, language_model};
+use crate::lower::{Ranges, Steps, language_model, tensor_args};
 use candle_core::{D, Device, Tensor};
 use mote_runtime::image::Op;
-use mote_runtime::image::program::{NONE, entry};
+use mote_runtime::image::program::entry;
 use mote_runtime::ops;
-use std::collections::HashMap;
 
 /// Errors of the tensor library, and of importers underneath.
 #[derive(Debug, thiserror::Error)]
@@ -46,64 +46,15 @@ pub enum FloatError {
 /// Shorthand for the float side.
 pub type Result<T> = std::result::Result<T, FloatError>;
 
-/// A text on its way through a program.
-#[derive(Clone, Default)]
-pub(crate) struct Stream {
-    /// Tokens of this step.
-    pub tokens: Vec<u32>,
-    /// Position of the first of them.
-    pub position: usize,
-    /// Contents of slots, a row a token.
-    values: HashMap<u32, Tensor>,
-    /// Keys and values `[kv_heads, positions, head_dim]` of caches.
-    caches: HashMap<u32, (Tensor, Tensor)>,
-}
-
-impl Stream {
-    /// A text at its beginning.
-    pub(crate) fn new(tokens: &[u32]) -> Self {
-        Self { tokens: tokens.to_vec(), ..Self::default() }
-    }
-
-    /// What a slot holds.
-    pub(crate) fn value(&self, slot: u32) -> Result<&Tensor> {
-        let empty = || candle_core::Error::Msg(format!("the program reads slot {slot}, which it has not written"));
-        Ok(self.values.get(&slot).ok_or_else(empty)?)
-    }
-
-    fn has_caches(&self) -> bool {
-        !self.caches.is_empty()
-    }
-
-    /// Forgets a slot.
-    pub(crate) fn drop(&mut self, slot: u32) {
-        self.values.remove(&slot);
-        self.caches.remove(&slot);
-    }
-
-    fn cache(&self, slot: u32) -> Result<&(Tensor, Tensor)> {
-        let empty = || candle_core::Error::Msg(format!("the program reads cache {slot}, which it has not written"));
-        Ok(self.caches.get(&slot).ok_or_else(empty)?)
-    }
-}
-
 /// The tensors that an op needs; matrices transposed for `x.matmul(w)`.
 pub(crate) fn operands(model: &dyn Model, steps: &Steps, op: &Op) -> Result<Vec<Tensor>> {
-    let args: &[usize] = match name(op) {
-        "embed" => &[1],
-        "rms_norm" => &[2],
-        "layer_norm" => &[2, 3],
-        "matmul" => &[1, 2],
-        _ => &[],
-    };
-    let indices = args.iter().map(|arg| op.args[*arg]).filter(|index| *index != NONE);
     let tensor = |index: u32| {
         let Some(weight) = steps.tensors()[index as usize].weight() else {
             return Err(candle_core::Error::Msg("an op's tensor is no weight".into()).into());
         };
         operand(op, weight, model.tensor(weight)?)
     };
-    indices.map(tensor).collect()
+    tensor_args(op).into_iter().map(tensor).collect()
 }
 
 /// Values of a weight as `op` takes them.
@@ -126,6 +77,20 @@ pub(crate) fn slots(op: &Op) -> Vec<u32> {
         _ => None,
     };
     named.iter().copied().chain(alias).map(|which| op.args[which]).collect()
+}
+
+/// The slot that an op fills, whatever was in it.
+pub(crate) fn fills(op: &Op) -> Option<u32> {
+    let which = match name(op) {
+        "embed" if op.flags & ops::embed::POSITIONS == 0 => 0,
+        "kept_rows" if op.flags & ops::kept_rows::KEEP == 0 => 0,
+        "kept_rows" | "select_row" | "rms_norm" | "layer_norm" | "quantize" | "activation" => 1,
+        "cache" | "glu" => 2,
+        "matmul" if op.flags & ops::matmul::ACCUMULATE == 0 => 3,
+        "attention" => 3,
+        _ => return None,
+    };
+    Some(op.args[which])
 }
 
 /// Computes one op for one text. Returns the fixed-point slot that it filled, if what is in it now says how large it gets
@@ -197,7 +162,7 @@ pub(crate) fn step(c: &LlmConfig, steps: &Steps, op: &Op, tensors: &[Tensor], s:
                 k = Tensor::cat(&[&old_k.narrow(1, 0, s.position)?, &k], 1)?;
                 v = Tensor::cat(&[&old_v.narrow(1, 0, s.position)?, &v], 1)?;
             }
-            s.caches.insert(a[2], (k, v));
+            s.put(a[2], vec![k, v]);
             return Ok(None);
         }
         "attention" => {
@@ -220,7 +185,7 @@ pub(crate) fn step(c: &LlmConfig, steps: &Steps, op: &Op, tensors: &[Tensor], s:
         }
         other => return Err(candle_core::Error::Msg(format!("{other} has no float form")).into()),
     };
-    s.values.insert(to, value);
+    s.put(to, vec![value]);
     Ok((!matches!(name(op), "rope" | "quantize")).then_some(to))
 }
 
@@ -264,7 +229,7 @@ fn joined(x: &Tensor) -> Result<Tensor> {
 
 /// Attention of queries `[heads, n, head_dim]`: causal within a window, they being the last n positions of the cache; or to all
 /// of the cache.
-fn attention(q: &Tensor, (keys, values): &(Tensor, Tensor), window: Option<usize>) -> Result<Tensor> {
+fn attention(q: &Tensor, (keys, values): (&Tensor, &Tensor), window: Option<usize>) -> Result<Tensor> {
     let (heads, n, head_dim) = q.dims3()?;
     let (kv_heads, total, _) = keys.dims3()?;
     let spread = |x: &Tensor| -> Result<Tensor> {
@@ -304,24 +269,6 @@ impl FloatModel {
         let steps = language_model(&config, &Ranges::default());
         let tensors = steps.ops().iter().map(|op| operands(model, &steps, op)).collect::<Result<_>>()?;
         Ok(Self { config, steps, tensors })
-    }
-
-    /// Puts other values of a weight, the tensor `index`, in the place of its own wherever it is multiplied or looked up; returns what
-    /// was there, by op.
-    pub(crate) fn replace(&mut self, index: u32, weight: &Weight, values: &[f32]) -> Result<Vec<(usize, Tensor)>> {
-        let mut before = Vec::new();
-        for (at, op) in self.steps.ops().iter().enumerate() {
-            if matches!(name(op), "embed" | "matmul") && op.args[1] == index {
-                let tensor = operand(op, weight, values.to_vec())?;
-                before.push((at, std::mem::replace(&mut self.tensors[at][0], tensor)));
-            }
-        }
-        Ok(before)
-    }
-
-    /// Puts back what [`Self::replace`] took.
-    pub(crate) fn restore(&mut self, before: Vec<(usize, Tensor)>) {
-        before.into_iter().for_each(|(at, tensor)| self.tensors[at][0] = tensor);
     }
 
     /// Its shape.

@@ -38,6 +38,7 @@ pub(super) fn lower(c: &LlmConfig, ranges: &Ranges) -> Steps {
     b.positions(x, Weight::new("transformer.wpe.weight", &[c.max_context, c.dim]));
     for l in 0..c.layers {
         let name = |part: &str| format!("h.{l}.{part}");
+        b.layer();
         b.layer_norm(x, normed, &format!("transformer.h.{l}.ln_1"), c.norm_eps);
         b.quantize(normed, normed8);
         for (i, (part, to)) in ["q", "k", "v"].into_iter().zip(qkv).enumerate() {

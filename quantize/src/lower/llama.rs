@@ -94,6 +94,7 @@ pub(super) fn balances(c: &LlmConfig) -> Vec<Balance> {
 fn layer(b: &mut Steps, c: &LlmConfig, s: &Slots, l: usize) {
     let weight = |name: &str, shape: &[usize]| Weight::new(format!("model.layers.{l}.{name}"), shape);
     let (q_cols, kv_cols) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+    b.layer();
     b.rms_norm(s.x, s.normed, weight("input_layernorm.weight", &[c.dim]), c.norm_eps, c.dim);
     b.quantize(s.normed, s.normed8);
     for (name, rows, to) in [("q", q_cols, s.q), ("k", kv_cols, s.k), ("v", kv_cols, s.v)] {

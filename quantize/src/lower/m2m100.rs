@@ -131,6 +131,7 @@ pub(super) fn lower(c: &LlmConfig, ranges: &Ranges) -> Steps {
     b.sinusoid(s.x, c.first_position);
     for (l, cross) in crosses.iter().enumerate() {
         let layer = format!("model.decoder.layers.{l}");
+        b.layer();
         let cache = b.cache(c.heads, c.head_dim);
         s.norm(&mut b, &format!("{layer}.self_attn_layer_norm"));
         s.keys_and_values(&mut b, &format!("{layer}.self_attn"), cache);
@@ -170,6 +171,7 @@ fn encoder(b: &mut Steps, c: &LlmConfig, e: &Encoder, table: Weight, scale: f64,
     b.keep(s.x, kept);
     for l in 0..e.layers {
         let layer = format!("model.encoder.layers.{l}");
+        b.layer();
         let norm = format!("{layer}.self_attn_layer_norm");
         s.norm(b, &norm);
         s.keys_and_values(b, &format!("{layer}.self_attn"), cache);

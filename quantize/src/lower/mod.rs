@@ -13,7 +13,7 @@ pub(crate) use net::quantize_multiplier;
 pub use net::{Constant, Net, net};
 pub(crate) use net::{integer_ends, planned};
 pub use steps::{LOGITS, Ranges, Steps};
-pub(crate) use steps::{ROPE_STEPS, SINUSOID_STEPS};
+pub(crate) use steps::{ROPE_STEPS, SINUSOID_STEPS, tensor_args};
 pub use vectors::{TERMS, vectors};
 
 use crate::balance::Balance;

@@ -7,6 +7,7 @@ use mote_runtime::image::program::{NONE, entry};
 use mote_runtime::image::{Entry, Op, Slot};
 use mote_runtime::ops;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 /// Largest magnitudes that went through each place, over all layers and the calibration text, by the places' names.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,11 @@ impl Ranges {
     pub fn see(&mut self, name: &'static str, largest: f64) {
         let seen = self.0.entry(name).or_default();
         *seen = seen.max(largest);
+    }
+
+    /// Every place that something was seen at, and its largest magnitude.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        self.0.iter().map(|(name, largest)| (*name, *largest))
     }
 }
 
@@ -43,6 +49,8 @@ pub struct Steps {
     logits: u32,
     /// Vocabulary of sources, and the token that begins targets.
     source: (u32, u32),
+    /// The op that each layer begins with.
+    layers: Vec<usize>,
 }
 
 impl Steps {
@@ -57,6 +65,7 @@ impl Steps {
             vocab: c.vocab,
             logits: 0,
             source: c.encoder.as_ref().map_or((0, 0), |e| (e.vocab as u32, e.start)),
+            layers: vec![],
         }
     }
 
@@ -93,6 +102,11 @@ impl Steps {
     /// A cache of keys and values.
     pub(super) fn cache(&mut self, heads: usize, head_dim: usize) -> u32 {
         self.builder.cache(heads, head_dim)
+    }
+
+    /// Begins a layer.
+    pub(super) fn layer(&mut self) {
+        self.layers.push(self.builder.ops.len());
     }
 
     /// Begins an entry point.
@@ -256,6 +270,32 @@ impl Steps {
         self.matmul(from, weight, bias, self.logits, false);
     }
 
+    /// How many layers there are: an encoder's, then the decoder's.
+    #[must_use]
+    pub fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// The ops of a range of layers. What stands before the first layer is the first's, what comes after the last is the last's.
+    #[must_use]
+    pub fn layer_ops(&self, layers: &Range<usize>) -> Range<usize> {
+        let begin =
+            |layer: usize| if layer == 0 { 0 } else { self.layers.get(layer).map_or(self.ops().len(), |at| *at) };
+        begin(layers.start)..begin(layers.end)
+    }
+
+    /// The tensors in the order in which ops use them for the last time, each with that op.
+    #[must_use]
+    pub(crate) fn last_uses(&self) -> Vec<(usize, u32)> {
+        let mut last = BTreeMap::new();
+        for (at, op) in self.ops().iter().enumerate() {
+            last.extend(tensor_args(op).into_iter().map(|index| (index, at)));
+        }
+        let mut uses: Vec<(usize, u32)> = last.into_iter().map(|(index, at)| (at, index)).collect();
+        uses.sort_unstable();
+        uses
+    }
+
     /// The ops so far.
     #[must_use]
     pub fn ops(&self) -> &[Op] {
@@ -289,6 +329,11 @@ impl Steps {
         self.names.get(&slot).copied()
     }
 
+    /// The names of all ranges.
+    pub(crate) fn places(&self) -> impl Iterator<Item = &'static str> {
+        self.names.values().copied()
+    }
+
     /// The slot of the logits.
     #[must_use]
     pub fn logits_slot(&self) -> u32 {
@@ -308,6 +353,18 @@ impl Steps {
         (lowered.plan.source_vocab, lowered.plan.start) = self.source;
         lowered
     }
+}
+
+/// The model's weights that an op uses, by the indices of their tensors.
+pub(crate) fn tensor_args(op: &Op) -> Vec<u32> {
+    let args: &[usize] = match ops::find(op.code).map_or("", |def| def.name) {
+        "embed" => &[1],
+        "rms_norm" => &[2],
+        "layer_norm" => &[2, 3],
+        "matmul" => &[1, 2],
+        _ => &[],
+    };
+    args.iter().map(|arg| op.args[*arg]).filter(|index| *index != NONE).collect()
 }
 
 /// log2 of the block of the Walsh-Hadamard transform before a matrix with `cols` columns: the largest power of two that

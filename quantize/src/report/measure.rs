@@ -3,14 +3,14 @@
 
 use super::ReportError;
 use super::continuations::{Continuation, continuations};
-use crate::allocate::{alone, logits};
+use crate::allocate::{Trial, measure};
 use crate::balance::Balanced;
-use crate::calibrate::{Text, calibrate};
+use crate::calibrate::{Coder, Met, Scope, Text, calibrate};
 use crate::codes::{decode, hadamard_rows};
 use crate::float::metrics::{Comparison, LockStep, integer_logits};
 use crate::float::{FloatError, FloatModel, Result as FloatResult};
 use crate::import::{ImageModel, Model, Weight};
-use crate::lower::{Ranges, Source, balances, language_model as lower};
+use crate::lower::{Ranges, Source, Steps, balances, language_model as lower};
 use crate::quantize::{Settings, TensorReport};
 use candle_core::{Device, Tensor};
 use mote_host::{Arena, Threads};
@@ -114,29 +114,20 @@ pub fn language_model(
             found.errors = Some(Errors::between(&model.tensor(weight)?, &coded.tensor(weight)?));
         }
     }
-    calibrate(model, &program, &settings.calibration, &mut |index, met| {
-        if let Source::Coded(weight, log2) = &program.tensors()[index as usize] {
-            progress(&weight.name);
-            let (weights, decoded) = (model.tensor(weight)?, coded.tensor(weight)?);
-            found[index as usize].rows = lost_of_rows(weight, *log2, weights, &decoded, &met.hessian)?;
-        }
-        Ok::<_, FloatError>(None)
-    })?;
+    let folder = crate::write::folder(image);
+    let scope = Scope { ops: 0..program.ops().len(), follow: false, spill: (settings.spill, folder) };
+    let mut tensors = Tensors { model, coded: &coded, program: &program, found: &mut found, progress };
+    calibrate(model, &program, &settings.calibration, &scope, &mut tensors)?;
 
-    let mut float = FloatModel::load(model)?;
+    let float = FloatModel::load(model)?;
     let longest = host.image().plan().max_context as usize;
     let texts = shortened(&tried.texts, POSITIONS, longest);
     let matrices: Vec<(u32, &Weight)> = (0..).zip(program.tensors()).filter_map(matrix).collect();
     let weights: usize = matrices.iter().map(|(_, w)| w.shape.iter().product::<usize>()).sum();
     let most = (MOST_MACS / (matrices.len() * weights).max(1)).clamp(LEAST, POSITIONS);
     let few = shortened(&texts, most, longest);
-    let few: Vec<&Text> = few.iter().collect();
-    let wanted = few.iter().map(|text| logits(&float, text)).collect::<FloatResult<Vec<_>>>()?;
-    for (index, weight) in matrices {
-        progress(&weight.name);
-        let values = coded.tensor(weight)?;
-        found[index as usize].divergence = Some(alone(&mut float, index, weight, &values, &few, &wanted)?);
-    }
+    let indices: Vec<u32> = matrices.iter().map(|(index, _)| *index).collect();
+    measure(model, &program, &few.iter().collect::<Vec<_>>(), &indices, &mut tensors)?;
     let alone = few.iter().map(|text| text.tokens.len()).sum();
 
     progress("the whole");
@@ -144,6 +135,46 @@ pub fn language_model(
     progress("continuations");
     let continuations = continuations(&float, &host, &tried.prompts)?;
     Ok(Findings { tensors: found, alone, whole, held: tried.held, continuations })
+}
+
+/// What the tensors of an image are, for what measures them one by one.
+struct Tensors<'t, 'p> {
+    model: &'t dyn Model,
+    coded: &'t ImageModel,
+    program: &'t Steps,
+    found: &'t mut [Found],
+    progress: &'t mut (dyn FnMut(&str) + 'p),
+}
+
+impl Coder<FloatError> for Tensors<'_, '_> {
+    fn has(&self, index: u32) -> bool {
+        !matches!(self.program.tensors()[index as usize], Source::Coded(..))
+    }
+
+    fn code(&mut self, index: u32, met: &Met) -> FloatResult<()> {
+        if let Source::Coded(weight, log2) = &self.program.tensors()[index as usize] {
+            (self.progress)(&weight.name);
+            let (weights, decoded) = (self.model.tensor(weight)?, self.coded.tensor(weight)?);
+            self.found[index as usize].rows = lost_of_rows(weight, *log2, weights, &decoded, &met.hessian)?;
+        }
+        Ok(())
+    }
+
+    fn values(&mut self, index: u32) -> FloatResult<Vec<f32>> {
+        let weight = self.program.tensors()[index as usize].weight();
+        weight.map_or(Ok(vec![]), |weight| Ok(self.coded.tensor(weight)?))
+    }
+}
+
+impl Trial<FloatError> for Tensors<'_, '_> {
+    fn values(&mut self, index: u32) -> FloatResult<Vec<f32>> {
+        Coder::values(self, index)
+    }
+
+    fn costs(&mut self, index: u32, divergence: f64) -> FloatResult<()> {
+        self.found[index as usize].divergence = Some(divergence);
+        Ok(())
+    }
 }
 
 fn matrix((index, source): (u32, &Source)) -> Option<(u32, &Weight)> {
@@ -203,6 +234,15 @@ fn compare(float: &FloatModel, image: &mote_host::Model, texts: &[Text]) -> Resu
         }
     }
     Ok(steps.finish())
+}
+
+/// What the model gives at each position of a text.
+fn logits(model: &FloatModel, text: &Text) -> FloatResult<Vec<Vec<f32>>> {
+    let mut session = model.session();
+    if !text.source.is_empty() {
+        session.encode(&text.source)?;
+    }
+    session.forward(&text.tokens)
 }
 
 pub(super) fn threads() -> u32 {

@@ -145,7 +145,7 @@ pub fn progress(total: u64, counts: &str) -> ProgressBar {
     bar
 }
 
-/// A number of bytes as people write it: 65536, 64K, 64KB or 64KiB, all the same; so with M.
+/// A number of bytes as people write it: 65536, 64K, 64KB or 64KiB, all the same; so with M and G.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let upper = text.trim().to_ascii_uppercase();
     let digits = upper.trim_end_matches(|c: char| !c.is_ascii_digit());
@@ -153,6 +153,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         "" | "B" => 0,
         "K" | "KB" | "KIB" => 10,
         "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
         _ => 64,
     };
     let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1u64.checked_shl(shift)?));

@@ -33,6 +33,8 @@ struct Cli {
 enum Verb {
     /// Quantize a model (Hugging Face folder, llama2.c checkpoint, TensorFlow Lite file, word vectors) to an image
     Quantize(Box<quantize::Args>),
+    /// Make an image of parts of a language model that `mote quantize --layers` made, maybe on several machines
+    Merge(quantize::MergeArgs),
     /// Generate text with an image
     Run(run::Args),
     /// Run a net on arrays, pictures or sounds
@@ -64,6 +66,7 @@ enum Verb {
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Quantize(args) => quantize::main(&args),
+        Verb::Merge(args) => quantize::merge_main(&args),
         Verb::Run(args) => run::main(&args),
         Verb::Infer(args) => infer::main(&args),
         Verb::Frontend(args) => frontend::main(&args),

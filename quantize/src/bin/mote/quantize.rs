@@ -10,8 +10,10 @@ use mote_quantize::graph::{Data, Tensor, quantize as integers};
 use mote_quantize::import::{self, LlmConfig, onnx, tokenizer};
 use mote_quantize::lower;
 use mote_quantize::macs;
+use mote_quantize::merge::merge;
 use mote_quantize::net;
-use mote_quantize::quantize::{self, Meta, Settings, longest_context, quantize};
+use mote_quantize::parts::{Key, Work};
+use mote_quantize::quantize::{self, Meta, Settings, longest_context, quantize_in, quantize_layers};
 use mote_quantize::ram::Ram;
 use mote_quantize::report::{self as page, Findings, ReportError};
 use mote_quantize::samples::Scaling;
@@ -166,6 +168,17 @@ pub struct Args {
     /// and the image make of the same texts. A language model's floats are in memory for it
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
+    /// Only these layers of a language model (an encoder's come before the decoder's), each coded as if all before A were exact: the
+    /// output is a part for `mote merge`, so that several machines can share a model
+    #[arg(long, value_name = "A..B", value_parser = layers, conflicts_with = "report")]
+    layers: Option<(usize, Option<usize>)>,
+    /// Folder for a language model's finished matrices: the same command goes on from there after a kill, and removes it in the end
+    /// [default: OUT.parts]
+    #[arg(long, value_name = "DIR")]
+    work: Option<PathBuf>,
+    /// Bytes of calibration's activations that are held in memory (64M is 67108864); what is more goes to a file in the work folder
+    #[arg(long, value_name = "BYTES", default_value = "1G", value_parser = bytes)]
+    spill: u64,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -176,10 +189,34 @@ struct Summary<'m> {
     image: &'m Path,
     bytes: u64,
     seconds: f64,
+    /// Matrices that an earlier run had finished.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed_matrices: Option<usize>,
     #[serde(flatten)]
     memory: Option<Memory>,
     #[serde(flatten)]
     meta: &'m Meta,
+}
+
+/// The arguments of `mote merge`.
+#[derive(clap::Args, Debug)]
+pub struct MergeArgs {
+    /// What `mote quantize --layers` has made, every layer once
+    #[arg(required = true)]
+    parts: Vec<PathBuf>,
+    /// The image to write
+    #[arg(short, long)]
+    out: PathBuf,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `mote merge`.
+pub fn merge_main(args: &MergeArgs) -> Result<ExitCode> {
+    let start = Instant::now();
+    let (meta, bytes) = merge(&args.parts, &args.out)?;
+    summary(&args.out, &meta, bytes, start, None, None, args.json)
 }
 
 /// Runs it.
@@ -208,6 +245,10 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
     let stem = args.model.file_stem().or(args.model.file_name()).map(|n| n.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "model".into());
+    let is_vectors = import::vectors::is_vectors(&args.model);
+    if (args.layers.is_some() || args.work.is_some()) && (is_vectors || net::is_net(&args.model)) {
+        bail!("--layers and --work are for language models");
+    }
     if net::is_net(&args.model) {
         let (license, rounding) = (args.license.clone(), args.rounding.into());
         let open = onnx::Options {
@@ -229,7 +270,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if !(args.shape.is_empty() && args.constant.is_empty() && args.state.is_empty()) {
         bail!("--shape, --constant and --state are for ONNX files");
     }
-    if import::vectors::is_vectors(&args.model) {
+    if is_vectors {
         if args.ram.is_some() {
             bail!("--ram is for nets and language models");
         }
@@ -240,6 +281,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     }
     let model = import::open_model(&args.model)?;
     let config = model.config();
+    let count = config.layers + config.encoder.as_ref().map_or(0, |e| e.layers);
     let context = context(args, config)?;
     let vocabulary = tokenizer::find(&args.model, args.tokenizer.as_deref(), config.vocab)?;
     let source = match &config.encoder {
@@ -276,35 +318,120 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         budget: args.bpw,
         context,
         license: args.license.clone(),
+        layers: args.layers.map(|(first, end)| first..end.unwrap_or(count)),
+        spill: args.spill,
         ..Settings::new(name, coding, calibration)
     };
+    let key = Key::new(&*model, &settings)?;
+    let folder = args.work.clone().unwrap_or_else(|| Work::beside(&args.out));
+    let work = Work::open(&folder, &key)?;
+    let resumed = say_found(&work);
 
     let matrices = lower::weights(config).into_iter().map(|w| w.shape).filter(|shape| shape.len() == 2);
     let total = matrices.map(|shape| 4 * shape.iter().product::<usize>() as u64).sum();
     let bar = progress(total, "{bytes}/{total_bytes}");
     let texts = [(section::TEXT, &text), (section::SOURCE_TEXT, &source_text)];
     let texts: Vec<(u32, &[u8])> = texts.iter().filter_map(|(kind, text)| Some((*kind, text.as_deref()?))).collect();
-    let done = quantize(&*model, &texts, &settings, &args.out, &mut |name, bytes| {
+    let mut progress = |name: &str, bytes: u64| {
         bar.set_message(name.to_owned());
         bar.inc(bytes);
-    });
+    };
+    let done = if settings.layers.is_some() {
+        quantize_layers(work, &key, &*model, &texts, &settings, &args.out, &mut progress).map(Done::Layers)
+    } else {
+        let done = quantize_in(work, &key, &*model, &texts, &settings, &args.out, &mut progress);
+        done.map(|(meta, bytes)| Done::Image(Box::new(meta), bytes))
+    };
     bar.finish_and_clear();
-    let (meta, bytes) = done?;
-    if args.report.is_some() {
-        let longest = context.unwrap_or(config.max_context);
-        let tried = match &config.encoder {
-            Some(_) => cost::translated(&settings.calibration),
-            None => {
-                let seen: Vec<u32> = settings.calibration.iter().flat_map(|t| t.tokens.clone()).collect();
-                let given = calibration_text(args, args.calibrate_tokens.saturating_add(cost::HELD))?;
-                cost::tried(text.as_deref(), given.as_deref(), &seen, longest)?
+    match done {
+        Ok(Done::Image(meta, bytes)) => {
+            if args.report.is_some() {
+                let longest = context.unwrap_or(config.max_context);
+                let tried = match &config.encoder {
+                    Some(_) => cost::translated(&settings.calibration),
+                    None => {
+                        let seen: Vec<u32> = settings.calibration.iter().flat_map(|t| t.tokens.clone()).collect();
+                        let given = calibration_text(args, args.calibrate_tokens.saturating_add(cost::HELD))?;
+                        cost::tried(text.as_deref(), given.as_deref(), &seen, longest)?
+                    }
+                };
+                write_report(args, &meta, bytes, |progress| {
+                    page::language_model(&*model, &args.out, &settings, &tried, progress)
+                })?;
             }
-        };
-        write_report(args, &meta, bytes, |progress| {
-            page::language_model(&*model, &args.out, &settings, &tried, progress)
-        })?;
+            summary(&args.out, &meta, bytes, start, Some(resumed), memory(args)?, args.json)
+        }
+        Ok(Done::Layers(bytes)) => {
+            let seconds = start.elapsed().as_secs_f64();
+            let part = Part { part: &args.out, bytes, seconds, resumed_matrices: resumed, key: &key };
+            part.print(args.json)
+        }
+        Err(why) => {
+            if folder.exists() {
+                eprintln!("{}: what was finished; the same command takes it from there", folder.display());
+            }
+            Err(why.into())
+        }
     }
-    report(args, &meta, bytes, start)
+}
+
+/// What a run of a language model has made.
+enum Done {
+    Image(Box<Meta>, u64),
+    Layers(u64),
+}
+
+/// Some layers of a model, for `mote merge`.
+#[derive(Serialize)]
+struct Part<'p> {
+    part: &'p Path,
+    bytes: u64,
+    seconds: f64,
+    resumed_matrices: usize,
+    #[serde(flatten)]
+    key: &'p Key,
+}
+
+impl Part<'_> {
+    fn print(&self, json: bool) -> Result<ExitCode> {
+        if json {
+            print_json(self)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let Self { part, bytes, seconds, key: Key { range, layers, .. }, .. } = self;
+        let (part, bytes, range) = (part.display(), format!("{bytes} bytes ({})", size(*bytes)), range.clone());
+        writeln!(
+            std::io::stdout(),
+            "{part}: layers {}..{} of {layers}, {bytes}, in {seconds:.1} s",
+            range.start,
+            range.end
+        )?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Says what a work folder holds; returns how many finished matrices.
+fn say_found(work: &Work) -> usize {
+    let (folder, found) = (work.folder().display(), &work.found);
+    if let Some(other) = &found.other {
+        eprintln!("{folder}: what was finished there is of {other}: starting anew");
+    }
+    if found.damaged > 0 {
+        eprintln!("{folder}: {} files are damaged: what they held is computed again", found.damaged);
+    }
+    if found.matrices > 0 {
+        eprintln!("{folder}: an earlier run has finished {} matrices: going on from there", found.matrices);
+    }
+    found.matrices
+}
+
+/// A range of layers: A..B, A.., ..B.
+fn layers(text: &str) -> Result<(usize, Option<usize>), String> {
+    let expected = "a range of layers is expected, such as 0..8 (layers 0 to 7), 8.. or ..8";
+    let (first, end) = text.split_once("..").ok_or(expected)?;
+    let number = |text: &str| text.parse::<usize>().map_err(|_| expected);
+    let first = if first.is_empty() { 0 } else { number(first)? };
+    Ok((first, if end.is_empty() { None } else { Some(number(end)?) }))
 }
 
 /// Writes the page of `--report`, of what `measure` finds.
@@ -402,9 +529,21 @@ fn float_net(args: &Args, coding: Coding) -> Result<Option<net::Float>> {
 }
 
 fn report(args: &Args, meta: &Meta, bytes: u64, start: Instant) -> Result<ExitCode> {
-    let summary =
-        Summary { image: &args.out, bytes, seconds: start.elapsed().as_secs_f64(), memory: memory(args)?, meta };
-    if args.json {
+    summary(&args.out, meta, bytes, start, None, memory(args)?, args.json)
+}
+
+/// Says what became of a model.
+fn summary(
+    image: &Path,
+    meta: &Meta,
+    bytes: u64,
+    start: Instant,
+    resumed_matrices: Option<usize>,
+    memory: Option<Memory>,
+    json: bool,
+) -> Result<ExitCode> {
+    let summary = Summary { image, bytes, seconds: start.elapsed().as_secs_f64(), resumed_matrices, memory, meta };
+    if json {
         print_json(&summary)?;
     } else {
         print(&summary)?;
