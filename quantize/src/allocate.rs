@@ -291,3 +291,32 @@ impl Run<'_> {
         Ok(stream.value(self.program.logits_slot())?.to_vec2()?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All ways to give four matrices a width each, beside what is found: no more bytes than there are, and hardly more cost than the
+    /// best (bytes are counted in shares).
+    #[test]
+    fn bits_are_spent_where_they_are_worth_most() {
+        let shapes = [[2048, 256], [256, 256], [128, 256], [256, 768]];
+        let weights = shapes.map(|shape| Weight::new("w", &shape));
+        let divergences = [0.0019, 0.0002, 0.0004, 0.0003];
+        for bytes in [0, 5_000, 20_000, 66_000, 70_000, 150_000, 10_000_000] {
+            let one = |(weight, divergence)| Candidate { index: 0, weight, divergence, width: 0 };
+            let mut candidates: Vec<Candidate<'_>> = weights.iter().zip(divergences).map(one).collect();
+            let of = |candidates: &[Candidate<'_>], widths: &[usize]| {
+                let each = candidates.iter().zip(widths);
+                each.fold((0.0, 0), |(cost, used), (m, w)| (cost + m.cost(*w), used + m.bytes(*w) - m.bytes(0)))
+            };
+            let ways = (0..81).map(|way| [way % 3, way / 3 % 3, way / 9 % 3, way / 27]);
+            let all = ways.map(|widths| of(&candidates, &widths)).filter(|(_, used)| *used <= bytes);
+            let best = all.map(|(cost, _)| cost).fold(f64::INFINITY, f64::min);
+            spend(&mut candidates, bytes);
+            let widths: Vec<usize> = candidates.iter().map(|m| m.width).collect();
+            let (cost, used) = of(&candidates, &widths);
+            assert!(used <= bytes && cost <= 1.001 * best, "{bytes}: {widths:?} costs {cost}, the best {best}");
+        }
+    }
+}

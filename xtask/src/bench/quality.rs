@@ -18,15 +18,14 @@ const POSITIONS: &str = "8192";
 const CALIBRATION: &str = "16384";
 
 /// What `mote quantize` is told: a row in integers and one in floats for each.
-const WEIGHTS: [&str; 9] = [
+const WEIGHTS: [&str; 8] = [
     "--bits 4",
     "--bpw 4.5",
     "--bits 4 --head-bits 5",
     "--bits 4 --head-bits 8",
     "--bits 5",
     "--bits 8",
-    "--bits 4 --codebook uniform",
-    "--bits 4 --method weighted --no-balance",
+    "--bits 4 --codebook learned",
     "--bits 4 --method nearest --no-balance",
 ];
 
