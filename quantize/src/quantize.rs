@@ -49,6 +49,12 @@ pub enum QuantizeError {
         /// Everything in it that is not.
         missing: Vec<String>,
     },
+    /// Two codes of 4 bits share a byte.
+    #[error("heads have {head_dim} elements: a cache in 4 bits needs an even number (--kv-bits 8)")]
+    OddHeads {
+        /// Width of a head.
+        head_dim: usize,
+    },
     /// The image could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -141,6 +147,8 @@ pub struct Settings {
     pub budget: Option<f64>,
     /// Longest context; the model's if none is given.
     pub context: Option<usize>,
+    /// Bits of the keys and values in the cache: 8 or 4.
+    pub kv_bits: u8,
     /// The model's name.
     pub name: String,
     /// Its licence, if known.
@@ -160,6 +168,7 @@ impl Settings {
             head: coding,
             budget: None,
             context: None,
+            kv_bits: 8,
             name: name.into(),
             license: None,
             calibration,
@@ -168,14 +177,15 @@ impl Settings {
 }
 
 /// The longest context, of at most `most` positions, with which a language model's arena has no more than `ram` bytes, for one
-/// token at a time and one thread.
+/// token at a time and one thread; `kv_bits` as in [`Settings`].
 ///
 /// # Errors
 /// The bytes that a context of one position takes.
-pub fn longest_context(c: &LlmConfig, most: usize, ram: u64) -> Result<usize, u64> {
+pub fn longest_context(c: &LlmConfig, kv_bits: u8, most: usize, ram: u64) -> Result<usize, u64> {
     let arena = |context: usize| {
-        let lowered = language_model(c, &Ranges::default()).finish(context);
-        lowered.arena(Limits { batch: 1, context: context as u32, threads: 1 })
+        let mut program = language_model(c, &Ranges::default());
+        program.set_kv_bits(kv_bits);
+        program.finish(context).arena(Limits { batch: 1, context: context as u32, threads: 1 })
     };
     let least = arena(1);
     if least > ram {
@@ -299,6 +309,9 @@ pub fn quantize(
     if !(1..=c.max_context).contains(&context) {
         return Err(QuantizeError::Context { asked: context, longest: c.max_context });
     }
+    if settings.kv_bits == 4 && !c.head_dim.is_multiple_of(2) {
+        return Err(QuantizeError::OddHeads { head_dim: c.head_dim });
+    }
     let program = language_model(c, &Ranges::default());
     let head = program.ops().iter().find(|op| op.code == ops::matmul::OP.code && op.args[3] == program.logits_slot());
     let head = head.map(|op| op.args[1]);
@@ -325,7 +338,9 @@ pub fn quantize(
         Ok::<_, QuantizeError>((settings.rounding == Rounding::Feedback).then(|| matrix.decode_untransformed(log2)))
     })?;
 
-    let lowered = language_model(c, &ranges).finish(context);
+    let mut program_with_ranges = language_model(c, &ranges);
+    program_with_ranges.set_kv_bits(settings.kv_bits);
+    let lowered = program_with_ranges.finish(context);
     let mut descs = Vec::new();
     let mut reports = Vec::new();
     for (index, source) in (0..).zip(&lowered.tensors) {
