@@ -152,7 +152,7 @@ fn weighted_sums<const N: usize>(v: &[i8], four_bits: bool, weights: &[i32], hea
                 let mut some = [0i8; N];
                 if !four_bits {
                     some.iter_mut().zip(values.get(..width).unwrap_or(&[])).for_each(|(to, v)| *to = *v);
-                } else if let (true, Some(values)) = (width == N, values.get(..N / 2)) {
+                } else if let (true, Some(values)) = (cfg!(target_arch = "x86_64") && width == N, values.get(..N / 2)) {
                     nibbles::unpack(values, &mut some);
                 } else {
                     nibbles::unpack(values.get(..width / 2).unwrap_or(&[]), &mut some);
