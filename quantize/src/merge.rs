@@ -18,14 +18,15 @@ pub(crate) struct Label {
     license: Option<String>,
     context: usize,
     bits: u8,
+    kv_bits: u8,
 }
 
 impl Label {
     /// The label of an image.
     pub(crate) fn new(c: &LlmConfig, settings: &Settings) -> Self {
-        let Settings { name, license, context, coding, .. } = settings;
+        let Settings { name, license, context, coding, kv_bits, .. } = settings;
         let context = context.unwrap_or(c.max_context);
-        Self { name: name.clone(), license: license.clone(), context, bits: coding.bits() }
+        Self { name: name.clone(), license: license.clone(), context, bits: coding.bits(), kv_bits: *kv_bits }
     }
 }
 
@@ -50,7 +51,8 @@ pub(crate) fn assemble(
     out: &Path,
 ) -> Result<(Meta, u64), QuantizeError> {
     let c = &key.config;
-    let program = language_model(c, ranges);
+    let mut program = language_model(c, ranges);
+    program.set_kv_bits(label.kv_bits);
     let mut weights = Weights::begin(out)?;
     let mut placed: HashMap<u32, Placed> = HashMap::new();
     for (_, index) in program.last_uses() {
@@ -218,7 +220,8 @@ pub fn merge(parts: &[PathBuf], out: &Path) -> Result<(Meta, u64), QuantizeError
 /// Checks that files, in the order of their layers, are of one model and one manner, and have every layer once.
 fn agree(files: &[(&PathBuf, Head, Opened)]) -> Result<(), PartsError> {
     for [(first, one, _), (second, two, _)] in files.array_windows() {
-        let label = (one.label != two.label).then(|| "another name, licence or context for the image".to_owned());
+        let label =
+            (one.label != two.label).then(|| "another name, licence, context or cache for the image".to_owned());
         if let Some(what) = one.key.difference(&two.key).or(label) {
             return Err(PartsError::Differs { first: (*first).clone(), second: (*second).clone(), what });
         }

@@ -53,6 +53,12 @@ pub enum QuantizeError {
         /// Everything in it that is not.
         missing: Vec<String>,
     },
+    /// Two codes of 4 bits share a byte.
+    #[error("heads have {head_dim} elements: a cache in 4 bits needs an even number (--kv-bits 8)")]
+    OddHeads {
+        /// Width of a head.
+        head_dim: usize,
+    },
     /// The image could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -148,6 +154,8 @@ pub struct Settings {
     pub budget: Option<f64>,
     /// Longest context; the model's if none is given.
     pub context: Option<usize>,
+    /// Bits of the keys and values in the cache: 8 or 4.
+    pub kv_bits: u8,
     /// The model's name.
     pub name: String,
     /// Its licence, if known.
@@ -174,6 +182,7 @@ impl Settings {
             head: coding,
             budget: None,
             context: None,
+            kv_bits: 8,
             name: name.into(),
             license: None,
             calibration,
@@ -184,14 +193,15 @@ impl Settings {
 }
 
 /// The longest context, of at most `most` positions, with which a language model's arena has no more than `ram` bytes, for one
-/// token at a time and one thread.
+/// token at a time and one thread; `kv_bits` as in [`Settings`].
 ///
 /// # Errors
 /// The bytes that a context of one position takes.
-pub fn longest_context(c: &LlmConfig, most: usize, ram: u64) -> Result<usize, u64> {
+pub fn longest_context(c: &LlmConfig, kv_bits: u8, most: usize, ram: u64) -> Result<usize, u64> {
     let arena = |context: usize| {
-        let lowered = language_model(c, &Ranges::default()).finish(context);
-        lowered.arena(Limits { batch: 1, context: context as u32, threads: 1 })
+        let mut program = language_model(c, &Ranges::default());
+        program.set_kv_bits(kv_bits);
+        program.finish(context).arena(Limits { batch: 1, context: context as u32, threads: 1 })
     };
     let least = arena(1);
     if least > ram {
@@ -376,6 +386,9 @@ fn finish<T>(
         let context = settings.context.unwrap_or(c.max_context);
         if !(1..=c.max_context).contains(&context) {
             return Err(QuantizeError::Context { asked: context, longest: c.max_context });
+        }
+        if settings.kv_bits == 4 && !c.head_dim.is_multiple_of(2) {
+            return Err(QuantizeError::OddHeads { head_dim: c.head_dim });
         }
         let balances = if settings.balance { balances(c) } else { vec![] };
         let model: &dyn Model = &Balanced::new(model, &balances)?;

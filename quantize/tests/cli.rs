@@ -65,6 +65,31 @@ fn the_head_can_have_more_bits() {
     }
 }
 
+/// Half the bytes a position, and little lost; the loss of 8 bits is that of the weights.
+#[test]
+fn keys_and_values_can_have_4_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, at) = (model(), |name: &str| folder.path().join(name).to_str().unwrap().to_owned());
+    let (source, path, words) = (source.to_str().unwrap(), at("x.mote"), at("story.txt"));
+    std::fs::write(&words, "Once upon a time there was a little girl. She liked to play in the park. ".repeat(4))
+        .unwrap();
+    let of = |bits: &str| {
+        let weights = ["--bits", "8", "--method", "nearest", "--calibrate-tokens", "300"];
+        good(&[&["quantize", source, "-o", &path, "--kv-bits", bits][..], &weights].concat());
+        let cache = json(&["inspect", &path, "--json"])["cache"].clone();
+        assert_eq!(cache["bits"].to_string(), bits);
+        let lost = json(&["eval", &path, "--reference", source, "--text", &words, "--json"]);
+        (cache["bytes_per_position"].as_u64().unwrap(), lost["kld"]["mean"].as_f64().unwrap())
+    };
+    let ((whole, fine), (half, coarse)) = (of("8"), of("4"));
+    assert_eq!(2 * half, whole);
+    assert!(fine < 0.001 && coarse > fine && coarse < 0.02, "{fine} {coarse}");
+    let why = bad(2, &["quantize", source, "-o", &path, "--kv-bits", "5"]);
+    assert!(why.contains("8 or 4 is expected"), "{why}");
+    let why = bad(1, &["quantize", "examples/models/word2vec/vectors.bin", "-o", &path, "--kv-bits", "4"]);
+    assert!(why.contains("has no cache of keys and values"), "{why}");
+}
+
 #[test]
 fn quantizing_twice_gives_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();

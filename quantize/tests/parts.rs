@@ -166,7 +166,7 @@ fn layers_of_several_runs_make_an_image() {
     let shorter = part(MODEL, "2..", &["--calibrate-tokens", "300"]);
     fails(&[&first, &shorter], "another calibration text");
     let named = part(MODEL, "2..5", &["--name", "another"]);
-    fails(&[&first, &named], "another name, licence or context");
+    fails(&[&first, &named], "another name, licence, context or cache");
     let other = part("examples/models/dates", "2..", &["--calibrate-tokens", "100"]);
     fails(&[&first, &other], "another model");
     fails(&["README.md"], "README.md: this holds no layers of a model");

@@ -69,7 +69,8 @@ fn extremes() {
 /// Whole models, so attention, norms, rotary positions and functions too, in batches and on threads.
 #[test]
 fn models() {
-    for file in [small_model(11).image(), small_gpt(12).image()] {
+    let cache4 = [small_model(13).with_cache4().image(), small_gpt(14).with_cache4().image()];
+    for file in [small_model(11).image(), small_gpt(12).image()].into_iter().chain(cache4) {
         let image = Image::open(&file).unwrap();
         let mut r = Random::new(5);
         let tokens: Vec<u32> = (0..41).map(|_| r.range(0, 28) as u32).collect();

@@ -466,6 +466,12 @@ fn cache_too_large() {
         (b.slots[cache].heads, b.slots[cache].head_dim) = (heads, head_dim);
         refused(&b);
     }
+    // Two codes of 4 bits share a byte.
+    for head_dim in [7, 9, 255, 258] {
+        let mut b = model.clone().with_cache4();
+        b.slots[cache].head_dim = head_dim;
+        refused(&b);
+    }
     let file = model.image();
     let image = Image::open(&file).unwrap();
     let huge = Limits { batch: u32::MAX, context: 1 << 20, threads: u32::MAX };
@@ -538,13 +544,14 @@ fn ops_at_the_wrong_entry_point() {
 /// Each slot of each op with another number of rows than the op wants.
 #[test]
 fn rows_that_do_not_match() {
-    let model = small_model(1);
-    for index in 0..model.slots.len() {
-        for rows in [Rows::One, Rows::Batch, Rows::Context, Rows::ThreadContext] {
-            let mut b = model.clone();
-            b.slots[index].rows = rows;
-            if rows != model.slots[index].rows {
-                refused(&b);
+    for model in [small_model(1), small_model(1).with_cache4()] {
+        for index in 0..model.slots.len() {
+            for rows in [Rows::One, Rows::Batch, Rows::Context, Rows::ThreadContext] {
+                let mut b = model.clone();
+                b.slots[index].rows = rows;
+                if rows != model.slots[index].rows {
+                    refused(&b);
+                }
             }
         }
     }

@@ -48,18 +48,18 @@ struct Q8 {
     codes: Row,
 }
 
+/// 4.1: the transform of blocks of 2^t, and what it lost before.
+fn hadamard(x: &[i128], t: i128) -> (Row, i128) {
+    let lost = (bits(peak(x)) + t - 30).max(0);
+    let x: Row = x.iter().map(|v| r(*v, lost)).collect();
+    let sign = |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { 1 } else { -1 };
+    let block =
+        |x: &[i128]| -> Row { (0..x.len()).map(|i| x.iter().enumerate().map(|(j, v)| sign(i, j) * v).sum()).collect() };
+    (x.chunks(1 << t).flat_map(block).collect(), lost)
+}
+
 fn quantize(x: &[i128], frac: i128, t: i128) -> Q8 {
-    let mut x = x.to_vec();
-    let mut lost = 0;
-    if t > 0 {
-        lost = (bits(peak(&x)) + t - 30).max(0);
-        x.iter_mut().for_each(|v| *v = r(*v, lost));
-        let sign = |i: usize, j: usize| if (i & j).count_ones().is_multiple_of(2) { 1 } else { -1 };
-        let block = |x: &[i128]| -> Row {
-            (0..x.len()).map(|i| x.iter().enumerate().map(|(j, v)| sign(i, j) * v).sum()).collect()
-        };
-        x = x.chunks(1 << t).flat_map(block).collect();
-    }
+    let (x, lost) = if t > 0 { hadamard(x, t) } else { (x.to_vec(), 0) };
     let a = peak(&x);
     if a == 0 {
         return Q8 { codes: vec![0; x.len()], ..Q8::default() };
@@ -150,12 +150,32 @@ fn rope(x: &mut [i128], steps: &[u64], position: u64) {
     }
 }
 
-// 9. Attention of one head.
+// 9.1 Caches of 4 bits. The codes here are levels, as attention reads them.
 
-fn attention(q: &Q8, (umant, uexp): (i128, i128), k: &[Q8], v: &[Q8], frac: i128) -> Row {
+fn head_block(head_dim: usize) -> i128 {
+    (0..).take_while(|t| head_dim.is_multiple_of(1 << t)).last().unwrap()
+}
+
+fn quantize4(x: &[i128], frac: i128) -> Q8 {
+    let Q8 { mant, exp, codes } = quantize(x, frac, head_block(x.len()));
+    let level = |n: i128| ((2 * n - 15) * (800 + (2 * n - 15).pow(2)) + 64) >> 7;
+    let nearest = |c: &i128| {
+        let above = (8..15).filter(|n| c.abs() >= (level(*n) + level(n + 1) + 1) / 2).count() as i128;
+        level(if *c < 0 { 7 - above } else { 8 + above })
+    };
+    let levels: Row = codes.iter().map(nearest).collect();
+    let products: i128 = levels.iter().zip(&codes).map(|(l, c)| l * c).sum();
+    let squares: i128 = levels.iter().map(|l| l * l).sum();
+    let m = (((mant >> 6) * products / squares + 2) >> 2).min(255);
+    Q8 { mant: 256 * m, exp, codes: levels }
+}
+
+// 9. Attention of one head; `t` is that of a cache of 4 bits, or 0.
+
+fn attention(q: &Q8, (umant, uexp): (i128, i128), k: &[Q8], v: &[Q8], frac: i128, t: i128) -> Row {
     let m = (q.mant * umant + (1 << 15)) >> 16;
     let dot = |k: &Q8| q.codes.iter().zip(&k.codes).map(|(a, b)| a * b).sum::<i128>();
-    let scores: Row = k.iter().map(|k| sat(r(dot(k) * m * k.mant, q.exp + k.exp + uexp - 32))).collect();
+    let scores: Row = k.iter().map(|k| sat(r(dot(k) * m * k.mant, q.exp + t + k.exp + uexp - 32))).collect();
     let top = *scores.iter().max().unwrap();
     let e: Row = scores.iter().map(|s| exp2(top - s)).collect();
     let total: i128 = e.iter().sum();
@@ -170,12 +190,17 @@ fn attention(q: &Q8, (umant, uexp): (i128, i128), k: &[Q8], v: &[Q8], frac: i128
     }
     let shift = bits(total) - 31;
     let inverse = recip(total >> shift);
-    (0..q.codes.len())
+    let out: Row = (0..q.codes.len())
         .map(|j| {
             let sum: i128 = weights.iter().zip(v).map(|(w, v)| w * v.codes[j]).sum();
-            sat(r(r(sum, shift) * inverse, 30 + base - frac))
+            sat(r(r(sum, shift) * inverse, 30 + base - frac + t))
         })
-        .collect()
+        .collect();
+    if t == 0 {
+        return out;
+    }
+    let (out, lost) = hadamard(&out, t);
+    out.iter().map(|v| sat(v << lost)).collect()
 }
 
 // 10. GLU.
@@ -377,7 +402,9 @@ impl Interpreter {
             }
             "cache" => {
                 let (k, v) = (row(0), row(1));
-                let Slot { heads, head_dim, .. } = slot(2);
+                let Slot { heads, head_dim, kind, .. } = slot(2);
+                let coded =
+                    |x: &[i128], frac| if kind == Kind::Cache4 { quantize4(x, frac) } else { quantize(x, frac, 0) };
                 let cache = self.caches.entry(a[2]).or_default();
                 if position == 0 {
                     *cache = vec![Vec::new(); heads as usize];
@@ -387,12 +414,13 @@ impl Interpreter {
                     .zip(k.chunks(head_dim as usize).zip(v.chunks(head_dim as usize)))
                     .map(|(h, (k, v))| (h, k, v))
                 {
-                    head.push((quantize(k, frac(0), 0), quantize(v, frac(1), 0)));
+                    head.push((coded(k, frac(0)), coded(v, frac(1))));
                 }
             }
             "attention" => {
                 let (q, cache) = (row(0), &self.caches[&a[1]]);
                 let (heads, head_dim) = (a[4] as usize, slot(1).head_dim as usize);
+                let t = if slot(1).kind == Kind::Cache4 { head_block(head_dim) } else { 0 };
                 let unit = (i128::from(a[5]), i128::from(a[6] as i32));
                 let mut out = Vec::new();
                 for (h, q) in q.chunks(head_dim).enumerate() {
@@ -400,7 +428,7 @@ impl Interpreter {
                     let window = if a[7] == 0 { usize::MAX } else { a[7] as usize };
                     // A source is encoded as a whole before anything looks at all of it: its positions are those of the cache.
                     let (k, v): (Vec<Q8>, Vec<Q8>) = all[all.len().saturating_sub(window)..].iter().cloned().unzip();
-                    out.extend(attention(&quantize(q, frac(0), 0), unit, &k, &v, frac(3)));
+                    out.extend(attention(&quantize(q, frac(0), t), unit, &k, &v, frac(3), t));
                 }
                 self.rows.insert(slot(3).offset, out);
             }
@@ -438,7 +466,7 @@ fn compare(b: &Builder, tokens: &[u32], why: &str) -> usize {
 #[test]
 fn an_encoder_decoder_has_the_logits_of_the_page() {
     for seed in 1..=6u64 {
-        let b = small_translator(seed);
+        let b = if seed % 2 == 0 { small_translator(seed).with_cache4() } else { small_translator(seed) };
         let random = &mut Random::new(seed + 100);
         let source: Vec<u32> = (0..3 * seed + 1).map(|_| random.range(0, 28) as u32).collect();
         let target = tokens(seed, 17);
@@ -493,6 +521,8 @@ fn a_model_has_the_logits_of_the_page() {
     for seed in 1..=6 {
         assert!(compare(&small_model(seed), &tokens(seed, 24), "") > 30);
         assert!(compare(&small_gpt(seed), &tokens(seed, 24), "GPT") > 30);
+        assert!(compare(&small_model(seed).with_cache4(), &tokens(seed, 24), "4-bit cache") > 30);
+        assert!(compare(&small_gpt(seed).with_cache4(), &tokens(seed, 24), "GPT, 4-bit cache") > 30);
     }
 }
 
@@ -504,7 +534,7 @@ fn extreme_models_have_the_logits_of_the_page() {
     let r = &mut Random::new(70);
     let mut alive = 0;
     for round in 0..300 {
-        let mut b = model.clone();
+        let mut b = if round % 4 < 2 { model.clone() } else { model.clone().with_cache4() };
         // Mild changes keep numbers alive through all layers, wild ones saturate them or make them vanish.
         let wild = round % 3 == 0;
         let frac = |r: &mut Random, old: i16| {

@@ -270,7 +270,7 @@ impl<S: PartialEq + Dims> Builder<S> {
             access.reads.contains(&slot) || access.writes.contains(&slot)
         };
         let (before, after) = (0..body, body..self.access.len());
-        let caches = (0..self.slots.len()).filter(|s| self.slots[*s].kind == Kind::Cache);
+        let caches = (0..self.slots.len()).filter(|s| self.slots[*s].kind.is_cache());
         let caches: Vec<usize> = caches.filter(|s| after.clone().any(|at| uses(*s, at))).collect();
         let kept = [&self.kept[..], &caches].concat();
         let mut lives = plan::lifetimes(self.slots.len(), &self.access, &stretches, &kept, ports.is_some());

@@ -109,6 +109,12 @@ impl Steps {
         self.layers.push(self.builder.ops.len());
     }
 
+    /// Gives all caches so far this many bits: 4, or else 8.
+    pub fn set_kv_bits(&mut self, bits: u8) {
+        let kind = if bits == 4 { Kind::Cache4 } else { Kind::Cache };
+        self.builder.slots.iter_mut().filter(|slot| slot.kind.is_cache()).for_each(|slot| slot.kind = kind);
+    }
+
     /// Begins an entry point.
     pub(super) fn entry(&mut self, id: u32) {
         self.builder.entry(id);

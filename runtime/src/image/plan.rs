@@ -59,6 +59,17 @@ pub enum Kind {
     I8 = 4,
     /// One int16 tensor, as [`Kind::I8`]: `2 * cols` bytes, rounded up to 16.
     I16 = 5,
+    /// As [`Kind::Cache`] in 4 bits: codes of half a byte, an even element's in the lower half; scales 2 bytes each (u8
+    /// mantissa / 256, i8 exponent). NUMERICS.md, section 9.1.
+    Cache4 = 6,
+}
+
+impl Kind {
+    /// Whether it is a cache of keys and values.
+    #[must_use]
+    pub fn is_cache(self) -> bool {
+        matches!(self, Self::Cache | Self::Cache4)
+    }
 }
 
 /// How many rows a slot has.
@@ -104,11 +115,19 @@ impl Slot {
             Kind::Q8 => Q8_HEAD as u64 + cols.next_multiple_of(GROUP as u64),
             Kind::I8 => cols.next_multiple_of(SLOT_ALIGN),
             Kind::I16 => (2 * cols).next_multiple_of(SLOT_ALIGN),
-            Kind::Cache => {
-                let each = 2 * u64::from(self.head_dim) + 8;
+            Kind::Cache | Kind::Cache4 => {
+                let (codes, scale) = self.cached();
+                let each = 2 * (codes as u64 + scale as u64);
                 u64::from(self.heads).saturating_mul(each).saturating_add(SLOT_ALIGN - 1) & !(SLOT_ALIGN - 1)
             }
         }
+    }
+
+    /// Bytes of a cache's codes and of their scale, of keys or of values, for one head and position.
+    #[must_use]
+    pub fn cached(&self) -> (usize, usize) {
+        let head_dim = self.head_dim as usize;
+        if self.kind == Kind::Cache4 { (head_dim / 2, 2) } else { (head_dim, 4) }
     }
 
     /// The type of the elements if the slot is one plain tensor: I8 (or U8: the same bytes), I16 or I32 of one row.
@@ -118,7 +137,7 @@ impl Slot {
             Kind::I8 => Dtype::I8,
             Kind::I16 => Dtype::I16,
             Kind::I32 => Dtype::I32,
-            Kind::Q8 | Kind::Cache => return None,
+            Kind::Q8 | Kind::Cache | Kind::Cache4 => return None,
         };
         (self.rows == Rows::One).then_some(dtype)
     }
@@ -163,6 +182,7 @@ impl Slot {
             3 => Kind::Cache,
             4 => Kind::I8,
             5 => Kind::I16,
+            6 => Kind::Cache4,
             _ => return None,
         };
         let rows = match *r.get(1)? {
@@ -181,7 +201,7 @@ impl Slot {
             head_dim: u32_at(r, 12)?,
             offset: affine_at(r, 16)?,
         };
-        let is_cache = kind == Kind::Cache;
+        let is_cache = kind.is_cache();
         let shape_ok = slot.cols != 0
             && slot.cols < 1 << 28
             && (-64..=64).contains(&slot.frac)
@@ -190,6 +210,7 @@ impl Slot {
             && is_cache == (slot.heads != 0 && slot.head_dim != 0)
             && slot.heads < 1 << 16
             && slot.head_dim <= MAX_HEAD_DIM
+            && (kind != Kind::Cache4 || slot.head_dim.is_multiple_of(2))
             && (!matches!(kind, Kind::I8 | Kind::I16) || (rows == Rows::One && slot.frac == 0))
             && (rows != Rows::ThreadContext || (kind == Kind::I32 && slot.cols == 1));
         let [one, batch, context, scratch] = slot.offset;

@@ -82,17 +82,20 @@ pub struct Rescale {
     pub add: bool,
 }
 
-/// Keys and values of one head, the positions that are attended to: codes `[positions, head_dim]`, a scale a position.
+/// Keys and values of one head, the positions that are attended to: codes `[positions, head_dim]`, a scale a position, as a
+/// cache slot has them.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
     /// Codes of the keys.
     pub k: &'a [i8],
     /// Scales of the keys.
-    pub k_scales: &'a [[u8; 4]],
+    pub k_scales: &'a [u8],
     /// Codes of the values.
     pub v: &'a [i8],
     /// Scales of the values.
-    pub v_scales: &'a [[u8; 4]],
+    pub v_scales: &'a [u8],
+    /// Codes of 4 bits, two a byte, and scales of two bytes; else 8 bits and four bytes.
+    pub four_bits: bool,
 }
 
 /// What [`rows`] are compiled for.

@@ -50,6 +50,10 @@ versions! {
     /// Quantizes `row` (fixed point, `frac` fraction bits) into `codes` with one scale. Codes beyond the row become 0.
     fn quantize = quantize_row, (row: &[i32], frac: i32, codes: &mut [i8]) -> Scale;
 
+    /// Keys or values of a head, overwritten, into a cache of 4 bits. `None` if the head is too wide.
+    fn quantize4 = scalar::nibbles::quantize4,
+        (values: &mut [i32], frac: i32, codes: &mut [u8]) -> Option<[u8; 2]>;
+
     /// In-place Walsh-Hadamard transform of each `2^log2` values. Returns the bits by which they were shifted right before.
     fn hadamard = scalar::rows::hadamard, (values: &mut [i32], log2: u32) -> i32;
 

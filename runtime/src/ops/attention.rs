@@ -17,10 +17,13 @@
 //! weights beside one large (an attention sink) vanish together: 18 of 127 steps of error at 4000 positions, under 0.1
 //! with the carry.
 //!
+//! A cache of 4 bits holds keys and values after a Walsh-Hadamard transform: the query gets the same, the result the inverse
+//! (NUMERICS.md, section 9.1).
+//!
 //! Threads take heads; each has its own scratch for `s`, then `w`.
 
 use super::cache::split;
-use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, part, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, cache_arg, ensure, part, slot_arg};
 use crate::fixed::Scale;
 use crate::image::plan::{Kind, Rows};
 use crate::image::{Image, Op};
@@ -45,7 +48,7 @@ pub const SOURCE: u16 = 1;
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let q = slot_arg(image, op, 0, Kind::I32)?;
-    let cache = slot_arg(image, op, 1, Kind::Cache)?;
+    let cache = cache_arg(image, op, 1)?;
     let scratch = image.slot(arg(op, 2)?).ok()?;
     let out = slot_arg(image, op, 3, Kind::I32)?;
     let heads = arg(op, 4)?;
@@ -57,7 +60,7 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let q_slot = slot_arg(r.image, op, 0, Kind::I32)?;
-    let cache_slot = slot_arg(r.image, op, 1, Kind::Cache)?;
+    let cache_slot = cache_arg(r.image, op, 1)?;
     let scratch_slot = r.image.slot(arg(op, 2)?).ok()?;
     let out_slot = slot_arg(r.image, op, 3, Kind::I32)?;
     let heads = arg(op, 4)?;
@@ -78,7 +81,8 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let head_dim = cache_slot.head_dim as usize;
     let sharing = heads.checked_div(cache_slot.heads)? as usize;
     let (k_codes, v_codes) = (as_i8(cache.k_codes), as_i8(cache.v_codes));
-    let (k_scales, v_scales) = (cache.k_scales.as_chunks::<4>().0, cache.v_scales.as_chunks::<4>().0);
+    let (k_scales, v_scales) = (&*cache.k_scales, &*cache.v_scales);
+    let (code_bytes, scale_bytes) = cache_slot.cached();
     let shape = Shape { rows, stride: out.stride, cols: out_slot.cols as usize, granule: head_dim };
     let each = context.next_multiple_of(4);
     for_column_parts(pool, (out.data, shape), (scratch, each), &|mut columns, scratch| {
@@ -90,13 +94,15 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
             for (row, position) in (0..rows).zip(first..) {
                 let seen = source.map_or((position + 1).saturating_sub(window)..position + 1, |source| 0..source);
                 let span = kv_head * context + seen.start..kv_head * context + seen.end;
-                let codes = span.start * head_dim..span.end * head_dim;
+                let codes = span.start * code_bytes..span.end * code_bytes;
+                let scales = span.start * scale_bytes..span.end * scale_bytes;
                 let done = (|| {
                     let head = Head {
                         k: k_codes.get(codes.clone())?,
-                        k_scales: k_scales.get(span.clone())?,
+                        k_scales: k_scales.get(scales.clone())?,
                         v: v_codes.get(codes)?,
-                        v_scales: v_scales.get(span)?,
+                        v_scales: v_scales.get(scales)?,
+                        four_bits: cache_slot.kind == Kind::Cache4,
                     };
                     let q = q_all.get(row.checked_mul(q_stride)?..)?.get(start..)?.get(..head_dim)?;
                     let out = part(columns.row(row), start - cols.start, head_dim)?;

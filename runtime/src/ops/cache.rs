@@ -1,8 +1,9 @@
 //! Cache write: quantizes the keys and values of a step, a scale a head and token, into the layer's cache.
 //!
-//! Arguments: k slot, v slot (I32, heads * head_dim columns), cache slot. Layout: [`crate::image::plan::Kind::Cache`].
+//! Arguments: k slot, v slot (I32, heads * head_dim columns; overwritten if the cache has 4 bits), cache slot. Layout:
+//! [`crate::image::plan::Kind::Cache`], [`crate::image::plan::Kind::Cache4`].
 
-use super::{I32Rows, OpDef, Overlap, Run, ensure, pack, part, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, cache_arg, ensure, pack, part, slot_arg};
 use crate::image::plan::{Kind, Rows, Slot};
 use crate::image::{Image, Op};
 use crate::kernels::rows;
@@ -15,7 +16,7 @@ pub static OP: OpDef =
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let k = slot_arg(image, op, 0, Kind::I32)?;
     let v = slot_arg(image, op, 1, Kind::I32)?;
-    let cache = slot_arg(image, op, 2, Kind::Cache)?;
+    let cache = cache_arg(image, op, 2)?;
     let width = cache.heads.checked_mul(cache.head_dim)?;
     ensure(k.cols == width && v.cols == width && k.rows == Rows::Batch && v.rows == Rows::Batch)
 }
@@ -23,13 +24,14 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let k = slot_arg(r.image, op, 0, Kind::I32)?;
     let v = slot_arg(r.image, op, 1, Kind::I32)?;
-    let slot = slot_arg(r.image, op, 2, Kind::Cache)?;
+    let slot = cache_arg(r.image, op, 2)?;
     let (count, first, context) = (r.rows as usize, r.position as usize, r.limits.context as usize);
     let isa = r.kernels.isa;
     let [k_bytes, v_bytes, cache] = r.slots([&k, &v, &slot])?;
     let (mut keys, mut values) = (I32Rows::new(&k, k_bytes)?, I32Rows::new(&v, v_bytes)?);
     let cache = split(&slot, cache, context)?;
     let (heads, head_dim) = (slot.heads as usize, slot.head_dim as usize);
+    let (code_bytes, scale_bytes) = slot.cached();
     for (row, position) in (0..count).zip(first..) {
         let (key, value) = (keys.row(row)?, values.row(row)?);
         for head in 0..heads {
@@ -39,9 +41,14 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
                 (&mut *value, i32::from(v.frac), &mut *cache.v_codes, &mut *cache.v_scales),
             ];
             for (from, frac, codes, scales) in sides {
-                let codes = view::as_i8_mut(part(codes, at * head_dim, head_dim)?);
-                let scale = rows::quantize(isa, part(from, head * head_dim, head_dim)?, frac, codes);
-                *scales.as_chunks_mut::<4>().0.get_mut(at)? = pack(scale);
+                let codes = part(codes, at * code_bytes, code_bytes)?;
+                let values = part(from, head * head_dim, head_dim)?;
+                let scale = part(scales, at * scale_bytes, scale_bytes)?;
+                if slot.kind == Kind::Cache4 {
+                    *scale.first_chunk_mut()? = rows::quantize4(isa, values, frac, codes)?;
+                } else {
+                    *scale.first_chunk_mut()? = pack(rows::quantize(isa, values, frac, view::as_i8_mut(codes)));
+                }
             }
         }
     }
@@ -57,11 +64,12 @@ pub(crate) struct Streams<'a> {
 }
 
 pub(crate) fn split<'a>(slot: &Slot, bytes: &'a mut [u8], context: usize) -> Option<Streams<'a>> {
-    let scales = (slot.heads as usize).checked_mul(context)?;
-    let codes = scales.checked_mul(slot.head_dim as usize)?;
+    let all = (slot.heads as usize).checked_mul(context)?;
+    let (code_bytes, scale_bytes) = slot.cached();
+    let (codes, scales) = (all.checked_mul(code_bytes)?, all.checked_mul(scale_bytes)?);
     let (k_codes, rest) = bytes.split_at_mut_checked(codes)?;
     let (v_codes, rest) = rest.split_at_mut_checked(codes)?;
-    let (k_scales, rest) = rest.split_at_mut_checked(scales * 4)?;
-    let (v_scales, _) = rest.split_at_mut_checked(scales * 4)?;
+    let (k_scales, rest) = rest.split_at_mut_checked(scales)?;
+    let (v_scales, _) = rest.split_at_mut_checked(scales)?;
     Some(Streams { k_codes, v_codes, k_scales, v_scales })
 }

@@ -389,8 +389,13 @@ pub(crate) fn arg(op: &Op, which: usize) -> Option<u32> {
 /// Argument `which` as a slot of kind `kind`, neither a thread's scratch nor rows kept by position.
 pub(crate) fn slot_arg(image: &Image<'_>, op: &Op, which: usize, kind: Kind) -> Option<Slot> {
     let slot = image.slot(arg(op, which)?).ok()?;
-    let scattered = slot.rows == Rows::ThreadContext || slot.rows == Rows::Context && kind != Kind::Cache;
+    let scattered = matches!(slot.rows, Rows::ThreadContext | Rows::Context);
     (slot.kind == kind && !scattered).then_some(slot)
+}
+
+/// Argument `which` as a cache of keys and values.
+pub(crate) fn cache_arg(image: &Image<'_>, op: &Op, which: usize) -> Option<Slot> {
+    image.slot(arg(op, which)?).ok().filter(|slot| slot.kind.is_cache())
 }
 
 /// Argument `which` as an int8 tensor's slot.

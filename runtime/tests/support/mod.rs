@@ -324,6 +324,12 @@ impl Builder {
         self.tensor(TensorDesc { dtype, rank, exponent: 0, dims: all, span, codebook: [0; 16] }, bytes)
     }
 
+    /// The same with keys and values in 4 bits.
+    pub fn with_cache4(mut self) -> Self {
+        self.slots.iter_mut().filter(|slot| slot.kind.is_cache()).for_each(|slot| slot.kind = Kind::Cache4);
+        self
+    }
+
     pub fn cache_slot(&mut self, heads: usize, head_dim: usize) -> u32 {
         let (heads, head_dim) = (heads as u32, head_dim as u32);
         self.slot(Slot { kind: Kind::Cache, rows: Rows::Context, frac: 0, cols: 1, heads, head_dim, offset: [0; 4] })

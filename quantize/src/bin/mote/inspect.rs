@@ -2,6 +2,7 @@
 
 use crate::{args, report};
 use anyhow::Result;
+use mote_host::runtime::image::plan::{Kind, Slot};
 use mote_host::runtime::image::{Image, Limits, Port, TensorDesc, header, section};
 use mote_host::runtime::ops;
 use mote_quantize::macs::macs;
@@ -66,6 +67,13 @@ struct OpLine {
     args: Vec<i64>,
 }
 
+/// The caches of keys and values of all layers.
+#[derive(Serialize)]
+struct CacheLine {
+    bits: u8,
+    bytes_per_position: u64,
+}
+
 #[derive(Serialize)]
 struct ArenaLine {
     batch: u32,
@@ -82,6 +90,8 @@ struct Outcome {
     sections: Vec<Part>,
     vocab: u32,
     max_context: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<CacheLine>,
     arena: Vec<ArenaLine>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ports: Vec<PortLine>,
@@ -170,6 +180,7 @@ fn outcome(image: &Image<'_>, meta: Option<Meta>, args: &Args) -> Result<Outcome
         verified: args.verify,
         vocab: plan.vocab,
         max_context: plan.max_context,
+        cache: cache(image)?,
         arena,
         ports: ports(image),
         macs: (plan.vocab == 0).then(|| macs(image)),
@@ -178,6 +189,15 @@ fn outcome(image: &Image<'_>, meta: Option<Meta>, args: &Args) -> Result<Outcome
         tensors,
         sections,
     })
+}
+
+fn cache(image: &Image<'_>) -> Result<Option<CacheLine>> {
+    let slots = (0..image.plan().slots).map(|index| image.slot(index)).collect::<Result<Vec<_>, _>>()?;
+    let caches: Vec<Slot> = slots.into_iter().filter(|slot| slot.kind.is_cache()).collect();
+    Ok(caches.first().map(|first| CacheLine {
+        bits: if first.kind == Kind::Cache4 { 4 } else { 8 },
+        bytes_per_position: caches.iter().map(Slot::stride_bytes).sum(),
+    }))
 }
 
 fn ports(image: &Image<'_>) -> Vec<PortLine> {
@@ -231,6 +251,9 @@ fn print(o: &Outcome) -> Result<()> {
     }
     if let Some(macs) = o.macs {
         writeln!(out, "{macs} multiply-accumulates a run")?;
+    }
+    if let Some(c) = &o.cache {
+        writeln!(out, "keys and values in {} bits, {} bytes a position", c.bits, c.bytes_per_position)?;
     }
     if o.verified {
         writeln!(out, "all checksums are right")?;

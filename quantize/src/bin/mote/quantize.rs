@@ -110,6 +110,9 @@ pub struct Args {
     /// Longest context the image will allow [default: the model's]
     #[arg(long)]
     context: Option<usize>,
+    /// Bits of a language model's keys and values in its cache: 8, or 4, which take half the memory
+    #[arg(long, default_value_t = 8, value_name = "BITS", value_parser = kv_bits)]
+    kv_bits: u8,
     /// What to calibrate with, best of the kind the model will see: a text (for a model with an encoder, a source a line)
     /// [default: a built-in one]; for a net of floats a folder of inputs (.npy, .png, .jpg, .bmp, 16 kHz .wav), or one file
     #[arg(long, value_name = "TEXT FILE OR DIR")]
@@ -242,6 +245,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if let Some(path) = &args.report {
         can_write(path)?;
     }
+    if args.kv_bits != 8 && !is_language_model {
+        bail!("--kv-bits is for language models: {} has no cache of keys and values", args.model.display());
+    }
     let start = Instant::now();
     let stem = args.model.file_stem().or(args.model.file_name()).map(|n| n.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "model".into());
@@ -317,6 +323,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         head,
         budget: args.bpw,
         context,
+        kv_bits: args.kv_bits,
         license: args.license.clone(),
         layers: args.layers.map(|(first, end)| first..end.unwrap_or(count)),
         spill: args.spill,
@@ -483,6 +490,14 @@ fn bits(text: &str) -> Result<u8, String> {
     }
 }
 
+fn kv_bits(text: &str) -> Result<u8, String> {
+    match text {
+        "8" => Ok(8),
+        "4" => Ok(4),
+        _ => Err("8 or 4 is expected".into()),
+    }
+}
+
 fn ram(text: &str) -> Result<Ram, String> {
     if text == "min" { Ok(Ram::Least) } else { bytes(text).map(Ram::Bytes).map_err(|why| why + ", or \"min\"") }
 }
@@ -494,7 +509,7 @@ fn context(args: &Args, config: &LlmConfig) -> Result<Option<usize>> {
         Some(Ram::Least) => bail!("--ram min is for nets: a language model takes less the shorter its --context is"),
         Some(Ram::Bytes(room)) => room,
     };
-    let longest = longest_context(config, config.max_context, room).map_err(|least| {
+    let longest = longest_context(config, args.kv_bits, config.max_context, room).map_err(|least| {
         anyhow!("--ram is {room}; a context of one token takes {least} bytes already, one token at a time")
     })?;
     match args.context {

@@ -1,4 +1,4 @@
-//! One head of attention over its cache (NUMERICS.md, section 9).
+//! One head of attention over its cache (NUMERICS.md, sections 9 and 9.1).
 
 use crate::fixed::exp::exp2_neg_q16;
 use crate::fixed::requantize::{quantize_row, round_right};
@@ -6,37 +6,73 @@ use crate::fixed::rsqrt::recip;
 use crate::fixed::{Scale, saturate, shift_round};
 use crate::image::plan::MAX_HEAD_DIM;
 use crate::kernels::Head;
+use crate::kernels::scalar::nibbles;
+use crate::kernels::scalar::rows::hadamard;
 use crate::ops::unpack;
 
 /// Positions whose weighted sum fits int32 whatever bytes the cache holds: 512 * 32768 * -128 = -2^31.
 const STRETCH: usize = 512;
 /// Elements of the output summed together: what the registers of hosts hold, or of microcontrollers.
 const WIDE: usize = if cfg!(target_arch = "x86_64") { 64 } else { NARROW };
+const HALF: usize = if cfg!(target_arch = "x86_64") { 32 } else { NARROW };
 const NARROW: usize = 8;
 
 /// See [`crate::kernels::rows::attend`].
 #[cfg_attr(target_arch = "x86_64", inline(always))]
 pub fn attend(
     head: &Head<'_>,
+    q: (&[i32], i32),
+    unit: Scale,
+    scratch: &mut [i32],
+    out: (&mut [i32], i32),
+) -> Option<()> {
+    // Of hosts each kind has loops of its own.
+    if cfg!(target_arch = "x86_64") && !head.four_bits {
+        attend_to(head, false, q, unit, scratch, out)
+    } else if cfg!(target_arch = "x86_64") {
+        attend_to(head, true, q, unit, scratch, out)
+    } else {
+        attend_to(head, head.four_bits, q, unit, scratch, out)
+    }
+}
+
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+fn attend_to(
+    head: &Head<'_>,
+    four_bits: bool,
     (q, q_frac): (&[i32], i32),
     unit: Scale,
     scratch: &mut [i32],
     (out, out_frac): (&mut [i32], i32),
 ) -> Option<()> {
     let head_dim = q.len();
-    let scores = scratch.get_mut(..head.k_scales.len())?;
+    let (code_bytes, scale_bytes) = if four_bits { (head_dim / 2, 2) } else { (head_dim, 4) };
+    let log2 = if four_bits { nibbles::log2_block(head_dim) } else { 0 };
+    let scores = scratch.get_mut(..head.k_scales.len() / scale_bytes)?;
     let mut q8 = [0i8; MAX_HEAD_DIM as usize];
     let q8 = q8.get_mut(..head_dim)?;
-    let sq = quantize_row(q, q_frac, q8);
+    let mut unpacked = [0i8; MAX_HEAD_DIM as usize];
+    let unpacked = unpacked.get_mut(..head_dim)?;
+    let mut sq = quantize_row(q, q_frac, q8);
+    if four_bits {
+        out.iter_mut().zip(q).for_each(|(to, from)| *to = *from); // a place to work in, until the result is there
+        let lost = hadamard(out, log2);
+        sq = quantize_row(out, q_frac - lost, q8);
+        sq.exp += log2 as i32; // q . k after both transforms is 2^log2 times what it was
+    }
     let q_mant = (sq.mant * unit.mant + (1 << 15)) >> 16;
 
     let mut top = i32::MIN;
     let mut at = 0;
-    for (score, packed) in scores.iter_mut().zip(head.k_scales) {
-        let key = head.k.get(at..)?.get(..head_dim)?;
-        at += head_dim;
+    for (score, packed) in scores.iter_mut().zip(head.k_scales.chunks_exact(scale_bytes)) {
+        let mut key = head.k.get(at..)?.get(..code_bytes)?;
+        at += code_bytes;
+        if four_bits {
+            nibbles::unpack(key, unpacked);
+            key = unpacked;
+        }
         let dot: i32 = q8.iter().zip(key).map(|(q, k)| i32::from(*q) * i32::from(*k)).sum();
-        let sk = unpack(*packed);
+        let sk = scale(packed);
         let product = i64::from(dot) * i64::from(q_mant) * i64::from(sk.mant);
         *score = saturate(shift_round(product, sq.exp + sk.exp + unit.exp - 16 - 16));
         top = top.max(*score);
@@ -45,12 +81,13 @@ pub fn attend(
     for score in scores.iter_mut() {
         *score = exp2_neg_q16(top.wrapping_sub(*score) as u32) as i32; // at most 2^30
     }
-    let base = head.v_scales.iter().map(|s| unpack(*s)).filter(|s| s.mant != 0).map(|s| s.exp).min().unwrap_or(0);
+    let base =
+        head.v_scales.chunks_exact(scale_bytes).map(scale).filter(|s| s.mant != 0).map(|s| s.exp).min().unwrap_or(0);
     let (mut total, mut carry) = (0u64, 1i64 << 30);
-    for (score, packed) in scores.iter_mut().zip(head.v_scales) {
+    for (score, packed) in scores.iter_mut().zip(head.v_scales.chunks_exact(scale_bytes)) {
         let e = *score as u32;
         total += u64::from(e);
-        let sv = unpack(*packed);
+        let sv = scale(packed);
         carry += (i64::from(e) * i64::from(sv.mant)) >> (sv.exp - base).clamp(0, 63);
         *score = (carry >> 31) as i32;
         carry &= (1 << 31) - 1;
@@ -62,39 +99,64 @@ pub fn attend(
     let finish = |out: &mut [i32], sums: &[i64]| {
         for (out, sum) in out.iter_mut().zip(sums) {
             let sum = if shift == 0 { *sum } else { round_right(*sum, shift) };
-            *out = saturate(shift_round(sum * inverse, 30 + base - out_frac));
+            *out = saturate(shift_round(sum * inverse, 30 + base - out_frac + log2 as i32));
         }
     };
     let mut lane = 0;
-    let (wide, rest) = if WIDE > NARROW { out.as_chunks_mut::<WIDE>() } else { (&mut [][..], out) };
+    let (wide, rest) = if WIDE > NARROW { out.as_chunks_mut::<WIDE>() } else { (&mut [][..], &mut *out) };
     for out in wide {
-        finish(out, &weighted_sums::<WIDE>(head.v, scores, head_dim, lane));
+        finish(out, &weighted_sums::<WIDE>(head.v, four_bits, scores, head_dim, lane));
         lane += WIDE;
     }
+    let (half, rest) = if HALF > NARROW { rest.as_chunks_mut::<HALF>() } else { (&mut [][..], rest) };
+    for out in half {
+        finish(out, &weighted_sums::<HALF>(head.v, four_bits, scores, head_dim, lane));
+        lane += HALF;
+    }
     for out in rest.chunks_mut(NARROW) {
-        finish(out, &weighted_sums::<NARROW>(head.v, scores, head_dim, lane));
+        finish(out, &weighted_sums::<NARROW>(head.v, four_bits, scores, head_dim, lane));
         lane += NARROW;
+    }
+    if four_bits {
+        let lost = hadamard(out, log2); // of what is 2^-log2 of the result: the transform is its own inverse times that
+        out.iter_mut().for_each(|out| *out = saturate(i64::from(*out) << (lost & 31)));
     }
     Some(())
 }
 
+/// The scale of a position, as a cache of 4 bits or of 8 has it.
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+fn scale(packed: &[u8]) -> Scale {
+    match packed {
+        [mant, exp] => Scale { mant: u32::from(*mant) << 8, exp: i32::from(*exp as i8) },
+        [a, b, c, d] => unpack([*a, *b, *c, *d]),
+        _ => Scale::default(),
+    }
+}
+
 /// `sum over t of weights[t] * v[t][lane .. lane + N]`, exact; where a row ends before that, the rest is 0.
 #[cfg_attr(target_arch = "x86_64", inline(always))]
-fn weighted_sums<const N: usize>(v: &[i8], weights: &[i32], head_dim: usize, lane: usize) -> [i64; N] {
+fn weighted_sums<const N: usize>(v: &[i8], four_bits: bool, weights: &[i32], head_dim: usize, lane: usize) -> [i64; N] {
     let mut sums = [0i64; N];
-    let mut at = lane;
+    let (mut at, row) = if four_bits { (lane / 2, head_dim / 2) } else { (lane, head_dim) };
     let width = head_dim.saturating_sub(lane).min(N);
     for stretch in weights.chunks(STRETCH) {
         let mut part = [0i32; N];
         for weight in stretch {
             let values = v.get(at..).unwrap_or(&[]);
-            at += head_dim;
-            if let (true, Some(values)) = (width == N, values.first_chunk::<N>()) {
+            at += row;
+            if let (true, Some(values)) = (!four_bits && width == N, values.first_chunk::<N>()) {
                 // All of constant size, so that the sums stay in registers.
                 part.iter_mut().zip(values).for_each(|(part, v)| *part += *weight * i32::from(*v));
             } else {
                 let mut some = [0i8; N];
-                some.iter_mut().zip(values.get(..width).unwrap_or(&[])).for_each(|(to, v)| *to = *v);
+                if !four_bits {
+                    some.iter_mut().zip(values.get(..width).unwrap_or(&[])).for_each(|(to, v)| *to = *v);
+                } else if let (true, Some(values)) = (cfg!(target_arch = "x86_64") && width == N, values.get(..N / 2)) {
+                    nibbles::unpack(values, &mut some);
+                } else {
+                    nibbles::unpack(values.get(..width / 2).unwrap_or(&[]), &mut some);
+                }
                 part.iter_mut().zip(some).for_each(|(part, v)| *part += *weight * i32::from(v));
             }
         }

@@ -3,6 +3,7 @@
 pub(super) mod attention;
 mod coded;
 pub mod int8;
+pub(crate) mod nibbles;
 mod rescale;
 pub(crate) mod rows;
 
