@@ -36,7 +36,7 @@
 //! One such word is the mask that AVX-512 negates a vector of levels with; four bits side by side are a row's word.
 //!
 //! **T4** is N4's bytes with 32 levels, of which the codes of the two rows before in the same column (those before the block's first
-//! are its last) leave 16 to choose from: with c[r] row r's code, `level = codebook[c[r] ^ (c[r-2] & 1)]`, negated if `c[r-1] & 1`.
+//! are its last) leave 16 to choose from: with `c[r]` row r's code, `level = codebook[c[r] ^ (c[r-2] & 1)]`, negated if `c[r-1] & 1`.
 //! That is trellis-coded quantization (Marcellin and Fischer 1990) with Ungerboeck's code of four states, its trellis a ring.
 //!
 //! **N8** is N4 with a byte a code and no codebook: 8 lines of 64 bytes a group, byte b of row r in line l is
