@@ -304,18 +304,25 @@ impl<'a> Coded<'a> {
                     put(out, i32::from(*code as i8) * scale);
                 }
             } else {
-                let before = |rows: usize| words.get((lane + BLOCK - rows) % BLOCK).copied().unwrap_or_default();
-                let these = [*word, before(1), before(2)].map(u32::from_le_bytes);
                 let signs = signs.get(index).unwrap_or(&[0; SIGNS]);
-                let codes = [0, 1].map(|half| match self.dtype {
-                    Dtype::T4 => along_trellis(these, half),
-                    _ => with_signs(these[0], signs, lane, half),
-                });
-                for (out, code) in out.by_ref().take(8).zip(codes.map(u32::to_le_bytes).as_flattened()) {
+                for (out, code) in out.by_ref().take(8).zip(self.line_codes(line, signs, lane)) {
                     put(out, i32::from(levels[usize::from(code & 31)]) * scale);
                 }
             }
         }
+    }
+
+    /// The eight 5-bit codes of row `lane` in a line (N4, T4, N5). One function for all that decode rows: firmware is small.
+    #[inline(never)]
+    fn line_codes(&self, line: &[u8; LINE], signs: &[u8; SIGNS], lane: usize) -> [u8; 8] {
+        let words = line.as_chunks::<4>().0;
+        let before = |rows: usize| words.get((lane + BLOCK - rows) % BLOCK).copied().unwrap_or_default();
+        let these = [before(0), before(1), before(2)].map(u32::from_le_bytes);
+        let codes = [0, 1].map(|half| match self.dtype {
+            Dtype::T4 => along_trellis(these, half),
+            _ => with_signs(these[0], signs, lane, half),
+        });
+        bytemuck::must_cast(codes.map(u32::to_le))
     }
 
     /// Levels of 5-bit codes, bit 4 of which is the sign (N5, and T4 along its trellis); the first 16 are those of 4-bit ones.
