@@ -70,6 +70,12 @@ impl Kind {
     pub fn is_cache(self) -> bool {
         matches!(self, Self::Cache | Self::Cache4)
     }
+
+    /// Bytes of a cache's codes and of their scale, of keys or of values, for one head and position.
+    #[must_use]
+    pub fn cached(self, head_dim: usize) -> (usize, usize) {
+        if self == Self::Cache4 { (head_dim / 2, 2) } else { (head_dim, 4) }
+    }
 }
 
 /// How many rows a slot has.
@@ -116,18 +122,11 @@ impl Slot {
             Kind::I8 => cols.next_multiple_of(SLOT_ALIGN),
             Kind::I16 => (2 * cols).next_multiple_of(SLOT_ALIGN),
             Kind::Cache | Kind::Cache4 => {
-                let (codes, scale) = self.cached();
+                let (codes, scale) = self.kind.cached(self.head_dim as usize);
                 let each = 2 * (codes as u64 + scale as u64);
                 u64::from(self.heads).saturating_mul(each).saturating_add(SLOT_ALIGN - 1) & !(SLOT_ALIGN - 1)
             }
         }
-    }
-
-    /// Bytes of a cache's codes and of their scale, of keys or of values, for one head and position.
-    #[must_use]
-    pub fn cached(&self) -> (usize, usize) {
-        let head_dim = self.head_dim as usize;
-        if self.kind == Kind::Cache4 { (head_dim / 2, 2) } else { (head_dim, 4) }
     }
 
     /// The type of the elements if the slot is one plain tensor: I8 (or U8: the same bytes), I16 or I32 of one row.

@@ -375,8 +375,7 @@ pub fn with_signs(word: u32, signs: &[u8; SIGNS], lane: usize, half: u32) -> u32
 
 /// T4's codes as 5-bit codes ([`with_signs`]), given a row's word of codes and those of one and of two rows before.
 #[inline(always)]
-#[must_use]
-pub fn along_trellis([word, before, before_that]: [u32; 3], half: u32) -> u32 {
+fn along_trellis([word, before, before_that]: [u32; 3], half: u32) -> u32 {
     let lowest = |word: u32| nibbles(word, half) & 0x0101_0101;
     nibbles(word, half) ^ lowest(before_that) | lowest(before) << 4
 }

@@ -12,6 +12,7 @@ mod x86;
 
 use core::ops::Range;
 
+use crate::image::plan::Kind;
 use crate::image::tensors::{BLOCK, GROUP};
 use crate::image::{Coded, Dtype};
 use crate::view;
@@ -94,8 +95,8 @@ pub struct Head<'a> {
     pub v: &'a [i8],
     /// Scales of the values.
     pub v_scales: &'a [u8],
-    /// Codes of 4 bits, two a byte, and scales of two bytes; else 8 bits and four bytes.
-    pub four_bits: bool,
+    /// Of which kind the cache is: that says how codes and scales are stored.
+    pub kind: Kind,
 }
 
 /// What [`rows`] are compiled for.

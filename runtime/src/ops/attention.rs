@@ -82,7 +82,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let sharing = heads.checked_div(cache_slot.heads)? as usize;
     let (k_codes, v_codes) = (as_i8(cache.k_codes), as_i8(cache.v_codes));
     let (k_scales, v_scales) = (&*cache.k_scales, &*cache.v_scales);
-    let (code_bytes, scale_bytes) = cache_slot.cached();
+    let (code_bytes, scale_bytes) = cache_slot.kind.cached(head_dim);
     let shape = Shape { rows, stride: out.stride, cols: out_slot.cols as usize, granule: head_dim };
     let each = context.next_multiple_of(4);
     for_column_parts(pool, (out.data, shape), (scratch, each), &|mut columns, scratch| {
@@ -102,7 +102,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
                         k_scales: k_scales.get(scales.clone())?,
                         v: v_codes.get(codes)?,
                         v_scales: v_scales.get(scales)?,
-                        four_bits: cache_slot.kind == Kind::Cache4,
+                        kind: cache_slot.kind,
                     };
                     let q = q_all.get(row.checked_mul(q_stride)?..)?.get(start..)?.get(..head_dim)?;
                     let out = part(columns.row(row), start - cols.start, head_dim)?;

@@ -31,7 +31,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (mut keys, mut values) = (I32Rows::new(&k, k_bytes)?, I32Rows::new(&v, v_bytes)?);
     let cache = split(&slot, cache, context)?;
     let (heads, head_dim) = (slot.heads as usize, slot.head_dim as usize);
-    let (code_bytes, scale_bytes) = slot.cached();
+    let (code_bytes, scale_bytes) = slot.kind.cached(head_dim);
     for (row, position) in (0..count).zip(first..) {
         let (key, value) = (keys.row(row)?, values.row(row)?);
         for head in 0..heads {
@@ -65,7 +65,7 @@ pub(crate) struct Streams<'a> {
 
 pub(crate) fn split<'a>(slot: &Slot, bytes: &'a mut [u8], context: usize) -> Option<Streams<'a>> {
     let all = (slot.heads as usize).checked_mul(context)?;
-    let (code_bytes, scale_bytes) = slot.cached();
+    let (code_bytes, scale_bytes) = slot.kind.cached(slot.head_dim as usize);
     let (codes, scales) = (all.checked_mul(code_bytes)?, all.checked_mul(scale_bytes)?);
     let (k_codes, rest) = bytes.split_at_mut_checked(codes)?;
     let (v_codes, rest) = rest.split_at_mut_checked(codes)?;

@@ -4,7 +4,7 @@ use crate::fixed::exp::exp2_neg_q16;
 use crate::fixed::requantize::{quantize_row, round_right};
 use crate::fixed::rsqrt::recip;
 use crate::fixed::{Scale, saturate, shift_round};
-use crate::image::plan::MAX_HEAD_DIM;
+use crate::image::plan::{Kind, MAX_HEAD_DIM};
 use crate::kernels::Head;
 use crate::kernels::scalar::nibbles;
 use crate::kernels::scalar::rows::hadamard;
@@ -27,39 +27,39 @@ pub fn attend(
     out: (&mut [i32], i32),
 ) -> Option<()> {
     // Of hosts each kind has loops of its own.
-    if cfg!(target_arch = "x86_64") && !head.four_bits {
-        attend_to(head, false, q, unit, scratch, out)
-    } else if cfg!(target_arch = "x86_64") {
-        attend_to(head, true, q, unit, scratch, out)
-    } else {
-        attend_to(head, head.four_bits, q, unit, scratch, out)
+    match head.kind {
+        kind if cfg!(not(target_arch = "x86_64")) => attend_to(head, kind, q, unit, scratch, out),
+        Kind::Cache4 => attend_to(head, Kind::Cache4, q, unit, scratch, out),
+        _ => attend_to(head, Kind::Cache, q, unit, scratch, out),
     }
 }
 
 #[cfg_attr(target_arch = "x86_64", inline(always))]
 fn attend_to(
     head: &Head<'_>,
-    four_bits: bool,
+    kind: Kind,
     (q, q_frac): (&[i32], i32),
     unit: Scale,
     scratch: &mut [i32],
     (out, out_frac): (&mut [i32], i32),
 ) -> Option<()> {
     let head_dim = q.len();
-    let (code_bytes, scale_bytes) = if four_bits { (head_dim / 2, 2) } else { (head_dim, 4) };
+    let four_bits = kind == Kind::Cache4;
+    let (code_bytes, scale_bytes) = kind.cached(head_dim);
     let log2 = if four_bits { nibbles::log2_block(head_dim) } else { 0 };
     let scores = scratch.get_mut(..head.k_scales.len() / scale_bytes)?;
     let mut q8 = [0i8; MAX_HEAD_DIM as usize];
     let q8 = q8.get_mut(..head_dim)?;
     let mut unpacked = [0i8; MAX_HEAD_DIM as usize];
     let unpacked = unpacked.get_mut(..head_dim)?;
-    let mut sq = quantize_row(q, q_frac, q8);
-    if four_bits {
+    let sq = if four_bits {
         out.iter_mut().zip(q).for_each(|(to, from)| *to = *from); // a place to work in, until the result is there
         let lost = hadamard(out, log2);
-        sq = quantize_row(out, q_frac - lost, q8);
-        sq.exp += log2 as i32; // q . k after both transforms is 2^log2 times what it was
-    }
+        let sq = quantize_row(out, q_frac - lost, q8);
+        Scale { exp: sq.exp + log2 as i32, ..sq } // q . k after both transforms is 2^log2 times what it was
+    } else {
+        quantize_row(q, q_frac, q8)
+    };
     let q_mant = (sq.mant * unit.mant + (1 << 15)) >> 16;
 
     let mut top = i32::MIN;

@@ -34,7 +34,11 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx2,bmi2,lz
 
     /// Raised levels are negated modulo 256: 128 + l and 128 - l sum to it.
     fn negated(levels: V, signs: [u8; LANES / 2]) -> V {
-        _mm512_mask_sub_epi8(levels, u64::from_le_bytes(signs), _mm512_setzero_si512(), levels)
+        negated_at(levels, u64::from_le_bytes(signs))
+    }
+
+    fn negated_at(levels: V, mask: u64) -> V {
+        _mm512_mask_sub_epi8(levels, mask, _mm512_setzero_si512(), levels)
     }
 
     /// The codes of one and of two rows before.
@@ -48,9 +52,10 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx2,bmi2,lz
         // a ^ (b & c)
         _mm512_ternarylogic_epi32::<0x78>(codes, others, _mm512_set1_epi8(0x11))
     }
+
     /// Levels, raised ones too, negated where the codes of the row before have `bit`.
     fn negated_where(levels: V, before: V, bit: i8) -> V {
-        _mm512_mask_sub_epi8(levels, _mm512_test_epi8_mask(before, _mm512_set1_epi8(bit)), _mm512_setzero_si512(), levels)
+        negated_at(levels, _mm512_test_epi8_mask(before, _mm512_set1_epi8(bit)))
     }
 
     fn bytes(codes: V) -> V {

@@ -35,7 +35,12 @@ macro_rules! half_lines {
                 let bytes = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
                 let bits = _mm256_set1_epi64x(i64::from_le_bytes([1, 2, 4, 8, 16, 32, 64, 128]));
                 let around = _mm256_shuffle_epi8(_mm256_set1_epi32(i32::from_le_bytes(signs)), bytes);
-                let all = _mm256_cmpeq_epi8(_mm256_and_si256(around, bits), bits);
+                negated_at(levels, around, bits)
+            }
+
+            /// Negated where a byte has its bit.
+            fn negated_at(levels: V, bytes: V, bits: V) -> V {
+                let all = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bits), bits);
                 _mm256_sub_epi8(_mm256_xor_si256(levels, all), all)
             }
 
@@ -54,9 +59,7 @@ macro_rules! half_lines {
 
             /// Levels, raised ones too, negated where the codes of the row before have `bit`.
             fn negated_where(levels: V, before: V, bit: i8) -> V {
-                let bit = _mm256_set1_epi8(bit);
-                let all = _mm256_cmpeq_epi8(_mm256_and_si256(before, bit), bit);
-                _mm256_sub_epi8(_mm256_xor_si256(levels, all), all)
+                negated_at(levels, before, _mm256_set1_epi8(bit))
             }
 
             fn splat(value: i32) -> V {

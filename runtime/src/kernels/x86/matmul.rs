@@ -180,46 +180,13 @@ macro_rules! matmul_kernels {
         pub static $table: Kernels = Kernels {
             name: $name,
             // SAFETY: the table is given out only where its instructions are (`super::available`).
-            n4: |w, blocks, x, put| unsafe { n4(w, blocks, x, put) },
-            t4: |w, blocks, x, put| unsafe { t4(w, blocks, x, put) },
-            n5: |w, blocks, x, put| unsafe { n5(w, blocks, x, put) },
-            n8: |w, blocks, x, put| unsafe { n8(w, blocks, x, put) },
+            n4: |w, blocks, x, put| unsafe { chunks::<N4, 256>(w, blocks, x, put) },
+            t4: |w, blocks, x, put| unsafe { chunks::<T4, 256>(w, blocks, x, put) },
+            n5: |w, blocks, x, put| unsafe { chunks::<N5, 256>(w, blocks, x, put) },
+            n8: |w, blocks, x, put| unsafe { chunks::<N8, 512>(w, blocks, x, put) },
             isa: Isa::$isa,
         };
 
-        #[target_feature(enable = $features)]
-        fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-            if misfit(w, x) {
-                return scalar::n4(w, blocks, x, put);
-            }
-            chunks::<N4, 256>(w, blocks, x, put);
-        }
-
-        #[target_feature(enable = $features)]
-        fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-            if misfit(w, x) {
-                return scalar::t4(w, blocks, x, put);
-            }
-            chunks::<T4, 256>(w, blocks, x, put);
-        }
-
-        #[target_feature(enable = $features)]
-        fn n5(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-            if misfit(w, x) {
-                return scalar::n5(w, blocks, x, put);
-            }
-            chunks::<N5, 256>(w, blocks, x, put);
-        }
-
-        #[target_feature(enable = $features)]
-        fn n8(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-            if misfit(w, x) {
-                return scalar::n8(w, blocks, x, put);
-            }
-            chunks::<N8, 512>(w, blocks, x, put);
-        }
-
-        #[inline]
         #[target_feature(enable = $features)]
         fn chunks<const KIND: u8, const BYTES: usize>(
             w: &Coded<'_>,
@@ -227,6 +194,9 @@ macro_rules! matmul_kernels {
             x: &Codes<'_>,
             put: &mut Put<'_>,
         ) {
+            if misfit(w, x) {
+                return scalar::KERNELS.blocks(w)(w, blocks, x, put);
+            }
             let most = if x.rows() > TILE { (CHUNK_BYTES / w.block_bytes()).max(1) } else { usize::MAX };
             let mut start = blocks.start;
             while start < blocks.end {
