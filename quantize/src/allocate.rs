@@ -16,7 +16,6 @@ use crate::quantize::{QuantizeError, Rounding, Settings, coded, kept_values, pla
 use candle_core::Tensor;
 use mote_runtime::image::TensorDesc;
 use mote_runtime::image::program::entry;
-use mote_runtime::ops;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -39,6 +38,11 @@ impl Candidate<'_> {
         coded_bytes(WIDTHS[width].0, self.weight)
     }
 
+    /// Bytes beyond those of the first width.
+    fn extra(&self, width: usize) -> u64 {
+        self.bytes(width) - self.bytes(0)
+    }
+
     /// What is left of its divergence at a width.
     fn cost(&self, width: usize) -> f64 {
         self.divergence * WIDTHS[width].1
@@ -57,7 +61,7 @@ fn spend(candidates: &mut [Candidate<'_>], bytes: u64) {
     let mut least = vec![0.0; (bytes / share) as usize + 1];
     let mut widths: Vec<Vec<usize>> = Vec::new();
     for m in &*candidates {
-        let price = |width: usize| (m.bytes(width) - m.bytes(0)).div_ceil(share) as usize;
+        let price = |width: usize| m.extra(width).div_ceil(share) as usize;
         let choice = |shares: usize| {
             let paid = (0..WIDTHS.len()).filter(|width| price(*width) <= shares);
             let costs = paid.map(|width| (least[shares - price(width)] + m.cost(width), width));
@@ -70,7 +74,7 @@ fn spend(candidates: &mut [Candidate<'_>], bytes: u64) {
     let mut shares = least.len() - 1;
     for (m, widths) in candidates.iter_mut().zip(&widths).rev() {
         m.width = widths[shares];
-        shares -= (m.bytes(m.width) - m.bytes(0)).div_ceil(share) as usize;
+        shares -= m.extra(m.width).div_ceil(share) as usize;
     }
 }
 
@@ -209,11 +213,7 @@ pub(crate) fn measure<E: From<FloatError>>(
     trial: &mut impl Trial<E>,
 ) -> Result<(), E> {
     let run = Run { model, program, texts };
-    let Some(head) =
-        program.ops().iter().position(|op| op.code == ops::matmul::OP.code && op.args[3] == program.logits_slot())
-    else {
-        return Ok(());
-    };
+    let Some(head) = program.head() else { return Ok(()) };
     let begin = || -> Vec<Stream> { texts.iter().map(|text| Stream::new(&text.source)).collect() };
     let wanted = run.ops(0..head, begin(), None)?;
     let head_tensors = run.operands(head, None)?;
@@ -308,7 +308,7 @@ mod tests {
             let mut candidates: Vec<Candidate<'_>> = weights.iter().zip(divergences).map(one).collect();
             let of = |candidates: &[Candidate<'_>], widths: &[usize]| {
                 let each = candidates.iter().zip(widths);
-                each.fold((0.0, 0), |(cost, used), (m, w)| (cost + m.cost(*w), used + m.bytes(*w) - m.bytes(0)))
+                each.fold((0.0, 0), |(cost, used), (m, w)| (cost + m.cost(*w), used + m.extra(*w)))
             };
             let ways = (0..81).map(|way| [way % 3, way / 3 % 3, way / 9 % 3, way / 27]);
             let all = ways.map(|widths| of(&candidates, &widths)).filter(|(_, used)| *used <= bytes);

@@ -114,7 +114,7 @@ pub(crate) fn calibrate<E: From<FloatError>>(
     let mut streams: Vec<Stream> = texts.iter().map(|text| Stream::new(&text.source)).collect();
     // The same with the matrices so far as they were coded, from the first on.
     let mut coded: Vec<Stream> = Vec::new();
-    let body = program.entry_ops(entry::BODY).next().map(|(at, _)| at);
+    let (body, head) = (program.entry_ops(entry::BODY).next().map(|(at, _)| at), program.head());
     let ops = &program.ops()[..scope.ops.end];
     let ends = ends(ops);
     let matrix_ends: HashMap<u32, usize> = program.last_uses().into_iter().map(|(at, index)| (index, at)).collect();
@@ -148,7 +148,7 @@ pub(crate) fn calibrate<E: From<FloatError>>(
             room.count(&coded);
         }
         let tensors = operands(model, program, op)?;
-        let is_head = op.code == ops::matmul::OP.code && op.args[3] == program.logits_slot();
+        let is_head = Some(at) == head;
         if let (true, Some((_, met))) = (is_head, &mut last) {
             met.matters = matters(op, &mut streams, &tensors, &mut room)?;
         }
@@ -244,12 +244,8 @@ fn matters(op: &Op, streams: &mut [Stream], tensors: &[Tensor], room: &mut Room)
             logits = logits.broadcast_add(bias)?;
         }
         let p = softmax(&logits)?;
-        let counts = (&p - p.sqr()?)?.sum(0)?;
+        add(&mut sum, (&p - p.sqr()?)?.sum(0)?)?;
         count += x.dim(0)?;
-        sum = Some(match sum {
-            None => counts,
-            Some(sum) => (sum + counts)?,
-        });
         room.leave(s)?;
     }
     let Some(sum) = sum else { return Ok(Vec::new()) };
@@ -269,6 +265,14 @@ fn damping(rows: usize, cols: usize) -> f32 {
     (0.01 + 0.5 * cols as f32 / rows.max(1) as f32).min(1.0)
 }
 
+fn add(sum: &mut Option<Tensor>, more: Tensor) -> Result<()> {
+    *sum = Some(match sum.take() {
+        None => more,
+        Some(sum) => (sum + more)?,
+    });
+    Ok(())
+}
+
 /// What the matrix of `op` meets.
 fn meet(op: &Op, exact: &mut [Stream], coded: &mut [Stream], hadamard: u32, room: &mut Room) -> Result<Met> {
     let transformed = |x: &Tensor| -> Result<Tensor> {
@@ -276,13 +280,6 @@ fn meet(op: &Op, exact: &mut [Stream], coded: &mut [Stream], hadamard: u32, room
         let mut values: Vec<f32> = x.flatten_all()?.to_vec1()?;
         hadamard_rows(&mut values, cols, hadamard);
         Ok(Tensor::from_vec(values, (rows, cols), x.device())?)
-    };
-    let add = |sum: &mut Option<Tensor>, more: Tensor| -> Result<()> {
-        *sum = Some(match sum.take() {
-            None => more,
-            Some(sum) => (sum + more)?,
-        });
-        Ok(())
     };
     let accumulates = op.flags & ops::matmul::ACCUMULATE != 0;
     let reads = if accumulates { vec![op.args[0], op.args[3]] } else { vec![op.args[0]] };

@@ -8,7 +8,7 @@ use crate::calibrate::Text;
 use crate::import::{LlmConfig, Model};
 use crate::lower::{Ranges, language_model};
 use crate::quantize::{QUANTIZER, QuantizeError, Settings, hex};
-use crate::write::{folder, readable};
+use crate::write::{folder, put};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -235,7 +235,7 @@ impl Work {
             let finished = name.strip_suffix(END).filter(|_| same);
             match finished {
                 Some(KEY) => continue,
-                Some(name) if read::<serde_json::Value>(&path).is_ok() => {
+                Some(name) if Opened::new(&path).and_then(|mut file| file.head::<serde_json::Value>()).is_ok() => {
                     work.names.insert(name.to_owned());
                     continue;
                 }
@@ -337,25 +337,10 @@ pub(crate) fn write_all<E: From<PartsError>>(
     head: &impl Serialize,
     data: &mut dyn FnMut(&mut Append<'_>) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(TEMPORARY);
-    let temporary = PathBuf::from(temporary);
-    let written = write_to(&temporary, path, head, data);
-    if written.is_err() {
-        // A full disk should not be fuller for it. Whether that works out is no matter any more.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written
-}
-
-fn write_to<E: From<PartsError>>(
-    temporary: &Path,
-    path: &Path,
-    head: &impl Serialize,
-    data: &mut dyn FnMut(&mut Append<'_>) -> std::result::Result<(), E>,
-) -> std::result::Result<(), E> {
     let io = |why| PartsError::Io { path: path.to_owned(), why };
-    let mut out = BufWriter::new(File::create(temporary).map_err(io)?);
+    let end = format!(".{}{TEMPORARY}", path.file_name().unwrap_or_default().display());
+    let temporary = tempfile::Builder::new().suffix(&end).tempfile_in(folder(path)).map_err(io)?;
+    let mut out = BufWriter::new(temporary.as_file());
     let mut crc = 0;
     let mut append = |bytes: &[u8]| {
         crc = crc32c::crc32c_append(crc, bytes);
@@ -366,18 +351,9 @@ fn write_to<E: From<PartsError>>(
     append(&(json.len() as u64).to_le_bytes())?;
     append(&json)?;
     data(&mut append)?;
-    let sync = || -> io::Result<()> {
-        out.write_all(&crc.to_le_bytes())?;
-        let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        readable(&file)?;
-        file.sync_all()?;
-        std::fs::rename(temporary, path)?;
-        // The rename itself is durable once the folder is.
-        #[cfg(unix)]
-        File::open(folder(path))?.sync_all()?;
-        Ok(())
-    };
-    Ok(sync().map_err(io)?)
+    out.write_all(&crc.to_le_bytes()).and_then(|()| out.flush()).map_err(io)?;
+    drop(out);
+    Ok(put(temporary, path).map_err(io)?)
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<(T, Vec<u8>)> {

@@ -28,7 +28,6 @@ use crate::write::{Weights, WriteError};
 use candle_core::{Device, Tensor};
 use mote_runtime::image::program::HEAD_BYTES as PROGRAM_HEAD;
 use mote_runtime::image::{Dtype, Limits, TensorDesc, section};
-use mote_runtime::ops;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;
@@ -417,7 +416,7 @@ fn code(
     progress: &mut dyn FnMut(&str, u64),
 ) -> Result<Ranges, QuantizeError> {
     let program = &language_model(&key.config, &Ranges::default());
-    let head = program.ops().iter().find(|op| op.code == ops::matmul::OP.code && op.args[3] == program.logits_slot());
+    let head = program.head().map(|at| program.ops()[at].args[1]);
     let allocated = match settings.budget {
         None => HashMap::new(),
         Some(bits) => allocate(work, model, program, settings, bits, &mut |name| progress(name, 0))?,
@@ -430,7 +429,7 @@ fn code(
     let ops = program.layer_ops(&key.range);
     let folder = work.folder().to_owned();
     let scope = Scope { ops, follow: settings.rounding == Rounding::Feedback, spill: (settings.spill, &folder) };
-    let mut pieces = Coded { work, model, program, settings, head: head.map(|op| op.args[1]), allocated, progress };
+    let mut pieces = Coded { work, model, program, settings, head, allocated, progress };
     calibrate(model, program, &settings.calibration, &scope, &mut pieces)
 }
 

@@ -116,7 +116,7 @@ impl Weights {
 }
 
 /// Syncs a temporary file and renames it to what it is to be.
-fn put(temporary: NamedTempFile, target: &Path) -> io::Result<()> {
+pub(crate) fn put(temporary: NamedTempFile, target: &Path) -> io::Result<()> {
     readable(temporary.as_file())?;
     temporary.as_file().sync_all()?;
     temporary.persist(target).map_err(|failed| failed.error)?;
@@ -163,7 +163,7 @@ fn copy_aligned(from: &mut impl Read, mut to: impl Write, offset: u64) -> io::Re
 }
 
 /// Temporary files are the owner's alone; an image is a file like any other.
-pub(crate) fn readable(file: &File) -> io::Result<()> {
+fn readable(file: &File) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

@@ -70,12 +70,19 @@ impl Codebook {
         (code, self.levels[usize::from(code)])
     }
 
-    /// Codes of one column of a block, and their levels, for `targets` in levels: the nearest codes, or the best way along the
-    /// trellis, with `weights` for the squared errors of the rows.
+    /// Codes of one column of a block, and their levels, for `values` with `steps` between levels: the nearest codes, or the best way
+    /// along the trellis, with `weights` for the squares of errors in levels. Of a row with a step of 0 everything is 0.
     #[must_use]
-    pub fn column(&self, targets: &[f32; BLOCK], weights: &[f32; BLOCK]) -> ([u8; BLOCK], [f32; BLOCK]) {
+    pub fn column(
+        &self,
+        values: &[f32; BLOCK],
+        steps: &[f32; BLOCK],
+        weights: &[f32; BLOCK],
+    ) -> ([u8; BLOCK], [f32; BLOCK]) {
+        let target = |lane: usize| if steps[lane] > 0.0 { values[lane] / steps[lane] } else { 0.0 };
+        let targets: [f32; BLOCK] = core::array::from_fn(target);
         if let Some(trellis) = &self.trellis {
-            return trellis.column(targets, weights);
+            return trellis.column(&targets, weights);
         }
         let found = targets.map(|x| self.nearest(x));
         (found.map(|(code, _)| code), found.map(|(_, level)| level))
@@ -173,8 +180,7 @@ pub(super) fn learn(rows: usize, row: &dyn Fn(usize) -> Vec<f32>, importance: &[
             }
             for (c, w) in weight.iter().enumerate() {
                 let value = |lane: usize| rows.get(lane).map_or(0.0, |row| row[c]);
-                let target = |lane: usize| if scales[lane] > 0.0 { value(lane) / scales[lane] } else { 0.0 };
-                let (codes, _) = book.column(&core::array::from_fn(target), &[1.0; BLOCK]);
+                let (codes, _) = book.column(&core::array::from_fn(value), &scales, &[1.0; BLOCK]);
                 for (lane, (level, negative)) in book.levels_of(&codes).into_iter().enumerate().take(rows.len()) {
                     let scale = f64::from(if negative { -scales[lane] } else { scales[lane] });
                     let w = f64::from(*w) / norms[lane];

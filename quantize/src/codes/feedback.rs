@@ -86,11 +86,9 @@ impl Feedback {
                 let best = if scales[*group] > 0.0 { fit::best_scale(&values, weight, book) } else { 0.0 };
                 found.scales[*group][lane] = fit::integer_scale(&values, weight, book, best, grid.unit);
             }
-            let steps = found.steps(*group);
-            let weights = found.weights(*group);
+            let (steps, weights) = found.steps(*group);
             for c in here.clone() {
-                let in_steps = |lane: usize| if steps[lane] > 0.0 { target[c][lane] / steps[lane] } else { 0.0 };
-                (found.codes[c], found.levels[c]) = book.column(&lanes(in_steps), &weights);
+                (found.codes[c], found.levels[c]) = book.column(&target[c], &steps, &weights);
                 error[c] = lanes(|lane| wanted[c][lane] - found.levels[c][lane] * steps[lane]);
                 let (lost, line) = (error[c], &self.upper[c * cols..][..cols]);
                 target[c + 1..].iter_mut().zip(&line[c + 1..]).for_each(|(t, u)| add(t, &lost, *u));
@@ -124,13 +122,12 @@ impl Feedback {
         for _ in 0..ROUNDS {
             let mut moved = false;
             for (group, here) in &self.groups {
-                let (steps, weights) = (found.steps(*group), found.weights(*group));
+                let (steps, weights) = found.steps(*group);
                 for c in here.clone() {
                     let curvature = line(c)[c];
                     let now = lanes(|lane| found.levels[c][lane] * steps[lane]);
-                    let best = |lane: usize| now[lane] + slope[c][lane] / curvature;
-                    let in_steps = |lane: usize| if steps[lane] > 0.0 { best(lane) / steps[lane] } else { 0.0 };
-                    let (codes, levels) = book.column(&lanes(in_steps), &weights);
+                    let best = lanes(|lane| now[lane] + slope[c][lane] / curvature);
+                    let (codes, levels) = book.column(&best, &steps, &weights);
                     let mut by = lanes(|lane| levels[lane] * steps[lane] - now[lane]);
                     // Less than this is rounding.
                     let change = |lane: usize| by[lane] * (by[lane] * curvature - 2.0 * slope[c][lane]);
@@ -229,15 +226,10 @@ struct Found {
 }
 
 impl Found {
-    /// What a level counts in each row.
-    fn steps(&self, group: usize) -> Lanes {
-        lanes(|lane| f32::from(self.scales[group][lane]) * self.units[lane])
-    }
-
-    /// What the square of an error of one level counts in each row.
-    fn weights(&self, group: usize) -> Lanes {
-        let steps = self.steps(group);
-        lanes(|lane| steps[lane] * steps[lane] * self.matters[lane])
+    /// What a level is worth in each row, and what the square of an error of one level counts.
+    fn steps(&self, group: usize) -> (Lanes, Lanes) {
+        let steps = lanes(|lane| f32::from(self.scales[group][lane]) * self.units[lane]);
+        (steps, lanes(|lane| steps[lane] * steps[lane] * self.matters[lane]))
     }
 }
 

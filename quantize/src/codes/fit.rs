@@ -81,8 +81,7 @@ pub(super) fn code_block(
         let mut sums = [0u64; BLOCK];
         for (c, w) in weight.iter().enumerate() {
             let value = |lane: usize| rows.get(lane).map_or(0.0, |row| row[group * GROUP + c]);
-            let target = |lane: usize| if steps[lane] > 0.0 { value(lane) / steps[lane] } else { 0.0 };
-            let (codes, levels) = book.column(&core::array::from_fn(target), &present);
+            let (codes, levels) = book.column(&core::array::from_fn(value), &steps, &present);
             for (lane, row) in out.iter_mut().enumerate() {
                 row.codes.push(codes[lane]);
                 // Padding has no weight: whatever its level is, it is multiplied with zeros.

@@ -340,6 +340,12 @@ impl Steps {
         self.names.values().copied()
     }
 
+    /// The index of the op that gives the logits; `None` as long as there is none.
+    #[must_use]
+    pub(crate) fn head(&self) -> Option<usize> {
+        self.ops().iter().position(|op| op.code == ops::matmul::OP.code && op.args[3] == self.logits)
+    }
+
     /// The slot of the logits.
     #[must_use]
     pub fn logits_slot(&self) -> u32 {

@@ -5,7 +5,7 @@ use super::ReportError;
 use super::continuations::{Continuation, continuations};
 use crate::allocate::{Trial, measure};
 use crate::balance::Balanced;
-use crate::calibrate::{Coder, Met, Scope, Text, calibrate};
+use crate::calibrate::{Coder, Met, Scope, Text, calibrate, is_matrix};
 use crate::codes::{decode, hadamard_rows};
 use crate::float::metrics::{Comparison, LockStep, integer_logits};
 use crate::float::{FloatError, FloatModel, Result as FloatResult};
@@ -122,11 +122,12 @@ pub fn language_model(
     let float = FloatModel::load(model)?;
     let longest = host.image().plan().max_context as usize;
     let texts = shortened(&tried.texts, POSITIONS, longest);
-    let matrices: Vec<(u32, &Weight)> = (0..).zip(program.tensors()).filter_map(matrix).collect();
-    let weights: usize = matrices.iter().map(|(_, w)| w.shape.iter().product::<usize>()).sum();
-    let most = (MOST_MACS / (matrices.len() * weights).max(1)).clamp(LEAST, POSITIONS);
+    let matrices = || program.tensors().iter().filter(|source| is_matrix(source));
+    let weights: usize = matrices().filter_map(Source::weight).map(|w| w.shape.iter().product::<usize>()).sum();
+    let most = (MOST_MACS / (matrices().count() * weights).max(1)).clamp(LEAST, POSITIONS);
     let few = shortened(&texts, most, longest);
-    let indices: Vec<u32> = matrices.iter().map(|(index, _)| *index).collect();
+    let indices = (0..).zip(program.tensors()).filter(|(_, source)| is_matrix(source)).map(|(index, _)| index);
+    let indices: Vec<u32> = indices.collect();
     measure(model, &program, &few.iter().collect::<Vec<_>>(), &indices, &mut tensors)?;
     let alone = few.iter().map(|text| text.tokens.len()).sum();
 
@@ -174,13 +175,6 @@ impl Trial<FloatError> for Tensors<'_, '_> {
     fn costs(&mut self, index: u32, divergence: f64) -> FloatResult<()> {
         self.found[index as usize].divergence = Some(divergence);
         Ok(())
-    }
-}
-
-fn matrix((index, source): (u32, &Source)) -> Option<(u32, &Weight)> {
-    match source {
-        Source::Coded(weight, _) | Source::Positions(weight) => Some((index, weight)),
-        _ => None,
     }
 }
 

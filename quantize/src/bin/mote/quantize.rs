@@ -227,7 +227,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if args.group != 32 {
         bail!("--group is {}; the image format has groups of 32", args.group);
     }
-    let is_language_model = !net::is_net(&args.model) && !import::vectors::is_vectors(&args.model);
+    let (is_net, is_vectors) = (net::is_net(&args.model), import::vectors::is_vectors(&args.model));
+    let is_language_model = !is_net && !is_vectors;
     let codebook = args.codebook.unwrap_or(if is_language_model { Codebook::Trellis } else { Codebook::Learned });
     let coding_of = |flag: &str, bits: u8| match (bits, codebook) {
         (4, Codebook::Learned) => Ok(Coding::N4Learned),
@@ -251,11 +252,10 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
     let stem = args.model.file_stem().or(args.model.file_name()).map(|n| n.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "model".into());
-    let is_vectors = import::vectors::is_vectors(&args.model);
-    if (args.layers.is_some() || args.work.is_some()) && (is_vectors || net::is_net(&args.model)) {
+    if (args.layers.is_some() || args.work.is_some()) && !is_language_model {
         bail!("--layers and --work are for language models");
     }
-    if net::is_net(&args.model) {
+    if is_net {
         let (license, rounding) = (args.license.clone(), args.rounding.into());
         let open = onnx::Options {
             shapes: args.shape.iter().cloned().collect(),
