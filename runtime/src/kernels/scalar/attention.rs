@@ -141,28 +141,45 @@ fn weighted_sums<const N: usize>(v: &[i8], four_bits: bool, weights: &[i32], hea
     let (mut at, row) = if four_bits { (lane / 2, head_dim / 2) } else { (lane, head_dim) };
     let width = head_dim.saturating_sub(lane).min(N);
     for stretch in weights.chunks(STRETCH) {
-        let mut part = [0i32; N];
-        for weight in stretch {
-            let values = v.get(at..).unwrap_or(&[]);
-            at += row;
-            if let (true, Some(values)) = (!four_bits && width == N, values.first_chunk::<N>()) {
-                // All of constant size, so that the sums stay in registers.
-                part.iter_mut().zip(values).for_each(|(part, v)| *part += *weight * i32::from(*v));
-            } else {
-                let mut some = [0i8; N];
-                if !four_bits {
-                    some.iter_mut().zip(values.get(..width).unwrap_or(&[])).for_each(|(to, v)| *to = *v);
-                } else if let (true, Some(values)) = (cfg!(target_arch = "x86_64") && width == N, values.get(..N / 2)) {
-                    nibbles::unpack(values, &mut some);
-                } else {
-                    nibbles::unpack(values.get(..width / 2).unwrap_or(&[]), &mut some);
-                }
-                part.iter_mut().zip(some).for_each(|(part, v)| *part += *weight * i32::from(v));
-            }
-        }
+        let here = v.get(at..).unwrap_or(&[]);
+        let part: [_; N] = if !four_bits && width == N {
+            whole_sums(here, row, stretch)
+        } else {
+            partial_sums(here, row, four_bits, width, stretch)
+        };
+        at += row * stretch.len();
         for (sum, part) in sums.iter_mut().zip(part) {
             *sum += i64::from(part);
         }
     }
     sums
+}
+
+/// The same of one stretch of int8, `row` bytes apart. All is of constant size, so that the sums stay in registers.
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+fn whole_sums<const N: usize>(v: &[i8], row: usize, weights: &[i32]) -> [i32; N] {
+    let mut part = [0i32; N];
+    for (weight, values) in weights.iter().zip(v.chunks(row)) {
+        let Some(values) = values.first_chunk::<N>() else { break };
+        part.iter_mut().zip(values).for_each(|(part, v)| *part += *weight * i32::from(*v));
+    }
+    part
+}
+
+/// The same of `width` elements, or of four bits.
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+fn partial_sums<const N: usize>(v: &[i8], row: usize, four_bits: bool, width: usize, weights: &[i32]) -> [i32; N] {
+    let mut part = [0i32; N];
+    for (weight, values) in weights.iter().zip(v.chunks(row)) {
+        let mut some = [0i8; N];
+        if !four_bits {
+            some.iter_mut().zip(values.get(..width).unwrap_or(&[])).for_each(|(to, v)| *to = *v);
+        } else if let (true, Some(values)) = (cfg!(target_arch = "x86_64") && width == N, values.get(..N / 2)) {
+            nibbles::unpack(values, &mut some);
+        } else {
+            nibbles::unpack(values.get(..width / 2).unwrap_or(&[]), &mut some);
+        }
+        part.iter_mut().zip(some).for_each(|(part, v)| *part += *weight * i32::from(v));
+    }
+    part
 }

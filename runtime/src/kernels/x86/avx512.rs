@@ -1,4 +1,5 @@
-//! AVX-512 VNNI: a line of the weights is a vector; `vpdpbusd` sums 4 columns of its 16 rows.
+//! AVX-512 with VNNI and VBMI: a line of the weights is a vector; `vpdpbusd` sums 4 columns of its 16 rows, `vpermb` looks levels up.
+//! Processors with VNNI alone (Cascade Lake) take 256 bits at a time (`avx_vnni.rs`).
 
 use core::arch::x86_64::*;
 
@@ -12,50 +13,46 @@ const PAIR: usize = 2;
 /// `vpdpbusd` multiplies unsigned with signed bytes: levels are raised by so much.
 const RAISED: i32 = 128;
 
-features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx2,bmi2,lzcnt";
+features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,avx2,bmi2,lzcnt";
     fn load(bytes: &[u8; 64]) -> V {
         // SAFETY: 64 bytes are there; the load asks for no alignment.
         unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
     }
 
-    fn book(levels: [i8; 16]) -> V {
-        let raised = levels.map(|level| level.wrapping_add(i8::MIN));
-        // SAFETY: 16 bytes are there; the load asks for no alignment.
-        _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(raised.as_ptr().cast()) })
+    /// `vpermb` takes 6 bits of each byte and ignores the rest. Bit 4 negates along a trellis; else the two are ignored, too.
+    fn book<const KIND>(levels: [i8; 16]) -> V {
+        let negative = levels.map(|level| if KIND == T4 { -level } else { level });
+        let all = [levels, negative, levels, negative].map(|levels| levels.map(|level| level.wrapping_add(i8::MIN)));
+        // SAFETY: 64 bytes are there; the load asks for no alignment.
+        unsafe { _mm512_loadu_si512(all.as_ptr().cast()) }
     }
 
-    fn low(codes: V, book: V) -> V {
-        _mm512_shuffle_epi8(book, _mm512_and_si512(codes, _mm512_set1_epi8(15)))
+    /// The levels of low and of high nibbles.
+    fn nibbles(codes: V, book: V) -> [V; 2] {
+        [_mm512_permutexvar_epi8(codes, book), _mm512_permutexvar_epi8(_mm512_srli_epi16::<4>(codes), book)]
     }
 
-    fn high(codes: V, book: V) -> V {
-        low(_mm512_srli_epi16::<4>(codes), book)
+    /// The same of codes along a trellis, from the codes of one and of two rows before.
+    fn along_trellis(codes: V, rows: [V; 2], book: V) -> [V; 2] {
+    let [before, before_that] = rows;
+        // a ^ (b & c)
+        let turned = _mm512_ternarylogic_epi32::<0x78>(codes, before_that, _mm512_set1_epi8(0x11));
+        // Low nibbles of the second, high ones of the third.
+        let joined = |low, high| _mm512_ternarylogic_epi32::<0xCA>(_mm512_set1_epi8(0x0F), low, high);
+        let low = joined(turned, _mm512_slli_epi16::<4>(before));
+        let high = joined(_mm512_srli_epi16::<4>(turned), before);
+        [_mm512_permutexvar_epi8(low, book), _mm512_permutexvar_epi8(high, book)]
     }
 
     /// Raised levels are negated modulo 256: 128 + l and 128 - l sum to it.
     fn negated(levels: V, signs: [u8; LANES / 2]) -> V {
-        negated_at(levels, u64::from_le_bytes(signs))
-    }
-
-    fn negated_at(levels: V, mask: u64) -> V {
-        _mm512_mask_sub_epi8(levels, mask, _mm512_setzero_si512(), levels)
+        _mm512_mask_sub_epi8(levels, u64::from_le_bytes(signs), _mm512_setzero_si512(), levels)
     }
 
     /// The codes of one and of two rows before.
     fn rows_before(line: &[u8; 64], _whole: usize) -> [V; 2] {
         let line = load(line);
         [_mm512_alignr_epi32::<15>(line, line), _mm512_alignr_epi32::<14>(line, line)]
-    }
-
-    /// Codes, their lowest bits turned by those of others.
-    fn turned(codes: V, others: V) -> V {
-        // a ^ (b & c)
-        _mm512_ternarylogic_epi32::<0x78>(codes, others, _mm512_set1_epi8(0x11))
-    }
-
-    /// Levels, raised ones too, negated where the codes of the row before have `bit`.
-    fn negated_where(levels: V, before: V, bit: i8) -> V {
-        negated_at(levels, _mm512_test_epi8_mask(before, _mm512_set1_epi8(bit)))
     }
 
     fn bytes(codes: V) -> V {
@@ -95,4 +92,4 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx2,bmi2,lz
     }
 }
 
-matmul_kernels! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx2,bmi2,lzcnt"; KERNELS = "x86_64-i8-avx512vnni", Avx512 }
+matmul_kernels! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,avx2,bmi2,lzcnt"; KERNELS = "x86_64-i8-avx512vnni", Avx512 }

@@ -14,6 +14,8 @@ pub struct Features {
     pub avx_vnni: bool,
     /// These and AVX-512 F, BW, DQ, VL, CD and VNNI.
     pub avx512_vnni: bool,
+    /// These and AVX-512 VBMI.
+    pub avx512_vbmi: bool,
 }
 
 /// The answer, asked once: a hypervisor may take microseconds for each question.
@@ -25,7 +27,7 @@ pub fn features() -> Features {
         seen = KNOWN | ask();
         SEEN.store(seen, Ordering::Relaxed);
     }
-    Features { avx2: seen & 1 != 0, avx_vnni: seen & 2 != 0, avx512_vnni: seen & 4 != 0 }
+    Features { avx2: seen & 1 != 0, avx_vnni: seen & 2 != 0, avx512_vnni: seen & 4 != 0, avx512_vbmi: seen & 8 != 0 }
 }
 
 fn ask() -> u8 {
@@ -45,7 +47,8 @@ fn ask() -> u8 {
     // F, DQ, CD, BW, VL.
     let avx512 = [16, 17, 28, 30, 31].iter().all(|at| bit(seven.ebx, *at));
     let avx512_vnni = avx2 && kept & 0xE6 == 0xE6 && avx512 && bit(seven.ecx, 11);
-    u8::from(avx2) | u8::from(avx_vnni) << 1 | u8::from(avx512_vnni) << 2
+    let avx512_vbmi = avx512_vnni && bit(seven.ecx, 1);
+    u8::from(avx2) | u8::from(avx_vnni) << 1 | u8::from(avx512_vnni) << 2 | u8::from(avx512_vbmi) << 3
 }
 
 #[target_feature(enable = "xsave")]
@@ -63,5 +66,6 @@ mod tests {
         assert_eq!(has.avx_vnni, is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avxvnni"));
         let avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni");
         assert_eq!(has.avx512_vnni, avx512 && is_x86_feature_detected!("avx512bw"));
+        assert_eq!(has.avx512_vbmi, has.avx512_vnni && is_x86_feature_detected!("avx512vbmi"));
     }
 }

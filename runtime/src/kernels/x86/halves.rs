@@ -25,8 +25,9 @@ macro_rules! half_lines {
                 _mm256_shuffle_epi8(book, _mm256_and_si256(codes, _mm256_set1_epi8(15)))
             }
 
-            fn high(codes: V, book: V) -> V {
-                low(_mm256_srli_epi16::<4>(codes), book)
+            /// The levels of low and of high nibbles.
+            fn nibbles(codes: V, book: V) -> [V; 2] {
+                [low(codes, book), low(_mm256_srli_epi16::<4>(codes), book)]
             }
 
             /// Levels with a sign bit are negated; raised by 128, they are so modulo 256.
@@ -52,14 +53,13 @@ macro_rules! half_lines {
                 [_mm256_alignr_epi8::<12>(this, between), _mm256_alignr_epi8::<8>(this, between)]
             }
 
-            /// Codes, their lowest bits turned by those of others.
-            fn turned(codes: V, others: V) -> V {
-                _mm256_xor_si256(codes, _mm256_and_si256(others, _mm256_set1_epi8(0x11)))
-            }
-
-            /// Levels, raised ones too, negated where the codes of the row before have `bit`.
-            fn negated_where(levels: V, before: V, bit: i8) -> V {
-                negated_at(levels, before, _mm256_set1_epi8(bit))
+            /// The same of codes along a trellis, from the codes of one and of two rows before.
+            fn along_trellis(codes: V, rows: [V; 2], book: V) -> [V; 2] {
+    let [before, before_that] = rows;
+                let turned = _mm256_xor_si256(codes, _mm256_and_si256(before_that, _mm256_set1_epi8(0x11)));
+                let [low, high] = nibbles(turned, book);
+                // Raised levels, too, are negated so.
+                [negated_at(low, before, _mm256_set1_epi8(0x01)), negated_at(high, before, _mm256_set1_epi8(0x10))]
             }
 
             fn splat(value: i32) -> V {

@@ -1,4 +1,4 @@
-//! x86-64: AVX2, AVX-VNNI and AVX-512 VNNI, and what this machine has of them.
+//! x86-64: AVX2, AVX-VNNI and AVX-512 with VNNI and VBMI, and what this machine has of them.
 //!
 //! A backend is a file of a few primitives over its vectors; [`matmul`] makes the kernels of them. The tables are private,
 //! because their functions may only run where their instructions are: [`available`] is the only way to them.
@@ -19,7 +19,7 @@ use super::Kernels;
 pub fn available() -> impl Iterator<Item = &'static Kernels> {
     let has = detect::features();
     let all = [
-        (has.avx512_vnni, &avx512::KERNELS),
+        (has.avx512_vbmi, &avx512::KERNELS),
         (has.avx_vnni, &avx_vnni::KERNELS),
         (has.avx512_vnni, &avx_vnni::OVER_AVX512),
         (has.avx2, &avx2::KERNELS),
