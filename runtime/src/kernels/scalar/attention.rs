@@ -159,8 +159,10 @@ fn weighted_sums<const N: usize>(v: &[i8], four_bits: bool, weights: &[i32], hea
 #[cfg_attr(target_arch = "x86_64", inline(always))]
 fn whole_sums<const N: usize>(v: &[i8], row: usize, weights: &[i32]) -> [i32; N] {
     let mut part = [0i32; N];
-    for (weight, values) in weights.iter().zip(v.chunks(row)) {
-        let Some(values) = values.first_chunk::<N>() else { break };
+    let mut rest = v;
+    for weight in weights {
+        let Some(values) = rest.first_chunk::<N>() else { break };
+        rest = rest.get(row..).unwrap_or(&[]);
         part.iter_mut().zip(values).for_each(|(part, v)| *part += *weight * i32::from(*v));
     }
     part
@@ -170,7 +172,10 @@ fn whole_sums<const N: usize>(v: &[i8], row: usize, weights: &[i32]) -> [i32; N]
 #[cfg_attr(target_arch = "x86_64", inline(always))]
 fn partial_sums<const N: usize>(v: &[i8], row: usize, four_bits: bool, width: usize, weights: &[i32]) -> [i32; N] {
     let mut part = [0i32; N];
-    for (weight, values) in weights.iter().zip(v.chunks(row)) {
+    let mut rest = v;
+    for weight in weights {
+        let values = rest;
+        rest = rest.get(row..).unwrap_or(&[]);
         let mut some = [0i8; N];
         if !four_bits {
             some.iter_mut().zip(values.get(..width).unwrap_or(&[])).for_each(|(to, v)| *to = *v);
