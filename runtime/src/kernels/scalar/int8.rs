@@ -210,6 +210,17 @@ pub type Input<'a, T> = (&'a [Cell<T>], i32);
 /// Weights and their zero point.
 pub type Weights<'a> = (&'a [i8], i32);
 
+/// [`conv2d`] of any kernels: the number is of groups.
+pub type ConvFn<T> = fn(
+    &Window,
+    NonZeroUsize,
+    Input<'_, T>,
+    Weights<'_>,
+    &[<T as Quantized>::Channel],
+    &Output,
+    &[Cell<T>],
+) -> Option<()>;
+
 /// Some number of places in an image, and those in a filter which they meet.
 #[derive(Clone, Copy)]
 struct Steps {
