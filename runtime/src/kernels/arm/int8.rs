@@ -16,6 +16,7 @@ use core::num::NonZeroUsize;
 
 use super::dots::{DotsFn, dots2, dots4, four_dots, spread};
 use super::rescale::{self, Channel};
+use super::taps::{Taps, one_each, one_for_all};
 use crate::kernels::scalar::int8::{self as scalar, Input, Output, Quantized, Weights, Window};
 
 /// Words of spread activations.
@@ -236,4 +237,73 @@ pub fn conv2d(
         done += pixels;
     }
     Some(())
+}
+
+/// The last element of a stretch of `len` from `at` on, then `rows` and `cols` of them `apart` from one another, lies in `all`.
+fn inside<T>(all: &[T], at: usize, len: usize, [rows, cols]: [usize; 2], apart: [usize; 2]) -> Option<*const T> {
+    let reach = (rows - 1) * apart[0] + (cols - 1) * apart[1];
+    Some(all.get(at..)?.get(..reach + len)?.as_ptr())
+}
+
+/// See [`scalar::depthwise_conv2d`].
+pub fn depthwise_conv2d(
+    g: &Window,
+    multiplier: NonZeroUsize,
+    (x, zx): Input<'_, i8>,
+    (w, zw): Weights<'_>,
+    cs: &[Channel],
+    o: &Output,
+    out: &[Cell<i8>],
+) -> Option<()> {
+    let one = multiplier.get() == 1;
+    // Channels side by side, of which groups of four are made, the last of four that may be in the one before, too.
+    let together = if one { cs.len() } else { multiplier.get() };
+    if zw != 0 || together < 4 || (!one && together % 4 != 0) {
+        return scalar::depthwise_conv2d(g, multiplier, (x, zx), (w, zw), cs, o, out);
+    }
+    let usual = rescale::is_usual(cs, o, g.y.kernel * g.x.kernel);
+    let (over_taps, x_group): (unsafe extern "C" fn(&Taps), usize) = if one { (one_each, 4) } else { (one_for_all, 0) };
+    let less = zx.wrapping_neg() as u32;
+    let less = if one { less << 16 | less & 0xFFFF } else { less };
+    let mut sums = [0; CHANNELS * PIXELS];
+    let (x_tap, w_tap) = (g.x.dilation.get() * g.channels, cs.len());
+    let apart = [[g.y.dilation.get() * g.x.input * g.channels, x_tap], [g.x.kernel * w_tap, w_tap]];
+    g.pixels(out, cs.len(), |oy, ox, out| {
+        let ((rows, iy), (cols, ix)) = (g.y.taps(oy), g.x.taps(ox));
+        let taps = [rows.len(), cols.len()];
+        if rows.is_empty() || cols.is_empty() {
+            sums = [0; CHANNELS * PIXELS];
+        }
+        let at = [(iy * g.x.input + ix) * g.channels, (rows.start * g.x.kernel + cols.start) * w_tap];
+        let mut first = 0;
+        while first < cs.len() {
+            // Up to the sums' room, the end of the channels, and the next activation of channels that share one.
+            let left = (if one { cs.len() } else { together }) - first % together;
+            let count = left.min(CHANNELS * PIXELS);
+            let (begin, count) = if count < 4 { (cs.len() - 4, 4) } else { (first, count & !3) };
+            if !rows.is_empty() && !cols.is_empty() {
+                let (channel, channels) = if one { (begin, count) } else { (begin / multiplier, 1) };
+                let taps = Taps {
+                    x: inside(x, at[0] + channel, channels, taps, apart[0])?.cast(),
+                    w: inside(w, at[1] + begin, count, taps, apart[1])?,
+                    rows: taps[0],
+                    cols: taps[1],
+                    x_tap,
+                    w_tap,
+                    x_row: apart[0][0],
+                    w_row: apart[1][0],
+                    less,
+                    groups: count / 4,
+                    x_group,
+                    sums: sums.as_mut_ptr(),
+                };
+                // SAFETY: the first and the last of what is read have been seen to lie in `x` and `w`; there is room for the sums.
+                unsafe { over_taps(&taps) };
+            }
+            let cs = cs.get(begin..)?.get(..count)?;
+            Place { out, first: begin, apart: 0 }.write((1, 1), &sums, (cs, o, usual))?;
+            first = begin + count;
+        }
+        Some(())
+    })
 }

@@ -7,3 +7,4 @@
 mod dots;
 pub mod int8;
 mod rescale;
+mod taps;

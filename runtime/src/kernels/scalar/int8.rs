@@ -85,7 +85,7 @@ pub struct Window {
 
 impl Window {
     /// Calls `pixel` for each output pixel in order, with its row, its column and its `channels` cells of `out`.
-    fn pixels<T>(
+    pub(crate) fn pixels<T>(
         &self,
         out: &[Cell<T>],
         channels: usize,
@@ -210,7 +210,7 @@ pub type Input<'a, T> = (&'a [Cell<T>], i32);
 /// Weights and their zero point.
 pub type Weights<'a> = (&'a [i8], i32);
 
-/// [`conv2d`] of any kernels: the number is of groups.
+/// [`conv2d`] or [`depthwise_conv2d`] of any kernels; the number is of groups, or the multiplier.
 pub type ConvFn<T> = fn(
     &Window,
     NonZeroUsize,
