@@ -4,6 +4,8 @@
 //! across), so any order of summation, any width and any number of threads gives the same bits; a backend has nothing
 //! to agree on but the sums. What is not a sum is the scalar kernels' source, compiled for the backend's instructions.
 
+#[cfg(mote_dsp)]
+pub mod arm;
 pub(crate) mod rows;
 #[forbid(unsafe_code)]
 pub mod scalar;
@@ -11,6 +13,11 @@ pub mod scalar;
 mod x86;
 
 use core::ops::Range;
+
+#[cfg(mote_dsp)]
+pub use arm::int8;
+#[cfg(not(mote_dsp))]
+pub use scalar::int8;
 
 use crate::image::plan::Kind;
 use crate::image::tensors::{BLOCK, GROUP};

@@ -11,7 +11,8 @@ use super::window::{self, NARROW, SINGLE_ROUNDING, Sums};
 use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure};
 use crate::image::plan::{Kind, Slot};
 use crate::image::{Dtype, Image, Op};
-use crate::kernels::scalar::int8::{self, Quantized, Window};
+use crate::kernels::int8::conv2d;
+use crate::kernels::scalar::int8::{self, ConvFn, Quantized, Window};
 use crate::view::as_i8;
 
 /// The op.
@@ -46,14 +47,14 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let slots = window::slots(r.image, op)?;
     match slots[0].kind {
-        Kind::I16 => run_of::<i16>(r, op, &slots),
-        _ => run_of::<i8>(r, op, &slots),
+        Kind::I16 => run_of::<i16>(r, op, &slots, int8::conv2d),
+        _ => run_of::<i8>(r, op, &slots, conv2d),
     }
 }
 
-fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Slot; 2]) -> Option<()> {
+fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Slot; 2], conv: ConvFn<T>) -> Option<()> {
     let (g, groups, sums) = parts(r.image, op, slots)?;
     let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op)?);
     let [from, to] = r.cells::<T, 2>(slots.each_ref())?;
-    int8::conv2d(&g, groups, (from, sums.zero_in), (weights, sums.zero_weights), channels, &sums.output, to)
+    conv(&g, groups, (from, sums.zero_in), (weights, sums.zero_weights), channels, &sums.output, to)
 }

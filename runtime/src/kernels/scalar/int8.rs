@@ -85,7 +85,7 @@ pub struct Window {
 
 impl Window {
     /// Calls `pixel` for each output pixel in order, with its row, its column and its `channels` cells of `out`.
-    fn pixels<T>(
+    pub(crate) fn pixels<T>(
         &self,
         out: &[Cell<T>],
         channels: usize,
@@ -209,6 +209,17 @@ pub type Input<'a, T> = (&'a [Cell<T>], i32);
 
 /// Weights and their zero point.
 pub type Weights<'a> = (&'a [i8], i32);
+
+/// [`conv2d`] or [`depthwise_conv2d`] of any kernels; the number is of groups, or the multiplier.
+pub type ConvFn<T> = fn(
+    &Window,
+    NonZeroUsize,
+    Input<'_, T>,
+    Weights<'_>,
+    &[<T as Quantized>::Channel],
+    &Output,
+    &[Cell<T>],
+) -> Option<()>;
 
 /// Some number of places in an image, and those in a filter which they meet.
 #[derive(Clone, Copy)]

@@ -1,0 +1,20 @@
+//! Says which instructions of Arm's microcontrollers there are: `cfg(mote_dsp)`, the DSP extension (`SMLAD` and its kin).
+//!
+//! rustc has no stable `cfg` for it. ARMv7E-M (Cortex-M4, M7) always has it; ARMv8-M (M33, M35P) may, and M55 and M85 do, if the
+//! code is compiled for them: `-C target-cpu` or `-C target-feature=+dsp` among the flags.
+
+use std::env;
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-check-cfg=cfg(mote_dsp)");
+    let variable = |name| env::var(name).unwrap_or_default();
+    let target = variable("TARGET");
+    let flags = variable("CARGO_ENCODED_RUSTFLAGS");
+    let features = variable("CARGO_CFG_TARGET_FEATURE");
+    let told = ["+dsp", "cortex-m33", "cortex-m35p", "cortex-m55", "cortex-m85"].iter().any(|word| flags.contains(word))
+        || features.split(',').any(|feature| feature == "dsp");
+    if target.starts_with("thumbv7em") || (target.starts_with("thumbv8m.main") && told && !flags.contains("-dsp")) {
+        println!("cargo:rustc-cfg=mote_dsp");
+    }
+}

@@ -1,0 +1,10 @@
+//! Cortex-M with the DSP extension (M4, M7, M33 and later): two products of 16 bits an instruction.
+//!
+//! Loops are naked functions, since a loop of theirs takes all fourteen registers. What they compute is what
+//! [`super::scalar`] computes; `boards/qemu-m4/examples/kernels.rs` compares them.
+#![allow(unsafe_code)]
+
+mod dots;
+pub mod int8;
+mod rescale;
+mod taps;

@@ -1,0 +1,124 @@
+//! Sums to int8: TFLite's fixed point with double rounding (`fixed::tflite`), in as few instructions as give the same bits.
+//!
+//! ```text
+//! y = SMMULR(2 * (sum + bias), multiplier)     high_mul: the same while twice the sum fits int32
+//! y + (y >> 31), shifted right by e >= 1       divide_by_pot: halves away from zero, the last bit shifted out rounds up;
+//!                                              it lies in the carry and is added with the zero point
+//! SSAT to 8 bits
+//! ```
+
+use core::arch::naked_asm;
+use core::cell::Cell;
+
+use crate::fixed::tflite::Rounding;
+use crate::kernels::scalar::int8::Output;
+
+/// Bias, multiplier and shift of an output channel, little-endian.
+pub type Channel = [[u8; 4]; 3];
+
+/// Whether this way is open for these channels, of sums of `products` products each.
+pub fn is_usual(cs: &[Channel], o: &Output, products: usize) -> bool {
+    // |2 * (sum + bias)| < 2^31.
+    let room = (1u32 << 30).checked_sub((products as u32).saturating_mul(255 * 128));
+    let words = cs.as_ptr().addr().is_multiple_of(4);
+    let Some(room) = room.filter(|_| words && o.rounding == Rounding::Double) else { return false };
+    cs.iter().all(|c| {
+        let [bias, multiplier, shift] = c.map(i32::from_le_bytes);
+        bias.unsigned_abs() < room && multiplier > 0 && (-30..0).contains(&shift)
+    })
+}
+
+/// One sum to one element.
+macro_rules! element {
+    ($sum:literal, $bias:literal, $store:literal) => {
+        concat!(
+            concat!("add ", $sum, ", ", $bias, ", ", $sum, ", lsl #1\n"),
+            concat!("smmulr ", $sum, ", ", $sum, ", r9\n"),
+            concat!("add ", $sum, ", ", $sum, ", ", $sum, ", asr #31\n"),
+            concat!("asrs ", $sum, ", ", $sum, ", r10\n"),
+            concat!("adc ", $sum, ", ", $sum, ", lr\n"),
+            concat!("ssat ", $sum, ", #8, ", $sum, "\n"),
+            concat!("strb ", $sum, ", ", $store, "\n"),
+        )
+    };
+}
+
+/// Elements of `channels` (at least 1) channels, a sum each.
+///
+/// # Safety
+/// Sums, channels and room for elements as many as that; [`is_usual`].
+#[unsafe(naked)]
+pub unsafe extern "C" fn one(sums: *const i32, cs: *const Channel, channels: usize, out: *const Cell<i8>, zero: i32) {
+    naked_asm!(
+        "push {{r4, r8-r10, lr}}",
+        "ldr lr, [sp, #20]",
+        "1: ldm r1!, {{r8-r10}}",
+        "ldr r4, [r0], #4",
+        "lsl r8, r8, #1",
+        "rsb r10, r10, #0",
+        element!("r4", "r8", "[r3], #1"),
+        "subs r2, r2, #1",
+        "bne 1b",
+        "pop {{r4, r8-r10, pc}}",
+    )
+}
+
+/// Elements of `channels` (at least 1) channels of four pixels, `apart` bytes from each to the next: a channel's sums lie side by
+/// side.
+///
+/// # Safety
+/// As [`one`].
+#[unsafe(naked)]
+pub unsafe extern "C" fn four(
+    sums: *const i32,
+    cs: *const Channel,
+    channels: usize,
+    out: *const Cell<i8>,
+    zero: i32,
+    apart: isize,
+) {
+    naked_asm!(
+        "push {{r4-r12, lr}}",
+        "ldrd lr, r11, [sp, #40]",
+        "add r12, r11, r11, lsl #1",
+        "1: ldm r1!, {{r8-r10}}",
+        "ldm r0!, {{r4-r7}}",
+        "lsl r8, r8, #1",
+        "rsb r10, r10, #0",
+        element!("r5", "r8", "[r3, r11]"),
+        element!("r6", "r8", "[r3, r11, lsl #1]"),
+        element!("r7", "r8", "[r3, r12]"),
+        element!("r4", "r8", "[r3], #1"),
+        "subs r2, r2, #1",
+        "bne 1b",
+        "pop {{r4-r12, pc}}",
+    )
+}
+
+/// As [`four`], two pixels.
+///
+/// # Safety
+/// As [`one`].
+#[unsafe(naked)]
+pub unsafe extern "C" fn two(
+    sums: *const i32,
+    cs: *const Channel,
+    channels: usize,
+    out: *const Cell<i8>,
+    zero: i32,
+    apart: isize,
+) {
+    naked_asm!(
+        "push {{r4-r5, r8-r11, r12, lr}}",
+        "ldrd lr, r11, [sp, #32]",
+        "1: ldm r1!, {{r8-r10}}",
+        "ldm r0!, {{r4, r5}}",
+        "lsl r8, r8, #1",
+        "rsb r10, r10, #0",
+        element!("r5", "r8", "[r3, r11]"),
+        element!("r4", "r8", "[r3], #1"),
+        "subs r2, r2, #1",
+        "bne 1b",
+        "pop {{r4-r5, r8-r11, r12, pc}}",
+    )
+}
