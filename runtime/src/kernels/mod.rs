@@ -15,9 +15,10 @@ mod x86;
 use core::ops::Range;
 
 #[cfg(mote_dsp)]
-pub use arm::int8;
-#[cfg(not(mote_dsp))]
-pub use scalar::int8;
+use arm::int8;
+#[cfg(not(any(mote_dsp, target_arch = "x86_64")))]
+use scalar::int8;
+use scalar::int8::ConvFn;
 
 use crate::image::plan::Kind;
 use crate::image::tensors::{BLOCK, GROUP};
@@ -131,9 +132,28 @@ pub struct Kernels {
     pub n8: BlocksFn,
     /// All that is no matrix. Only this crate makes a table, so no other value gets here than the machine has.
     pub(crate) isa: Isa,
+    /// Of hosts. On microcontrollers they are not in the table: a firmware for language models would link them.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) int8: Int8,
+}
+
+/// Convolutions of int8, fully connected layers among them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Int8 {
+    pub conv2d: ConvFn<i8>,
+    pub depthwise_conv2d: ConvFn<i8>,
 }
 
 impl Kernels {
+    /// Convolutions of int8.
+    #[inline(always)] // so that only what is asked for is linked
+    pub(crate) fn int8(&self) -> Int8 {
+        #[cfg(target_arch = "x86_64")]
+        return self.int8;
+        #[cfg(not(target_arch = "x86_64"))]
+        Int8 { conv2d: int8::conv2d, depthwise_conv2d: int8::depthwise_conv2d }
+    }
+
     /// The kernel for these weights.
     #[must_use]
     pub fn blocks(&self, w: &Coded<'_>) -> BlocksFn {

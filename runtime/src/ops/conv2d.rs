@@ -11,7 +11,6 @@ use super::window::{self, NARROW, SINGLE_ROUNDING, Sums};
 use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure};
 use crate::image::plan::{Kind, Slot};
 use crate::image::{Dtype, Image, Op};
-use crate::kernels::int8::conv2d;
 use crate::kernels::scalar::int8::{self, ConvFn, Quantized, Window};
 use crate::view::as_i8;
 
@@ -48,7 +47,10 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let slots = window::slots(r.image, op)?;
     match slots[0].kind {
         Kind::I16 => run_of::<i16>(r, op, &slots, int8::conv2d),
-        _ => run_of::<i8>(r, op, &slots, conv2d),
+        _ => {
+            let conv = r.kernels.int8().conv2d;
+            run_of::<i8>(r, op, &slots, conv)
+        }
     }
 }
 

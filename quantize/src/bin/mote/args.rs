@@ -108,10 +108,16 @@ pub fn open(path: &Path) -> Result<Model> {
 /// Maps the image of a language model.
 pub fn open_language_model(path: &Path) -> Result<Model> {
     let model = open(path)?;
+    ensure_language_model(&model, path)?;
+    Ok(model)
+}
+
+/// An error that says what is for a model without tokens.
+pub fn ensure_language_model(model: &Model, path: &Path) -> Result<()> {
     if model.image().plan().vocab == 0 {
         bail!("{} is no language model: `mote infer` runs it", path.display());
     }
-    Ok(model)
+    Ok(())
 }
 
 /// What the image says of itself, if it was made by `mote quantize`.

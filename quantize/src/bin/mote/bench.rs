@@ -1,14 +1,15 @@
-//! `mote bench`: tokens per second, and how much memory that reads.
+//! `mote bench`: tokens per second, and how much memory that reads; of a net without tokens the time of an inference.
 
 use crate::args::{self, Compute};
 use anyhow::Result;
-use mote_host::Arena;
-use mote_runtime::image::section;
+use mote_host::runtime::Session;
+use mote_host::runtime::image::{Limits, section};
+use mote_host::{Arena, Model};
 use serde::Serialize;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The arguments.
 #[derive(clap::Args, Debug)]
@@ -31,12 +32,12 @@ pub struct Args {
     json: bool,
 }
 
-/// Tokens per second over the runs.
+/// Tokens per second, or microseconds, over the runs.
 #[derive(Serialize)]
 struct Speed {
     median: f64,
-    slowest: f64,
-    fastest: f64,
+    least: f64,
+    most: f64,
 }
 
 #[derive(Serialize)]
@@ -53,14 +54,56 @@ struct Outcome {
 fn speed(mut rates: Vec<f64>) -> Speed {
     rates.sort_by(f64::total_cmp);
     let at = |i: usize| rates.get(i).copied().unwrap_or(0.0);
-    Speed { median: at(rates.len() / 2), slowest: at(0), fastest: at(rates.len() - 1) }
+    Speed { median: at(rates.len() / 2), least: at(0), most: at(rates.len() - 1) }
+}
+
+#[derive(Serialize)]
+struct NetOutcome {
+    kernels: &'static str,
+    open_microseconds: f64,
+    inference_microseconds: Speed,
+}
+
+/// A net without tokens, on zeros: what it takes does not depend on its inputs. As many inferences as take a hundredth of a second,
+/// for each run.
+fn net(args: &Args, model: &Model, open: Duration) -> Result<ExitCode> {
+    let limits = Limits { batch: 1, context: 1, threads: 1 };
+    let mut arena = Arena::for_limits(model, limits)?;
+    let mut session = Session::new(model.image(), arena.bytes(), limits)?;
+    let mut some = |count: u32| -> Result<f64> {
+        let start = Instant::now();
+        (0..count).try_for_each(|_| session.run())?;
+        Ok(start.elapsed().as_secs_f64() * 1e6 / f64::from(count))
+    };
+    some(1)?;
+    let count = (1e4 / some(1)?).clamp(1.0, 1e5) as u32;
+    let times = (0..args.runs).map(|_| some(count)).collect::<Result<_>>()?;
+    let outcome = NetOutcome {
+        kernels: session.kernels(),
+        open_microseconds: open.as_secs_f64() * 1e6,
+        inference_microseconds: speed(times),
+    };
+    if args.json {
+        args::print_json(&outcome)?;
+    } else {
+        let Speed { median, least, most } = outcome.inference_microseconds;
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "kernels    {}, 1 thread", outcome.kernels)?;
+        writeln!(out, "open       {:.0} us", outcome.open_microseconds)?;
+        writeln!(out, "inference  {median:.1} us ({least:.1} to {most:.1})")?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs it.
 pub fn main(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
-    let model = args::open_language_model(&args.image)?;
+    let model = args::open(&args.image)?;
     let open = start.elapsed();
+    if model.image().ports().inputs().next().is_some() {
+        return net(args, &model, open);
+    }
+    args::ensure_language_model(&model, &args.image)?;
     model.prefetch();
     let (vocab, longest) = (model.image().plan().vocab, model.image().plan().max_context);
     let n = args.n.min(longest.saturating_sub(1)).max(1);
@@ -108,10 +151,10 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         let mut out = std::io::stdout().lock();
         writeln!(out, "kernels  {}, {} threads", outcome.kernels, outcome.threads)?;
         writeln!(out, "open     {:.0} us", outcome.open_microseconds)?;
-        for (name, Speed { median, slowest, fastest }) in
+        for (name, Speed { median, least, most }) in
             [("prefill", &outcome.prefill_tokens_per_second), ("decode ", &outcome.decode_tokens_per_second)]
         {
-            writeln!(out, "{name}  {median:.1} tokens/s ({slowest:.1} to {fastest:.1})")?;
+            writeln!(out, "{name}  {median:.1} tokens/s ({least:.1} to {most:.1})")?;
         }
         writeln!(
             out,

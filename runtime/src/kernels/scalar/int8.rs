@@ -85,6 +85,7 @@ pub struct Window {
 
 impl Window {
     /// Calls `pixel` for each output pixel in order, with its row, its column and its `channels` cells of `out`.
+    #[cfg_attr(target_arch = "x86_64", inline(always))]
     pub(crate) fn pixels<T>(
         &self,
         out: &[Cell<T>],
@@ -308,7 +309,8 @@ fn four_dots<T: Quantized>(
 }
 
 /// Writes the elements of some channels' sums. A function of its own, since the code of [`Quantized::result`] is inlined.
-#[inline(never)]
+#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(not(target_arch = "x86_64"), inline(never))]
 fn write<T: Quantized>(sums: &[T::Acc], cs: &[T::Channel], o: &Output, out: &[Cell<T>]) {
     for ((sum, c), out) in sums.iter().zip(cs).zip(out) {
         out.set(T::result(*sum, c, o));
@@ -399,6 +401,7 @@ pub fn transpose_conv2d<T: Quantized>(
 }
 
 /// Adds to each sum the product of its activation and its weight.
+#[cfg_attr(target_arch = "x86_64", inline(always))]
 fn add_products<T: Quantized>(sums: &mut [T::Acc], x: &[Cell<T>], w: &[i8], product: impl Fn(T, i8) -> i32) {
     let (sums, x, w) = (sums.as_chunks_mut::<4>(), x.as_chunks::<4>(), w.as_chunks::<4>());
     for (([a, b, c, d], x), w) in sums.0.iter_mut().zip(x.0).zip(w.0) {
@@ -414,6 +417,7 @@ fn add_products<T: Quantized>(sums: &mut [T::Acc], x: &[Cell<T>], w: &[i8], prod
 
 /// Depthwise convolution: `w` [1, y.kernel, x.kernel, out channels]; output channel c reads input channel
 /// `c / multiplier`. `None`: a shape does not fit its slice.
+#[cfg_attr(target_arch = "x86_64", inline(always))] // into each backend, for its instructions
 pub fn depthwise_conv2d<T: Quantized>(
     g: &Window,
     multiplier: NonZeroUsize,

@@ -13,4 +13,13 @@ pub(super) use rescale::rescale;
 use super::{Isa, Kernels};
 
 /// The scalar backend.
-pub static KERNELS: Kernels = Kernels { name: "any-i8-scalar", n4, t4, n5, n8, isa: Isa::Portable };
+pub static KERNELS: Kernels = Kernels {
+    name: "any-i8-scalar",
+    n4,
+    t4,
+    n5,
+    n8,
+    isa: Isa::Portable,
+    #[cfg(target_arch = "x86_64")]
+    int8: super::Int8 { conv2d: int8::conv2d, depthwise_conv2d: int8::depthwise_conv2d },
+};

@@ -67,6 +67,78 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
         dot4(sum, levels, x)
     }
 
+    fn widened(x: &[i8; LANES]) -> V {
+        // SAFETY: 16 bytes are there; the load asks for no alignment.
+        _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(x.as_ptr().cast()) })
+    }
+
+    fn words(x: &[i32; LANES]) -> V {
+        // SAFETY: 64 bytes are there; the load asks for no alignment.
+        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+    }
+
+    fn minus(a: V, b: V) -> V {
+        _mm512_sub_epi32(a, b)
+    }
+
+    /// `Quantized::result` of sums that are at most rounded and shifted right: bias, multiplier, shift, the bits it drops; the bounds
+    /// before the zero point, the zero point.
+    fn elements(sums: V, numbers: [V; 4], bounds: [i32; 3]) -> [i8; LANES] {
+        let [bias, multiplier, right, dropped] = numbers;
+        let x = _mm512_add_epi32(sums, bias);
+        // The product and a half in 64 bits, of even and of odd elements; 31 bits less.
+        let half = _mm512_set1_epi64(1 << 30);
+        let odd = |v: V| _mm512_srli_epi64::<32>(v);
+        let evens = _mm512_add_epi64(_mm512_mul_epi32(x, multiplier), half);
+        let odds = _mm512_add_epi64(_mm512_mul_epi32(odd(x), odd(multiplier)), half);
+        let high = _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64::<31>(evens), _mm512_slli_epi64::<1>(odds));
+        // Halves away from zero: `fixed::tflite::divide_by_pot`.
+        let most = minus(_mm512_srli_epi32::<1>(dropped), _mm512_srai_epi32::<31>(high));
+        let up = _mm512_cmpgt_epi32_mask(_mm512_and_si512(high, dropped), most);
+        let shifted = _mm512_srav_epi32(high, right);
+        let scaled = _mm512_mask_add_epi32(shifted, up, shifted, splat(1));
+        let [min, max, zero] = bounds.map(|bound| splat(bound));
+        let limited = _mm512_add_epi32(_mm512_min_epi32(_mm512_max_epi32(scaled, min), max), zero);
+        let mut elements = [0; LANES];
+        // SAFETY: 16 bytes are there; the store asks for no alignment.
+        unsafe { _mm_storeu_si128(elements.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(limited)) };
+        elements
+    }
+
+    /// The sums, 32 bits each, into those of 16 channels.
+    fn add_to(part: V, sums: &mut [i32; LANES]) {
+        // SAFETY: 64 bytes are there; neither load nor store asks for alignment.
+        unsafe {
+            let sum = _mm512_add_epi32(_mm512_loadu_si512(sums.as_ptr().cast()), part);
+            _mm512_storeu_si512(sums.as_mut_ptr().cast(), sum);
+        }
+    }
+
+    /// Element `j` of vector `i` becomes element `i` of vector `j`.
+    fn transposed(v: [V; LANES]) -> [V; LANES] {
+        let pair = |a, b| [_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b)];
+        let four = |a, b| [_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)];
+        // Vectors 4 i to 4 i + 3: of each 128 bits elements j, turned.
+        let mut quads = [[_mm512_setzero_si512(); 4]; 4];
+        for (quad, v) in quads.iter_mut().zip(v.as_chunks::<4>().0) {
+            let ([a0, a1], [b0, b1]) = (pair(v[0], v[1]), pair(v[2], v[3]));
+            let ([c0, c1], [d0, d1]) = (four(a0, b0), four(a1, b1));
+            *quad = [c0, c1, d0, d1];
+        }
+        let mut out = v;
+        for j in 0..4 {
+            let (ab, cd) = ([quads[0][j], quads[1][j]], [quads[2][j], quads[3][j]]);
+            let even = |[a, b]: [V; 2]| _mm512_shuffle_i32x4::<0x88>(a, b); // lanes 0 and 2 of each
+            let odd = |[a, b]: [V; 2]| _mm512_shuffle_i32x4::<0xDD>(a, b); // 1 and 3
+            let (ab_even, ab_odd, cd_even, cd_odd) = (even(ab), odd(ab), even(cd), odd(cd));
+            out[j] = even([ab_even, cd_even]);
+            out[8 + j] = odd([ab_even, cd_even]);
+            out[4 + j] = even([ab_odd, cd_odd]);
+            out[12 + j] = odd([ab_odd, cd_odd]);
+        }
+        out
+    }
+
     fn splat(value: i32) -> V {
         _mm512_set1_epi32(value)
     }

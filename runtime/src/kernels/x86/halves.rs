@@ -62,6 +62,67 @@ macro_rules! half_lines {
                 [negated_at(low, before, _mm256_set1_epi8(0x01)), negated_at(high, before, _mm256_set1_epi8(0x10))]
             }
 
+            fn widened(x: &[i8; LANES]) -> V {
+                // SAFETY: 8 bytes are there; the load asks for no alignment.
+                _mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(x.as_ptr().cast()) })
+            }
+
+            fn words(x: &[i32; LANES]) -> V {
+                // SAFETY: 32 bytes are there; the load asks for no alignment.
+                unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
+            }
+
+            fn minus(a: V, b: V) -> V {
+                _mm256_sub_epi32(a, b)
+            }
+
+            /// `Quantized::result` of sums that are at most rounded and shifted right: bias, multiplier, shift, the bits it drops;
+            /// the bounds before the zero point, the zero point.
+            fn elements(sums: V, numbers: [V; 4], bounds: [i32; 3]) -> [i8; LANES] {
+                let [bias, multiplier, right, dropped] = numbers;
+                let x = _mm256_add_epi32(sums, bias);
+                // The product and a half in 64 bits, of even and of odd elements; 31 bits less.
+                let half = _mm256_set1_epi64x(1 << 30);
+                let odd = |v: V| _mm256_srli_epi64::<32>(v);
+                let evens = _mm256_add_epi64(_mm256_mul_epi32(x, multiplier), half);
+                let odds = _mm256_add_epi64(_mm256_mul_epi32(odd(x), odd(multiplier)), half);
+                let high =
+                    _mm256_blend_epi32::<0xAA>(_mm256_srli_epi64::<31>(evens), _mm256_slli_epi64::<1>(odds));
+                // Halves away from zero: `fixed::tflite::divide_by_pot`.
+                let most = minus(_mm256_srli_epi32::<1>(dropped), _mm256_srai_epi32::<31>(high));
+                let up = _mm256_cmpgt_epi32(_mm256_and_si256(high, dropped), most);
+                let scaled = minus(_mm256_srav_epi32(high, right), up);
+                let [min, max, zero] = bounds.map(|bound| splat(bound));
+                let limited = _mm256_add_epi32(_mm256_min_epi32(_mm256_max_epi32(scaled, min), max), zero);
+                let mut wide = [0; LANES];
+                add_to(limited, &mut wide);
+                wide.map(|v| v as i8)
+            }
+
+            /// The sums, 32 bits each, into those of 16 channels.
+            fn add_to(part: V, sums: &mut [i32; LANES]) {
+                // SAFETY: 32 bytes are there; neither load nor store asks for alignment.
+                unsafe {
+                    let sum = _mm256_add_epi32(_mm256_loadu_si256(sums.as_ptr().cast()), part);
+                    _mm256_storeu_si256(sums.as_mut_ptr().cast(), sum);
+                }
+            }
+
+            /// Element `j` of vector `i` becomes element `i` of vector `j`.
+            fn transposed(v: [V; LANES]) -> [V; LANES] {
+                let pair = |a, b| [_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b)];
+                let four = |a, b| [_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b)];
+                let ([a0, a1], [b0, b1]) = (pair(v[0], v[1]), pair(v[2], v[3]));
+                let ([c0, c1], [d0, d1]) = (pair(v[4], v[5]), pair(v[6], v[7]));
+                let (low, high) = ([four(a0, b0), four(a1, b1)], [four(c0, d0), four(c1, d1)]);
+                let mut out = v;
+                for (i, (low, high)) in low.as_flattened().iter().zip(high.as_flattened()).enumerate() {
+                    out[i] = _mm256_permute2x128_si256::<0x20>(*low, *high);
+                    out[i + 4] = _mm256_permute2x128_si256::<0x31>(*low, *high);
+                }
+                out
+            }
+
             fn splat(value: i32) -> V {
                 _mm256_set1_epi32(value)
             }

@@ -166,7 +166,7 @@ macro_rules! matmul_kernels {
             LEVEL_PANEL, Levels, MOST_ROWS, MOST_SUMS, N4, N5, N8, PANEL, T4, Weights, base_sums, block_groups, fetch,
             filled, misfit, row_groups, word,
         };
-        use crate::kernels::{Codes, Isa, Kernels, Put, scalar};
+        use crate::kernels::{Codes, Int8, Isa, Kernels, Put, scalar};
         use core::array::from_fn;
         use core::mem::MaybeUninit;
         use core::ops::Range;
@@ -187,7 +187,15 @@ macro_rules! matmul_kernels {
             n5: |w, blocks, x, put| unsafe { all_sums::<N5, 256>(w, blocks, x, put) },
             n8: |w, blocks, x, put| unsafe { all_sums::<N8, 512>(w, blocks, x, put) },
             isa: Isa::$isa,
+            int8: Int8 {
+                // SAFETY: as above.
+                conv2d: |g, groups, x, w, cs, o, out| unsafe { conv2d(g, groups, x, w, cs, o, out) },
+                depthwise_conv2d: |g, multiplier, x, w, cs, o, out| unsafe {
+                    depthwise_conv2d(g, multiplier, x, w, cs, o, out)
+                },
+            },
         };
+        convolutions! { $features }
 
         #[target_feature(enable = $features)]
         fn all_sums<const KIND: u8, const BYTES: usize>(

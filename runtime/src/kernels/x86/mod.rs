@@ -7,6 +7,8 @@
 #[macro_use]
 mod matmul;
 #[macro_use]
+mod int8;
+#[macro_use]
 mod halves;
 mod avx2;
 mod avx512;

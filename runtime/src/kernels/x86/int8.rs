@@ -1,0 +1,343 @@
+//! Convolutions and fully connected layers of int8 on x86-64: [`crate::kernels::scalar::int8`], made of the backends' primitives as
+//! [`super::matmul`] is.
+//!
+//! ```text
+//! for each tile of pixels, as many as there is room for:
+//!   their patches, the inputs under each, the zero point outside the image; sum of each
+//!   for each pair of 16 output channels:
+//!     for each panel of columns:
+//!       the pair's weights, turned: lines of 4 columns of 16 channels
+//!       for each few pixels: dot[pixel] += line * 4 broadcast inputs
+//!     elements of 16 channels of each pixel
+//! ```
+//!
+//! All of a tile is read before any of it is written, so what is right pixel by pixel is right here (`ops::Overlap`). Zero points are
+//! taken off the sums: `sum of (x - zx)(w - zw) = sum of xw - zx * sum of w - zw * sum of x + columns * zx * zw`, modulo 2^32 as in the
+//! scalar kernel. What this is not for, groups and patches that have no room, the scalar kernels do.
+
+use crate::fixed::tflite::Rounding;
+use crate::image::tensors::BLOCK;
+use crate::kernels::scalar::int8::{Input, Output, Quantized, Window};
+
+/// Bytes of the patches of a tile; pixels of a tile, at most. They lie on the stack.
+pub const PATCHES: usize = 1 << 16;
+pub const MOST_PIXELS: usize = 120;
+/// Blocks of 16 channels of a depthwise convolution, at most: their numbers lie on the stack.
+pub const MOST_BLOCKS: usize = 80;
+/// Lines of a panel of weights: 1024 columns, 16 KB a block.
+pub const LINES: usize = 256;
+
+/// Weights of 4 columns of 16 channels.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub struct Line(pub [u8; 4 * BLOCK]);
+
+pub type Channel = <i8 as Quantized>::Channel;
+
+/// Of 16 channels side by side: what is added to a sum, its multiplier, its right shift and the bits that shift drops.
+pub struct Sixteen {
+    pub bias: [i32; BLOCK],
+    pub multiplier: [i32; BLOCK],
+    pub right: [i32; BLOCK],
+    pub dropped: [i32; BLOCK],
+}
+
+impl Sixteen {
+    /// `None` if they are not 16, or one of them needs more than a rounding and a right shift.
+    pub fn new(cs: &[Channel], o: &Output) -> Option<Self> {
+        let cs: &[Channel; BLOCK] = cs.try_into().ok()?;
+        let zeros = [0; BLOCK];
+        let mut all = Self { bias: zeros, multiplier: zeros, right: zeros, dropped: zeros };
+        let mut usual = o.rounding == Rounding::Double;
+        for (at, c) in cs.iter().enumerate() {
+            let [bias, multiplier, shift] = c.map(i32::from_le_bytes);
+            usual &= multiplier > 0 && (-31..=0).contains(&shift);
+            let right = shift.unsigned_abs() & 31;
+            (all.bias[at], all.multiplier[at], all.right[at]) = (bias, multiplier, right as i32);
+            all.dropped[at] = ((1u32 << right) - 1) as i32;
+        }
+        usual.then_some(all)
+    }
+}
+
+/// The inputs under output pixel `(y, x)`, `[kernel height, kernel width, channels]`, into `patch`: the zero point outside the
+/// image, zeros beyond.
+#[inline(always)]
+pub fn gather(g: &Window, (y, x): (usize, usize), (image, zero): Input<'_, i8>, patch: &mut [i8]) -> Option<()> {
+    let ((rows, iy), (cols, ix)) = (g.y.taps(y), g.x.taps(x));
+    let (patch, beyond) = patch.split_at_mut_checked(g.y.kernel * g.x.kernel * g.channels)?;
+    beyond.fill(0);
+    if rows.len() < g.y.kernel || cols.len() < g.x.kernel {
+        patch.fill(zero as i8);
+    }
+    // Taps side by side are side by side in memory, weights and image alike.
+    let together = if g.x.dilation.get() == 1 { cols.len().max(1) } else { 1 };
+    for (n, ky) in rows.enumerate() {
+        let row = (iy + n * g.y.dilation.get()) * g.x.input;
+        for (n, kx) in cols.clone().step_by(together).enumerate() {
+            let from = (row + ix + n * together * g.x.dilation.get()) * g.channels;
+            let to = (ky * g.x.kernel + kx) * g.channels;
+            let len = together * g.channels;
+            let (to, from) = (patch.get_mut(to..)?.get_mut(..len)?, image.get(from..)?.get(..len)?);
+            to.iter_mut().zip(from).for_each(|(to, x)| *to = x.get());
+        }
+    }
+    Some(())
+}
+
+macro_rules! convolutions {
+    ($features:literal) => {
+        use crate::kernels::scalar::int8::{self as scalar_int8, Input, Output, Quantized, Window};
+        use crate::kernels::x86::int8::{Channel, LINES, Line, MOST_BLOCKS, MOST_PIXELS, PATCHES, Sixteen, gather};
+        use core::cell::Cell;
+        use core::num::NonZeroUsize;
+
+        /// Lines of some blocks side by side.
+        type Lines = [[MaybeUninit<Line>; LINES]; PAIR];
+
+        /// See [`scalar_int8::conv2d`].
+        #[target_feature(enable = $features)]
+        fn conv2d(
+            g: &Window,
+            groups: NonZeroUsize,
+            (x, zx): Input<'_, i8>,
+            (w, zw): scalar_int8::Weights<'_>,
+            cs: &[Channel],
+            o: &Output,
+            out: &[Cell<i8>],
+        ) -> Option<()> {
+            let (columns, all) = (g.y.kernel * g.x.kernel * g.channels, cs.len());
+            let (padded, pixels) = (columns.next_multiple_of(4), g.y.output * g.x.output);
+            let room = (PATCHES / padded.max(1)).min(MOST_PIXELS);
+            if groups.get() > 1 || room == 0 || columns == 0 {
+                return scalar_int8::conv2d(g, groups, (x, zx), (w, zw), cs, o, out);
+            }
+            let width = NonZeroUsize::new(g.x.output)?;
+            let mut patches = [MaybeUninit::uninit(); PATCHES];
+            let mut lines: Lines = [[MaybeUninit::uninit(); LINES]; PAIR];
+            let mut memory = [[MaybeUninit::uninit(); MOST_PIXELS]; PAIR];
+            let patches = filled(patches.get_mut(..room.min(pixels) * padded)?, 0i8);
+            let mut inputs = [0; MOST_PIXELS];
+            for first in (0..pixels).step_by(room) {
+                let count = room.min(pixels - first);
+                let place = |at: usize| if g.backward { pixels - 1 - first - at } else { first + at };
+                for ((at, patch), sum) in patches.chunks_exact_mut(padded).take(count).enumerate().zip(&mut inputs) {
+                    gather(g, (place(at) / width, place(at) % width), (x, zx), patch)?;
+                    // Raised weights count each input so many times more.
+                    *sum = patch.iter().fold(0, |sum: i32, x| sum + i32::from(*x)).wrapping_mul(RAISED + zw);
+                }
+                for pair in (0..cs.len()).step_by(PAIR * BLOCK) {
+                    let mut sums = memory.each_mut().map(|sums| filled(&mut sums[..count], [0; BLOCK]));
+                    let mut all_weights = [[0; BLOCK]; PAIR];
+                    for start in (0..padded).step_by(4 * LINES) {
+                        let end = columns.min(start + 4 * LINES);
+                        let count = (end - start).div_ceil(4);
+                        for (block, (lines, all)) in lines.iter_mut().zip(&mut all_weights).enumerate() {
+                            let first = pair + block * BLOCK;
+                            turn(w, columns, (first, cs.len()), (start, end), lines);
+                            // SAFETY: `turn` has written so many.
+                            let lines = unsafe { lines.get(..count)?.assume_init_ref() };
+                            add_weights(lines, all);
+                        }
+                        let mut pixel = 0;
+                        while pixel < sums[0].len() {
+                            let sums = sums.each_mut().map(|sums| &mut sums[pixel..]);
+                            let x = patches.get(pixel * padded + start..)?;
+                            pixel += match sums[0].len() {
+                                6.. if TILE >= 6 => some_pixels::<6>(&lines, count, x, padded, sums),
+                                4.. => some_pixels::<4>(&lines, count, x, padded, sums),
+                                2.. => some_pixels::<2>(&lines, count, x, padded, sums),
+                                _ => some_pixels::<1>(&lines, count, x, padded, sums),
+                            };
+                        }
+                    }
+                    for (block, (sums, weights)) in sums.iter_mut().zip(&all_weights).enumerate() {
+                        let channel = pair + block * BLOCK;
+                        let Some(cs) = cs.get(channel..all.min(channel + BLOCK)) else { break };
+                        let usual = Sixteen::new(cs, o);
+                        let constant = (columns as i32).wrapping_mul(zx.wrapping_mul(zw));
+                        let less = weights.map(|sum| sum.wrapping_mul(zx).wrapping_sub(constant));
+                        for ((at, sums), inputs) in sums.iter().enumerate().zip(&inputs) {
+                            let mut vectors = [splat(0); BLOCK / LANES];
+                            for (span, v) in vectors.iter_mut().enumerate() {
+                                *v = minus(
+                                    minus(words(&sums.as_chunks().0[span]), words(&less.as_chunks().0[span])),
+                                    splat(*inputs),
+                                );
+                            }
+                            write(vectors, cs, &usual, o, out.get(place(at) * all + channel..)?.get(..cs.len())?);
+                        }
+                    }
+                }
+            }
+            Some(())
+        }
+
+        /// Columns `start..end` of the filters of 16 channels from `first` on as lines, weights raised; zeros beyond the last
+        /// channel and beyond the filter.
+        #[target_feature(enable = $features)]
+        fn turn(
+            w: &[i8],
+            columns: usize,
+            (first, channels): (usize, usize),
+            (start, end): (usize, usize),
+            lines: &mut [MaybeUninit<Line>; LINES],
+        ) {
+            for span in 0..BLOCK / LANES {
+                for (at, lines) in (start..end).step_by(4 * LANES).zip(lines.chunks_mut(LANES)) {
+                    let mut rows = [bytes(splat(0)); LANES];
+                    for (row, channel) in rows.iter_mut().zip(first + span * LANES..channels) {
+                        let filter = w.get(channel * columns..).and_then(|w| w.get(at..end)).unwrap_or(&[]);
+                        *row = match filter.first_chunk::<{ 4 * LANES }>() {
+                            Some(some) => bytes(load(&some.map(|w| w as u8))),
+                            None => {
+                                let mut last = [0; 4 * LANES];
+                                last.iter_mut().zip(filter).for_each(|(to, w)| *to = *w as u8);
+                                bytes(load(&last))
+                            }
+                        };
+                    }
+                    for (line, turned) in lines.iter_mut().zip(transposed(rows)) {
+                        let line = line.as_mut_ptr().cast::<V>();
+                        // SAFETY: a line is `BLOCK / LANES` vectors.
+                        unsafe { line.add(span).write(turned) };
+                    }
+                }
+            }
+        }
+
+        /// Adds each channel's weights.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn add_weights(lines: &[Line], all: &mut [i32; BLOCK]) {
+            for (span, all) in all.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                let mut sum = splat(0);
+                for line in lines {
+                    sum = dot8(sum, load(&line.0.as_chunks().0[span]), splat(0x0101_0101));
+                }
+                let mut sums = [0i64; LANES];
+                flush(sum, &mut sums);
+                for (all, sum) in all.iter_mut().zip(sums) {
+                    *all = all.wrapping_add(sum as i32 - RAISED * 4 * lines.len() as i32);
+                }
+            }
+        }
+
+        /// Adds to `PIXELS` pixels' sums their products with `count` lines of each block; `x` has the first one's inputs, the
+        /// next's are `apart` bytes on. Returns `PIXELS`.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn some_pixels<const PIXELS: usize>(
+            lines: &Lines,
+            count: usize,
+            x: &[i8],
+            apart: usize,
+            sums: [&mut [[i32; BLOCK]]; PAIR],
+        ) -> usize {
+            let mut inputs = [&[][..]; PIXELS];
+            for (at, inputs) in inputs.iter_mut().enumerate() {
+                let Some(some) = x.get(at * apart..).and_then(|x| x.as_chunks::<4>().0.get(..count)) else {
+                    return PIXELS;
+                };
+                *inputs = some;
+            }
+            for span in 0..BLOCK / LANES {
+                let mut dots = [[splat(0); PAIR]; PIXELS];
+                for at in 0..count.min(LINES) {
+                    let mut vectors = [splat(0); PAIR];
+                    for block in 0..PAIR {
+                        // SAFETY: so many lines have been written, each byte of them.
+                        let line = unsafe { lines[block].get_unchecked(at).assume_init_ref() };
+                        vectors[block] = load(&line.0.as_chunks().0[span]);
+                    }
+                    for (pixel, dots) in dots.iter_mut().enumerate() {
+                        // SAFETY: all have `count`.
+                        let x = splat(i32::from_le_bytes(unsafe { *inputs[pixel].get_unchecked(at) }.map(|x| x as u8)));
+                        for (dot, vector) in dots.iter_mut().zip(vectors) {
+                            *dot = dot8(*dot, vector, x);
+                        }
+                    }
+                }
+                for pixel in 0..PIXELS {
+                    for block in 0..PAIR {
+                        add_to(dots[pixel][block], &mut sums[block][pixel].as_chunks_mut().0[span]);
+                    }
+                }
+            }
+            PIXELS
+        }
+
+        /// Writes the elements of up to 16 channels.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn write(sums: [V; BLOCK / LANES], cs: &[Channel], usual: &Option<Sixteen>, o: &Output, out: &[Cell<i8>]) {
+            for (span, sums) in sums.into_iter().enumerate() {
+                let Some(out) = out.get(span * LANES..) else { return };
+                if let (Some(c), Some(out)) = (usual, out.first_chunk::<LANES>()) {
+                    let of = |all: &[i32; BLOCK]| words(&all.as_chunks().0[span]);
+                    let numbers = [of(&c.bias), of(&c.multiplier), of(&c.right), of(&c.dropped)];
+                    let elements = elements(sums, numbers, [o.min - o.zero_point, o.max - o.zero_point, o.zero_point]);
+                    // SAFETY: a cell is as its contents; nobody reads them now.
+                    unsafe { out.as_ptr().cast::<[i8; LANES]>().cast_mut().write(elements) };
+                } else {
+                    let mut each = [0; LANES];
+                    add_to(sums, &mut each);
+                    for ((sum, c), out) in each.iter().zip(cs.iter().skip(span * LANES)).zip(out) {
+                        out.set(i8::result(*sum, c, o));
+                    }
+                }
+            }
+        }
+
+        /// See [`scalar_int8::depthwise_conv2d`]. Channels are made 16 at a time, the last ones perhaps for the second time.
+        #[target_feature(enable = $features)]
+        fn depthwise_conv2d(
+            g: &Window,
+            multiplier: NonZeroUsize,
+            (x, zx): Input<'_, i8>,
+            (w, zw): scalar_int8::Weights<'_>,
+            cs: &[Channel],
+            o: &Output,
+            out: &[Cell<i8>],
+        ) -> Option<()> {
+            let all = cs.len();
+            let blocks = all.div_ceil(BLOCK);
+            // The last block may share channels with the one before.
+            let start = |block: usize| (block * BLOCK).min(all - BLOCK);
+            if multiplier.get() > 1 || all < BLOCK || blocks > MOST_BLOCKS {
+                return scalar_int8::depthwise_conv2d(g, multiplier, (x, zx), (w, zw), cs, o, out);
+            }
+            let mut usual = [const { MaybeUninit::uninit() }; MOST_BLOCKS];
+            for (block, usual) in usual.iter_mut().enumerate().take(blocks) {
+                usual.write(Sixteen::new(cs.get(start(block)..)?.get(..BLOCK)?, o));
+            }
+            // SAFETY: so many have just been written.
+            let usual = unsafe { usual.get(..blocks)?.assume_init_ref() };
+            let pixels = g.y.output * g.x.output;
+            let width = NonZeroUsize::new(g.x.output)?;
+            for at in 0..pixels {
+                let at = if g.backward { pixels - 1 - at } else { at };
+                let ((rows, iy), (cols, ix)) = (g.y.taps(at / width), g.x.taps(at % width));
+                for (block, usual) in usual.iter().enumerate() {
+                    let first = start(block);
+                    let mut dots = [splat(0); BLOCK / LANES];
+                    for (n, ky) in rows.clone().enumerate() {
+                        let row = (iy + n * g.y.dilation.get()) * g.x.input + ix;
+                        for (n, kx) in cols.clone().enumerate() {
+                            let x = x.get((row + n * g.x.dilation.get()) * all + first..)?.first_chunk::<BLOCK>()?;
+                            let w = w.get((ky * g.x.kernel + kx) * all + first..)?.first_chunk::<BLOCK>()?;
+                            // SAFETY: a cell is as its contents; nobody writes them now.
+                            let x: [i8; BLOCK] = unsafe { x.as_ptr().cast::<[i8; BLOCK]>().read() };
+                            for ((dot, x), w) in dots.iter_mut().zip(x.as_chunks().0).zip(w.as_chunks().0) {
+                                *dot = add_scaled(*dot, minus(widened(x), splat(zx)), minus(widened(w), splat(zw)));
+                            }
+                        }
+                    }
+                    let cs = cs.get(first..)?.get(..BLOCK)?;
+                    write(dots, cs, usual, o, out.get(at * all + first..)?.get(..BLOCK)?);
+                }
+            }
+            Some(())
+        }
+    };
+}
