@@ -176,7 +176,9 @@ pub fn select() -> &'static Kernels {
 pub fn available() -> impl Iterator<Item = &'static Kernels> {
     #[cfg(target_arch = "x86_64")]
     let fast = x86::available();
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(mote_dsp)]
+    let fast = core::iter::once(&arm::KERNELS);
+    #[cfg(not(any(target_arch = "x86_64", mote_dsp)))]
     let fast = core::iter::empty();
     fast.chain(core::iter::once(&scalar::KERNELS))
 }

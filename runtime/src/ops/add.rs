@@ -10,7 +10,7 @@ use super::{BACKWARD, OpDef, Overlap, Run, arg, bytes_arg, ensure, turned};
 use crate::fixed::tflite::requantize;
 use crate::image::plan::{Kind, Slot};
 use crate::image::{Image, Op};
-use crate::kernels::scalar::int8::Quantized;
+use crate::kernels::scalar::int8::{Quantized, Term};
 
 /// Flag: the second is subtracted.
 pub const SUBTRACT: u16 = 4;
@@ -46,23 +46,35 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let slots = slots(r.image, op)?;
     match slots[0].kind {
         Kind::I16 => run_of::<i16>(r, op, &slots),
+        #[cfg(mote_dsp)]
+        _ if op.flags & SUBTRACT == 0 => {
+            let (terms, (_, o)) = (terms(op, Kind::I8)?, window::numbers(op, 8, Kind::I8)?);
+            let [x, y, to] = r.cells::<i8, 3>(slots.each_ref())?;
+            let done = crate::kernels::int8::add(x, y, to, terms, &o, op.flags & BACKWARD != 0);
+            if done { Some(()) } else { run_of::<i8>(r, op, &slots) }
+        }
         _ => run_of::<i8>(r, op, &slots),
     }
 }
 
-fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Slot; 3]) -> Option<()> {
-    let multiplier = |which| arg(op, which).map(|m| m as i32);
-    let (ma, mb, mo) = (multiplier(3)?, multiplier(4)?, multiplier(5)?);
+/// Both terms and their sum.
+fn terms(op: &Op, kind: Kind) -> Option<[Term; 3]> {
     let [sa, sb, so, _] = bytes_arg(op, 6)?.map(|b| i32::from(b as i8));
     let [za, zb, ..] = bytes_arg(op, 7)?.map(|b| i32::from(b as i8));
-    let (_, o) = window::numbers(op, 8, slots[0].kind)?;
-    let up = HEAD_ROOM[usize::from(slots[0].kind == Kind::I16)];
+    let up = HEAD_ROOM[usize::from(kind == Kind::I16)];
+    let term = |which, zero, up, shift| Some(Term { zero, up, multiplier: arg(op, which)? as i32, shift });
+    Some([term(3, za, up, sa)?, term(4, zb, up, sb)?, term(5, 0, 0, so)?])
+}
+
+fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Slot; 3]) -> Option<()> {
+    let (terms, (_, o)) = (terms(op, slots[0].kind)?, window::numbers(op, 8, slots[0].kind)?);
     let [x, y, to] = r.cells::<T, 3>(slots.each_ref())?;
     turned(op, x.iter().zip(y).zip(to), |((x, y), to)| {
-        let x = requantize((x.get().into() - za) << up, ma, sa, o.rounding);
-        let y = requantize((y.get().into() - zb) << up, mb, sb, o.rounding);
-        let sum = if op.flags & SUBTRACT == 0 { x.wrapping_add(y) } else { x.wrapping_sub(y) };
-        to.set(T::narrow(o.limit(requantize(sum, mo, so, o.rounding))));
+        let [a, b, sum] = &terms;
+        let scaled = |x: i32, t: &Term| requantize(x.wrapping_sub(t.zero) << t.up, t.multiplier, t.shift, o.rounding);
+        let (x, y) = (scaled(x.get().into(), a), scaled(y.get().into(), b));
+        let both = if op.flags & SUBTRACT == 0 { x.wrapping_add(y) } else { x.wrapping_sub(y) };
+        to.set(T::narrow(o.limit(scaled(both, sum))));
     });
     Some(())
 }

@@ -15,9 +15,10 @@ use core::cell::Cell;
 use core::num::NonZeroUsize;
 
 use super::dots::{DotsFn, dots2, dots4, four_dots, spread};
-use super::rescale::{self, Channel};
+use super::rescale::{self, Channel, sum_of_terms};
 use super::taps::{Taps, one_each, one_for_all};
-use crate::kernels::scalar::int8::{self as scalar, Input, Output, Quantized, Weights, Window};
+use crate::fixed::tflite::Rounding;
+use crate::kernels::scalar::int8::{self as scalar, Input, Output, Quantized, Term, Weights, Window};
 
 /// Words of spread activations.
 const WORDS: usize = 576;
@@ -40,17 +41,29 @@ struct Patches {
 }
 
 impl Patches {
-    /// Zeros for all columns of a pixel.
-    fn clear(&mut self, pixel: usize) {
-        for at in 0..2 * self.quads {
-            if let Some(word) = self.words.get_mut(at * self.pixels + pixel) {
-                *word = 0;
-            }
+    /// Zeros for columns `from` to `to` of a pixel, multiples of 4.
+    fn clear(&mut self, pixel: usize, from: usize, to: usize) {
+        let words = self.words.iter_mut().skip(from / 2 * self.pixels + pixel);
+        for word in words.step_by(self.pixels.max(1)).take(to.saturating_sub(from) / 2) {
+            *word = 0;
         }
     }
 
-    /// Puts `x` less `zero` at columns `at` and following of a pixel.
+    /// Puts `x` less `zero` at columns `at` and following of a pixel, whole quads.
     fn put(&mut self, pixel: usize, at: usize, x: &[Cell<i8>], zero: i32) {
+        let quads = x.len() / 4;
+        let last = (2 * quads).wrapping_sub(1).wrapping_mul(self.pixels);
+        let to = self.words.get_mut(at / 2 * self.pixels + pixel..).unwrap_or_default();
+        if last < to.len() {
+            let less = zero.wrapping_neg() as u32 & 0xFFFF;
+            // SAFETY: the quads are there and, as has been seen, the words. Nobody else writes these cells.
+            unsafe { spread(to.as_mut_ptr(), x.as_ptr().cast(), quads, less << 16 | less, 4 * self.pixels) };
+        }
+    }
+
+    /// The same of any place and number.
+    #[inline(never)]
+    fn put_any(&mut self, pixel: usize, at: usize, x: &[Cell<i8>], zero: i32) {
         // Columns behind a first quad that is not full begin with the next.
         let (in_first, x) = x.split_at(x.len().min(self.first.saturating_sub(at)));
         self.put_each(pixel, at, in_first, zero);
@@ -58,16 +71,8 @@ impl Patches {
         let (before, x) = x.split_at(x.len().min(at.wrapping_neg() % 4));
         self.put_each(pixel, at, before, zero);
         let at = at + before.len();
+        self.put(pixel, at, x, zero);
         let (quads, rest) = x.as_chunks::<4>();
-        let last = (2 * quads.len()).wrapping_sub(1).wrapping_mul(self.pixels);
-        let to = self.words.get_mut(at / 2 * self.pixels + pixel..).unwrap_or_default();
-        if last < to.len() {
-            let less = zero.wrapping_neg() as u32 & 0xFFFF;
-            // SAFETY: the quads are there and, as has been seen, the words. Nobody else writes these cells.
-            unsafe {
-                spread(to.as_mut_ptr(), quads.as_ptr().cast(), quads.len(), less << 16 | less, 4 * self.pixels);
-            }
-        }
         self.put_each(pixel, at + 4 * quads.len(), rest, zero);
     }
 
@@ -86,18 +91,34 @@ impl Patches {
     /// The inputs under output pixel `(y, x)`, `depth` channels of each from the first of `image` on.
     fn gather(&mut self, g: &Window, (y, x): (usize, usize), depth: usize, pixel: usize, (image, zero): Input<'_, i8>) {
         let ((rows, iy), (cols, ix)) = (g.y.taps(y), g.x.taps(x));
-        if self.first < 4 || rows.len() < g.y.kernel || cols.len() < g.x.kernel {
-            self.clear(pixel);
+        let row_columns = g.x.kernel * depth;
+        // All taps begin with a quad.
+        let whole = depth % 4 == 0;
+        if whole {
+            self.clear(pixel, 0, rows.start * row_columns);
+            self.clear(pixel, rows.end * row_columns, g.y.kernel * row_columns);
+        } else if self.first < 4 || rows.len() < g.y.kernel || cols.len() < g.x.kernel {
+            self.clear(pixel, 0, 4 * self.quads);
         }
         // Taps side by side are side by side in memory.
         let together = if g.x.dilation.get() == 1 && depth == g.channels { cols.len() } else { 1 };
         for (n, ky) in rows.enumerate() {
             let row = (iy + n * g.y.dilation.get()) * g.x.input + ix;
+            let to = ky * row_columns;
+            if whole && cols.len() < g.x.kernel {
+                self.clear(pixel, to, to + cols.start * depth);
+                self.clear(pixel, to + cols.end * depth, to + row_columns);
+            }
             let mut n = 0;
             while n < cols.len() {
                 let from = (row + n * g.x.dilation.get()) * g.channels;
                 let x = image.get(from..).and_then(|x| x.get(..together * depth)).unwrap_or_default();
-                self.put(pixel, (ky * g.x.kernel + cols.start + n) * depth, x, zero);
+                let to = to + (cols.start + n) * depth;
+                if whole {
+                    self.put(pixel, to, x, zero);
+                } else {
+                    self.put_any(pixel, to, x, zero);
+                }
                 n += together;
             }
         }
@@ -306,4 +327,27 @@ pub fn depthwise_conv2d(
         }
         Some(())
     })
+}
+
+/// See `ops::add`: `to = limit(requantize(requantize(x) + requantize(y)))`, of a sum only; whether it was done.
+pub fn add(x: &[Cell<i8>], y: &[Cell<i8>], to: &[Cell<i8>], [a, b, c]: [Term; 3], o: &Output, backward: bool) -> bool {
+    let usual = |t: Term| t.multiplier > 0 && (-30..0).contains(&t.shift);
+    let count = to.len().min(x.len()).min(y.len());
+    // Half of a term is exact: as twice as much with one more shift, which the loop needs.
+    let [a, b] = [a, b].map(|t| match t {
+        Term { multiplier: 0x4000_0000, shift: 0, .. } => Term { shift: -1, up: t.up + 1, ..t },
+        _ => t,
+    });
+    if !(usual(a) && usual(b) && usual(c) && o.rounding == Rounding::Double && (o.min, o.max) == (-128, 127) && count > 0)
+    {
+        return false;
+    }
+    // One more: the product is that of twice the term.
+    let words = |t: Term| [t.zero, t.up as i32 + 1, t.multiplier, -t.shift];
+    let terms = [words(a), words(b), [c.multiplier, -c.shift, o.zero_point, 0]];
+    // SAFETY: all have as many elements.
+    unsafe {
+        sum_of_terms(x.as_ptr(), y.as_ptr(), to.as_ptr(), count, &terms, backward.into());
+    }
+    true
 }

@@ -4,7 +4,11 @@
 //! [`super::scalar`] computes; `boards/qemu-m4/examples/kernels.rs` compares them.
 #![allow(unsafe_code)]
 
+mod coded;
 mod dots;
 pub mod int8;
+mod lines;
 mod rescale;
 mod taps;
+
+pub(super) use coded::KERNELS;

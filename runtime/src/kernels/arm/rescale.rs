@@ -122,3 +122,71 @@ pub unsafe extern "C" fn two(
         "pop {{r4-r5, r8-r11, r12, pc}}",
     )
 }
+
+/// A term from its address: zero point, shift to the left, multiplier, shift to the right.
+macro_rules! term {
+    ($term:literal, $from:literal, $words:literal) => {
+        concat!(
+            concat!("ldrsb ", $term, ", [", $from, ", r3]\n"),
+            concat!("ldm ", $words, ", {{r8-r11}}\n"),
+            concat!("sub ", $term, ", ", $term, ", r8\n"),
+            concat!("lsl ", $term, ", ", $term, ", r9\n"),
+            concat!("smmulr ", $term, ", ", $term, ", r10\n"),
+            concat!("add ", $term, ", ", $term, ", ", $term, ", asr #31\n"),
+            concat!("asrs ", $term, ", ", $term, ", r11\n"),
+            concat!("adc ", $term, ", ", $term, ", #0\n"),
+        )
+    };
+}
+
+/// Elements of sums of two terms each. `terms`: of either zero point, shift to the left, multiplier, shift to the right; of the
+/// sum multiplier, shift to the right, zero point, nothing. Shifts to the right are at least 1. `backward`: from the last to the
+/// first if it is 1.
+///
+/// # Safety
+/// `count` (at least 1) elements of each.
+#[unsafe(naked)]
+pub unsafe extern "C" fn sum_of_terms(
+    x: *const Cell<i8>,
+    y: *const Cell<i8>,
+    to: *const Cell<i8>,
+    count: usize,
+    terms: &[[i32; 4]; 3],
+    backward: usize,
+) {
+    naked_asm!(
+        "push {{r4-r12, lr}}",
+        "ldrd r4, lr, [sp, #40]",
+        "add r5, r4, #16",
+        "add r6, r4, #32",
+        // The index runs to 0: up behind the ends, or down before the beginnings.
+        "cmp lr, #0",
+        "itttt eq",
+        "addeq r0, r0, r3",
+        "addeq r1, r1, r3",
+        "addeq r2, r2, r3",
+        "rsbeq r3, r3, #0",
+        "itee eq",
+        "moveq lr, #1",
+        "movne lr, #-1",
+        "subne r0, r0, #1",
+        "itt ne",
+        "subne r1, r1, #1",
+        "subne r2, r2, #1",
+        "1:",
+        term!("r7", "r0", "r4"),
+        term!("r12", "r1", "r5"),
+        "ldm r6, {{r8-r10}}",
+        "add r7, r7, r12",
+        "lsl r7, r7, #1",
+        "smmulr r7, r7, r8",
+        "add r7, r7, r7, asr #31",
+        "asrs r7, r7, r9",
+        "adc r7, r7, r10",
+        "ssat r7, #8, r7",
+        "strb r7, [r2, r3]",
+        "adds r3, r3, lr",
+        "bne 1b",
+        "pop {{r4-r12, pc}}",
+    )
+}

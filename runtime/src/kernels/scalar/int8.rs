@@ -211,6 +211,19 @@ pub type Input<'a, T> = (&'a [Cell<T>], i32);
 /// Weights and their zero point.
 pub type Weights<'a> = (&'a [i8], i32);
 
+/// What brings a term of a sum to a scale: `requantize((x - zero) << up, multiplier, shift)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Term {
+    /// Zero point.
+    pub zero: i32,
+    /// Bits it is moved up before.
+    pub up: u32,
+    /// See [`requantize`].
+    pub multiplier: i32,
+    /// See [`requantize`].
+    pub shift: i32,
+}
+
 /// [`conv2d`] or [`depthwise_conv2d`] of any kernels; the number is of groups, or the multiplier.
 pub type ConvFn<T> = fn(
     &Window,
