@@ -18,7 +18,7 @@ use core::ops::Range;
 use arm::int8;
 #[cfg(not(any(mote_dsp, target_arch = "x86_64")))]
 use scalar::int8;
-use scalar::int8::ConvFn;
+use scalar::int8::{AddFn, ConvFn};
 
 use crate::image::plan::Kind;
 use crate::image::tensors::{BLOCK, GROUP};
@@ -137,11 +137,12 @@ pub struct Kernels {
     pub(crate) int8: Int8,
 }
 
-/// Convolutions of int8, fully connected layers among them.
+/// Convolutions of int8, fully connected layers among them, and sums.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Int8 {
     pub conv2d: ConvFn<i8>,
     pub depthwise_conv2d: ConvFn<i8>,
+    pub add: AddFn,
 }
 
 impl Kernels {
@@ -151,7 +152,7 @@ impl Kernels {
         #[cfg(target_arch = "x86_64")]
         return self.int8;
         #[cfg(not(target_arch = "x86_64"))]
-        Int8 { conv2d: int8::conv2d, depthwise_conv2d: int8::depthwise_conv2d }
+        Int8 { conv2d: int8::conv2d, depthwise_conv2d: int8::depthwise_conv2d, add: int8::add }
     }
 
     /// The kernel for these weights.

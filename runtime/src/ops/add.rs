@@ -46,11 +46,11 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let slots = slots(r.image, op)?;
     match slots[0].kind {
         Kind::I16 => run_of::<i16>(r, op, &slots),
-        #[cfg(mote_dsp)]
         _ if op.flags & SUBTRACT == 0 => {
             let (terms, (_, o)) = (terms(op, Kind::I8)?, window::numbers(op, 8, Kind::I8)?);
+            let add = r.kernels.int8().add;
             let [x, y, to] = r.cells::<i8, 3>(slots.each_ref())?;
-            let done = crate::kernels::int8::add(x, y, to, terms, &o, op.flags & BACKWARD != 0);
+            let done = add(x, y, to, terms, &o, op.flags & BACKWARD != 0);
             if done { Some(()) } else { run_of::<i8>(r, op, &slots) }
         }
         _ => run_of::<i8>(r, op, &slots),

@@ -224,6 +224,16 @@ pub struct Term {
     pub shift: i32,
 }
 
+/// Sums of two tensors' elements, in order or (`true`) from the last on; `false`, and nothing done, where `ops::add` is to do it
+/// element by element.
+pub type AddFn = fn(&[Cell<i8>], &[Cell<i8>], &[Cell<i8>], [Term; 3], &Output, bool) -> bool;
+
+/// `ops::add` does it.
+#[must_use]
+pub fn add(_: &[Cell<i8>], _: &[Cell<i8>], _: &[Cell<i8>], _: [Term; 3], _: &Output, _: bool) -> bool {
+    false
+}
+
 /// [`conv2d`] or [`depthwise_conv2d`] of any kernels; the number is of groups, or the multiplier.
 pub type ConvFn<T> = fn(
     &Window,

@@ -21,5 +21,5 @@ pub static KERNELS: Kernels = Kernels {
     n8,
     isa: Isa::Portable,
     #[cfg(target_arch = "x86_64")]
-    int8: super::Int8 { conv2d: int8::conv2d, depthwise_conv2d: int8::depthwise_conv2d },
+    int8: super::Int8 { conv2d: int8::conv2d, depthwise_conv2d: int8::depthwise_conv2d, add: int8::add },
 };

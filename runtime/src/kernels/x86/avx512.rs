@@ -77,13 +77,21 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
         unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
     }
 
+    fn plus(a: V, b: V) -> V {
+        _mm512_add_epi32(a, b)
+    }
+
+    fn up_by(x: V, bits: u32) -> V {
+        _mm512_sll_epi32(x, _mm_cvtsi32_si128(bits as i32))
+    }
+
     fn minus(a: V, b: V) -> V {
         _mm512_sub_epi32(a, b)
     }
 
-    /// `Quantized::result` of sums that are at most rounded and shifted right: bias, multiplier, shift, the bits it drops; the bounds
-    /// before the zero point, the zero point.
-    fn elements(sums: V, numbers: [V; 4], bounds: [i32; 3]) -> [i8; LANES] {
+    /// `fixed::tflite::requantize` with double rounding of sums and what is added to them, the multiplier positive: what is
+    /// added, multiplier, right shift, the bits that drops.
+    fn rounded(sums: V, numbers: [V; 4]) -> V {
         let [bias, multiplier, right, dropped] = numbers;
         let x = _mm512_add_epi32(sums, bias);
         // The product and a half in 64 bits, of even and of odd elements; 31 bits less.
@@ -96,8 +104,12 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
         let most = minus(_mm512_srli_epi32::<1>(dropped), _mm512_srai_epi32::<31>(high));
         let up = _mm512_cmpgt_epi32_mask(_mm512_and_si512(high, dropped), most);
         let shifted = _mm512_srav_epi32(high, right);
-        let scaled = _mm512_mask_add_epi32(shifted, up, shifted, splat(1));
-        let [min, max, zero] = bounds.map(|bound| splat(bound));
+        _mm512_mask_add_epi32(shifted, up, shifted, splat(1))
+    }
+
+    /// `Output::clamp` of each.
+    fn elements(scaled: V, o: &crate::kernels::scalar::int8::Output) -> [i8; LANES] {
+        let [min, max, zero] = [o.min - o.zero_point, o.max - o.zero_point, o.zero_point].map(|v| splat(v));
         let limited = _mm512_add_epi32(_mm512_min_epi32(_mm512_max_epi32(scaled, min), max), zero);
         let mut elements = [0; LANES];
         // SAFETY: 16 bytes are there; the store asks for no alignment.

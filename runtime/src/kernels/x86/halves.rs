@@ -72,13 +72,21 @@ macro_rules! half_lines {
                 unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
             }
 
+            fn plus(a: V, b: V) -> V {
+                _mm256_add_epi32(a, b)
+            }
+
+            fn up_by(x: V, bits: u32) -> V {
+                _mm256_sll_epi32(x, _mm_cvtsi32_si128(bits as i32))
+            }
+
             fn minus(a: V, b: V) -> V {
                 _mm256_sub_epi32(a, b)
             }
 
-            /// `Quantized::result` of sums that are at most rounded and shifted right: bias, multiplier, shift, the bits it drops;
-            /// the bounds before the zero point, the zero point.
-            fn elements(sums: V, numbers: [V; 4], bounds: [i32; 3]) -> [i8; LANES] {
+            /// `fixed::tflite::requantize` with double rounding of sums and what is added to them, the multiplier positive: what is
+            /// added, multiplier, right shift, the bits that drops.
+            fn rounded(sums: V, numbers: [V; 4]) -> V {
                 let [bias, multiplier, right, dropped] = numbers;
                 let x = _mm256_add_epi32(sums, bias);
                 // The product and a half in 64 bits, of even and of odd elements; 31 bits less.
@@ -91,8 +99,12 @@ macro_rules! half_lines {
                 // Halves away from zero: `fixed::tflite::divide_by_pot`.
                 let most = minus(_mm256_srli_epi32::<1>(dropped), _mm256_srai_epi32::<31>(high));
                 let up = _mm256_cmpgt_epi32(_mm256_and_si256(high, dropped), most);
-                let scaled = minus(_mm256_srav_epi32(high, right), up);
-                let [min, max, zero] = bounds.map(|bound| splat(bound));
+                minus(_mm256_srav_epi32(high, right), up)
+            }
+
+            /// `Output::clamp` of each.
+            fn elements(scaled: V, o: &crate::kernels::scalar::int8::Output) -> [i8; LANES] {
+                let [min, max, zero] = [o.min - o.zero_point, o.max - o.zero_point, o.zero_point].map(|v| splat(v));
                 let limited = _mm256_add_epi32(_mm256_min_epi32(_mm256_max_epi32(scaled, min), max), zero);
                 let mut wide = [0; LANES];
                 add_to(limited, &mut wide);

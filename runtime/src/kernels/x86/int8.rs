@@ -15,9 +15,11 @@
 //! taken off the sums: `sum of (x - zx)(w - zw) = sum of xw - zx * sum of w - zw * sum of x + columns * zx * zw`, modulo 2^32 as in the
 //! scalar kernel. What this is not for, groups and patches that have no room, the scalar kernels do.
 
+use core::cell::Cell;
+
 use crate::fixed::tflite::Rounding;
 use crate::image::tensors::BLOCK;
-use crate::kernels::scalar::int8::{Input, Output, Quantized, Window};
+use crate::kernels::scalar::int8::{Input, Output, Quantized, Term, Window};
 
 /// Bytes of the patches of a tile; pixels of a tile, at most. They lie on the stack.
 pub const PATCHES: usize = 1 << 16;
@@ -60,16 +62,68 @@ impl Sixteen {
     }
 }
 
+/// A term's numbers as [`Sixteen`]'s, all channels alike: what is added, the multiplier, the right shift, the bits that drops; `None` if
+/// it needs more.
+pub fn usual_term(t: &Term, rounding: Rounding) -> Option<[i32; 4]> {
+    let usual = rounding == Rounding::Double && t.multiplier > 0 && (-31..=0).contains(&t.shift);
+    let right = t.shift.unsigned_abs() & 31;
+    usual.then_some([-(t.zero << t.up), t.multiplier, right as i32, ((1u32 << right) - 1) as i32])
+}
+
+/// Output pixels in an op's order.
+pub struct Pixels {
+    pub at: usize,
+    pub y: usize,
+    pub x: usize,
+    width: usize,
+    backward: bool,
+}
+
+impl Pixels {
+    /// From the first on.
+    #[inline(always)]
+    pub fn new(g: &Window) -> Self {
+        let (height, width, backward) = (g.y.output, g.x.output, g.backward);
+        let last = |count: usize| if backward { count.saturating_sub(1) } else { 0 };
+        Self { at: last(height * width), y: last(height), x: last(width), width, backward }
+    }
+
+    /// On to the next.
+    #[inline(always)]
+    pub fn step(&mut self) {
+        if self.backward {
+            self.at = self.at.wrapping_sub(1);
+            (self.y, self.x) =
+                if self.x == 0 { (self.y.wrapping_sub(1), self.width - 1) } else { (self.y, self.x - 1) };
+        } else {
+            self.at += 1;
+            (self.y, self.x) = if self.x + 1 == self.width { (self.y + 1, 0) } else { (self.y, self.x + 1) };
+        }
+    }
+}
+
 /// The inputs under output pixel `(y, x)`, `[kernel height, kernel width, channels]`, into `patch`: the zero point outside the
 /// image, zeros beyond.
 #[inline(always)]
 pub fn gather(g: &Window, (y, x): (usize, usize), (image, zero): Input<'_, i8>, patch: &mut [i8]) -> Option<()> {
-    let ((rows, iy), (cols, ix)) = (g.y.taps(y), g.x.taps(x));
     let (patch, beyond) = patch.split_at_mut_checked(g.y.kernel * g.x.kernel * g.channels)?;
     beyond.fill(0);
-    if rows.len() < g.y.kernel || cols.len() < g.x.kernel {
-        patch.fill(zero as i8);
+    let [inside_y, inside_x] = [(&g.y, y), (&g.x, x)].map(|(axis, at)| {
+        let start = (at * axis.stride).checked_sub(axis.pad);
+        start.filter(|start| start + (axis.kernel - 1) * axis.dilation.get() < axis.input)
+    });
+    if let (Some(iy), Some(ix), 1) = (inside_y, inside_x, g.x.dilation.get()) {
+        // The whole window: a stretch a row.
+        let len = g.x.kernel * g.channels;
+        let mut from = (iy * g.x.input + ix) * g.channels;
+        for to in patch.chunks_exact_mut(len) {
+            copy(to, image.get(from..)?.get(..len)?);
+            from += g.y.dilation.get() * g.x.input * g.channels;
+        }
+        return Some(());
     }
+    let ((rows, iy), (cols, ix)) = (g.y.taps(y), g.x.taps(x));
+    patch.fill(zero as i8);
     // Taps side by side are side by side in memory, weights and image alike.
     let together = if g.x.dilation.get() == 1 { cols.len().max(1) } else { 1 };
     for (n, ky) in rows.enumerate() {
@@ -78,17 +132,38 @@ pub fn gather(g: &Window, (y, x): (usize, usize), (image, zero): Input<'_, i8>, 
             let from = (row + ix + n * together * g.x.dilation.get()) * g.channels;
             let to = (ky * g.x.kernel + kx) * g.channels;
             let len = together * g.channels;
-            let (to, from) = (patch.get_mut(to..)?.get_mut(..len)?, image.get(from..)?.get(..len)?);
-            to.iter_mut().zip(from).for_each(|(to, x)| *to = x.get());
+            copy(patch.get_mut(to..)?.get_mut(..len)?, image.get(from..)?.get(..len)?);
         }
     }
     Some(())
 }
 
+#[inline(always)]
+fn copy(to: &mut [i8], from: &[Cell<i8>]) {
+    to.iter_mut().zip(from).for_each(|(to, x)| *to = x.get());
+}
+
+/// The bytes of cells side by side.
+#[inline(always)]
+pub fn bytes_of<const N: usize>(cells: &[Cell<i8>; N]) -> [i8; N] {
+    // SAFETY: a cell is as its contents, and nobody writes them meanwhile: cells are not shared between threads.
+    unsafe { cells.as_ptr().cast::<[i8; N]>().read() }
+}
+
+/// Writes cells side by side.
+#[inline(always)]
+pub fn set_bytes<const N: usize>(cells: &[Cell<i8>; N], bytes: [i8; N]) {
+    // SAFETY: as above, and a cell may be written through a shared reference.
+    unsafe { cells.as_ptr().cast::<[i8; N]>().cast_mut().write(bytes) };
+}
+
 macro_rules! convolutions {
     ($features:literal) => {
-        use crate::kernels::scalar::int8::{self as scalar_int8, Input, Output, Quantized, Window};
-        use crate::kernels::x86::int8::{Channel, LINES, Line, MOST_BLOCKS, MOST_PIXELS, PATCHES, Sixteen, gather};
+        use crate::kernels::scalar::int8::{self as scalar_int8, Input, Output, Quantized, Term, Window};
+        use crate::kernels::x86::int8::{
+            Channel, LINES, Line, MOST_BLOCKS, MOST_PIXELS, PATCHES, Pixels, Sixteen, bytes_of, gather, set_bytes,
+            usual_term,
+        };
         use core::cell::Cell;
         use core::num::NonZeroUsize;
 
@@ -112,17 +187,18 @@ macro_rules! convolutions {
             if groups.get() > 1 || room == 0 || columns == 0 {
                 return scalar_int8::conv2d(g, groups, (x, zx), (w, zw), cs, o, out);
             }
-            let width = NonZeroUsize::new(g.x.output)?;
             let mut patches = [MaybeUninit::uninit(); PATCHES];
             let mut lines: Lines = [[MaybeUninit::uninit(); LINES]; PAIR];
             let mut memory = [[MaybeUninit::uninit(); MOST_PIXELS]; PAIR];
             let patches = filled(patches.get_mut(..room.min(pixels) * padded)?, 0i8);
             let mut inputs = [0; MOST_PIXELS];
+            let mut next = Pixels::new(g);
+            let apart = if g.backward { all.wrapping_neg() } else { all };
             for first in (0..pixels).step_by(room) {
-                let count = room.min(pixels - first);
-                let place = |at: usize| if g.backward { pixels - 1 - first - at } else { first + at };
-                for ((at, patch), sum) in patches.chunks_exact_mut(padded).take(count).enumerate().zip(&mut inputs) {
-                    gather(g, (place(at) / width, place(at) % width), (x, zx), patch)?;
+                let (count, first) = (room.min(pixels - first), next.at);
+                for (patch, sum) in patches.chunks_exact_mut(padded).take(count).zip(&mut inputs) {
+                    gather(g, (next.y, next.x), (x, zx), patch)?;
+                    next.step();
                     // Raised weights count each input so many times more.
                     *sum = patch.iter().fold(0, |sum: i32, x| sum + i32::from(*x)).wrapping_mul(RAISED + zw);
                 }
@@ -157,15 +233,15 @@ macro_rules! convolutions {
                         let usual = Sixteen::new(cs, o);
                         let constant = (columns as i32).wrapping_mul(zx.wrapping_mul(zw));
                         let less = weights.map(|sum| sum.wrapping_mul(zx).wrapping_sub(constant));
-                        for ((at, sums), inputs) in sums.iter().enumerate().zip(&inputs) {
+                        let mut at = first * all + channel;
+                        for (sums, inputs) in sums.iter().zip(&inputs) {
                             let mut vectors = [splat(0); BLOCK / LANES];
                             for (span, v) in vectors.iter_mut().enumerate() {
-                                *v = minus(
-                                    minus(words(&sums.as_chunks().0[span]), words(&less.as_chunks().0[span])),
-                                    splat(*inputs),
-                                );
+                                let sums = words(&sums.as_chunks().0[span]);
+                                *v = minus(minus(sums, words(&less.as_chunks().0[span])), splat(*inputs));
                             }
-                            write(vectors, cs, &usual, o, out.get(place(at) * all + channel..)?.get(..cs.len())?);
+                            write(vectors, cs, &usual, o, out.get(at..)?.get(..cs.len())?);
+                            at = at.wrapping_add(apart);
                         }
                     }
                 }
@@ -276,9 +352,8 @@ macro_rules! convolutions {
                 if let (Some(c), Some(out)) = (usual, out.first_chunk::<LANES>()) {
                     let of = |all: &[i32; BLOCK]| words(&all.as_chunks().0[span]);
                     let numbers = [of(&c.bias), of(&c.multiplier), of(&c.right), of(&c.dropped)];
-                    let elements = elements(sums, numbers, [o.min - o.zero_point, o.max - o.zero_point, o.zero_point]);
-                    // SAFETY: a cell is as its contents; nobody reads them now.
-                    unsafe { out.as_ptr().cast::<[i8; LANES]>().cast_mut().write(elements) };
+                    let elements = elements(rounded(sums, numbers), o);
+                    set_bytes(out, elements);
                 } else {
                     let mut each = [0; LANES];
                     add_to(sums, &mut each);
@@ -313,11 +388,14 @@ macro_rules! convolutions {
             }
             // SAFETY: so many have just been written.
             let usual = unsafe { usual.get(..blocks)?.assume_init_ref() };
-            let pixels = g.y.output * g.x.output;
-            let width = NonZeroUsize::new(g.x.output)?;
-            for at in 0..pixels {
-                let at = if g.backward { pixels - 1 - at } else { at };
-                let ((rows, iy), (cols, ix)) = (g.y.taps(at / width), g.x.taps(at % width));
+            let (mut next, mut row) = (Pixels::new(g), usize::MAX);
+            let mut taps_y = (0..0, 0);
+            for _ in 0..g.y.output * g.x.output {
+                if next.y != row {
+                    (row, taps_y) = (next.y, g.y.taps(next.y));
+                }
+                let ((rows, iy), (cols, ix), at) = (taps_y.clone(), g.x.taps(next.x), next.at);
+                next.step();
                 for (block, usual) in usual.iter().enumerate() {
                     let first = start(block);
                     let mut dots = [splat(0); BLOCK / LANES];
@@ -326,8 +404,7 @@ macro_rules! convolutions {
                         for (n, kx) in cols.clone().enumerate() {
                             let x = x.get((row + n * g.x.dilation.get()) * all + first..)?.first_chunk::<BLOCK>()?;
                             let w = w.get((ky * g.x.kernel + kx) * all + first..)?.first_chunk::<BLOCK>()?;
-                            // SAFETY: a cell is as its contents; nobody writes them now.
-                            let x: [i8; BLOCK] = unsafe { x.as_ptr().cast::<[i8; BLOCK]>().read() };
+                            let x = bytes_of(x);
                             for ((dot, x), w) in dots.iter_mut().zip(x.as_chunks().0).zip(w.as_chunks().0) {
                                 *dot = add_scaled(*dot, minus(widened(x), splat(zx)), minus(widened(w), splat(zw)));
                             }
@@ -338,6 +415,38 @@ macro_rules! convolutions {
                 }
             }
             Some(())
+        }
+
+        /// Sums of two tensors' elements, in order or from the last on; `false` if their terms need more than is done here, and
+        /// nothing is done.
+        #[target_feature(enable = $features)]
+        fn add(x: &[Cell<i8>], y: &[Cell<i8>], to: &[Cell<i8>], terms: [Term; 3], o: &Output, backward: bool) -> bool {
+            let [a, b, sum] =
+                terms.map(|t| usual_term(&t, o.rounding).map(|numbers| (numbers.map(|n| splat(n)), t.up)));
+            let (Some((a, up_a)), Some((b, up_b)), Some((sum, _))) = (a, b, sum) else { return false };
+            let count = x.len().min(y.len()).min(to.len());
+            let scaled = |x: V, up: u32, numbers: [V; 4]| rounded(up_by(x, up), numbers);
+            let mut done = 0;
+            while done < count {
+                let some = (count - done).min(LANES);
+                let at = if backward { count - done - some } else { done };
+                let (mut xs, mut ys) = ([0; LANES], [0; LANES]);
+                let cells = (&x[at..at + some], &y[at..at + some], &to[at..at + some]);
+                if let (Some(x), Some(y)) = (cells.0.first_chunk(), cells.1.first_chunk()) {
+                    (xs, ys) = (bytes_of(x), bytes_of(y));
+                } else {
+                    xs.iter_mut().zip(cells.0).for_each(|(to, x)| *to = x.get());
+                    ys.iter_mut().zip(cells.1).for_each(|(to, y)| *to = y.get());
+                }
+                let both = plus(scaled(widened(&xs), up_a, a), scaled(widened(&ys), up_b, b));
+                let elements = elements(rounded(both, sum), o);
+                match cells.2.first_chunk() {
+                    Some(to) => set_bytes(to, elements),
+                    None => cells.2.iter().zip(elements).for_each(|(to, v)| to.set(v)),
+                }
+                done += some;
+            }
+            true
         }
     };
 }

@@ -193,6 +193,7 @@ macro_rules! matmul_kernels {
                 depthwise_conv2d: |g, multiplier, x, w, cs, o, out| unsafe {
                     depthwise_conv2d(g, multiplier, x, w, cs, o, out)
                 },
+                add: |x, y, to, terms, o, backward| unsafe { add(x, y, to, terms, o, backward) },
             },
         };
         convolutions! { $features }
