@@ -107,9 +107,9 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
         _mm512_mask_add_epi32(shifted, up, shifted, splat(1))
     }
 
-    /// `Output::clamp` of each.
-    fn elements(scaled: V, o: &crate::kernels::scalar::int8::Output) -> [i8; LANES] {
-        let [min, max, zero] = [o.min - o.zero_point, o.max - o.zero_point, o.zero_point].map(|v| splat(v));
+    /// `Output::clamp` of each, from the bounds before the zero point, and it.
+    fn elements(scaled: V, bounds: [V; 3]) -> [i8; LANES] {
+        let [min, max, zero] = bounds;
         let limited = _mm512_add_epi32(_mm512_min_epi32(_mm512_max_epi32(scaled, min), max), zero);
         let mut elements = [0; LANES];
         // SAFETY: 16 bytes are there; the store asks for no alignment.

@@ -102,9 +102,9 @@ macro_rules! half_lines {
                 minus(_mm256_srav_epi32(high, right), up)
             }
 
-            /// `Output::clamp` of each.
-            fn elements(scaled: V, o: &crate::kernels::scalar::int8::Output) -> [i8; LANES] {
-                let [min, max, zero] = [o.min - o.zero_point, o.max - o.zero_point, o.zero_point].map(|v| splat(v));
+            /// `Output::clamp` of each, from the bounds before the zero point, and it.
+            fn elements(scaled: V, bounds: [V; 3]) -> [i8; LANES] {
+                let [min, max, zero] = bounds;
                 let limited = _mm256_add_epi32(_mm256_min_epi32(_mm256_max_epi32(scaled, min), max), zero);
                 let mut wide = [0; LANES];
                 add_to(limited, &mut wide);

@@ -107,7 +107,9 @@ impl Pixels {
 #[inline(always)]
 pub fn gather(g: &Window, (y, x): (usize, usize), (image, zero): Input<'_, i8>, patch: &mut [i8]) -> Option<()> {
     let (patch, beyond) = patch.split_at_mut_checked(g.y.kernel * g.x.kernel * g.channels)?;
-    beyond.fill(0);
+    if !beyond.is_empty() {
+        beyond.fill(0);
+    }
     let [inside_y, inside_x] = [(&g.y, y), (&g.x, x)].map(|(axis, at)| {
         let start = (at * axis.stride).checked_sub(axis.pad);
         start.filter(|start| start + (axis.kernel - 1) * axis.dilation.get() < axis.input)
@@ -140,7 +142,9 @@ pub fn gather(g: &Window, (y, x): (usize, usize), (image, zero): Input<'_, i8>, 
 
 #[inline(always)]
 fn copy(to: &mut [i8], from: &[Cell<i8>]) {
-    to.iter_mut().zip(from).for_each(|(to, x)| *to = x.get());
+    let ((to, to_rest), (from, from_rest)) = (to.as_chunks_mut::<16>(), from.as_chunks::<16>());
+    to.iter_mut().zip(from).for_each(|(to, x)| *to = bytes_of(x));
+    to_rest.iter_mut().zip(from_rest).for_each(|(to, x)| *to = x.get());
 }
 
 /// The bytes of cells side by side.
@@ -166,6 +170,9 @@ macro_rules! convolutions {
         };
         use core::cell::Cell;
         use core::num::NonZeroUsize;
+
+        /// Pixels side by side where a block is alone.
+        const ALONE: usize = TILE * PAIR;
 
         /// Lines of some blocks side by side.
         type Lines = [[MaybeUninit<Line>; LINES]; PAIR];
@@ -208,22 +215,25 @@ macro_rules! convolutions {
                     for start in (0..padded).step_by(4 * LINES) {
                         let end = columns.min(start + 4 * LINES);
                         let count = (end - start).div_ceil(4);
-                        for (block, (lines, all)) in lines.iter_mut().zip(&mut all_weights).enumerate() {
-                            let first = pair + block * BLOCK;
-                            turn(w, columns, (first, cs.len()), (start, end), lines);
+                        let blocks = (all - pair).div_ceil(BLOCK).min(PAIR);
+                        for (block, (lines, all_weights)) in
+                            lines.iter_mut().zip(&mut all_weights).take(blocks).enumerate()
+                        {
+                            turn(w, columns, (pair + block * BLOCK, all), (start, end), lines);
                             // SAFETY: `turn` has written so many.
                             let lines = unsafe { lines.get(..count)?.assume_init_ref() };
-                            add_weights(lines, all);
+                            add_weights(lines, all_weights);
                         }
                         let mut pixel = 0;
                         while pixel < sums[0].len() {
                             let sums = sums.each_mut().map(|sums| &mut sums[pixel..]);
-                            let x = patches.get(pixel * padded + start..)?;
+                            let x = (patches.get(pixel * padded + start..)?, padded);
                             pixel += match sums[0].len() {
-                                6.. if TILE >= 6 => some_pixels::<6>(&lines, count, x, padded, sums),
-                                4.. => some_pixels::<4>(&lines, count, x, padded, sums),
-                                2.. => some_pixels::<2>(&lines, count, x, padded, sums),
-                                _ => some_pixels::<1>(&lines, count, x, padded, sums),
+                                n if blocks == 1 && n >= ALONE => some_pixels::<ALONE, 1>(&lines, count, x, sums),
+                                6.. if TILE >= 6 => some_pixels::<6, PAIR>(&lines, count, x, sums),
+                                4.. => some_pixels::<4, PAIR>(&lines, count, x, sums),
+                                2.. => some_pixels::<2, PAIR>(&lines, count, x, sums),
+                                _ => some_pixels::<1, PAIR>(&lines, count, x, sums),
                             };
                         }
                     }
@@ -234,14 +244,27 @@ macro_rules! convolutions {
                         let constant = (columns as i32).wrapping_mul(zx.wrapping_mul(zw));
                         let less = weights.map(|sum| sum.wrapping_mul(zx).wrapping_sub(constant));
                         let mut at = first * all + channel;
-                        for (sums, inputs) in sums.iter().zip(&inputs) {
-                            let mut vectors = [splat(0); BLOCK / LANES];
-                            for (span, v) in vectors.iter_mut().enumerate() {
-                                let sums = words(&sums.as_chunks().0[span]);
-                                *v = minus(minus(sums, words(&less.as_chunks().0[span])), splat(*inputs));
+                        if let Some(c) = &usual {
+                            let numbers = numbers_of(c);
+                            let bounds = bounds_of(o);
+                            for (sums, inputs) in sums.iter().zip(&inputs) {
+                                let to = out.get(at..)?.first_chunk::<BLOCK>()?;
+                                at = at.wrapping_add(apart);
+                                for span in 0..BLOCK / LANES {
+                                    let v = minus(words(&sums.as_chunks().0[span]), words(&less.as_chunks().0[span]));
+                                    let v = rounded(minus(v, splat(*inputs)), numbers[span]);
+                                    let Some(to) = to.as_chunks().0.get(span) else { continue };
+                                    set_bytes(to, elements(v, bounds));
+                                }
                             }
-                            write(vectors, cs, &usual, o, out.get(at..)?.get(..cs.len())?);
-                            at = at.wrapping_add(apart);
+                        } else {
+                            for (sums, inputs) in sums.iter().zip(&inputs) {
+                                let to = out.get(at..)?.get(..cs.len())?;
+                                at = at.wrapping_add(apart);
+                                for (((sum, less), c), to) in sums.iter().zip(&less).zip(cs).zip(to) {
+                                    to.set(i8::result(sum.wrapping_sub(*less).wrapping_sub(*inputs), c, o));
+                                }
+                            }
                         }
                     }
                 }
@@ -303,28 +326,26 @@ macro_rules! convolutions {
         /// next's are `apart` bytes on. Returns `PIXELS`.
         #[inline]
         #[target_feature(enable = $features)]
-        fn some_pixels<const PIXELS: usize>(
+        fn some_pixels<const PIXELS: usize, const BLOCKS: usize>(
             lines: &Lines,
             count: usize,
-            x: &[i8],
-            apart: usize,
+            (x, apart): (&[i8], usize),
             sums: [&mut [[i32; BLOCK]]; PAIR],
         ) -> usize {
             let mut inputs = [&[][..]; PIXELS];
             for (at, inputs) in inputs.iter_mut().enumerate() {
-                let Some(some) = x.get(at * apart..).and_then(|x| x.as_chunks::<4>().0.get(..count)) else {
-                    return PIXELS;
-                };
+                let some = x.get(at * apart..).and_then(|x| x.as_chunks::<4>().0.get(..count));
+                let Some(some) = some else { return PIXELS };
                 *inputs = some;
             }
             for span in 0..BLOCK / LANES {
-                let mut dots = [[splat(0); PAIR]; PIXELS];
+                let mut dots = [[splat(0); BLOCKS]; PIXELS];
                 for at in 0..count.min(LINES) {
-                    let mut vectors = [splat(0); PAIR];
-                    for block in 0..PAIR {
-                        // SAFETY: so many lines have been written, each byte of them.
-                        let line = unsafe { lines[block].get_unchecked(at).assume_init_ref() };
-                        vectors[block] = load(&line.0.as_chunks().0[span]);
+                    let mut vectors = [splat(0); BLOCKS];
+                    for (vector, lines) in vectors.iter_mut().zip(lines) {
+                        // SAFETY: so many lines have been written, each byte of them; or nobody reads the sums.
+                        let line = unsafe { lines.get_unchecked(at).assume_init_ref() };
+                        *vector = load(&line.0.as_chunks().0[span]);
                     }
                     for (pixel, dots) in dots.iter_mut().enumerate() {
                         // SAFETY: all have `count`.
@@ -335,7 +356,7 @@ macro_rules! convolutions {
                     }
                 }
                 for pixel in 0..PIXELS {
-                    for block in 0..PAIR {
+                    for block in 0..BLOCKS {
                         add_to(dots[pixel][block], &mut sums[block][pixel].as_chunks_mut().0[span]);
                     }
                 }
@@ -343,25 +364,24 @@ macro_rules! convolutions {
             PIXELS
         }
 
-        /// Writes the elements of up to 16 channels.
+        /// A block's numbers as vectors.
         #[inline]
         #[target_feature(enable = $features)]
-        fn write(sums: [V; BLOCK / LANES], cs: &[Channel], usual: &Option<Sixteen>, o: &Output, out: &[Cell<i8>]) {
-            for (span, sums) in sums.into_iter().enumerate() {
-                let Some(out) = out.get(span * LANES..) else { return };
-                if let (Some(c), Some(out)) = (usual, out.first_chunk::<LANES>()) {
-                    let of = |all: &[i32; BLOCK]| words(&all.as_chunks().0[span]);
-                    let numbers = [of(&c.bias), of(&c.multiplier), of(&c.right), of(&c.dropped)];
-                    let elements = elements(rounded(sums, numbers), o);
-                    set_bytes(out, elements);
-                } else {
-                    let mut each = [0; LANES];
-                    add_to(sums, &mut each);
-                    for ((sum, c), out) in each.iter().zip(cs.iter().skip(span * LANES)).zip(out) {
-                        out.set(i8::result(*sum, c, o));
-                    }
+        fn numbers_of(c: &Sixteen) -> [[V; 4]; BLOCK / LANES] {
+            let mut numbers = [[splat(0); 4]; BLOCK / LANES];
+            for (span, to) in numbers.iter_mut().enumerate() {
+                for (to, all) in to.iter_mut().zip([&c.bias, &c.multiplier, &c.right, &c.dropped]) {
+                    *to = words(&all.as_chunks().0[span]);
                 }
             }
+            numbers
+        }
+
+        /// The bounds before the zero point, and it.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn bounds_of(o: &Output) -> [V; 3] {
+            [splat(o.min - o.zero_point), splat(o.max - o.zero_point), splat(o.zero_point)]
         }
 
         /// See [`scalar_int8::depthwise_conv2d`]. Channels are made 16 at a time, the last ones perhaps for the second time.
@@ -388,33 +408,91 @@ macro_rules! convolutions {
             }
             // SAFETY: so many have just been written.
             let usual = unsafe { usual.get(..blocks)?.assume_init_ref() };
-            let (mut next, mut row) = (Pixels::new(g), usize::MAX);
-            let mut taps_y = (0..0, 0);
-            for _ in 0..g.y.output * g.x.output {
-                if next.y != row {
-                    (row, taps_y) = (next.y, g.y.taps(next.y));
-                }
-                let ((rows, iy), (cols, ix), at) = (taps_y.clone(), g.x.taps(next.x), next.at);
-                next.step();
-                for (block, usual) in usual.iter().enumerate() {
-                    let first = start(block);
-                    let mut dots = [splat(0); BLOCK / LANES];
-                    for (n, ky) in rows.clone().enumerate() {
-                        let row = (iy + n * g.y.dilation.get()) * g.x.input + ix;
-                        for (n, kx) in cols.clone().enumerate() {
-                            let x = x.get((row + n * g.x.dilation.get()) * all + first..)?.first_chunk::<BLOCK>()?;
-                            let w = w.get((ky * g.x.kernel + kx) * all + first..)?.first_chunk::<BLOCK>()?;
-                            let x = bytes_of(x);
-                            for ((dot, x), w) in dots.iter_mut().zip(x.as_chunks().0).zip(w.as_chunks().0) {
-                                *dot = add_scaled(*dot, minus(widened(x), splat(zx)), minus(widened(w), splat(zw)));
+            // Four pixels side by side are a unit, which may be written while it is read (`ops::Overlap`).
+            let (units, bounds) = (g.x.output.div_ceil(4), bounds_of(o));
+            let turned = |at: usize, count: usize| if g.backward { count - 1 - at } else { at };
+            for y in (0..g.y.output).map(|y| turned(y, g.y.output)) {
+                let (rows, iy) = g.y.taps(y);
+                for first in (0..units).map(|unit| 4 * turned(unit, units)) {
+                    let count = (g.x.output - first).min(4);
+                    let taps: [_; 4] = from_fn(|at| g.x.taps(first + at));
+                    let inside = taps.iter().all(|(cols, _)| cols.len() == g.x.kernel) && count == 4;
+                    for (block, usual) in usual.iter().enumerate() {
+                        let channel = start(block);
+                        let mut sums = [[splat(0); BLOCK / LANES]; 4];
+                        for (n, ky) in rows.clone().enumerate() {
+                            let row = (iy + n * g.y.dilation.get()) * g.x.input;
+                            let w = w.get(ky * g.x.kernel * all + channel..)?;
+                            if inside {
+                                let starts = from_fn::<_, 4, _>(|at| (row + taps[at].1) * all + channel);
+                                for kx in 0..g.x.kernel {
+                                    let step = kx * g.x.dilation.get() * all;
+                                    let w = w.get(kx * all..)?.first_chunk()?;
+                                    add_tap(&mut sums, x, starts.map(|start| start + step), w, (zx, zw))?;
+                                }
+                            } else {
+                                for ((cols, ix), sums) in taps.iter().zip(&mut sums).take(count) {
+                                    for (n, kx) in cols.clone().enumerate() {
+                                        let at = (row + ix + n * g.x.dilation.get()) * all + channel;
+                                        let w = w.get(kx * all..)?.first_chunk()?;
+                                        add_tap(core::array::from_mut(sums), x, [at], w, (zx, zw))?;
+                                    }
+                                }
                             }
                         }
+                        let cs = cs.get(channel..)?.get(..BLOCK)?;
+                        for (sums, at) in sums.into_iter().zip(first..first + count) {
+                            let to = out.get((y * g.x.output + at) * all + channel..)?.first_chunk::<BLOCK>()?;
+                            write(sums, cs, usual, (o, bounds), to);
+                        }
                     }
-                    let cs = cs.get(first..)?.get(..BLOCK)?;
-                    write(dots, cs, usual, o, out.get(at * all + first..)?.get(..BLOCK)?);
                 }
             }
             Some(())
+        }
+
+        /// Adds to the sums of some pixels a tap of 16 channels, whose inputs begin at `at`.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn add_tap<const N: usize>(
+            sums: &mut [[V; BLOCK / LANES]; N],
+            x: &[Cell<i8>],
+            at: [usize; N],
+            w: &[i8; BLOCK],
+            (zx, zw): (i32, i32),
+        ) -> Option<()> {
+            for span in 0..BLOCK / LANES {
+                let w = minus(widened(&w.as_chunks().0[span]), splat(zw));
+                for (sums, at) in sums.iter_mut().zip(at) {
+                    let x = bytes_of(x.get(at..)?.get(span * LANES..)?.first_chunk()?);
+                    sums[span] = add_scaled(sums[span], minus(widened(&x), splat(zx)), w);
+                }
+            }
+            Some(())
+        }
+
+        /// Writes the elements of 16 channels.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn write(
+            sums: [V; BLOCK / LANES],
+            cs: &[Channel],
+            usual: &Option<Sixteen>,
+            (o, bounds): (&Output, [V; 3]),
+            to: &[Cell<i8>; BLOCK],
+        ) {
+            for (span, sums) in sums.into_iter().enumerate() {
+                let Some(to) = to.as_chunks().0.get(span) else { return };
+                if let Some(c) = usual {
+                    set_bytes(to, elements(rounded(sums, numbers_of(c)[span]), bounds));
+                } else {
+                    let mut each = [0; LANES];
+                    add_to(sums, &mut each);
+                    for ((sum, c), to) in each.iter().zip(cs.iter().skip(span * LANES)).zip(to) {
+                        to.set(i8::result(*sum, c, o));
+                    }
+                }
+            }
         }
 
         /// Sums of two tensors' elements, in order or from the last on; `false` if their terms need more than is done here, and
@@ -425,6 +503,7 @@ macro_rules! convolutions {
                 terms.map(|t| usual_term(&t, o.rounding).map(|numbers| (numbers.map(|n| splat(n)), t.up)));
             let (Some((a, up_a)), Some((b, up_b)), Some((sum, _))) = (a, b, sum) else { return false };
             let count = x.len().min(y.len()).min(to.len());
+            let bounds = bounds_of(o);
             let scaled = |x: V, up: u32, numbers: [V; 4]| rounded(up_by(x, up), numbers);
             let mut done = 0;
             while done < count {
@@ -439,7 +518,7 @@ macro_rules! convolutions {
                     ys.iter_mut().zip(cells.1).for_each(|(to, y)| *to = y.get());
                 }
                 let both = plus(scaled(widened(&xs), up_a, a), scaled(widened(&ys), up_b, b));
-                let elements = elements(rounded(both, sum), o);
+                let elements = elements(rounded(both, sum), bounds);
                 match cells.2.first_chunk() {
                     Some(to) => set_bytes(to, elements),
                     None => cells.2.iter().zip(elements).for_each(|(to, v)| to.set(v)),
