@@ -107,14 +107,14 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
         _mm512_mask_add_epi32(shifted, up, shifted, splat(1))
     }
 
-    /// `Output::clamp` of each, from the bounds before the zero point, and it.
-    fn elements(scaled: V, bounds: [V; 3]) -> [i8; LANES] {
-        let [min, max, zero] = bounds;
-        let limited = _mm512_add_epi32(_mm512_min_epi32(_mm512_max_epi32(scaled, min), max), zero);
-        let mut elements = [0; LANES];
+    fn limited(x: V, min: V, max: V, zero: V) -> V {
+        _mm512_add_epi32(_mm512_min_epi32(_mm512_max_epi32(x, min), max), zero)
+    }
+
+    /// The lowest bytes of all elements.
+    fn narrow(x: V, to: &mut [i8; LANES]) {
         // SAFETY: 16 bytes are there; the store asks for no alignment.
-        unsafe { _mm_storeu_si128(elements.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(limited)) };
-        elements
+        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(x)) };
     }
 
     /// The sums, 32 bits each, into those of 16 channels.

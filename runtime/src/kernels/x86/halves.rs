@@ -102,13 +102,20 @@ macro_rules! half_lines {
                 minus(_mm256_srav_epi32(high, right), up)
             }
 
-            /// `Output::clamp` of each, from the bounds before the zero point, and it.
-            fn elements(scaled: V, bounds: [V; 3]) -> [i8; LANES] {
-                let [min, max, zero] = bounds;
-                let limited = _mm256_add_epi32(_mm256_min_epi32(_mm256_max_epi32(scaled, min), max), zero);
-                let mut wide = [0; LANES];
-                add_to(limited, &mut wide);
-                wide.map(|v| v as i8)
+            fn limited(x: V, min: V, max: V, zero: V) -> V {
+                _mm256_add_epi32(_mm256_min_epi32(_mm256_max_epi32(x, min), max), zero)
+            }
+
+            /// The lowest bytes of all elements.
+            fn narrow(x: V, to: &mut [i8; LANES]) {
+                let lowest = _mm256_setr_epi8(
+                    0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, //
+                    0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+                );
+                let x = _mm256_shuffle_epi8(x, lowest);
+                let both = _mm_unpacklo_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+                // SAFETY: 8 bytes are there; the store asks for no alignment.
+                unsafe { _mm_storel_epi64(to.as_mut_ptr().cast(), both) };
             }
 
             /// The sums, 32 bits each, into those of 16 channels.

@@ -13,7 +13,7 @@
 //!
 //! All of a tile is read before any of it is written, so what is right pixel by pixel is right here (`ops::Overlap`). Zero points are
 //! taken off the sums: `sum of (x - zx)(w - zw) = sum of xw - zx * sum of w - zw * sum of x + columns * zx * zw`, modulo 2^32 as in the
-//! scalar kernel. What this is not for, groups and patches that have no room, the scalar kernels do.
+//! scalar kernel. Where the dot product takes unsigned bytes, inputs and their zero point are raised by 128. What this is not for, groups and patches that have no room, the scalar kernels do.
 
 use core::cell::Cell;
 
@@ -23,7 +23,7 @@ use crate::kernels::scalar::int8::{Input, Output, Quantized, Term, Window};
 
 /// Bytes of the patches of a tile; pixels of a tile, at most. They lie on the stack.
 pub const PATCHES: usize = 1 << 16;
-pub const MOST_PIXELS: usize = 120;
+pub const MOST_PIXELS: usize = 240;
 /// Blocks of 16 channels of a depthwise convolution, at most: their numbers lie on the stack.
 pub const MOST_BLOCKS: usize = 80;
 /// Lines of a panel of weights: 1024 columns, 16 KB a block.
@@ -45,13 +45,12 @@ pub struct Sixteen {
 }
 
 impl Sixteen {
-    /// `None` if they are not 16, or one of them needs more than a rounding and a right shift.
+    /// Fewer than 16 are the first of them. `None` if one of them needs more than a rounding and a right shift.
     pub fn new(cs: &[Channel], o: &Output) -> Option<Self> {
-        let cs: &[Channel; BLOCK] = cs.try_into().ok()?;
         let zeros = [0; BLOCK];
         let mut all = Self { bias: zeros, multiplier: zeros, right: zeros, dropped: zeros };
         let mut usual = o.rounding == Rounding::Double;
-        for (at, c) in cs.iter().enumerate() {
+        for (at, c) in cs.iter().enumerate().take(BLOCK) {
             let [bias, multiplier, shift] = c.map(i32::from_le_bytes);
             usual &= multiplier > 0 && (-31..=0).contains(&shift);
             let right = shift.unsigned_abs() & 31;
@@ -102,10 +101,15 @@ impl Pixels {
     }
 }
 
-/// The inputs under output pixel `(y, x)`, `[kernel height, kernel width, channels]`, into `patch`: the zero point outside the
-/// image, zeros beyond.
+/// The inputs under output pixel `(y, x)`, `[kernel height, kernel width, channels]`, raised, into `patch`: the zero point outside
+/// the image, zeros beyond.
 #[inline(always)]
-pub fn gather(g: &Window, (y, x): (usize, usize), (image, zero): Input<'_, i8>, patch: &mut [i8]) -> Option<()> {
+pub fn gather<const RAISED: i32>(
+    g: &Window,
+    (y, x): (usize, usize),
+    (image, zero): Input<'_, i8>,
+    patch: &mut [i8],
+) -> Option<()> {
     let (patch, beyond) = patch.split_at_mut_checked(g.y.kernel * g.x.kernel * g.channels)?;
     if !beyond.is_empty() {
         beyond.fill(0);
@@ -119,13 +123,13 @@ pub fn gather(g: &Window, (y, x): (usize, usize), (image, zero): Input<'_, i8>, 
         let len = g.x.kernel * g.channels;
         let mut from = (iy * g.x.input + ix) * g.channels;
         for to in patch.chunks_exact_mut(len) {
-            copy(to, image.get(from..)?.get(..len)?);
+            copy::<RAISED>(to, image.get(from..)?.get(..len)?);
             from += g.y.dilation.get() * g.x.input * g.channels;
         }
         return Some(());
     }
     let ((rows, iy), (cols, ix)) = (g.y.taps(y), g.x.taps(x));
-    patch.fill(zero as i8);
+    patch.fill((zero + RAISED) as i8);
     // Taps side by side are side by side in memory, weights and image alike.
     let together = if g.x.dilation.get() == 1 { cols.len().max(1) } else { 1 };
     for (n, ky) in rows.enumerate() {
@@ -134,17 +138,30 @@ pub fn gather(g: &Window, (y, x): (usize, usize), (image, zero): Input<'_, i8>, 
             let from = (row + ix + n * together * g.x.dilation.get()) * g.channels;
             let to = (ky * g.x.kernel + kx) * g.channels;
             let len = together * g.channels;
-            copy(patch.get_mut(to..)?.get_mut(..len)?, image.get(from..)?.get(..len)?);
+            copy::<RAISED>(patch.get_mut(to..)?.get_mut(..len)?, image.get(from..)?.get(..len)?);
         }
     }
     Some(())
 }
 
+/// Copies inputs, raised; both are of one length. The last piece overlaps the one before.
 #[inline(always)]
-fn copy(to: &mut [i8], from: &[Cell<i8>]) {
-    let ((to, to_rest), (from, from_rest)) = (to.as_chunks_mut::<16>(), from.as_chunks::<16>());
-    to.iter_mut().zip(from).for_each(|(to, x)| *to = bytes_of(x));
-    to_rest.iter_mut().zip(from_rest).for_each(|(to, x)| *to = x.get());
+fn copy<const RAISED: i32>(to: &mut [i8], from: &[Cell<i8>]) {
+    match from.len() {
+        16.. => copy_by::<RAISED, 16>(to, from),
+        8.. => copy_by::<RAISED, 8>(to, from),
+        4.. => copy_by::<RAISED, 4>(to, from),
+        _ => copy_by::<RAISED, 1>(to, from),
+    }
+}
+
+#[inline(always)]
+fn copy_by<const RAISED: i32, const N: usize>(to: &mut [i8], from: &[Cell<i8>]) {
+    let put = |to: &mut [i8; N], from| *to = bytes_of(from).map(|x: i8| x.wrapping_add(RAISED as i8));
+    to.as_chunks_mut().0.iter_mut().zip(from.as_chunks().0).for_each(|(to, from)| put(to, from));
+    if let (true, Some(to), Some(from)) = (from.len() % N != 0, to.last_chunk_mut(), from.last_chunk()) {
+        put(to, from);
+    }
 }
 
 /// The bytes of cells side by side.
@@ -154,19 +171,25 @@ pub fn bytes_of<const N: usize>(cells: &[Cell<i8>; N]) -> [i8; N] {
     unsafe { cells.as_ptr().cast::<[i8; N]>().read() }
 }
 
-/// Writes cells side by side.
+/// The same, where there may be fewer: zeros beyond.
 #[inline(always)]
-pub fn set_bytes<const N: usize>(cells: &[Cell<i8>; N], bytes: [i8; N]) {
-    // SAFETY: as above, and a cell may be written through a shared reference.
-    unsafe { cells.as_ptr().cast::<[i8; N]>().cast_mut().write(bytes) };
+pub fn wide<const N: usize>(cells: &[Cell<i8>]) -> [i8; N] {
+    cells.first_chunk().map_or_else(
+        || {
+            let mut some = [0; N];
+            some.iter_mut().zip(cells).for_each(|(to, x)| *to = x.get());
+            some
+        },
+        bytes_of,
+    )
 }
 
 macro_rules! convolutions {
     ($features:literal) => {
         use crate::kernels::scalar::int8::{self as scalar_int8, Input, Output, Quantized, Term, Window};
         use crate::kernels::x86::int8::{
-            Channel, LINES, Line, MOST_BLOCKS, MOST_PIXELS, PATCHES, Pixels, Sixteen, bytes_of, gather, set_bytes,
-            usual_term,
+            Channel, LINES, Line, MOST_BLOCKS, MOST_PIXELS, PATCHES, Pixels, Sixteen, bytes_of, gather, usual_term,
+            wide,
         };
         use core::cell::Cell;
         use core::num::NonZeroUsize;
@@ -204,10 +227,12 @@ macro_rules! convolutions {
             for first in (0..pixels).step_by(room) {
                 let (count, first) = (room.min(pixels - first), next.at);
                 for (patch, sum) in patches.chunks_exact_mut(padded).take(count).zip(&mut inputs) {
-                    gather(g, (next.y, next.x), (x, zx), patch)?;
+                    gather::<RAISED>(g, (next.y, next.x), (x, zx), patch)?;
                     next.step();
-                    // Raised weights count each input so many times more.
-                    *sum = patch.iter().fold(0, |sum: i32, x| sum + i32::from(*x)).wrapping_mul(RAISED + zw);
+                    if zw != 0 {
+                        let raised = |x: &i8| if RAISED == 0 { i32::from(*x) } else { i32::from(*x as u8) };
+                        *sum = patch.iter().map(raised).sum::<i32>().wrapping_mul(zw);
+                    }
                 }
                 for pair in (0..cs.len()).step_by(PAIR * BLOCK) {
                     let mut sums = memory.each_mut().map(|sums| filled(&mut sums[..count], [0; BLOCK]));
@@ -241,6 +266,7 @@ macro_rules! convolutions {
                         let channel = pair + block * BLOCK;
                         let Some(cs) = cs.get(channel..all.min(channel + BLOCK)) else { break };
                         let usual = Sixteen::new(cs, o);
+                        let zx = zx + RAISED;
                         let constant = (columns as i32).wrapping_mul(zx.wrapping_mul(zw));
                         let less = weights.map(|sum| sum.wrapping_mul(zx).wrapping_sub(constant));
                         let mut at = first * all + channel;
@@ -248,13 +274,12 @@ macro_rules! convolutions {
                             let numbers = numbers_of(c);
                             let bounds = bounds_of(o);
                             for (sums, inputs) in sums.iter().zip(&inputs) {
-                                let to = out.get(at..)?.first_chunk::<BLOCK>()?;
+                                let to = out.get(at..)?.get(..cs.len())?;
                                 at = at.wrapping_add(apart);
                                 for span in 0..BLOCK / LANES {
                                     let v = minus(words(&sums.as_chunks().0[span]), words(&less.as_chunks().0[span]));
                                     let v = rounded(minus(v, splat(*inputs)), numbers[span]);
-                                    let Some(to) = to.as_chunks().0.get(span) else { continue };
-                                    set_bytes(to, elements(v, bounds));
+                                    put(v, bounds, to.get(span * LANES..).unwrap_or(&[]));
                                 }
                             }
                         } else {
@@ -272,7 +297,7 @@ macro_rules! convolutions {
             Some(())
         }
 
-        /// Columns `start..end` of the filters of 16 channels from `first` on as lines, weights raised; zeros beyond the last
+        /// Columns `start..end` of the filters of 16 channels from `first` on as lines; zeros beyond the last
         /// channel and beyond the filter.
         #[target_feature(enable = $features)]
         fn turn(
@@ -284,15 +309,20 @@ macro_rules! convolutions {
         ) {
             for span in 0..BLOCK / LANES {
                 for (at, lines) in (start..end).step_by(4 * LANES).zip(lines.chunks_mut(LANES)) {
-                    let mut rows = [bytes(splat(0)); LANES];
+                    let mut rows = [splat(0); LANES];
                     for (row, channel) in rows.iter_mut().zip(first + span * LANES..channels) {
                         let filter = w.get(channel * columns..).and_then(|w| w.get(at..end)).unwrap_or(&[]);
                         *row = match filter.first_chunk::<{ 4 * LANES }>() {
-                            Some(some) => bytes(load(&some.map(|w| w as u8))),
+                            Some(some) => load(&some.map(|w| w as u8)),
                             None => {
                                 let mut last = [0; 4 * LANES];
-                                last.iter_mut().zip(filter).for_each(|(to, w)| *to = *w as u8);
-                                bytes(load(&last))
+                                let ((to, to_rest), (from, from_rest)) =
+                                    (last.as_chunks_mut(), filter.as_chunks::<8>());
+                                to.iter_mut().zip(from).for_each(|(to, w)| *to = w.map(|w| w as u8));
+                                let done = from.len();
+                                let rest = to.iter_mut().skip(done).flatten().chain(to_rest);
+                                rest.zip(from_rest).for_each(|(to, w)| *to = *w as u8);
+                                load(&last)
                             }
                         };
                     }
@@ -312,12 +342,12 @@ macro_rules! convolutions {
             for (span, all) in all.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
                 let mut sum = splat(0);
                 for line in lines {
-                    sum = dot8(sum, load(&line.0.as_chunks().0[span]), splat(0x0101_0101));
+                    sum = dot8(sum, splat(0x0101_0101), load(&line.0.as_chunks().0[span]));
                 }
                 let mut sums = [0i64; LANES];
                 flush(sum, &mut sums);
                 for (all, sum) in all.iter_mut().zip(sums) {
-                    *all = all.wrapping_add(sum as i32 - RAISED * 4 * lines.len() as i32);
+                    *all = all.wrapping_add(sum as i32);
                 }
             }
         }
@@ -351,7 +381,7 @@ macro_rules! convolutions {
                         // SAFETY: all have `count`.
                         let x = splat(i32::from_le_bytes(unsafe { *inputs[pixel].get_unchecked(at) }.map(|x| x as u8)));
                         for (dot, vector) in dots.iter_mut().zip(vectors) {
-                            *dot = dot8(*dot, vector, x);
+                            *dot = dot8(*dot, x, vector);
                         }
                     }
                 }
@@ -397,14 +427,14 @@ macro_rules! convolutions {
         ) -> Option<()> {
             let all = cs.len();
             let blocks = all.div_ceil(BLOCK);
-            // The last block may share channels with the one before.
-            let start = |block: usize| (block * BLOCK).min(all - BLOCK);
-            if multiplier.get() > 1 || all < BLOCK || blocks > MOST_BLOCKS {
+            // The last block of several may share channels with the one before.
+            let start = |block: usize| (block * BLOCK).min(all.saturating_sub(BLOCK));
+            if multiplier.get() > 1 || blocks > MOST_BLOCKS {
                 return scalar_int8::depthwise_conv2d(g, multiplier, (x, zx), (w, zw), cs, o, out);
             }
             let mut usual = [const { MaybeUninit::uninit() }; MOST_BLOCKS];
             for (block, usual) in usual.iter_mut().enumerate().take(blocks) {
-                usual.write(Sixteen::new(cs.get(start(block)..)?.get(..BLOCK)?, o));
+                usual.write(Sixteen::new(cs.get(start(block)..)?, o));
             }
             // SAFETY: so many have just been written.
             let usual = unsafe { usual.get(..blocks)?.assume_init_ref() };
@@ -419,30 +449,31 @@ macro_rules! convolutions {
                     let inside = taps.iter().all(|(cols, _)| cols.len() == g.x.kernel) && count == 4;
                     for (block, usual) in usual.iter().enumerate() {
                         let channel = start(block);
+                        let here = (x.get(channel..)?, w.get(channel..)?, (zx, zw), all);
                         let mut sums = [[splat(0); BLOCK / LANES]; 4];
-                        for (n, ky) in rows.clone().enumerate() {
-                            let row = (iy + n * g.y.dilation.get()) * g.x.input;
-                            let w = w.get(ky * g.x.kernel * all + channel..)?;
-                            if inside {
-                                let starts = from_fn::<_, 4, _>(|at| (row + taps[at].1) * all + channel);
-                                for kx in 0..g.x.kernel {
-                                    let step = kx * g.x.dilation.get() * all;
-                                    let w = w.get(kx * all..)?.first_chunk()?;
-                                    add_tap(&mut sums, x, starts.map(|start| start + step), w, (zx, zw))?;
-                                }
+                        if inside {
+                            let taps = ((&rows, iy), (&taps[0].0, taps.each_ref().map(|(_, ix)| *ix)));
+                            let dots = if all < BLOCK {
+                                depthwise_dots::<4, true>(g, here, taps.0, taps.1)
                             } else {
-                                for ((cols, ix), sums) in taps.iter().zip(&mut sums).take(count) {
-                                    for (n, kx) in cols.clone().enumerate() {
-                                        let at = (row + ix + n * g.x.dilation.get()) * all + channel;
-                                        let w = w.get(kx * all..)?.first_chunk()?;
-                                        add_tap(core::array::from_mut(sums), x, [at], w, (zx, zw))?;
-                                    }
-                                }
+                                depthwise_dots::<4, false>(g, here, taps.0, taps.1)
+                            };
+                            sums = dots?;
+                        } else {
+                            for ((cols, ix), sums) in taps.iter().zip(&mut sums).take(count) {
+                                let taps = ((&rows, iy), (cols, [*ix]));
+                                let dots = if all < BLOCK {
+                                    depthwise_dots::<1, true>(g, here, taps.0, taps.1)
+                                } else {
+                                    depthwise_dots::<1, false>(g, here, taps.0, taps.1)
+                                };
+                                [*sums] = dots?;
                             }
                         }
-                        let cs = cs.get(channel..)?.get(..BLOCK)?;
+                        let cs = cs.get(channel..)?;
+                        let cs = cs.get(..BLOCK).unwrap_or(cs);
                         for (sums, at) in sums.into_iter().zip(first..first + count) {
-                            let to = out.get((y * g.x.output + at) * all + channel..)?.first_chunk::<BLOCK>()?;
+                            let to = out.get((y * g.x.output + at) * all + channel..)?.get(..cs.len())?;
                             write(sums, cs, usual, (o, bounds), to);
                         }
                     }
@@ -451,27 +482,60 @@ macro_rules! convolutions {
             Some(())
         }
 
-        /// Adds to the sums of some pixels a tap of 16 channels, whose inputs begin at `at`.
-        #[inline]
+        /// The sums of 16 channels of some pixels of a row, of the same taps: those of rows, of which the first reads input row `iy`, and
+        /// those of columns, the first of which read inputs `ix`. Of fewer channels (`NARROW`) the other sums are nobody's.
         #[target_feature(enable = $features)]
-        fn add_tap<const N: usize>(
-            sums: &mut [[V; BLOCK / LANES]; N],
-            x: &[Cell<i8>],
-            at: [usize; N],
-            w: &[i8; BLOCK],
-            (zx, zw): (i32, i32),
-        ) -> Option<()> {
-            for span in 0..BLOCK / LANES {
-                let w = minus(widened(&w.as_chunks().0[span]), splat(zw));
-                for (sums, at) in sums.iter_mut().zip(at) {
-                    let x = bytes_of(x.get(at..)?.get(span * LANES..)?.first_chunk()?);
-                    sums[span] = add_scaled(sums[span], minus(widened(&x), splat(zx)), w);
+        fn depthwise_dots<const N: usize, const NARROW: bool>(
+            g: &Window,
+            (x, w, (zx, zw), all): (&[Cell<i8>], &[i8], (i32, i32), usize),
+            (rows, iy): (&Range<usize>, usize),
+            (cols, ix): (&Range<usize>, [usize; N]),
+        ) -> Option<[[V; BLOCK / LANES]; N]> {
+            let mut sums = [[splat(0); BLOCK / LANES]; N];
+            for (n, ky) in rows.clone().enumerate() {
+                let row = (iy + n * g.y.dilation.get()) * g.x.input;
+                for (n, kx) in cols.clone().enumerate() {
+                    let w = w.get((ky * g.x.kernel + kx) * all..)?;
+                    let step = row + n * g.x.dilation.get();
+                    let mut inputs = [[0; BLOCK]; N];
+                    for (inputs, ix) in inputs.iter_mut().zip(ix) {
+                        let x = x.get((step + ix) * all..)?;
+                        *inputs = if NARROW { wide(x) } else { bytes_of(x.first_chunk()?) };
+                    }
+                    let mut weights = [0; BLOCK];
+                    match w.first_chunk() {
+                        Some(whole) => weights = *whole,
+                        None => weights.iter_mut().zip(w).for_each(|(to, w)| *to = *w),
+                    }
+                    for span in 0..BLOCK / LANES {
+                        let w = minus(widened(&weights.as_chunks().0[span]), splat(zw));
+                        for (sums, x) in sums.iter_mut().zip(&inputs) {
+                            let x = minus(widened(&x.as_chunks().0[span]), splat(zx));
+                            sums[span] = add_scaled(sums[span], x, w);
+                        }
+                    }
                 }
             }
-            Some(())
+            Some(sums)
         }
 
-        /// Writes the elements of 16 channels.
+        /// `Output::clamp` of each, to as many cells as there are.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn put(scaled: V, [min, max, zero]: [V; 3], to: &[Cell<i8>]) {
+            let limited = limited(scaled, min, max, zero);
+            match to.first_chunk::<LANES>() {
+                // SAFETY: a cell is as its contents, and may be written through a shared reference.
+                Some(to) => narrow(limited, unsafe { &mut *to.as_ptr().cast::<[i8; LANES]>().cast_mut() }),
+                None => {
+                    let mut elements = [0; LANES];
+                    narrow(limited, &mut elements);
+                    to.iter().zip(elements).for_each(|(to, v)| to.set(v));
+                }
+            }
+        }
+
+        /// Writes the elements of up to 16 channels.
         #[inline]
         #[target_feature(enable = $features)]
         fn write(
@@ -479,12 +543,12 @@ macro_rules! convolutions {
             cs: &[Channel],
             usual: &Option<Sixteen>,
             (o, bounds): (&Output, [V; 3]),
-            to: &[Cell<i8>; BLOCK],
+            to: &[Cell<i8>],
         ) {
             for (span, sums) in sums.into_iter().enumerate() {
-                let Some(to) = to.as_chunks().0.get(span) else { return };
+                let to = to.get(span * LANES..).unwrap_or(&[]);
                 if let Some(c) = usual {
-                    set_bytes(to, elements(rounded(sums, numbers_of(c)[span]), bounds));
+                    put(rounded(sums, numbers_of(c)[span]), bounds, to);
                 } else {
                     let mut each = [0; LANES];
                     add_to(sums, &mut each);
@@ -509,20 +573,10 @@ macro_rules! convolutions {
             while done < count {
                 let some = (count - done).min(LANES);
                 let at = if backward { count - done - some } else { done };
-                let (mut xs, mut ys) = ([0; LANES], [0; LANES]);
-                let cells = (&x[at..at + some], &y[at..at + some], &to[at..at + some]);
-                if let (Some(x), Some(y)) = (cells.0.first_chunk(), cells.1.first_chunk()) {
-                    (xs, ys) = (bytes_of(x), bytes_of(y));
-                } else {
-                    xs.iter_mut().zip(cells.0).for_each(|(to, x)| *to = x.get());
-                    ys.iter_mut().zip(cells.1).for_each(|(to, y)| *to = y.get());
-                }
-                let both = plus(scaled(widened(&xs), up_a, a), scaled(widened(&ys), up_b, b));
-                let elements = elements(rounded(both, sum), bounds);
-                match cells.2.first_chunk() {
-                    Some(to) => set_bytes(to, elements),
-                    None => cells.2.iter().zip(elements).for_each(|(to, v)| to.set(v)),
-                }
+                let x = widened(&wide(&x[at..at + some]));
+                let y = widened(&wide(&y[at..at + some]));
+                let both = plus(scaled(x, up_a, a), scaled(y, up_b, b));
+                put(rounded(both, sum), bounds, &to[at..at + some]);
                 done += some;
             }
             true
