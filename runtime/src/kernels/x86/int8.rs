@@ -445,31 +445,16 @@ macro_rules! convolutions {
                 let (rows, iy) = g.y.taps(y);
                 for first in (0..units).map(|unit| 4 * turned(unit, units)) {
                     let count = (g.x.output - first).min(4);
-                    let taps: [_; 4] = from_fn(|at| g.x.taps(first + at));
-                    let inside = taps.iter().all(|(cols, _)| cols.len() == g.x.kernel) && count == 4;
+                    // Where the first tap of each would be; those of none are the last one's.
+                    let ix = from_fn(|at| ((first + at.min(count - 1)) * g.x.stride).wrapping_sub(g.x.pad));
                     for (block, usual) in usual.iter().enumerate() {
                         let channel = start(block);
                         let here = (x.get(channel..)?, w.get(channel..)?, (zx, zw), all);
-                        let mut sums = [[splat(0); BLOCK / LANES]; 4];
-                        if inside {
-                            let taps = ((&rows, iy), (&taps[0].0, taps.each_ref().map(|(_, ix)| *ix)));
-                            let dots = if all < BLOCK {
-                                depthwise_dots::<4, true>(g, here, taps.0, taps.1)
-                            } else {
-                                depthwise_dots::<4, false>(g, here, taps.0, taps.1)
-                            };
-                            sums = dots?;
+                        let sums = if all < BLOCK {
+                            depthwise_dots::<true>(g, here, (&rows, iy), ix)?
                         } else {
-                            for ((cols, ix), sums) in taps.iter().zip(&mut sums).take(count) {
-                                let taps = ((&rows, iy), (cols, [*ix]));
-                                let dots = if all < BLOCK {
-                                    depthwise_dots::<1, true>(g, here, taps.0, taps.1)
-                                } else {
-                                    depthwise_dots::<1, false>(g, here, taps.0, taps.1)
-                                };
-                                [*sums] = dots?;
-                            }
-                        }
+                            depthwise_dots::<false>(g, here, (&rows, iy), ix)?
+                        };
                         let cs = cs.get(channel..)?;
                         let cs = cs.get(..BLOCK).unwrap_or(cs);
                         for (sums, at) in sums.into_iter().zip(first..first + count) {
@@ -482,25 +467,29 @@ macro_rules! convolutions {
             Some(())
         }
 
-        /// The sums of 16 channels of some pixels of a row, of the same taps: those of rows, of which the first reads input row `iy`, and
-        /// those of columns, the first of which read inputs `ix`. Of fewer channels (`NARROW`) the other sums are nobody's.
+        /// The sums of 16 channels of four pixels of a row over the taps of `rows`, of which the first reads input row `iy`; the first
+        /// taps of the columns would read inputs `ix`. Of fewer channels (`NARROW`) the other sums are nobody's.
         #[target_feature(enable = $features)]
-        fn depthwise_dots<const N: usize, const NARROW: bool>(
+        fn depthwise_dots<const NARROW: bool>(
             g: &Window,
             (x, w, (zx, zw), all): (&[Cell<i8>], &[i8], (i32, i32), usize),
             (rows, iy): (&Range<usize>, usize),
-            (cols, ix): (&Range<usize>, [usize; N]),
-        ) -> Option<[[V; BLOCK / LANES]; N]> {
-            let mut sums = [[splat(0); BLOCK / LANES]; N];
+            ix: [usize; 4],
+        ) -> Option<[[V; BLOCK / LANES]; 4]> {
+            let mut sums = [[splat(0); BLOCK / LANES]; 4];
             for (n, ky) in rows.clone().enumerate() {
                 let row = (iy + n * g.y.dilation.get()) * g.x.input;
-                for (n, kx) in cols.clone().enumerate() {
+                for kx in 0..g.x.kernel {
                     let w = w.get((ky * g.x.kernel + kx) * all..)?;
-                    let step = row + n * g.x.dilation.get();
-                    let mut inputs = [[0; BLOCK]; N];
+                    let step = kx * g.x.dilation.get();
+                    // Outside the image: nothing.
+                    let mut inputs = [[zx as i8; BLOCK]; 4];
                     for (inputs, ix) in inputs.iter_mut().zip(ix) {
-                        let x = x.get((step + ix) * all..)?;
-                        *inputs = if NARROW { wide(x) } else { bytes_of(x.first_chunk()?) };
+                        let at = ix.wrapping_add(step);
+                        if at < g.x.input {
+                            let x = x.get((row + at) * all..)?;
+                            *inputs = if NARROW { wide(x) } else { bytes_of(x.first_chunk()?) };
+                        }
                     }
                     let mut weights = [0; BLOCK];
                     match w.first_chunk() {
