@@ -180,6 +180,7 @@ macro_rules! matmul_kernels {
         pub static $table: Kernels = Kernels {
             name: $name,
             // SAFETY: the table is given out only where its instructions are (`super::available`).
+            t3: scalar::KERNELS.t3,
             n4: |w, blocks, x, put| unsafe { chunks::<N4, 256>(w, blocks, x, put) },
             t4: |w, blocks, x, put| unsafe { chunks::<T4, 256>(w, blocks, x, put) },
             n5: |w, blocks, x, put| unsafe { chunks::<N5, 256>(w, blocks, x, put) },
