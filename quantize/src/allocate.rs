@@ -1,4 +1,4 @@
-//! Bits by what they are worth: which matrices of a language model get 5 or 8 bits under a budget of bits a weight.
+//! Bits by what they are worth: which matrices of a language model get 3, 4, 5 or 8 bits under a budget of bits a weight.
 //!
 //! What a matrix costs is measured: with it alone in 4 bits, how far does the model's output go from what it was, in KL divergence
 //! on some of the calibration text? Such divergences add up (the sum of all is within a few per cent of the whole), and fall to a
@@ -19,8 +19,11 @@ use mote_runtime::image::program::entry;
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// The widths there are, and what is left at each of the divergence at the first.
-const WIDTHS: [(Coding, f64); 3] = [(Coding::T4, 1.0), (Coding::N5, 0.32), (Coding::N8, 0.005)];
+/// The widths there are, and what is left at each of the divergence at [`MEASURED`].
+const WIDTHS: [(Coding, f64); 4] = [(Coding::T3, 4.4), (Coding::T4, 1.0), (Coding::N5, 0.32), (Coding::N8, 0.005)];
+
+/// The width whose divergence is measured.
+const MEASURED: Coding = Coding::T4;
 
 /// Windows of text that are looked at for each matrix.
 const WINDOWS: usize = 4;
@@ -168,7 +171,7 @@ impl Coder<QuantizeError> for Trials<'_> {
     fn code(&mut self, index: u32, met: &Met) -> Result<(), QuantizeError> {
         if let Source::Coded(weight, log2) = &self.program.tensors()[index as usize] {
             (self.progress)(&weight.name);
-            let matrix = coded(self.model, weight, *log2, WIDTHS[0].0, self.rounding, met)?;
+            let matrix = coded(self.model, weight, *log2, MEASURED, self.rounding, met)?;
             let placed = place(weight.name.clone(), *log2, &matrix);
             self.work.put(&trial_name(index), &placed, &matrix.bytes)?;
         }
@@ -310,7 +313,7 @@ mod tests {
                 let each = candidates.iter().zip(widths);
                 each.fold((0.0, 0), |(cost, used), (m, w)| (cost + m.cost(*w), used + m.extra(*w)))
             };
-            let ways = (0..81).map(|way| [way % 3, way / 3 % 3, way / 9 % 3, way / 27]);
+            let ways = (0..256).map(|way| [way % 4, way / 4 % 4, way / 16 % 4, way / 64]);
             let all = ways.map(|widths| of(&candidates, &widths)).filter(|(_, used)| *used <= bytes);
             let best = all.map(|(cost, _)| cost).fold(f64::INFINITY, f64::min);
             spend(&mut candidates, bytes);

@@ -130,6 +130,7 @@ fn lacking(node: &Node) -> Option<String> {
 /// Bits of an element.
 fn bits(dtype: Dtype) -> u8 {
     match dtype {
+        Dtype::T3 => 3,
         Dtype::N4 | Dtype::T4 => 4,
         Dtype::N5 => 5,
         Dtype::I8 | Dtype::U8 | Dtype::N8 => 8,

@@ -105,7 +105,7 @@ pub enum QuantizeError {
     #[error(transparent)]
     Parts(#[from] PartsError),
     /// Fewer bits a weight than the narrowest codes take.
-    #[error("{asked} bits a weight were asked for; with every matrix in 4-bit codes the model takes {least:.3}")]
+    #[error("{asked} bits a weight were asked for; with every matrix in 3-bit codes the model takes {least:.3}")]
     Budget {
         /// Asked for.
         asked: f64,

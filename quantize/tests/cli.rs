@@ -37,15 +37,18 @@ fn bits_are_spent_up_to_what_was_asked_for() {
             .map(String::from)
     };
     let run = |bits| quantize(bits).to_vec();
-    let args = run("5.4");
-    let summary = json(&args.iter().map(String::as_str).collect::<Vec<_>>());
-    let spent = summary["bits_per_weight"].as_f64().unwrap();
-    assert!(spent > 5.3 && spent <= 5.4, "{spent}");
-    let bits: Vec<u64> = summary["tensors"].as_array().unwrap().iter().map(|t| t["bits"].as_u64().unwrap()).collect();
-    assert!(bits.contains(&4) && bits.contains(&5), "{bits:?}");
+    for (asked, least, most, some) in [("5.4", 5.3, 5.4, [4, 5]), ("4.6", 4.5, 4.6, [3, 4])] {
+        let args = run(asked);
+        let summary = json(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let spent = summary["bits_per_weight"].as_f64().unwrap();
+        assert!(spent > least && spent <= most, "{spent}");
+        let tensors = summary["tensors"].as_array().unwrap();
+        let bits: Vec<u64> = tensors.iter().map(|t| t["bits"].as_u64().unwrap()).collect();
+        assert!(some.iter().all(|some| bits.contains(some)), "{bits:?}");
+    }
     let args = run("4");
     let why = bad(1, &args.iter().map(String::as_str).collect::<Vec<_>>());
-    assert!(why.contains("with every matrix in 4-bit codes the model takes 5.0"), "{why}");
+    assert!(why.contains("with every matrix in 3-bit codes the model takes 4.0"), "{why}");
 }
 
 #[test]

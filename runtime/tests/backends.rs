@@ -2,7 +2,7 @@
 
 mod support;
 
-use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T4};
+use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T3, T4};
 use mote_runtime::kernels::{self, Codes, Kernels, scalar};
 use mote_runtime::view::{Pool, Single};
 use mote_runtime::{Image, Limits, Session};
@@ -56,7 +56,7 @@ proptest! {
 #[test]
 fn extremes() {
     for (cols, rows) in [(512, 1), (544, 7), (16_416, 3)] {
-        for (dtype, level) in [(N4, 127), (N4, -127), (T4, -127), (N5, 127), (N5, -127), (N8, -128)] {
+        for (dtype, level) in [(N4, 127), (N4, -127), (T3, -127), (T4, -127), (N5, 127), (N5, -127), (N8, -128)] {
             let m = Matrix::all(32, cols, dtype, level);
             let stride = cols.next_multiple_of(32);
             for code in [-128i8, 127] {

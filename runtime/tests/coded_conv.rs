@@ -201,7 +201,7 @@ fn conv2d_coded_is_the_page_s() {
     let r = &mut Random::new(1);
     let (mut inner, mut touched) = (0, 0);
     for case in 0..600 {
-        let conv = Conv::random(r, 12, CODED[case % 4]);
+        let conv = Conv::random(r, 12, CODED[case % CODED.len()]);
         let x = conv.x(r);
         let got = conv.run(&x);
         assert_eq!(got, conv.page(&x), "case {case}: {conv:?}");
@@ -308,7 +308,7 @@ fn any_arguments_at_all() {
     let r = &mut Random::new(3);
     let (mut opened, mut refused) = (0, 0);
     for case in 0..3000 {
-        let conv = Conv::random(r, 6, CODED[case % 4]);
+        let conv = Conv::random(r, 6, CODED[case % CODED.len()]);
         let (mut b, ..) = conv.builder();
         for _ in 0..r.range(1, 2) {
             let words = [0, 1, 2, 3, 0xFFFF, 0x1_0001, u32::MAX, 1 << 31, r.next() as u32];

@@ -577,7 +577,9 @@ fn columns_that_do_not_match() {
 fn tensors_of_other_types() {
     let model = small_model(1);
     for index in 0..model.tensors.len() {
-        for dtype in [Dtype::I8, Dtype::I16, Dtype::I32, Dtype::U64, Dtype::N4, Dtype::T4, Dtype::N5, Dtype::N8] {
+        for dtype in
+            [Dtype::I8, Dtype::I16, Dtype::I32, Dtype::U64, Dtype::T3, Dtype::N4, Dtype::T4, Dtype::N5, Dtype::N8]
+        {
             let mut b = model.clone();
             let desc = &mut b.tensors[index].0;
             if desc.dtype == dtype {
@@ -597,7 +599,7 @@ fn tensors_of_other_types() {
 
 #[test]
 fn levels_below_the_least() {
-    for (dtype, least) in [(Dtype::N4, -127), (Dtype::T4, -127), (Dtype::N5, 0)] {
+    for (dtype, least) in [(Dtype::T3, -127), (Dtype::N4, -127), (Dtype::T4, -127), (Dtype::N5, 0)] {
         let mut b = small_model(1);
         let at = b.tensors.iter().position(|(desc, _)| desc.dtype == dtype).unwrap();
         b.tensors[at].0.codebook[3] = least;

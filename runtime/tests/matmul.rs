@@ -6,7 +6,7 @@ use mote_runtime::fixed::Scale;
 use mote_runtime::image::header::Span;
 use mote_runtime::image::plan::Rows;
 use mote_runtime::image::program::{NONE, Op};
-use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T4};
+use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T3, T4};
 use mote_runtime::image::{Coded, Dtype, TensorDesc};
 use mote_runtime::kernels::{self, Kernels};
 use mote_runtime::ops::matmul::ACCUMULATE;
@@ -164,6 +164,38 @@ fn rows_along_the_trellis() {
     assert_eq!(levels(2), [-8, -8]);
 }
 
+/// T3's bytes by hand: column 21 is of the second eight of the group's second sixteen.
+#[test]
+fn three_bits_along_the_trellis() {
+    let dims = [16, 32, 1, 1];
+    // Rising within each set of four.
+    let codebook = core::array::from_fn(|i| 10 * (i as i8 / 4) + i as i8 % 4 - 20);
+    let mut bytes = vec![0; TensorDesc::data_bytes(Dtype::T3, dims).unwrap() as usize];
+    assert_eq!(bytes.len(), 192 + 16 + 32);
+    let mut put = |row: usize, code: u8| {
+        bytes[64 + 4 * row + 1] = code >> 1 << 4; // line 1, bits 4 and 5 of byte 1
+        bytes[128 + 4 * row + 1] = (code & 1) << 6; // line 2, bit 6
+    };
+    [(15, 7), (0, 5), (1, 2), (2, 4)].into_iter().for_each(|(row, code)| put(row, code));
+    bytes[192..192 + 16].fill(1);
+    let span = Span { offset: 0, bytes: bytes.len() as u64 };
+    let desc = TensorDesc { dtype: Dtype::T3, rank: 2, exponent: 0, dims, span, codebook };
+    let view = Coded::new(&desc, &bytes).unwrap();
+    let levels = |row: usize| {
+        let mut levels = [0; 32];
+        view.row_levels(row, &mut levels, |to, level| *to = level);
+        levels
+    };
+    let set = |set: usize, level: usize| i32::from(codebook[4 * set + level]);
+    let mut expected = [set(0, 0); 32];
+    for (row, found) in
+        [(14, set(0, 0)), (15, set(1, 3)), (0, set(3, 2)), (1, set(3, 1)), (2, set(1, 2)), (3, set(0, 0))]
+    {
+        expected[21] = found;
+        assert_eq!(levels(row), expected, "row {row}");
+    }
+}
+
 /// The worst that the format can say: each product as large as it can be, all of one sign, and the largest scales.
 #[test]
 fn sums_beyond_int32() {
@@ -177,6 +209,7 @@ fn sums_beyond_int32() {
             (N8, -128, -1),
             (N8, 127, 1),
             (N4, 8, -1),
+            (T3, 127, -1),
             (T4, 127, -1),
         ] {
             let mults = vec![65_535, 1, 32_768];

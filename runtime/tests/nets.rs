@@ -773,7 +773,7 @@ fn ports_of<T: Element + PartialEq + core::fmt::Debug>(kind: Kind, values: [T; 3
         assert_eq!(found, expected);
     }
     // A slot of another type, another size, a type that no port has.
-    for other in others.into_iter().chain([Dtype::U64, Dtype::N4, Dtype::T4, Dtype::N5, Dtype::N8]) {
+    for other in others.into_iter().chain([Dtype::U64, Dtype::T3, Dtype::N4, Dtype::T4, Dtype::N5, Dtype::N8]) {
         let mut b = b.clone();
         b.ports[0][0].dtype = other;
         let same_bytes = [T::DTYPE, other].iter().all(|d| matches!(d, Dtype::I8 | Dtype::U8));

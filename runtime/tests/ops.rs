@@ -6,7 +6,7 @@ use core::f64::consts::TAU;
 
 use mote_runtime::image::plan::Rows;
 use mote_runtime::image::program::Op;
-use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T4};
+use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T3, T4};
 use mote_runtime::image::tensors::GROUP;
 use mote_runtime::view::Single;
 use proptest::prelude::*;
@@ -27,7 +27,7 @@ fn bench(b: &Builder, batch: u32) -> Bench {
 fn embed_is_within_half_a_unit() {
     let mut worst = 0f64;
     for (dtype, vocab, cols) in
-        [(N4, 50, 40), (N8, 50, 40), (N8, 17, 72), (N5, 17, 72), (T4, 33, 72), (N4, 1, 1), (N4, 5, 31)]
+        [(N4, 50, 40), (N8, 50, 40), (N8, 17, 72), (N5, 17, 72), (T4, 33, 72), (T3, 33, 72), (N4, 1, 1), (N4, 5, 31)]
     {
         for frac in [-3i16, 8, 16, 20] {
             let r = &mut Random::new(dtype as u64 + vocab as u64);

@@ -3,7 +3,7 @@
     python peers.py MODEL_FOLDER --text FILE --calibrate FILE [--context 256] [--max-tokens N] [--only TEXT] [--json FILE]
 
 1. The folder becomes an f32 GGUF (gguf_files.py), which must give transformers' logits, or the script stops.
-2. llama.cpp quantizes that file, without an importance matrix and, to 4 bits, with one: the mean square of each column of
+2. llama.cpp quantizes that file, without an importance matrix and, to 3 and 4 bits, with one: the mean square of each column of
    each matrix's input, over the calibration text (llama-imatrix's numbers). llama-imatrix leaves out the output matrix by
    default; here both ways are measured and the better one is llama.cpp's row.
 3. Rounding to nearest (4 bits, groups of 32, a scale of 16 bits: the floor) and AutoRound (autoround.py; if it is installed)
@@ -42,6 +42,9 @@ from transformers.pytorch_utils import Conv1D
 HERE = pathlib.Path(__file__).parent
 # Type, and whether it is measured with an importance matrix too.
 TYPES = {
+    "IQ3_XXS": True,
+    "IQ3_S": True,
+    "Q3_K_M": True,
     "Q4_0": True,
     "Q4_K_S": True,
     "Q4_K_M": True,

@@ -1,6 +1,6 @@
 //! Levels of codes: fixed or learned, and the nearest-level search.
 
-use super::trellis::{self, Trellis};
+use super::trellis::Trellis;
 use super::{Coding, fit};
 use mote_runtime::image::tensors::{BLOCK, GROUP};
 
@@ -16,7 +16,7 @@ pub struct Codebook {
     /// Nearest code for each 1/8 of a level; empty for N8, where the code is the rounded value.
     nearest: Vec<u8>,
     top: f32,
-    /// Of T4, whose `levels` then are what its 32 levels are like for one that looks at one weight at a time: means of two.
+    /// Of T3 and T4, whose `levels` then are what their levels are like for one that looks at one weight at a time: means of two.
     trellis: Option<Trellis>,
 }
 
@@ -44,11 +44,18 @@ impl Codebook {
     #[must_use]
     pub fn t4(levels: [i8; 16]) -> Self {
         let pair = |k: usize| (f32::from(levels[k]) - f32::from(levels[15 - k])) / 2.0;
-        Self::of((0..16).map(pair).collect(), Some(Trellis::new(levels)))
+        Self::of((0..16).map(pair).collect(), Some(Trellis::new(levels, 4)))
+    }
+
+    /// 3-bit codes along a trellis, with these levels, in rising order.
+    #[must_use]
+    pub fn t3(levels: [i8; 16]) -> Self {
+        let pairs = levels.chunks(2).map(|pair| (f32::from(pair[0]) + f32::from(pair[1])) / 2.0);
+        Self::of(pairs.collect(), Some(Trellis::new(in_sets(levels), 3)))
     }
 
     fn of(levels: Vec<f32>, trellis: Option<Trellis>) -> Self {
-        let nearest = table(&levels, |_| true);
+        let nearest = table(&levels);
         let top = levels.iter().fold(1f32, |top, l| top.max(l.abs()));
         Self { levels, nearest, top, trellis }
     }
@@ -90,7 +97,10 @@ impl Codebook {
 
     /// Which of the levels each code of a column of a block stands for, and whether negated.
     fn levels_of(&self, codes: &[u8; BLOCK]) -> [(usize, bool); BLOCK] {
-        if self.is_trellis() { trellis::levels_of(codes) } else { codes.map(|c| (usize::from(c & 15), c & 16 != 0)) }
+        match &self.trellis {
+            Some(trellis) => trellis.levels_of(codes),
+            None => codes.map(|c| (usize::from(c & 15), c & 16 != 0)),
+        }
     }
 
     /// Whether what a code stands for depends on the rows before.
@@ -103,7 +113,7 @@ impl Codebook {
     #[must_use]
     pub fn codebook(&self) -> [i8; 16] {
         if let Some(trellis) = &self.trellis {
-            return trellis.levels();
+            return trellis.book();
         }
         let mut book = [0; 16];
         for (to, from) in book.iter_mut().zip(&self.levels) {
@@ -113,14 +123,22 @@ impl Codebook {
     }
 }
 
-/// The nearest of the codes that `among` wants for each 1/8 of a level.
-pub(super) fn table(levels: &[f32], among: impl Fn(u8) -> bool) -> Vec<u8> {
+/// T3's levels, in rising order, as they lie in the image: each set has every fourth.
+fn in_sets(levels: [i8; 16]) -> [i8; 16] {
+    // Neighbours differ in the bit of the row before: those of the same sign of it are as far apart as can be.
+    let place = |rank: usize| 8 * (rank % 2) + 4 * (rank / 2 % 2) + rank / 4;
+    let mut book = [0; 16];
+    levels.into_iter().enumerate().for_each(|(rank, level)| book[place(rank)] = level);
+    book
+}
+
+/// The nearest of the levels for each 1/8 of a level.
+pub(super) fn table(levels: &[f32]) -> Vec<u8> {
     let span = (REACH as f32 * FINE) as i32;
     let closest = |i: i32| {
         let x = i as f32 / FINE;
         let distance = |code: &u8| (levels[usize::from(*code)] - x).abs();
-        let codes = (0..levels.len() as u8).filter(|code| among(*code));
-        codes.min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0)
+        (0..levels.len() as u8).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0)
     };
     (-span..=span).map(closest).collect()
 }
@@ -141,6 +159,9 @@ const START_MAGNITUDES: [i8; 16] = [2, 7, 11, 15, 20, 25, 30, 35, 40, 46, 53, 60
 /// What the algorithm finds for normal weights along the trellis.
 const START_TRELLIS: [i8; 16] = [-127, -91, -69, -53, -40, -28, -17, -7, 3, 13, 24, 35, 48, 62, 81, 115];
 
+/// The same of T3.
+const START_THREE: [i8; 16] = [-126, -90, -67, -51, -38, -26, -16, -5, 5, 16, 26, 38, 51, 67, 90, 126];
+
 /// Rounds of Lloyd's algorithm.
 const ROUNDS: usize = 8;
 /// Groups it looks at, at most.
@@ -150,6 +171,7 @@ const SAMPLE: usize = 2048;
 pub(super) fn learn(rows: usize, row: &dyn Fn(usize) -> Vec<f32>, importance: &[f32], coding: Coding) -> Codebook {
     let groups = importance.len() / GROUP;
     let mut book = match coding {
+        Coding::T3 => Codebook::t3(START_THREE),
         Coding::T4 => Codebook::t4(START_TRELLIS),
         Coding::N5 => Codebook::n5(START_MAGNITUDES.into_iter()),
         _ => Codebook::n4(START.into_iter()),
@@ -194,6 +216,7 @@ pub(super) fn learn(rows: usize, row: &dyn Fn(usize) -> Vec<f32>, importance: &[
             (0..16).map(|k| if bottom[k] > 0.0 { top[k] / bottom[k] } else { f64::from(old[k]) }).collect();
         let levels = spread(&levels, if coding == Coding::N5 { 0 } else { -127 });
         book = match coding {
+            Coding::T3 => Codebook::t3(levels),
             Coding::T4 => Codebook::t4(levels),
             Coding::N5 => Codebook::n5(levels.into_iter()),
             _ => Codebook::n4(levels.into_iter()),

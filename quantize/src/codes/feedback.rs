@@ -297,7 +297,7 @@ mod tests {
             };
             w.chunks(cols).zip(decoded.chunks(cols)).map(row).sum::<f64>()
         };
-        for coding in [Coding::N4Learned, Coding::N4Uniform, Coding::T4, Coding::N5, Coding::N8] {
+        for coding in [Coding::N4Learned, Coding::N4Uniform, Coding::T3, Coding::T4, Coding::N5, Coding::N8] {
             let nearest = lost(&code_matrix(&w, rows, cols, coding, None).decode());
             let chosen = code_matrix_for(&w, rows, cols, coding, &hessian, &[]);
             let ratio = lost(&chosen.decode()) / nearest;

@@ -96,7 +96,7 @@ impl Port {
             Dtype::U8 => 0..=255,
             Dtype::I16 => -32_768..=32_767,
             Dtype::I32 => i32::MIN..=i32::MAX,
-            Dtype::U64 | Dtype::N4 | Dtype::T4 | Dtype::N5 | Dtype::N8 => return None,
+            Dtype::U64 | Dtype::T3 | Dtype::N4 | Dtype::T4 | Dtype::N5 | Dtype::N8 => return None,
         };
         let range = (-256..=256).contains(&port.exponent) && zero_points.contains(&port.zero_point);
         (rank_ok && zero && range).then_some(port)

@@ -6,7 +6,7 @@
 //!  1  u8  rank, 1 to 4     8  [u32;4] dims, 1 beyond the rank
 //!  2  u16 zero            24  u64 offset in the weights section, a multiple of 64
 //!                         32  u64 bytes
-//!                         40  [i8;16] codebook (N4, T4, N5), else zero
+//!                         40  [i8;16] codebook (N4, T3, T4, N5), else zero
 //!                         56  u64 zero
 //! ```
 //!
@@ -38,6 +38,18 @@
 //! **T4** is N4's bytes with 32 levels, of which the codes of the two rows before in the same column (those before the block's first
 //! are its last) leave 16 to choose from: with `c[r]` row r's code, `level = codebook[c[r] ^ (c[r-2] & 1)]`, negated if `c[r-1] & 1`.
 //! That is trellis-coded quantization (Marcellin and Fischer 1990) with Ungerboeck's code of four states, its trellis a ring.
+//!
+//! **T3** has codes of 3 bits along the same trellis: their lowest bits pick, with those of the rows before, one of four sets of four
+//! levels, the other two bits a level of the set: `level = codebook[8 * (c[r-1] & 1) + 4 * ((c[r] ^ c[r-2]) & 1) + (c[r] >> 1)]`. Three
+//! lines a group:
+//!
+//! ```text
+//! codes   [block][group][line 0..3][row 0..16][4 bytes]
+//!         line 0, 1: bits 2*i + 4*h and the next of byte b = code >> 1 of column 32*group + 16*line + 8*i + 4*h + b (i, h: 0, 1)
+//!         line 2:    bit i + 4*h of byte b                 = code & 1  of column 32*group + 8*i + 4*h + b         (i: 0..4)
+//! ```
+//!
+//! So what is to be looked up falls into N4's nibbles with shifts and masks, and neighbours' bits are combined for 32 columns at once.
 //!
 //! **N8** is N4 with a byte a code and no codebook: 8 lines of 64 bytes a group, byte b of row r in line l is
 //! column 32*group + 4*l + b.
@@ -78,11 +90,13 @@ pub enum Dtype {
     N5 = 8,
     /// 4-bit codes along a trellis, with group scales.
     T4 = 9,
+    /// 3-bit codes along a trellis, with group scales.
+    T3 = 10,
 }
 
 impl Dtype {
     pub(super) fn of(code: u8) -> Option<Self> {
-        [Self::I8, Self::I16, Self::I32, Self::U64, Self::N4, Self::N5, Self::N8, Self::U8, Self::T4]
+        [Self::I8, Self::I16, Self::I32, Self::U64, Self::N4, Self::N5, Self::N8, Self::U8, Self::T4, Self::T3]
             .into_iter()
             .find(|d| *d as u8 == code)
     }
@@ -91,6 +105,7 @@ impl Dtype {
     #[must_use]
     pub fn code_bits(self) -> Option<u8> {
         match self {
+            Self::T3 => Some(3),
             Self::N4 | Self::T4 => Some(4),
             Self::N5 => Some(5),
             Self::N8 => Some(8),
@@ -108,11 +123,11 @@ pub struct TensorDesc {
     pub rank: u8,
     /// `value = integer * 2^-exponent`.
     pub exponent: i32,
-    /// Dimensions; 1 beyond the rank. N4, T4, N5 and N8: `[rows, cols, 1, 1]`.
+    /// Dimensions; 1 beyond the rank. Codes: `[rows, cols, 1, 1]`.
     pub dims: [u32; 4],
     /// Place in the weights section.
     pub span: Span,
-    /// N4, T4: what the codes stand for. N5: their magnitudes.
+    /// N4, T3, T4: what the codes stand for. N5: their magnitudes.
     pub codebook: [i8; 16],
 }
 
@@ -126,7 +141,7 @@ impl TensorDesc {
             Dtype::I16 => return count.checked_mul(2),
             Dtype::I32 => return count.checked_mul(4),
             Dtype::U64 => return count.checked_mul(8),
-            Dtype::N4 | Dtype::T4 | Dtype::N5 | Dtype::N8 => u64::from(dtype.code_bits()?),
+            Dtype::T3 | Dtype::N4 | Dtype::T4 | Dtype::N5 | Dtype::N8 => u64::from(dtype.code_bits()?),
         };
         let [rows, cols, _, _] = dims;
         let rows = u64::from(rows).next_multiple_of(BLOCK as u64);
@@ -192,10 +207,10 @@ impl TensorDesc {
     }
 }
 
-/// A coded matrix (N4, T4, N5 or N8), its streams found.
+/// A coded matrix (T3, N4, T4, N5 or N8), its streams found.
 #[derive(Clone, Copy, Debug)]
 pub struct Coded<'a> {
-    /// N4, T4, N5 or N8.
+    /// T3, N4, T4, N5 or N8.
     pub dtype: Dtype,
     /// Rows, without padding.
     pub rows: usize,
@@ -211,7 +226,7 @@ pub struct Coded<'a> {
     pub scales: &'a [u8],
     /// Stream of row multipliers.
     pub mults: &'a [u8],
-    /// What nibbles stand for.
+    /// What nibbles stand for, or what T3 looks up.
     pub codebook: [i8; 16],
     /// `weight = level * scale * mult * 2^-exponent`.
     pub exponent: i32,
@@ -288,39 +303,47 @@ impl<'a> Coded<'a> {
         let signs = self.block_signs(row / BLOCK);
         let levels = self.levels();
         let lane = row % BLOCK;
-        let lines = line_count(self.dtype);
-        let skip = first / (GROUP / lines);
+        let (lines, _) = codes.as_chunks::<LINE>();
+        let per_group = line_count(self.dtype);
+        // Columns are taken 8 by 8, N8's 4 by 4: a line of codes but for T3's.
+        let parts = if self.dtype == Dtype::N8 { 8 } else { 4 };
         let mut out = out.iter_mut();
-        for (index, line) in codes.as_chunks::<LINE>().0.iter().enumerate().skip(skip) {
-            let words = line.as_chunks::<4>().0;
-            let Some(word) = words.get(lane).filter(|_| !out.as_slice().is_empty()) else {
+        for index in first / (GROUP / parts).. {
+            let (group, part) = (index / parts, index % parts);
+            let Some(lines) = lines.get(group * per_group..).filter(|l| !l.is_empty() && !out.as_slice().is_empty())
+            else {
                 return;
             };
-            let scale =
-                scales.as_chunks::<BLOCK>().0.get(index / lines).and_then(|s| s.get(lane)).copied().unwrap_or(0);
+            let scale = scales.as_chunks::<BLOCK>().0.get(group).and_then(|s| s.get(lane)).copied().unwrap_or(0);
             let scale = i32::from(scale);
             if self.dtype == Dtype::N8 {
-                for (out, code) in out.by_ref().take(4).zip(word) {
-                    put(out, i32::from(*code as i8) * scale);
+                for (out, code) in out.by_ref().take(4).zip(word(lines, part, lane).to_le_bytes()) {
+                    put(out, i32::from(code as i8) * scale);
                 }
             } else {
                 let signs = signs.get(index).unwrap_or(&[0; SIGNS]);
-                for (out, code) in out.by_ref().take(8).zip(self.line_codes(line, signs, lane)) {
+                for (out, code) in out.by_ref().take(8).zip(self.part_codes(lines, part, signs, lane)) {
                     put(out, i32::from(levels[usize::from(code & 31)]) * scale);
                 }
             }
         }
     }
 
-    /// The eight 5-bit codes of row `lane` in a line (N4, T4, N5). One function for all that decode rows: firmware is small.
+    /// What row `lane` has in the levels for eight columns, part `part` of a group that begins with these lines (T3, N4, T4, N5). One
+    /// function for all that decode rows: firmware is small.
     #[inline(never)]
-    fn line_codes(&self, line: &[u8; LINE], signs: &[u8; SIGNS], lane: usize) -> [u8; 8] {
-        let words = line.as_chunks::<4>().0;
-        let before = |rows: usize| words.get((lane + BLOCK - rows) % BLOCK).copied().unwrap_or_default();
-        let these = [before(0), before(1), before(2)].map(u32::from_le_bytes);
+    fn part_codes(&self, lines: &[[u8; LINE]], part: usize, signs: &[u8; SIGNS], lane: usize) -> [u8; 8] {
+        let three = self.dtype == Dtype::T3;
+        // Of T3, the line of lowest bits.
+        let line = if three { 2 } else { part };
+        let [this, before, before_that] = [0, 1, 2].map(|rows| word(lines, line, (lane + BLOCK - rows) % BLOCK));
         let codes = [0, 1].map(|half| match self.dtype {
-            Dtype::T4 => along_trellis(these, half),
-            _ => with_signs(these[0], signs, lane, half),
+            Dtype::T3 => {
+                let bits = [this, before, before_that].map(|word| lowest_bits(word, part, half));
+                with_set(upper_bits(word(lines, part / 2, lane), part, half), bits)
+            }
+            Dtype::T4 => along_trellis([this, before, before_that], half),
+            _ => with_signs(this, signs, lane, half),
         });
         bytemuck::must_cast(codes.map(u32::to_le))
     }
@@ -352,7 +375,17 @@ impl<'a> Coded<'a> {
 
 /// Lines of codes of a group.
 const fn line_count(dtype: Dtype) -> usize {
-    if matches!(dtype, Dtype::N8) { 8 } else { 4 }
+    match dtype {
+        Dtype::T3 => 3,
+        Dtype::N8 => 8,
+        _ => 4,
+    }
+}
+
+/// The word of row `lane` in a line; 0 if there is none.
+fn word(lines: &[[u8; LINE]], line: usize, lane: usize) -> u32 {
+    let bytes = lines.get(line).and_then(|l| l.as_chunks::<4>().0.get(lane)).copied().unwrap_or_default();
+    u32::from_le_bytes(bytes)
 }
 
 /// Nibbles of a row's word of codes, a byte each: the low ones (`half` 0) or the high ones (1).
@@ -378,6 +411,27 @@ pub fn with_signs(word: u32, signs: &[u8; SIGNS], lane: usize, half: u32) -> u32
 fn along_trellis([word, before, before_that]: [u32; 3], half: u32) -> u32 {
     let lowest = |word: u32| nibbles(word, half) & 0x0101_0101;
     nibbles(word, half) ^ lowest(before_that) | lowest(before) << 4
+}
+
+/// Of T3, given the word of line `part / 2`: all but the lowest bit of the codes of half `half` of eight columns, a byte each.
+#[inline(always)]
+#[must_use]
+pub fn upper_bits(word: u32, part: usize, half: u32) -> u32 {
+    word >> (2 * (part as u32 & 1) + 4 * (half & 1)) & 0x0303_0303
+}
+
+/// The same of the lowest bits, given the word of line 2.
+#[inline(always)]
+#[must_use]
+pub fn lowest_bits(word: u32, part: usize, half: u32) -> u32 {
+    word >> ((part as u32 & 3) + 4 * (half & 1)) & 0x0101_0101
+}
+
+/// What T3 looks up, given the upper bits of codes, and the lowest ones of this row and of one and of two rows before.
+#[inline(always)]
+#[must_use]
+pub fn with_set(upper: u32, [this, before, before_that]: [u32; 3]) -> u32 {
+    upper | (this ^ before_that) << 2 | before << 3
 }
 
 fn slice(bytes: &[u8], at: usize, len: usize) -> &[u8] {

@@ -122,6 +122,8 @@ pub(crate) enum Isa {
 pub struct Kernels {
     /// `{arch}-{types}-{variant}`, for logs and benchmarks.
     pub name: &'static str,
+    /// 3-bit weights along a trellis.
+    pub t3: BlocksFn,
     /// 4-bit weights.
     pub n4: BlocksFn,
     /// 4-bit weights along a trellis.
@@ -159,6 +161,7 @@ impl Kernels {
     #[must_use]
     pub fn blocks(&self, w: &Coded<'_>) -> BlocksFn {
         match w.dtype {
+            Dtype::T3 => self.t3,
             Dtype::N4 => self.n4,
             Dtype::T4 => self.t4,
             Dtype::N5 => self.n5,

@@ -7,7 +7,7 @@ use mote_runtime::fixed::Scale;
 use mote_runtime::image::header::{self, Section, Span, align_up};
 use mote_runtime::image::plan::{Kind, Limits, Plan, Rows, Slot};
 use mote_runtime::image::program::{ARGS, Entry, NONE, Op, entry};
-use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T4};
+use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T3, T4};
 use mote_runtime::image::tensors::{BLOCK, Dtype, GROUP, TensorDesc};
 use mote_runtime::image::{Port, Ports, crc, section};
 use mote_runtime::kernels::{self, Kernels};
@@ -47,9 +47,9 @@ impl Random {
 }
 
 /// The types of coded matrices.
-pub const CODED: [Dtype; 4] = [N4, T4, N5, N8];
+pub const CODED: [Dtype; 5] = [T3, N4, T4, N5, N8];
 
-/// What padding is filled with. It must not matter, but for the trellis of T4, which goes through it.
+/// What padding is filled with. It must not matter, but for a trellis, which goes through it.
 const JUNK: u8 = 0x5B;
 
 /// A coded matrix in plain order, before it is laid out in blocks.
@@ -58,9 +58,9 @@ pub struct Matrix {
     pub rows: usize,
     pub cols: usize,
     pub dtype: Dtype,
-    /// N4, T4, N5: what the nibbles stand for. `None`: N8.
+    /// T3, N4, T4, N5: what the codes stand for. `None`: N8.
     pub book: Option<[i8; 16]>,
-    /// [rows, cols]: 0 to 15 for N4 and T4, 0 to 31 for N5 (bit 4 is the sign), int8 for N8.
+    /// [rows, cols]: 0 to 7 for T3, 0 to 15 for N4 and T4, 0 to 31 for N5 (bit 4 is the sign), int8 for N8.
     pub codes: Vec<i8>,
     /// [rows, groups].
     pub scales: Vec<u8>,
@@ -89,13 +89,16 @@ impl Matrix {
         let least = if dtype == N5 { 0 } else { -127 };
         let book = (dtype != N8).then(|| core::array::from_fn(|_| random.range(least, 127) as i8));
         let mut m = Self { dtype, ..Self::random(random, rows, cols, book) };
+        if dtype == T3 {
+            m.codes.iter_mut().for_each(|code| *code &= 7);
+        }
         if dtype == N5 {
             m.codes.iter_mut().for_each(|code| *code |= (random.range(0, 1) as i8) << 4);
         }
         m
     }
 
-    /// All weights of one level, the largest scales and multipliers. Of T4 a whole number of blocks is, else padding has its say.
+    /// All weights of one level, the largest scales and multipliers. Of T3 and T4 a whole number of blocks is, else padding has its say.
     pub fn all(rows: usize, cols: usize, dtype: Dtype, level: i8) -> Self {
         let book = if dtype == N5 { level.abs() } else { level };
         let code = match dtype {
@@ -117,7 +120,12 @@ impl Matrix {
 
     /// Weights near a normal distribution with standard deviation `sigma`: what models look like.
     pub fn like_a_model(random: &mut Random, rows: usize, cols: usize, dtype: Dtype, sigma: f64) -> Self {
-        let uniform = core::array::from_fn(|i| if dtype == N5 { i as i8 } else { i as i8 - 8 });
+        let uniform = core::array::from_fn(|i| match dtype {
+            // Sets of every fourth level.
+            T3 => 4 * (i as i8 % 4) + i as i8 / 4 - 8,
+            N5 => i as i8,
+            _ => i as i8 - 8,
+        });
         let book = (dtype != N8).then_some(uniform);
         let mut m = Self { dtype, ..Self::random(random, rows, cols, book) };
         let step = match dtype {
@@ -130,6 +138,7 @@ impl Matrix {
             *code = match dtype {
                 N8 => level.max(-127),
                 N5 => level.abs().min(15) | i8::from(level < 0) << 4,
+                T3 => (level + 8).clamp(0, 15) / 2,
                 _ => (level + 8).clamp(0, 15),
             };
         }
@@ -148,6 +157,7 @@ impl Matrix {
         let code = self.code(row, col);
         let before = |rows: usize| self.code(row / BLOCK * BLOCK + (row % BLOCK + BLOCK - rows) % BLOCK, col);
         let (index, negative) = match self.dtype {
+            T3 => ((before(1) & 1) << 3 | ((code ^ before(2)) & 1) << 2 | (code & 7) >> 1, false),
             T4 => (code & 15 ^ before(2) & 1, before(1) & 1 == 1),
             _ => (code & 15, self.dtype == N5 && code & 16 != 0),
         };
@@ -164,12 +174,33 @@ impl Matrix {
         (self.level(row, col) * self.scale(row, col) * i64::from(self.mults[row])) as f64 * 2f64.powi(-self.exponent)
     }
 
+    /// T3's word of a row in line `line` of the group that begins at a column.
+    fn three_bits(&self, row: usize, first: usize, line: usize) -> [u8; 4] {
+        let mut word = [0; 4];
+        for col in 0..GROUP {
+            let code = self.code(row, first + col);
+            let (part, half, byte) = (col / 8, col / 4 % 2, &mut word[col % 4]);
+            match line {
+                2 => *byte |= (code & 1) << (part + 4 * half),
+                _ if part / 2 == line => *byte |= (code >> 1 & 3) << (2 * (part % 2) + 4 * half),
+                _ => {}
+            }
+        }
+        word
+    }
+
     /// The streams, as drawn in `image/tensors.rs`. Padding is filled with [`JUNK`].
     fn to_bytes(&self) -> Vec<u8> {
         let (blocks, groups) = (self.rows.div_ceil(BLOCK), self.cols.div_ceil(GROUP));
         let code = |row: usize, col: usize| self.code(row, col);
         let mut out = Vec::new();
         for (block, group) in (0..blocks).flat_map(|b| (0..groups).map(move |g| (b, g))) {
+            if self.dtype == T3 {
+                for (line, row) in (0..3).flat_map(|l| (0..BLOCK).map(move |r| (l, r))) {
+                    out.extend(self.three_bits(block * BLOCK + row, group * GROUP, line));
+                }
+                continue;
+            }
             let per_line = if self.book.is_some() { 8 } else { 4 };
             for (line, row) in (0..GROUP / per_line).flat_map(|l| (0..BLOCK).map(move |r| (l, r))) {
                 let (row, col) = (block * BLOCK + row, group * GROUP + line * per_line);
@@ -703,7 +734,7 @@ pub fn small_model(seed: u64) -> Builder {
         let (wq, wk, wv) =
             (linear(&mut b, q_dim, dim, N4), linear(&mut b, kv_dim, dim, N4), linear(&mut b, kv_dim, dim, N8));
         let (wo, wg) = (linear(&mut b, dim, q_dim, N5), linear(&mut b, hidden, dim, T4));
-        let (wu, wd) = (linear(&mut b, hidden, dim, N4), linear(&mut b, dim, hidden, T4));
+        let (wu, wd) = (linear(&mut b, hidden, dim, T3), linear(&mut b, dim, hidden, T4));
         let bias: Vec<i32> = (0..q_dim).map(|i| (i as i32 - 16) << 14).collect();
         let bias = b.vector32(&bias, i32::from(act));
         let window = if layer == 1 { 5 } else { 0 };

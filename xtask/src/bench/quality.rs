@@ -18,9 +18,10 @@ const POSITIONS: &str = "8192";
 const CALIBRATION: &str = "16384";
 
 /// What `mote quantize` is told: a row in integers and one in floats for each.
-const WEIGHTS: [&str; 8] = [
+const WEIGHTS: [&str; 9] = [
     "--bits 4",
     "--bpw 4.5",
+    "--bpw 3.5",
     "--bits 4 --head-bits 5",
     "--bits 4 --head-bits 8",
     "--bits 5",

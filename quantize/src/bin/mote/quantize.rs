@@ -86,11 +86,11 @@ pub struct Args {
     /// The image to write
     #[arg(short, long)]
     out: PathBuf,
-    /// Bits of a weight's code: 4, 5 or 8
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(4..=8))]
+    /// Bits of a weight's code: 3, 4, 5 or 8
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(3..=8))]
     bits: u8,
     /// Bits of the output matrix (and of the embedding, if they are one), which counts most [default: as --bits]
-    #[arg(long, value_parser = clap::value_parser!(u8).range(4..=8))]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(3..=8))]
     head_bits: Option<u8>,
     /// Weights that share a scale; the format has groups of 32
     #[arg(long, default_value_t = 32)]
@@ -98,7 +98,7 @@ pub struct Args {
     /// Levels of 4-bit codes [default: trellis for language models, else learned]
     #[arg(long, value_enum)]
     codebook: Option<Codebook>,
-    /// Bits a weight of a language model, everything counted: each matrix gets 4, 5 or 8, as its share of the loss is measured
+    /// Bits a weight of a language model, everything counted: each matrix gets 3, 4, 5 or 8, as its share of the loss is measured
     #[arg(long, value_name = "BITS", conflicts_with_all = ["bits", "head_bits", "codebook"])]
     bpw: Option<f64>,
     /// How a language model's codes are chosen
@@ -231,12 +231,13 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let is_language_model = !is_net && !is_vectors;
     let codebook = args.codebook.unwrap_or(if is_language_model { Codebook::Trellis } else { Codebook::Learned });
     let coding_of = |flag: &str, bits: u8| match (bits, codebook) {
+        (3, _) => Ok(Coding::T3),
         (4, Codebook::Learned) => Ok(Coding::N4Learned),
         (4, Codebook::Uniform) => Ok(Coding::N4Uniform),
         (4, Codebook::Trellis) => Ok(Coding::T4),
         (5, _) => Ok(Coding::N5),
         (8, _) => Ok(Coding::N8),
-        (bits, _) => bail!("{flag} is {bits}; 4, 5 or 8 are supported"),
+        (bits, _) => bail!("{flag} is {bits}; 3, 4, 5 or 8 are supported"),
     };
     let coding = coding_of("--bits", args.bits)?;
     let head = coding_of("--head-bits", args.head_bits.unwrap_or(args.bits))?;

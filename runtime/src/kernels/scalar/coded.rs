@@ -17,7 +17,12 @@ use core::ops::Range;
 
 use super::super::{Codes, Put};
 use crate::image::Coded;
-use crate::image::tensors::{BLOCK, GROUP, SIGNS, nibbles, with_signs};
+use crate::image::tensors::{BLOCK, GROUP, SIGNS, lowest_bits, nibbles, upper_bits, with_set, with_signs};
+
+/// See [`super::super::BlocksFn`]; 3-bit codes along a trellis.
+pub fn t3(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
+    each_block(w, blocks, x, put, t3_block);
+}
 
 /// See [`super::super::BlocksFn`]; 4-bit codes through the codebook.
 pub fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
@@ -50,6 +55,27 @@ fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<
             put(block, row, &[acc]);
         }
     }
+}
+
+fn t3_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
+    let levels = w.levels();
+    block_sums::<192>(w, block, x, acc, |group, xs, dots| {
+        let mut elsewhere = [[0; BLOCK]; 3];
+        let [first, second, bits] = lines(group, &mut elsewhere);
+        for (quarter, x) in xs.as_chunks::<4>().0.iter().enumerate() {
+            let x = x.map(i32::from);
+            let (part, half) = (quarter / 2, quarter as u32 & 1);
+            let words = if part < 2 { first } else { second };
+            let mut before = lowest_bits(bits[BLOCK - 1].to_le(), part, half);
+            let mut before_that = lowest_bits(bits[BLOCK - 2].to_le(), part, half);
+            for ((word, bits), dot) in words.iter().zip(bits).zip(dots.iter_mut()) {
+                let this = lowest_bits(bits.to_le(), part, half);
+                let upper = upper_bits(word.to_le(), part, half);
+                *dot += dot_of_4(&levels, with_set(upper, [this, before, before_that]), x);
+                (before, before_that) = (this, before);
+            }
+        }
+    });
 }
 
 fn n4_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
@@ -93,22 +119,30 @@ fn n5_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
 }
 
 /// Calls `each` with every half line of a group: the line, which half (0: low nibbles, 1: high ones), the words of the rows, and the
-/// four activations: a whole line's do not fit a small core's registers. Words are read whole where they lie as an image's do.
+/// four activations: a whole line's do not fit a small core's registers.
 #[inline(always)]
 fn for_half_lines(group: &[u8; 256], xs: &[i8; GROUP], mut each: impl FnMut(usize, u32, &[u32; BLOCK], [i32; 4])) {
-    let elsewhere;
-    let lines: &[[u32; BLOCK]; 4] = match bytemuck::try_cast_ref(group) {
-        Ok(lines) => lines,
-        Err(_) => {
-            elsewhere = bytemuck::must_cast(*group);
-            &elsewhere
-        }
-    };
-    for (line, (words, x)) in lines.iter().zip(xs.as_chunks::<8>().0).enumerate() {
+    let mut elsewhere = [[0; BLOCK]; 4];
+    for (line, (words, x)) in lines(group, &mut elsewhere).iter().zip(xs.as_chunks::<8>().0).enumerate() {
         let [x0, x1, x2, x3, y0, y1, y2, y3] = x.map(i32::from);
         each(line, 0, words, [x0, x1, x2, x3]);
         each(line, 1, words, [y0, y1, y2, y3]);
     }
+}
+
+/// A group's lines as words, read whole where they lie as an image's do, else copied.
+#[inline(always)]
+fn lines<'a, const LINES: usize>(
+    bytes: &'a [u8],
+    elsewhere: &'a mut [[u32; BLOCK]; LINES],
+) -> &'a [[u32; BLOCK]; LINES] {
+    if let Some(lines) = bytemuck::try_cast_slice(bytes).ok().and_then(<[[u32; BLOCK]]>::first_chunk) {
+        return lines;
+    }
+    for (to, from) in elsewhere.as_flattened_mut().iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *to = u32::from_ne_bytes(*from);
+    }
+    elsewhere
 }
 
 /// The levels of four codes, a byte each, times four activations.

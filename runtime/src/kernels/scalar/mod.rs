@@ -7,7 +7,7 @@ pub(crate) mod nibbles;
 mod rescale;
 pub(crate) mod rows;
 
-pub(super) use coded::{n4, n5, n8, t4};
+pub(super) use coded::{n4, n5, n8, t3, t4};
 pub(super) use rescale::rescale;
 
 use super::{Isa, Kernels};
@@ -15,6 +15,7 @@ use super::{Isa, Kernels};
 /// The scalar backend.
 pub static KERNELS: Kernels = Kernels {
     name: "any-i8-scalar",
+    t3,
     n4,
     t4,
     n5,

@@ -32,6 +32,22 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
         [_mm512_permutexvar_epi8(codes, book), _mm512_permutexvar_epi8(_mm512_srli_epi16::<4>(codes), book)]
     }
 
+    /// Which set of T3's levels: of each bit of `bits` it differs from two rows before, and one row before is set. Pairs of these, for
+    /// even bits and for odd ones.
+    fn set_bits(bits: V, rows: [V; 2]) -> [V; 2] {
+        let ([before, before_that], even) = (rows, _mm512_set1_epi8(0x55));
+        let differs = _mm512_xor_si512(bits, before_that);
+        // Bits of the second or, elsewhere, of the third.
+        let pairs = |low, high| _mm512_ternarylogic_epi32::<0xCA>(even, low, high);
+        [pairs(differs, shifted(before, -1)), pairs(shifted(differs, 1), before)]
+    }
+
+    /// The level that bits 0 and 1 of the one and 2 and 3 of the other look up.
+    fn of_set(lower: V, upper: V, book: V) -> V {
+        let index = _mm512_ternarylogic_epi32::<0xCA>(_mm512_set1_epi8(0x03), lower, upper);
+        _mm512_permutexvar_epi8(index, book)
+    }
+
     /// The same of codes along a trellis, from the codes of one and of two rows before.
     fn along_trellis(codes: V, rows: [V; 2], book: V) -> [V; 2] {
     let [before, before_that] = rows;
@@ -149,6 +165,12 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
             out[12 + j] = odd([ab_odd, cd_odd]);
         }
         out
+    }
+
+    /// Bits of bytes to the right, or left if `by` is below 0; what comes from the neighbour is not what is taken.
+    fn shifted(v: V, by: i32) -> V {
+        let right = _mm512_srl_epi16(v, _mm_cvtsi32_si128(by));
+        if by < 0 { _mm512_sll_epi16(v, _mm_cvtsi32_si128(-by)) } else { right }
     }
 
     fn splat(value: i32) -> V {

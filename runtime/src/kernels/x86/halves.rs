@@ -53,6 +53,21 @@ macro_rules! half_lines {
                 [_mm256_alignr_epi8::<12>(this, between), _mm256_alignr_epi8::<8>(this, between)]
             }
 
+            /// Which set of T3's levels: of each bit of `bits` it differs from two rows before, and one row before is set. Pairs of these, for
+            /// even bits and for odd ones.
+            fn set_bits(bits: V, rows: [V; 2]) -> [V; 2] {
+                let ([before, before_that], even) = (rows, _mm256_set1_epi8(0x55));
+                let differs = _mm256_xor_si256(bits, before_that);
+                let pairs = |low, high| _mm256_or_si256(_mm256_and_si256(low, even), _mm256_andnot_si256(even, high));
+                [pairs(differs, shifted(before, -1)), pairs(shifted(differs, 1), before)]
+            }
+
+            /// The level that bits 0 and 1 of the one and 2 and 3 of the other look up.
+            fn of_set(lower: V, upper: V, book: V) -> V {
+                let of = |v, bits| _mm256_and_si256(v, _mm256_set1_epi8(bits));
+                _mm256_shuffle_epi8(book, _mm256_or_si256(of(lower, 0x03), of(upper, 0x0C)))
+            }
+
             /// The same of codes along a trellis, from the codes of one and of two rows before.
             fn along_trellis(codes: V, rows: [V; 2], book: V) -> [V; 2] {
     let [before, before_that] = rows;
@@ -140,6 +155,12 @@ macro_rules! half_lines {
                     out[i + 4] = _mm256_permute2x128_si256::<0x31>(*low, *high);
                 }
                 out
+            }
+
+            /// Bits of bytes to the right, or left if `by` is below 0; what comes from the neighbour is not what is taken.
+            fn shifted(v: V, by: i32) -> V {
+                let right = _mm256_srl_epi16(v, _mm_cvtsi32_si128(by));
+                if by < 0 { _mm256_sll_epi16(v, _mm_cvtsi32_si128(-by)) } else { right }
             }
 
             fn splat(value: i32) -> V {

@@ -30,6 +30,7 @@ use crate::kernels::Codes;
 use core::mem::MaybeUninit;
 
 /// The kinds of codes, as the kernels are made for them.
+pub const T3: u8 = Dtype::T3 as u8;
 pub const N4: u8 = Dtype::N4 as u8;
 pub const T4: u8 = Dtype::T4 as u8;
 pub const N5: u8 = Dtype::N5 as u8;
@@ -79,6 +80,11 @@ pub fn block_groups<'a, const GROUP_BYTES: usize>(w: &Coded<'a>, block: usize) -
 /// Row `row` as groups.
 pub fn row_groups<'a>(x: &Codes<'a>, row: usize) -> &'a [[i8; GROUP]] {
     x.row(row).as_chunks::<GROUP>().0
+}
+
+/// Lines of a group as levels are made of them: of 8 columns, or 4.
+pub const fn lines_of(kind: u8) -> usize {
+    if kind == N8 { 8 } else { 4 }
 }
 
 /// Four codes as one number, as the instructions take them.
@@ -163,8 +169,8 @@ macro_rules! matmul_kernels {
         use crate::image::Coded;
         use crate::image::tensors::{BLOCK, GROUP};
         use crate::kernels::x86::matmul::{
-            LEVEL_PANEL, Levels, MOST_ROWS, MOST_SUMS, N4, N5, N8, PANEL, T4, Weights, base_sums, block_groups, fetch,
-            filled, misfit, row_groups, word,
+            LEVEL_PANEL, Levels, MOST_ROWS, MOST_SUMS, N4, N5, N8, PANEL, T3, T4, Weights, base_sums, block_groups,
+            fetch, filled, lines_of, misfit, row_groups, word,
         };
         use crate::kernels::{Codes, Int8, Isa, Kernels, Put, scalar};
         use core::array::from_fn;
@@ -182,6 +188,7 @@ macro_rules! matmul_kernels {
         pub static $table: Kernels = Kernels {
             name: $name,
             // SAFETY: the table is given out only where its instructions are (`super::available`).
+            t3: |w, blocks, x, put| unsafe { all_sums::<T3, 192>(w, blocks, x, put) },
             n4: |w, blocks, x, put| unsafe { all_sums::<N4, 256>(w, blocks, x, put) },
             t4: |w, blocks, x, put| unsafe { all_sums::<T4, 256>(w, blocks, x, put) },
             n5: |w, blocks, x, put| unsafe { all_sums::<N5, 256>(w, blocks, x, put) },
@@ -265,9 +272,14 @@ macro_rules! matmul_kernels {
                     let signs = if KIND == N5 { weights.signs.get(at) } else { None };
                     signs.into_iter().for_each(fetch);
                     let mut dots = [splat(*base); BLOCK / LANES];
-                    for (line, line_codes) in group.as_chunks().0.iter().enumerate() {
+                    let mut upper = [[splat(0); 2]; BLOCK / LANES];
+                    for (span, upper) in upper.iter_mut().enumerate() {
+                        *upper = upper_bits::<KIND, BYTES>(group, span);
+                    }
+                    for line in 0..lines_of(KIND) {
+                        let signs = signs.map(|signs| &signs[line]);
                         for (span, dot) in dots.iter_mut().enumerate() {
-                            let levels = line_levels::<KIND>(line_codes, signs.map(|s| &s[line]), span, book);
+                            let levels = line_levels::<KIND, BYTES>(group, line, signs, (span, upper[span]), book);
                             if KIND == N8 {
                                 *dot = dot8(*dot, levels[0], splat(word(codes, line)));
                             } else {
@@ -284,19 +296,43 @@ macro_rules! matmul_kernels {
             }
         }
 
-        /// The levels of a line: of its low and its high nibbles, or, of 8-bit codes, the same twice.
+        /// What all levels of a group of T3 need: the upper two bits of what is looked up, of even and of odd lines.
         #[inline]
         #[target_feature(enable = $features)]
-        fn line_levels<const KIND: u8>(line: &[u8; 64], signs: Option<&[u8; 16]>, span: usize, book: V) -> [V; 2] {
-            let codes = load(&line.as_chunks().0[span]);
+        fn upper_bits<const KIND: u8, const BYTES: usize>(group: &[u8; BYTES], span: usize) -> [V; 2] {
+            match group.as_chunks().0.get(2) {
+                Some(bits) if KIND == T3 => set_bits(load(&bits.as_chunks().0[span]), rows_before(bits, span)),
+                _ => [splat(0); 2],
+            }
+        }
+
+        /// The levels of line `line`, which are 8 columns, of its low and its high nibbles; of 8-bit codes, 4 columns, the same
+        /// twice. `upper`: see [`upper_bits`].
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn line_levels<const KIND: u8, const BYTES: usize>(
+            group: &[u8; BYTES],
+            line: usize,
+            signs: Option<&[u8; 16]>,
+            (span, upper): (usize, [V; 2]),
+            book: V,
+        ) -> [V; 2] {
+            let lines = group.as_chunks::<64>().0;
+            let codes_of = |line: usize| load(&lines[line].as_chunks().0[span]);
             match (KIND, signs) {
-                (N8, _) => [bytes(codes); 2],
-                (T4, _) => along_trellis(codes, rows_before(line, span), book),
+                (N8, _) => [bytes(codes_of(line)); 2],
+                (T4, _) => along_trellis(codes_of(line), rows_before(&lines[line], span), book),
+                (T3, _) => {
+                    // Two bits of each of 16 columns are a line; lines of 8 take turns.
+                    let lower = shifted(codes_of(line / 2), 2 * (line as i32 & 1));
+                    let upper = shifted(upper[line & 1], (line as i32 & 2) - 2);
+                    [of_set(lower, upper, book), of_set(shifted(lower, 4), shifted(upper, 4), book)]
+                }
                 (_, Some(signs)) => {
-                    let (signs, [low, high]) = (signs.as_chunks().0, nibbles(codes, book));
+                    let (signs, [low, high]) = (signs.as_chunks().0, nibbles(codes_of(line), book));
                     [negated(low, signs[span]), negated(high, signs[BLOCK / LANES + span])]
                 }
-                _ => nibbles(codes, book),
+                _ => nibbles(codes_of(line), book),
             }
         }
 
@@ -363,14 +399,19 @@ macro_rules! matmul_kernels {
                 fetch(group);
                 let signs = if KIND == N5 { weights.signs.get(at) } else { None };
                 signs.into_iter().for_each(fetch);
+                let mut upper = [[splat(0); 2]; BLOCK / LANES];
+                for (span, upper) in upper.iter_mut().enumerate() {
+                    *upper = upper_bits::<KIND, BYTES>(group, span);
+                }
                 let to = to.as_mut_ptr().cast::<[V; BLOCK / LANES]>();
-                for (line, codes) in group.as_chunks().0.iter().enumerate() {
+                for line in 0..lines_of(KIND) {
+                    let signs = signs.map(|signs| &signs[line]);
                     let mut levels = [[splat(0); 2]; BLOCK / LANES];
                     for (span, levels) in levels.iter_mut().enumerate() {
-                        *levels = line_levels::<KIND>(codes, signs.map(|s| &s[line]), span, book);
+                        *levels = line_levels::<KIND, BYTES>(group, line, signs, (span, upper[span]), book);
                     }
                     for half in 0..halves {
-                        // SAFETY: a group has `BYTES / 64` lines of so many halves, eight for each kind.
+                        // SAFETY: a group has so many lines of so many halves, eight for each kind.
                         unsafe { to.add(halves * line + half).write(levels.map(|levels| levels[half])) };
                     }
                 }
