@@ -109,7 +109,8 @@ pub fn open(path: &Path) -> Result<Model> {
 pub fn open_language_model(path: &Path) -> Result<Model> {
     let model = open(path)?;
     if model.image().plan().vocab == 0 {
-        bail!("{} is no language model: `mote infer` runs it", path.display());
+        let verb = if model.embeds() { "embed" } else { "infer" };
+        bail!("{} is no language model that writes: `mote {verb}` runs it", path.display());
     }
     Ok(model)
 }
