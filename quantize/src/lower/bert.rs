@@ -7,7 +7,8 @@
 //! head          the mean of all rows, or the first
 //! ```
 //!
-//! One cache serves all layers, and the residual of all positions is kept between stages.
+//! One cache serves all layers, and the residual of all positions is kept between stages; within a stage, too, since what is quantized
+//! is transformed in place, and here that is the residual itself.
 
 use super::linear;
 use super::steps::{ENCODE, HEAD, Ranges, Steps};
@@ -67,12 +68,15 @@ fn encoder(b: &mut Steps, c: &LlmConfig, e: &Encoder) {
         project(b, normed8, &name("attention.self.query"), square, q);
         b.attention_to_source(q, cache, scores, attn, e.heads);
         b.quantize(attn, attn8);
+        b.fetch(x, kept);
         project(b, attn8, &name("attention.output.dense"), square, x);
         b.layer_norm(x, y, &name("attention.output.LayerNorm"), c.norm_eps);
+        b.keep(y, kept);
         b.quantize(y, normed8);
         project(b, normed8, &name("intermediate.dense"), (c.hidden, c.dim), inner);
         b.activation(inner, active, c.activation);
         b.quantize(active, active8);
+        b.fetch(y, kept);
         project(b, active8, &name("output.dense"), (c.dim, c.hidden), y);
         b.layer_norm(y, x, &name("output.LayerNorm"), c.norm_eps);
         b.keep(x, kept);

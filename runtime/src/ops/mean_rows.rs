@@ -3,7 +3,7 @@
 //! Arguments: slot of all positions (I32), out slot (I32, one row, same columns and fraction bits), how many of the first
 //! positions count (0: all of the source; 1: its first token, such as BERT's [CLS]).
 
-use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, kept_arg, slot_arg};
 use crate::fixed::saturate;
 use crate::image::plan::{Kind, Rows};
 use crate::image::{Image, Op};
@@ -13,13 +13,12 @@ pub static OP: OpDef =
     OpDef { code: 61, name: "mean_rows", args: 3, flags: 0, slots: &[0, 1], overlap: Overlap::Apart, check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let (all, out) = (slot_arg(image, op, 0, Kind::I32)?, slot_arg(image, op, 1, Kind::I32)?);
-    ensure(all.rows == Rows::Context && out.rows == Rows::One)?;
-    ensure(all.cols == out.cols && all.frac == out.frac)
+    let (all, out) = (kept_arg(image, op, 0)?, slot_arg(image, op, 1, Kind::I32)?);
+    ensure(out.rows == Rows::One && all.cols == out.cols && all.frac == out.frac)
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let (all, out) = (slot_arg(r.image, op, 0, Kind::I32)?, slot_arg(r.image, op, 1, Kind::I32)?);
+    let (all, out) = (kept_arg(r.image, op, 0)?, slot_arg(r.image, op, 1, Kind::I32)?);
     let count = match arg(op, 2)? {
         0 => r.source,
         most => most.min(r.source),

@@ -395,6 +395,12 @@ pub(crate) fn slot_arg(image: &Image<'_>, op: &Op, which: usize, kind: Kind) -> 
     (slot.kind == kind && !scattered).then_some(slot)
 }
 
+/// Argument `which` as rows kept by position.
+pub(crate) fn kept_arg(image: &Image<'_>, op: &Op, which: usize) -> Option<Slot> {
+    let slot = image.slot(arg(op, which)?).ok()?;
+    (slot.kind == Kind::I32 && slot.rows == Rows::Context).then_some(slot)
+}
+
 /// Argument `which` as a cache of keys and values.
 pub(crate) fn cache_arg(image: &Image<'_>, op: &Op, which: usize) -> Option<Slot> {
     image.slot(arg(op, which)?).ok().filter(|slot| slot.kind.is_cache())
