@@ -9,7 +9,9 @@ use mote_runtime::image::program::{NONE, OP_BYTES, Op};
 use mote_runtime::image::tensors::{Dtype, RECORD_BYTES};
 use mote_runtime::image::{crc, plan, program, section};
 use mote_runtime::{Error, Image, Limits, Result, Session, ops};
-use support::{Arena, Builder, CODED, Parts, Random, assemble, code, op, small_embedder, small_gpt, small_model, small_translator};
+use support::{
+    Arena, Builder, CODED, Parts, Random, assemble, code, op, small_embedder, small_gpt, small_model, small_translator,
+};
 
 const LIMITS: Limits = Limits { batch: 3, context: 8, threads: 2 };
 
@@ -153,7 +155,8 @@ fn flipped_bytes() {
 
 /// Attempts, of which each section is changed in its turn and every checksum is right. Returns how many ran.
 fn mutate(rounds: usize, seed: u64, change: impl Fn(&mut Random, u32, &mut Vec<u8>)) -> usize {
-    let models = [small_model(1), small_gpt(1), small_translator(1), small_embedder(1, 0)].map(|model| model.sections());
+    let models =
+        [small_model(1), small_gpt(1), small_translator(1), small_embedder(1, 0)].map(|model| model.sections());
     let (mut arena, r) = (arena(), &mut Random::new(seed));
     let mut ran = 0;
     for round in 0..rounds {

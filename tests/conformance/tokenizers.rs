@@ -258,7 +258,8 @@ fn bert_as_tokenizers_has_it() {
     let Some(list) = shared("tokenizers/bert_base_uncased_vocab.txt") else { return };
     let list = std::fs::read_to_string(list).unwrap();
     let known: std::collections::BTreeSet<char> = list.chars().collect();
-    let more = TEXTS.concat().chars().chain('\u{a0}'..'\u{2000}').chain('\u{1d15e}'..'\u{1d170}');
+    let texts = TEXTS.concat();
+    let more = texts.chars().chain('\u{a0}'..'\u{2000}').chain('\u{1d15e}'..'\u{1d170}');
     let more = more.filter(|c| !known.contains(c) && !c.is_whitespace()).collect::<std::collections::BTreeSet<char>>();
     let characters: String = more.iter().map(|c| format!("{c}\n##{c}\n")).collect();
     let long = ["a".repeat(100), "b".repeat(101), "ё".repeat(100), "é".repeat(101)].join(" ");

@@ -254,7 +254,8 @@ fn measure(name: &str, model: &Path, texts: &Texts, mote: &Path, python: Option<
         }
         peers.args(o.only.iter().flat_map(|text| ["--only", text])).arg("--json").arg(&json);
         run(&mut peers)?;
-        let found: Value = serde_json::from_str(&std::fs::read_to_string(json)?).with_context(|| format!("{peers_script} --json"))?;
+        let found: Value =
+            serde_json::from_str(&std::fs::read_to_string(json)?).with_context(|| format!("{peers_script} --json"))?;
         let list = |name: &str| found[name].as_array().cloned().unwrap_or_default();
         rows.extend(list("rows"));
         refused.extend(list("refused"));
@@ -268,10 +269,7 @@ fn measure(name: &str, model: &Path, texts: &Texts, mote: &Path, python: Option<
     let float = float.map_or_else(String::new, |perplexity| format!(", float perplexity {perplexity:.4}"));
     println!("`{name}` ({parameters} parameters{float}):\n");
     let heads: Vec<&str> = columns.iter().map(|(_, _, head)| *head).collect();
-    println!(
-        "| quantizer | arithmetic | bits/weight | {} | quantizes, M parameters/s | peak MiB |",
-        heads.join(" | ")
-    );
+    println!("| quantizer | arithmetic | bits/weight | {} | quantizes, M parameters/s | peak MiB |", heads.join(" | "));
     println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     rows.iter().for_each(|row| println!("{}", line(row, parameters, columns)));
     for one in &refused {

@@ -289,7 +289,10 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let config = model.config();
     let count = config.layers + config.encoder.as_ref().map_or(0, |e| e.layers);
     if config.embeds() && (args.bpw.is_some() || args.report.is_some()) {
-        bail!("--bpw and --report compare what models write; {} gives embeddings: see `mote eval`", args.model.display());
+        bail!(
+            "--bpw and --report compare what models write; {} gives embeddings: see `mote eval`",
+            args.model.display()
+        );
     }
     let context = context(args, config)?;
     let vocabulary = tokenizer::find(&args.model, args.tokenizer.as_deref(), config.vocab)?;

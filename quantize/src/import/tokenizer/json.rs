@@ -83,7 +83,8 @@ fn check(path: &Path, model: &Value) -> Result<()> {
     // GPT-2's own file is older than the field `type`; it is told by its merges.
     let kind = model["type"].as_str().unwrap_or(if model["merges"].is_array() { "BPE" } else { "of no type" });
     if !["BPE", "WordLevel", "WordPiece"].contains(&kind) {
-        let supported = "supported is BPE, as Llama, Mistral and Qwen use, BERT's WordPiece, and WordLevel over single characters";
+        let supported =
+            "supported is BPE, as Llama, Mistral and Qwen use, BERT's WordPiece, and WordLevel over single characters";
         return Err(unsupported(path, format!("a tokenizer {kind}"), supported));
     }
     let has_text = |field: &str| model[field].as_str().is_some_and(|s| !s.is_empty());
