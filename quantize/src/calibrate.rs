@@ -62,6 +62,19 @@ pub fn translations(model: &FloatModel, sources: &[Vec<u32>], ends: &[u32], most
     Ok(texts)
 }
 
+/// Texts for an encoder without a decoder: sources of at most `longest` tokens, until there are `most` in all.
+#[must_use]
+pub fn sources(sources: &[Vec<u32>], longest: usize, most: usize) -> Vec<Text> {
+    let mut used = 0;
+    let cut = |source: &Vec<u32>| source[..source.len().min(longest).min(WINDOW)].to_vec();
+    let wanted = sources.iter().filter(|source| !source.is_empty()).map(cut).take_while(|source| {
+        let before = used;
+        used += source.len();
+        before < most
+    });
+    wanted.map(|source| Text { source, tokens: Vec::new() }).collect()
+}
+
 /// What a matrix was multiplied with, all of it transformed as the matrix is.
 #[derive(Clone, Debug, Default)]
 pub struct Met {

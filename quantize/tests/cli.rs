@@ -498,6 +498,36 @@ fn an_encoder_decoder_runs() {
     assert!(bad(1, &["logits", image(), "--tokens", "1", "--target", "3"]).contains("models with an encoder"));
 }
 
+/// An encoder alone: one embedding whatever the batches and threads, and no verb that would have it write.
+#[test]
+fn an_encoder_embeds() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (path, rows) = (file("x.mote"), file("x.npy"));
+    let model = root().join("tests/golden/transformers/bert");
+    let summary = json(&["quantize", model.to_str().unwrap(), "-o", &path, "--bits", "8", "--json"]);
+    assert_eq!(summary["config"]["family"], "Bert");
+    let embed =
+        |more: &[&str]| json(&[&["embed", &path, "--tokens", "5,9,77,3,12,8,40", "--tokens", "9"], more].concat());
+    let found = embed(&[]);
+    let length: f64 = found["embeddings"][0].as_array().unwrap().iter().map(|v| v.as_f64().unwrap().powi(2)).sum();
+    assert!((length - 1.0).abs() < 1e-5 && found["tokens"] == serde_json::json!([7, 1]), "{found}");
+    let cosine = |a: usize, b: usize| found["cosines"][a][b].as_f64().unwrap();
+    assert!((cosine(0, 0) - 1.0).abs() < 1e-6 && cosine(0, 1) == cosine(1, 0) && cosine(0, 1) < 0.999, "{found}");
+    assert_eq!(embed(&["--batch", "2", "--threads", "2"]), found);
+    assert!(embed(&["-o", &rows])["embeddings"].is_null());
+    assert_eq!(std::fs::read(&rows).unwrap().len(), 128 + 4 * 2 * 40);
+    assert!(good(&["inspect", &path]).contains("encoder of 2 layers, width 40"));
+    assert!(bad(1, &["embed", &path, "--tokens", "131"]).contains("outside the vocabulary of 131"));
+    assert!(bad(1, &["embed", &path, "--text", "a"]).contains("no tokenizer"));
+    assert!(bad(1, &["embed", image(), "--text", "a"]).contains("gives no embeddings"));
+    for verb in [&["run", &path, "--tokens", "1"][..], &["bench", &path], &["logits", &path, "--tokens", "1"]] {
+        assert!(bad(1, verb).contains("`mote embed` runs it"), "{verb:?}");
+    }
+    let refused = |more: &[&str]| bad(1, &[&["quantize", model.to_str().unwrap(), "-o", &path], more].concat());
+    assert!(refused(&["--bpw", "5"]).contains("gives embeddings"));
+}
+
 #[test]
 fn nets_of_floats_are_quantized_with_samples() {
     let folder = tempfile::tempdir().unwrap();

@@ -9,7 +9,9 @@ use mote_runtime::image::program::{NONE, OP_BYTES, Op};
 use mote_runtime::image::tensors::{Dtype, RECORD_BYTES};
 use mote_runtime::image::{crc, plan, program, section};
 use mote_runtime::{Error, Image, Limits, Result, Session, ops};
-use support::{Arena, Builder, CODED, Parts, Random, assemble, code, op, small_gpt, small_model, small_translator};
+use support::{
+    Arena, Builder, CODED, Parts, Random, assemble, code, op, small_embedder, small_gpt, small_model, small_translator,
+};
 
 const LIMITS: Limits = Limits { batch: 3, context: 8, threads: 2 };
 
@@ -29,6 +31,10 @@ fn attempt(file: &[u8], arena: &mut Arena) -> Result<()> {
 fn run(file: &[u8], arena: &mut Arena) -> Result<()> {
     let image = Image::open(file)?;
     let mut session = Session::with_pool(&image, arena.get(), LIMITS, &Parts(3))?;
+    if image.plan().embeds() {
+        session.embed(&[4, 3, 2, 1, 0, 1, 2])?;
+        return session.embed(&[1]).map(|_| ());
+    }
     if image.plan().source_vocab != 0 {
         session.encode(&[4, 3, 2, 1, 0, 1, 2])?;
     }
@@ -149,11 +155,12 @@ fn flipped_bytes() {
 
 /// Attempts, of which each section is changed in its turn and every checksum is right. Returns how many ran.
 fn mutate(rounds: usize, seed: u64, change: impl Fn(&mut Random, u32, &mut Vec<u8>)) -> usize {
-    let models = [small_model(1), small_gpt(1), small_translator(1)].map(|model| model.sections());
+    let models =
+        [small_model(1), small_gpt(1), small_translator(1), small_embedder(1, 0)].map(|model| model.sections());
     let (mut arena, r) = (arena(), &mut Random::new(seed));
     let mut ran = 0;
     for round in 0..rounds {
-        let mut changed = models[round / 4 % 3].clone();
+        let mut changed = models[round / 4 % models.len()].clone();
         let count = changed.len();
         let (kind, bytes) = &mut changed[round % count];
         change(r, *kind, bytes);
@@ -612,7 +619,7 @@ fn levels_below_the_least() {
 /// Activations that no op has written: garbage in, garbage out, but nothing overflows.
 #[test]
 fn activations_never_written() {
-    for (model, fill) in [small_model(1), small_gpt(1), small_translator(1)]
+    for (model, fill) in [small_model(1), small_gpt(1), small_translator(1), small_embedder(1, 0)]
         .iter()
         .flat_map(|model| [0x00, 0x7F, 0x80, 0xFF, 0xA5].map(|fill| (model, fill)))
     {

@@ -10,7 +10,7 @@ use mote_runtime::image::Dtype;
 use mote_runtime::image::plan::{Kind, Rows, Slot};
 use mote_runtime::image::program::{NONE, Op};
 use mote_runtime::{Image, Limits, Session, ops};
-use support::{Arena, Builder, Matrix, Random, code, small_gpt, small_model, small_translator};
+use support::{Arena, Builder, Matrix, Random, code, small_embedder, small_gpt, small_model, small_translator};
 
 type Row = Vec<i128>;
 
@@ -379,6 +379,13 @@ impl Interpreter {
             "kept_rows" => {
                 self.rows.insert(slot(0).offset, self.kept[&(a[1], position)].clone());
             }
+            "mean_rows" => {
+                let kept: Vec<&Row> = (0..).map_while(|position| self.kept.get(&(a[0], position))).collect();
+                let count = if a[2] == 0 { kept.len() } else { kept.len().min(a[2] as usize) };
+                let sum = |col: usize| kept[..count].iter().map(|row| row[col]).sum::<i128>();
+                let mean = |col| (sum(col) + count as i128 / 2).div_euclid(count as i128);
+                self.rows.insert(slot(1).offset, (0..slot(1).cols as usize).map(mean).collect());
+            }
             "quantize" => {
                 let q = quantize(&row(0), frac(0), i128::from(a[2]));
                 self.q8.insert(a[1], q);
@@ -508,6 +515,39 @@ fn an_encoder_decoder_has_the_logits_of_the_page() {
             assert_eq!(session.encode(&longer), Err(mote_runtime::Error::ContextFull { used: 0, context }));
         }
         assert!(expected.iter().flatten().collect::<std::collections::HashSet<_>>().len() > 300);
+    }
+}
+
+/// An encoder alone: the embedding of the page, whatever the batches, threads and sources before.
+#[test]
+fn an_encoder_has_the_embedding_of_the_page() {
+    for seed in 1..=6u64 {
+        let b = small_embedder(seed, (seed % 3) as u32);
+        let random = &mut Random::new(seed + 100);
+        let source: Vec<u32> = (0..3 * seed + 1).map(|_| random.range(0, 28) as u32).collect();
+        let mut page = Interpreter::default();
+        for stage in &b.encode {
+            (0..).zip(&source).for_each(|(position, token)| page.run(&b, stage, *token as usize, position));
+        }
+        page.run(&b, &b.head, 0, 0);
+        let expected = &page.rows[&b.slots[b.logits as usize].offset];
+        assert!(expected.iter().collect::<std::collections::HashSet<_>>().len() > 10);
+        let file = b.image();
+        let image = Image::open(&file).unwrap();
+        for (batch, context) in [(1, 20), (3, 21), (32, 64)] {
+            let limits = Limits { batch, context, threads: 2 };
+            let mut arena = Arena::new(image.arena_bytes(limits).unwrap() as usize, || 0xA5);
+            let mut session = Session::with_pool(&image, arena.get(), limits, &support::Parts(2)).unwrap();
+            assert_eq!(session.embed(&[]), Err(mote_runtime::Error::NoSource));
+            for source in [&[5, 6, 7][..], &source] {
+                session.embed(source).unwrap();
+            }
+            let got: Row = session.embed(&source).unwrap().iter().map(|v| i128::from(*v)).collect();
+            assert_eq!(got, *expected, "seed {seed}, batch {batch}");
+            let body = mote_runtime::image::program::entry::BODY;
+            assert_eq!(session.prefill(&[1]), Err(mote_runtime::Error::Entry { id: body }));
+            assert_eq!(session.logits(0), Err(mote_runtime::Error::Row { row: 0, rows: 0 }));
+        }
     }
 }
 

@@ -1,6 +1,6 @@
-//! Hugging Face folders of GPT-2 and M2M-100 whose config.json or tensors are not as they must be.
+//! Hugging Face folders of GPT-2, M2M-100 and BERT whose config.json or tensors are not as they must be.
 
-use mote_quantize::import::open_model;
+use mote_quantize::import::{Pooling, open_model};
 use mote_tests::golden;
 use serde_json::{Value, json};
 
@@ -63,6 +63,46 @@ fn m2m100() {
             ("quantization_config", json!({}), "quantized"),
         ],
     );
+}
+
+#[test]
+fn bert() {
+    refused(
+        "bert",
+        &[
+            ("architectures", json!(["BertForSequenceClassification"]), "supported are"),
+            ("position_embedding_type", json!("relative_key"), "relative_key"),
+            ("is_decoder", json!(true), "is_decoder"),
+            ("hidden_act", json!("tanh"), "activation tanh"),
+            ("num_attention_heads", json!(7), "multiple of 7 heads"),
+            ("num_hidden_layers", json!(3), "encoder.layer.2"),
+            ("intermediate_size", json!(80), "intermediate.dense"),
+            ("max_position_embeddings", json!(65), "position_embeddings"),
+            ("type_vocab_size", json!(3), "token_type_embeddings"),
+            ("vocab_size", json!(0), "vocab_size is 0"),
+        ],
+    );
+    // What sentence-transformers puts after the encoder.
+    let pooled = |modules: Value, pooling: Value| {
+        let folder = tempfile::tempdir().unwrap();
+        let from = golden().join("transformers/bert");
+        for name in ["config.json", "model.safetensors"] {
+            std::fs::copy(from.join(name), folder.path().join(name)).unwrap();
+        }
+        std::fs::write(folder.path().join("modules.json"), modules.to_string()).unwrap();
+        std::fs::create_dir(folder.path().join("p")).unwrap();
+        std::fs::write(folder.path().join("p/config.json"), pooling.to_string()).unwrap();
+        open_model(folder.path()).map(|model| model.config().pooling).map_err(|why| why.to_string())
+    };
+    let modules = json!([{ "type": "a.Transformer", "path": "" }, { "type": "a.b.Pooling", "path": "p" }]);
+    assert_eq!(pooled(modules.clone(), json!({ "pooling_mode_mean_tokens": true })), Ok(Pooling::Mean));
+    assert_eq!(pooled(modules.clone(), json!({ "pooling_mode": "cls" })), Ok(Pooling::First));
+    let two = json!({ "pooling_mode_mean_tokens": true, "pooling_mode_max_tokens": true });
+    let why = pooled(modules.clone(), two).unwrap_err();
+    assert!(why.contains("pooling_mode_max_tokens") && why.contains("supported"), "{why}");
+    let why = pooled(json!([{ "type": "a.Dense", "path": "p" }]), json!({})).unwrap_err();
+    assert!(why.contains("a.Dense"), "{why}");
+    assert!(pooled(modules, json!([])).is_err_and(|why| why.contains("pooling")));
 }
 
 #[test]

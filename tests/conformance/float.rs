@@ -2,9 +2,10 @@
 //! pipeline against the float evaluator on every architecture that is imported.
 
 use mote_host::{Arena, Model, Threads};
-use mote_quantize::calibrate::Text;
+use mote_quantize::calibrate::{self, Text};
 use mote_quantize::codes::Coding;
 use mote_quantize::float::FloatModel;
+use mote_quantize::float::embeddings::{Comparison, compare};
 use mote_quantize::float::metrics::LockStep;
 use mote_quantize::import::{ImageModel, open_model};
 use mote_quantize::quantize::{Settings, quantize};
@@ -117,6 +118,54 @@ fn integer_logits_are_near_those_of_transformers() {
         assert!(integer < 1.5 * float + MOST_AT_8_BITS, "{name}: {integer} against {float}");
     }
 }
+
+/// The folder of an encoder in `golden/transformers`, its sources, and the embedding that transformers computed of each.
+fn embedder(name: &str) -> (PathBuf, Vec<Vec<u32>>, Vec<Vec<f32>>) {
+    let folder = golden().join("transformers").join(name);
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
+    let sources: Vec<Vec<u32>> = serde_json::from_value(json["sources"].clone()).unwrap();
+    let floats = golden_floats(&format!("transformers/{name}/{}", json["embeddings"].as_str().unwrap()));
+    let rows = floats.chunks_exact(floats.len() / sources.len()).map(<[f32]>::to_vec).collect();
+    (folder, sources, rows)
+}
+
+#[test]
+fn embeddings_are_those_of_transformers() {
+    for name in ["bert", "bert-cls"] {
+        let (folder, sources, expected) = embedder(name);
+        let model = open_model(&folder).unwrap();
+        let floats = FloatModel::load(&*model).unwrap();
+        let found: Vec<Vec<f32>> = sources.iter().map(|ids| floats.session().embed(ids).unwrap()).collect();
+        let error = relative(&found, &expected);
+        assert!(error < 1e-5, "{name}: {error:e}");
+        for (coding, most) in [(Coding::N8, MOST_TURNED_AT_8_BITS), (Coding::T4, 0.05)] {
+            let out = tempfile::tempdir().unwrap();
+            let path = out.path().join("x.mote");
+            let settings = Settings::new("golden", coding, calibrate::sources(&sources, 48, usize::MAX));
+            quantize(&*model, &[], &settings, &path, &mut |_, _| {}).unwrap();
+            let decoded = FloatModel::load(&ImageModel::open(&path).unwrap()).unwrap();
+            let decoded: Vec<Vec<f32>> = sources.iter().map(|ids| decoded.session().embed(ids).unwrap()).collect();
+            let image = Model::open(&path).unwrap();
+            image.image().verify().unwrap();
+            let pool = Threads::new(2);
+            let mut arena = Arena::for_limits(&image, image.limits(7, 64, 2)).unwrap();
+            let mut session = image.session(&mut arena, &pool).unwrap();
+            let unit = 2f32.powi(-(session.logits_frac_bits() as i32));
+            let mut embed =
+                |ids: &Vec<u32>| session.embed(ids).unwrap().iter().map(|v| *v as f32 * unit).collect::<Vec<f32>>();
+            let found: Vec<Vec<f32>> = sources.iter().map(&mut embed).collect();
+            let [integer, float] = [&found, &decoded].map(|found| compare(&expected, found).unwrap());
+            eprintln!("{name}, {coding:?}: in integers {integer:?}, in floats {float:?}");
+            let turned = |c: &Comparison| c.cosine_distance.mean;
+            assert!(turned(&integer) < most, "{name}, {coding:?}: {integer:?}");
+            assert!(turned(&integer) < 1.5 * turned(&float) + MOST_TURNED_AT_8_BITS, "{name}: {integer:?}, {float:?}");
+        }
+    }
+}
+
+/// 1 - cosine of an embedding of such a model, on average, that 8-bit weights and activations may cost.
+const MOST_TURNED_AT_8_BITS: f64 = 0.0005;
 
 /// These models are random, and sharper than trained ones: a token's logits differ by tens.
 const MOST_AT_8_BITS: f64 = 0.02;

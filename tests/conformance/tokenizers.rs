@@ -252,6 +252,48 @@ fn llama2_as_tokenizers_has_it() {
     }
 }
 
+/// BERT's vocabulary with and without folding, and one of all characters of the texts, so that most words are known.
+#[test]
+fn bert_as_tokenizers_has_it() {
+    let Some(list) = shared("tokenizers/bert_base_uncased_vocab.txt") else { return };
+    let list = std::fs::read_to_string(list).unwrap();
+    let known: std::collections::BTreeSet<char> = list.chars().collect();
+    let texts = TEXTS.concat();
+    let more = texts.chars().chain('\u{a0}'..'\u{2000}').chain('\u{1d15e}'..'\u{1d170}');
+    let more = more.filter(|c| !known.contains(c) && !c.is_whitespace()).collect::<std::collections::BTreeSet<char>>();
+    let characters: String = more.iter().map(|c| format!("{c}\n##{c}\n")).collect();
+    let long = ["a".repeat(100), "b".repeat(101), "ё".repeat(100), "é".repeat(101)].join(" ");
+    for (list, lower) in [(&list, true), (&list, false), (&format!("{list}{characters}"), true)] {
+        let pair = Pair::new(reference::wordpiece(list, lower)).without_decoding();
+        pair.check_all(&TEXTS);
+        pair.check("[CLS] a[SEP]b [MASK]##s [unused1]");
+        pair.check("각한글 ᄒ하 İstanbul ΑΣ ǅ ﷺ ≠ \u{37e} \u{f900} \u{344} \u{1fce}");
+        pair.check(&long);
+        pair.check_whole("Unaffable, don't!");
+        pair.check_random();
+    }
+}
+
+/// vocab.txt alone, with Hugging Face's ids of llama.cpp's cases and of a text in Rust.
+#[test]
+fn bert_from_a_list() {
+    let Some(list) = shared("tokenizers/bert_base_uncased_vocab.txt") else { return };
+    let (v, section) = open(&list);
+    assert_eq!((v.len(), v.bos, v.after, v.unknown), (30522, Some(101), Some(102), Some(100)));
+    assert_eq!(encode(&section, "Hello, wörld!", false).unwrap(), [101, 7592, 1010, 2088, 999, 102]);
+    if let (Some(text), Some(ids)) =
+        (shared("tokenizers/reftest_rust.txt"), shared("tokenizers/reftest_rust_bert_uncased.json"))
+    {
+        let expected: serde_json::Value = serde_json::from_slice(&std::fs::read(ids).unwrap()).unwrap();
+        let ids = encode(&section, &std::fs::read_to_string(text).unwrap(), false).unwrap();
+        assert_eq!(serde_json::json!(ids), expected["token_ids"]);
+    }
+    let Some(gguf) = shared("tokenizers/ggml-vocab-bert-bge.gguf") else { return };
+    for (text, ids) in cases(&gguf) {
+        assert_eq!(encode_after(&section, None, &text, false).as_ref(), Ok(&ids), "{text:?}");
+    }
+}
+
 /// Vocabularies of characters in the three ways that tokenizer.json has of them, with a token for the rest.
 #[test]
 fn characters_as_tokenizers_has_them() {

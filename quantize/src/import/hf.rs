@@ -1,6 +1,6 @@
 //! Hugging Face folders: config.json and safetensors, in one file or in shards.
 
-use super::{ImportError, LlmConfig, Model, Result, Weight, gpt2, hash_files, llama, m2m100, map};
+use super::{ImportError, LlmConfig, Model, Result, Weight, bert, gpt2, hash_files, llama, m2m100, map};
 use crate::lower;
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
@@ -46,20 +46,21 @@ impl Folder {
     fn check(&mut self) -> Result<()> {
         let mut used = BTreeSet::new();
         for weight in lower::weights(&self.config) {
-            let (name, expected) = weight.in_folder();
-            let (dtype, shape, _) = self.view(name)?;
-            if shape != expected {
-                let (name, expected) = (name.to_owned(), expected.to_vec());
-                return Err(ImportError::Shape { path: self.path.clone(), name, found: shape, expected });
+            for (name, expected) in std::iter::once(weight.in_folder()).chain(weight.plus()) {
+                let (dtype, shape, _) = self.view(name)?;
+                if shape != expected {
+                    let (name, expected) = (name.to_owned(), expected.to_vec());
+                    return Err(ImportError::Shape { path: self.path.clone(), name, found: shape, expected });
+                }
+                if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+                    return Err(ImportError::Unsupported {
+                        path: self.path.clone(),
+                        found: format!("tensor {name} of type {dtype:?}"),
+                        supported: "weights must be F32, F16 or BF16: give the folder before it was quantized".into(),
+                    });
+                }
+                used.insert(self.key(name).to_owned());
             }
-            if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-                return Err(ImportError::Unsupported {
-                    path: self.path.clone(),
-                    found: format!("tensor {name} of type {dtype:?}"),
-                    supported: "weights must be F32, F16 or BF16: give the folder before it was quantized".into(),
-                });
-            }
-            used.insert(self.key(name).to_owned());
         }
         let shares =
             |name: &str| self.config.encoder.as_ref().is_some_and(|e| e.shared) && m2m100::SHARING.contains(&name);
@@ -81,6 +82,21 @@ impl Folder {
         names.find(|name| self.index.contains_key(*name)).unwrap_or(name)
     }
 
+    /// All values of a tensor of the files.
+    fn values(&self, name: &str) -> Result<Vec<f32>> {
+        let (dtype, _, bytes) = self.view(name)?;
+        let halves = bytes.as_chunks::<2>().0.iter();
+        let values = match dtype {
+            Dtype::F16 => halves.map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+            Dtype::BF16 => halves.map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
+            _ => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        };
+        if let Some(file) = self.index.get(self.key(name)) {
+            super::release(&self.files[*file].1, bytes);
+        }
+        Ok(values)
+    }
+
     fn view(&self, name: &str) -> Result<(Dtype, Vec<usize>, &[u8])> {
         let missing = || ImportError::Missing { path: self.path.clone(), name: name.to_owned() };
         let name = self.key(name);
@@ -97,16 +113,10 @@ impl Model for Folder {
     }
 
     fn tensor(&self, weight: &Weight) -> Result<Vec<f32>> {
-        let (name, _) = weight.in_folder();
-        let (dtype, _, bytes) = self.view(name)?;
-        let halves = bytes.as_chunks::<2>().0.iter();
-        let values = match dtype {
-            Dtype::F16 => halves.map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
-            Dtype::BF16 => halves.map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
-            _ => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        };
-        if let Some(file) = self.index.get(self.key(name)) {
-            super::release(&self.files[*file].1, bytes);
+        let mut values = self.values(weight.in_folder().0)?;
+        if let Some((name, shape)) = weight.plus() {
+            let row = &self.values(name)?[..shape[1]];
+            values.chunks_mut(row.len()).for_each(|to| to.iter_mut().zip(row).for_each(|(to, more)| *to += more));
         }
         Ok(weight.take(values))
     }
@@ -129,7 +139,8 @@ fn parse<'m>(path: &Path, file: &'m Mmap) -> Result<SafeTensors<'m>> {
         .map_err(|why| ImportError::Malformed { path: path.to_owned(), what: format!("not a safetensors file: {why}") })
 }
 
-fn read_json(path: &Path) -> Result<Value> {
+/// Reads a JSON file.
+pub(super) fn read_json(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).map_err(|why| ImportError::Io { path: path.to_owned(), why })?;
     serde_json::from_str(&text)
         .map_err(|why| ImportError::Malformed { path: path.to_owned(), what: format!("not JSON: {why}") })
@@ -164,7 +175,7 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Tensors that follow from the configuration: rotary frequencies, GPT-2's causal masks, sinusoidal positions.
 fn is_constant(name: &str) -> bool {
-    [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".embed_positions.weights"]
+    [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".embed_positions.weights", "embeddings.position_ids"]
         .iter()
         .any(|end| name.ends_with(end))
 }
@@ -173,8 +184,12 @@ fn is_constant(name: &str) -> bool {
 type Parse = fn(&Config, &dyn Fn(&str) -> bool) -> Result<LlmConfig>;
 
 /// The architectures, by their names in `architectures` or `model_type`.
-const ARCHITECTURES: [(&[&str], Parse); 3] =
-    [(&llama::NAMES, llama::parse), (&gpt2::NAMES, gpt2::parse), (&m2m100::NAMES, m2m100::parse)];
+const ARCHITECTURES: [(&[&str], Parse); 4] = [
+    (&llama::NAMES, llama::parse),
+    (&gpt2::NAMES, gpt2::parse),
+    (&m2m100::NAMES, m2m100::parse),
+    (&bert::NAMES, bert::parse),
+];
 
 /// A config.json.
 pub(super) struct Config {
@@ -200,6 +215,11 @@ impl Config {
             return Err(self.unsupported(format!("architecture {name}"), &supported));
         };
         parse(self, has)
+    }
+
+    /// A file of the same folder.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.path.with_file_name(name)
     }
 
     /// The architecture, as the folder names it.

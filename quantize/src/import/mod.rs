@@ -4,6 +4,7 @@
 //! ever in memory. Formats are told by content. To add one: a file here, and a row in [`open_model`]; to add a family of
 //! models in Hugging Face's layout: a file that reads its config.json, and a row in `hf.rs`.
 
+mod bert;
 mod gpt2;
 mod hf;
 mod image;
@@ -108,6 +109,8 @@ pub enum Family {
     Gpt2,
     /// M2M-100 and NLLB: an encoder and a decoder, sinusoidal positions, layer norms before each step, biases.
     M2m100,
+    /// BERT: an encoder alone, learned positions, layer norms after each step, biases. It gives a text's embedding.
+    Bert,
 }
 
 /// The encoder before a decoder.
@@ -139,6 +142,16 @@ pub enum Activation {
     GeluTanh,
     /// GELU with erf.
     GeluErf,
+}
+
+/// What an encoder makes of its tokens' rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Pooling {
+    /// Their mean.
+    #[default]
+    Mean,
+    /// The first.
+    First,
 }
 
 /// What a language model is made of.
@@ -191,12 +204,24 @@ pub struct LlmConfig {
     /// The position that a text's first token has.
     #[serde(default)]
     pub first_position: usize,
-    /// What stands before the decoder.
+    /// What stands before the decoder; of BERT, all there is.
     #[serde(default)]
     pub encoder: Option<Encoder>,
+    /// Types of tokens that BERT's embedding tells apart. Texts are of the first.
+    #[serde(default)]
+    pub token_types: usize,
+    /// What an encoder without a decoder makes of its tokens' rows.
+    #[serde(default)]
+    pub pooling: Pooling,
 }
 
 impl LlmConfig {
+    /// Whether it is an encoder without a decoder, which gives embeddings.
+    #[must_use]
+    pub fn embeds(&self) -> bool {
+        self.family == Family::Bert
+    }
+
     /// Angle in radians by which each sine and cosine of a sinusoidal position turns per position, `dim / 2` of them.
     #[must_use]
     pub fn sinusoid_frequencies(&self) -> Vec<f64> {
@@ -253,6 +278,8 @@ pub struct Stored {
     pub shape: Vec<usize>,
     /// The weight's first row or element.
     pub first: usize,
+    /// Name and shape of another tensor, whose first row is added to each of its rows.
+    pub plus: Option<(String, Vec<usize>)>,
 }
 
 impl Weight {
@@ -267,9 +294,14 @@ impl Weight {
         self.stored.as_ref().map_or((&self.name, &self.shape), |s| (&s.name, &s.shape))
     }
 
+    /// The same of the tensor whose first row is added to each of its rows.
+    fn plus(&self) -> Option<(&str, &[usize])> {
+        self.stored.as_ref()?.plus.as_ref().map(|(name, shape)| (&**name, &**shape))
+    }
+
     /// The weight's values from those of the tensor that [`Weight::in_folder`] names.
     fn take(&self, values: Vec<f32>) -> Vec<f32> {
-        let Some(stored) = &self.stored else { return values };
+        let Some(stored) = self.stored.as_ref().filter(|stored| stored.plus.is_none()) else { return values };
         match (&self.shape[..], &stored.shape[..]) {
             ([rows, cols], [_, all]) => {
                 let value = |row: usize, col: usize| values[col * all + stored.first + row];

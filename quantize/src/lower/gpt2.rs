@@ -17,7 +17,7 @@ fn conv1d(
     let part = |end: &str, shape: &[usize], whole: Vec<usize>| Weight {
         name: format!("transformer.{name}.{end}"),
         shape: shape.to_vec(),
-        stored: Some(Stored { name: format!("transformer.{stored}.{end}"), shape: whole, first }),
+        stored: Some(Stored { name: format!("transformer.{stored}.{end}"), shape: whole, first, plus: None }),
     };
     (part("weight", &[rows, cols], vec![cols, all]), Some(part("bias", &[rows], vec![all])))
 }

@@ -9,15 +9,10 @@
 //!
 //! One cache serves all layers of the encoder, and the residual of all positions is kept between stages.
 
+use super::linear;
 use super::steps::{BODY, ENCODE, HEAD, Ranges, Steps};
 use crate::import::{Activation, Encoder, LlmConfig, Weight};
 use mote_runtime::image::plan::Rows;
-
-/// A linear layer's matrix and bias.
-fn linear(name: &str, rows: usize, cols: usize) -> (Weight, Option<Weight>) {
-    let bias = Weight::new(format!("{name}.bias"), &[rows]);
-    (Weight::new(format!("{name}.weight"), &[rows, cols]), Some(bias))
-}
 
 /// Slots of one side, shared by its layers.
 struct Side {

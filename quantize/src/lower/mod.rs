@@ -2,6 +2,7 @@
 //! ops, written with [`Builder`] (language models: with [`Steps`] over it). To add a family of language models: a file, and
 //! a row in [`language_model`].
 
+mod bert;
 mod gpt2;
 mod llama;
 mod m2m100;
@@ -82,6 +83,7 @@ pub fn language_model(c: &LlmConfig, ranges: &Ranges) -> Steps {
         Family::Llama => llama::lower(c, ranges),
         Family::Gpt2 => gpt2::lower(c, ranges),
         Family::M2m100 => m2m100::lower(c, ranges),
+        Family::Bert => bert::lower(c, ranges),
     }
 }
 
@@ -92,7 +94,14 @@ pub fn balances(c: &LlmConfig) -> Vec<Balance> {
         Family::Llama => llama::balances(c),
         Family::Gpt2 => gpt2::balances(c),
         Family::M2m100 => vec![],
+        Family::Bert => bert::balances(c),
     }
+}
+
+/// A linear layer's matrix and bias.
+fn linear(name: &str, rows: usize, cols: usize) -> (Weight, Option<Weight>) {
+    let bias = Weight::new(format!("{name}.bias"), &[rows]);
+    (Weight::new(format!("{name}.weight"), &[rows, cols]), Some(bias))
 }
 
 /// Weights in all of a program's tensors, counted one by one.

@@ -276,6 +276,12 @@ impl Steps {
         self.matmul(from, weight, bias, self.logits, false);
     }
 
+    /// The head of an encoder without a decoder: `to` is the mean of `kept`, of all positions or (`most` not 0) of the first.
+    pub(super) fn embedding(&mut self, kept: u32, to: u32, most: u32) {
+        self.builder.op(ops::mean_rows::OP.code, 0, &[kept, to, most], &[kept], &[to]);
+        (self.logits, self.vocab) = (to, 0);
+    }
+
     /// How many layers there are: an encoder's, then the decoder's.
     #[must_use]
     pub fn layers(&self) -> usize {

@@ -173,6 +173,12 @@ impl Model {
         self.image.plan().source_vocab != 0
     }
 
+    /// Whether the model is an encoder alone, which gives embeddings.
+    #[must_use]
+    pub fn embeds(&self) -> bool {
+        self.image.plan().embeds()
+    }
+
     fn text(&self) -> Result<&[u8], HostError> {
         self.image.section(section::TEXT).map_err(|_| HostError::NoTokenizer)
     }

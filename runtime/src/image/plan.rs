@@ -228,7 +228,7 @@ pub struct Plan {
     pub slots: u32,
     /// Largest context a session may be opened with.
     pub max_context: u32,
-    /// Token ids are below this; 0 for models without tokens.
+    /// Token ids of what is written are below this; 0 for models that write none.
     pub vocab: u32,
     /// The slot that holds the result of the last entry point.
     pub logits: u32,
@@ -239,6 +239,18 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether the program takes tokens.
+    #[must_use]
+    pub fn takes_tokens(&self) -> bool {
+        self.vocab != 0 || self.source_vocab != 0
+    }
+
+    /// Whether it is an encoder without a decoder, which gives the embedding of its source.
+    #[must_use]
+    pub fn embeds(&self) -> bool {
+        self.vocab == 0 && self.source_vocab != 0
+    }
+
     /// The head's bytes.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; HEAD_BYTES] {

@@ -29,7 +29,7 @@ pub const NONE: u32 = u32::MAX;
 pub mod entry {
     /// Runs the tokens of a step through all layers: embeddings to the last residual, caches filled.
     pub const BODY: u32 = 1;
-    /// Computes the logits of one row of the last step.
+    /// Computes the logits of one row of the last step; of an encoder without a decoder, the embedding of the source.
     pub const HEAD: u32 = 2;
     /// Computes the outputs from the inputs (`image::io`).
     pub const RUN: u32 = 3;

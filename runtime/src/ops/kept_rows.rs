@@ -2,8 +2,8 @@
 //!
 //! Arguments: slot of the step (I32), slot of all positions (I32, as many columns and fraction bits). Flag 1: to the positions.
 
-use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg};
-use crate::image::plan::{Kind, Rows, Slot};
+use super::{I32Rows, OpDef, Overlap, Run, ensure, kept_arg, slot_arg};
+use crate::image::plan::{Kind, Rows};
 use crate::image::{Image, Op};
 
 /// The op.
@@ -13,18 +13,13 @@ pub static OP: OpDef =
 /// Flag: from the step to the positions, instead of back.
 pub const KEEP: u16 = 1;
 
-fn kept_arg(image: &Image<'_>, op: &Op) -> Option<Slot> {
-    let slot = image.slot(arg(op, 1)?).ok()?;
-    (slot.kind == Kind::I32 && slot.rows == Rows::Context).then_some(slot)
-}
-
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let (step, kept) = (slot_arg(image, op, 0, Kind::I32)?, kept_arg(image, op)?);
+    let (step, kept) = (slot_arg(image, op, 0, Kind::I32)?, kept_arg(image, op, 1)?);
     ensure(step.rows == Rows::Batch && step.cols == kept.cols && step.frac == kept.frac)
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let (step, kept) = (slot_arg(r.image, op, 0, Kind::I32)?, kept_arg(r.image, op)?);
+    let (step, kept) = (slot_arg(r.image, op, 0, Kind::I32)?, kept_arg(r.image, op, 1)?);
     let (rows, first) = (r.rows as usize, r.position as usize);
     let [rows_of_step, all] = r.slots([&step, &kept])?;
     let (mut rows_of_step, mut all) = (I32Rows::new(&step, rows_of_step)?, I32Rows::new(&kept, all)?);

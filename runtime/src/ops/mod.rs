@@ -36,6 +36,7 @@ pub mod lstm;
 pub mod matmul;
 pub mod max_pool2d;
 pub mod maximum;
+pub mod mean_rows;
 pub mod mul;
 pub mod norm;
 pub mod prelu;
@@ -124,7 +125,7 @@ impl Overlap {
 pub const BACKWARD: u16 = 2;
 
 /// Ops of language models and word vectors.
-pub static DECODER: [&OpDef; 14] = [
+pub static DECODER: [&OpDef; 15] = [
     &embed::OP,
     &select_row::OP,
     &rms_norm::OP,
@@ -139,6 +140,7 @@ pub static DECODER: [&OpDef; 14] = [
     &embedding_bag::OP,
     &sinusoid::OP,
     &kept_rows::OP,
+    &mean_rows::OP,
 ];
 
 /// Ops of nets of int8 and int16, as TensorFlow Lite defines them.
@@ -271,7 +273,7 @@ pub fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 }
 
 /// Checks that an op of entry point `id` works on rows which exist there: the body on the rows of a step, the head on
-/// one row, to which [`select_row`] leads, and programs without tokens on one row. So no result depends on how tokens are cut into steps.
+/// one row, to which [`select_row`] or [`mean_rows`] leads, and programs without tokens on one row. So no result depends on how tokens are cut into steps.
 #[must_use]
 pub fn check_rows(image: &Image<'_>, op: &Op, id: u32) -> Option<()> {
     let def = image.op(op.code)?;
@@ -281,7 +283,7 @@ pub fn check_rows(image: &Image<'_>, op: &Op, id: u32) -> Option<()> {
     }
     match id {
         entry::BODY | entry::ENCODE => ensure(def.slots.iter().all(|s| one(s) == Some(false))),
-        entry::HEAD if def.code == select_row::OP.code => Some(()),
+        entry::HEAD if [select_row::OP.code, mean_rows::OP.code].contains(&def.code) => Some(()),
         entry::HEAD | entry::RUN | entry::RESET => ensure(def.slots.iter().all(|s| one(s) == Some(true))),
         _ => Some(()),
     }
@@ -391,6 +393,12 @@ pub(crate) fn slot_arg(image: &Image<'_>, op: &Op, which: usize, kind: Kind) -> 
     let slot = image.slot(arg(op, which)?).ok()?;
     let scattered = matches!(slot.rows, Rows::ThreadContext | Rows::Context);
     (slot.kind == kind && !scattered).then_some(slot)
+}
+
+/// Argument `which` as rows kept by position.
+pub(crate) fn kept_arg(image: &Image<'_>, op: &Op, which: usize) -> Option<Slot> {
+    let slot = image.slot(arg(op, which)?).ok()?;
+    (slot.kind == Kind::I32 && slot.rows == Rows::Context).then_some(slot)
 }
 
 /// Argument `which` as a cache of keys and values.

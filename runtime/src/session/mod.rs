@@ -8,7 +8,8 @@
 //! lies in slots that nothing else uses. The entry point RESET gives them their first contents: when the session is opened, and
 //! at [`Session::reset`]. Nothing else in the arena is read before it is written.
 //!
-//! Models with an encoder take a source first: [`Session::encode`].
+//! Models with an encoder take a source first: [`Session::encode`]. An encoder alone, without a body, gives the embedding of
+//! its source: [`Session::embed`].
 
 use crate::error::{Error, Result};
 use crate::image::plan::Kind;
@@ -133,6 +134,19 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Runs a source through an encoder that has no decoder. Returns its embedding: numbers in fixed point with
+    /// [`Session::logits_frac_bits`], not normalised, which are there until the next call.
+    ///
+    /// # Errors
+    /// As [`Session::encode`]. [`Error::Entry`] for models that write, too.
+    pub fn embed(&mut self, source: &[u32]) -> Result<&mut [i32]> {
+        if !self.image.plan().embeds() {
+            return Err(Error::Entry { id: entry::HEAD });
+        }
+        self.encode(source)?;
+        self.head(0)
+    }
+
     /// Appends tokens to the context, in batches. Afterwards [`Session::logits`] serves the rows of the last batch.
     ///
     /// # Errors
@@ -143,6 +157,9 @@ impl<'a> Session<'a> {
             return Err(Error::NoSource);
         }
         let vocab = self.image.plan().vocab;
+        if vocab == 0 {
+            return Err(Error::Entry { id: entry::BODY });
+        }
         if let Some(id) = tokens.iter().copied().find(|t| *t >= vocab) {
             return Err(Error::Token { id, vocab });
         }
@@ -177,6 +194,10 @@ impl<'a> Session<'a> {
         if row >= self.rows {
             return Err(Error::Row { row, rows: self.rows });
         }
+        self.head(row)
+    }
+
+    fn head(&mut self, row: u32) -> Result<&mut [i32]> {
         self.run_entry(entry::HEAD, &[], row)?;
         let slot = self.logits;
         let missing = Error::Slot { index: self.image.plan().logits };

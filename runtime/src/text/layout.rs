@@ -8,7 +8,7 @@
 //! 12 u32 bos id or NONE               merges         4 x merges  left, right, rank, result; by (left, right)
 //! 16 u32 unknown id or NONE           specials       specials    ids of special tokens, longest piece first
 //! 20 u32 pre-tokenizer                ends           ends        ids that end a text
-//! 24 u32 merges                       bytes          256         id of each byte's token or NONE
+//! 24 u32 merges (kind PIECES: rules)  bytes          256         id of each byte's token or NONE
 //! 28 u32 specials                     added          added       ids matched whole, yet text; longest piece first
 //! 32 u32 ends                         blob           blob bytes  u8; pieces' bytes, spaces as spaces
 //! 36 u32 sorted
@@ -17,6 +17,9 @@
 //! 48 u32 id after a text
 //! 52 zeros
 //! ```
+//!
+//! Of kind PIECES the table of merges has rules for characters: first, last, what they become ([`rule`]) and NONE or a second
+//! character; by first, apart from each other.
 
 /// Bytes of the head.
 pub const HEAD_BYTES: usize = 64;
@@ -29,6 +32,20 @@ pub mod kind {
     pub const SCORES: u32 = 1;
     /// Merge list: two neighbours merge if the pair is listed, first in the list first.
     pub const MERGES: u32 = 2;
+    /// WordPiece: nothing merges; words are spelled with the longest pieces, those that continue a word having ## before them.
+    pub const PIECES: u32 = 3;
+}
+
+/// What a rule of kind PIECES does with the characters `first..=last`.
+pub mod rule {
+    /// Bits of the character that `first` becomes; the others follow it.
+    pub const CHARACTER: u32 = (1 << 21) - 1;
+    /// They are words of their own.
+    pub const APART: u32 = 1 << 21;
+    /// Nothing is left of them; with [`APART`], they are white space.
+    pub const GONE: u32 = 1 << 22;
+    /// They are syllables of Hangul, which come apart into their sounds.
+    pub const HANGUL: u32 = 1 << 23;
 }
 
 /// Bits of the flags.

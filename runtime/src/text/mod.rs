@@ -1,7 +1,7 @@
 //! Text to tokens and back, from tables read in place.
 //!
 //! One algorithm serves SentencePiece BPE (merge what scores best) and byte-level BPE (merge what is listed first):
-//! cut the text into words, start from characters or bytes, merge pairs by rank. [`layout`] has the tables.
+//! cut the text into words, start from characters or bytes, merge pairs by rank. BERT's WordPiece is another. [`layout`] has the tables.
 //!
 //! Opening costs the same whatever the vocabulary; tables are checked as they are used, so hostile ones give odd tokens
 //! or an error, never a fault.
@@ -10,6 +10,7 @@ pub mod layout;
 mod merge;
 mod pretokenize;
 mod unicode;
+mod wordpiece;
 
 use crate::image::header::u32_at;
 use core::cmp::Ordering;
@@ -115,7 +116,7 @@ impl<'a> Tokenizer<'a> {
             added: take(&mut rest, field(11)?)?,
             blob: rest,
         };
-        let known = matches!(kind, kind::SCORES | kind::MERGES) && tokenizer.pre <= layout::pre::SMOLLM;
+        let known = matches!(kind, kind::SCORES..=kind::PIECES) && tokenizer.pre <= layout::pre::SMOLLM;
         (known && rest.len() == field(10)? as usize).then_some(tokenizer)
     }
 
@@ -268,6 +269,9 @@ impl<'a> Tokenizer<'a> {
     }
 
     fn encode_plain(&self, text: &str, prefix: bool, out: &mut Ids<'_>, scratch: &mut [u32]) -> Result<(), TextError> {
+        if self.kind == kind::PIECES {
+            return wordpiece::encode(self, text, out);
+        }
         let mut rest = text;
         let mut prefix = prefix;
         while !rest.is_empty() {

@@ -997,6 +997,17 @@ pub fn small_translator(seed: u64) -> Builder {
     b
 }
 
+/// The encoder of [`small_translator`] alone, which gives the mean of the rows of so many positions (0: of all).
+pub fn small_embedder(seed: u64, most: u32) -> Builder {
+    let mut b = small_translator(seed);
+    let kept = b.encode[1][0].args[1];
+    let Slot { cols, frac, .. } = b.slots[kept as usize];
+    b.logits = b.i32_slot(Rows::One, cols as usize, frac);
+    b.head = vec![op(code("mean_rows"), &[kept, b.logits, most])];
+    (b.vocab, b.body) = (0, vec![]);
+    b
+}
+
 /// Asserts that a measured error is below the bound stated in NUMERICS.md, and prints it (`--nocapture`).
 pub fn measured(what: &str, worst: f64, bound: f64) {
     println!("{what}: measured {worst:.4e} (2^{:.2}), bound {bound:.4e}", worst.log2());

@@ -161,6 +161,23 @@ pub fn split_then_bytes(gguf: &Path, digits: &str) -> Value {
     tokenizer_json(bpe(json!(vocab), json!(merges), whole_words, false), pre, extra)
 }
 
+/// The tokenizer.json of a vocab.txt of BERT's, whose text is lower case without accents or not.
+pub fn wordpiece(list: &str, lower: bool) -> Value {
+    let vocab: serde_json::Map<String, Value> = list.lines().zip(0..).map(|(t, id)| (t.into(), json!(id))).collect();
+    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+    let special = special.map(|name| added(vocab[name].as_u64().unwrap() as usize, name, true));
+    let model = json!({
+        "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+        "vocab": vocab,
+    });
+    let mut json = tokenizer_json(model, json!({ "type": "BertPreTokenizer" }), special.to_vec());
+    json["normalizer"] = json!({
+        "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": lower,
+    });
+    json["post_processor"] = json!({ "type": "BertProcessing", "sep": ["[SEP]", 102], "cls": ["[CLS]", 101] });
+    json
+}
+
 /// Vocabularies of some characters: byte-level BPE without merges, BPE over characters without merges, WordLevel.
 pub fn characters() -> Vec<Value> {
     let specials = ["<s>", "<pad>", "</s>", "<unk>"];

@@ -3,7 +3,7 @@
     python make.py [FOLDER]      # default: the folder of this script
 
 One folder a model: config.json, safetensors and expected.json, {"tokens": [...], "logits": "logits.f32", ...}; the
-logits are little-endian f32, [tokens, vocab], computed in f32 on the CPU with eager attention from the folder as it was
+logits are little-endian f32, [tokens, vocab] (of an encoder alone: embeddings of "sources", [sources, width]), computed in f32 on the CPU with eager attention from the folder as it was
 written (so f16 and bf16 weights are rounded first, then widened). The same seed gives the same bytes on one version of
 torch. Norm weights, biases and spread are far from their trained values on purpose: an importer that forgets a norm
 weight, a bias, the rotary scaling or the window gets logits that are wrong by much more than rounding.
@@ -16,7 +16,7 @@ import sys
 import torch
 import transformers
 import transformers.utils.logging
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, BertConfig, BertForMaskedLM, BertModel
 
 # name, model, tokens, weight type, largest shard, keys of config.json, its whether config.json is as before transformers 5
 MODELS = [
@@ -84,13 +84,27 @@ MODELS = [
     ),
 ]
 
+# name, class, weight type, whether the embedding is the first token's row instead of the mean of all, keys of config.json
+EMBEDDERS = [
+    (
+        "bert", BertModel, torch.bfloat16, False,
+        {"vocab_size": 131, "hidden_size": 40, "num_attention_heads": 4, "intermediate_size": 96, "max_position_embeddings": 64},
+    ),
+    (
+        # With a head that is not used, so that names have a prefix.
+        "bert-cls", BertForMaskedLM, torch.float16, True,
+        {"vocab_size": 151, "hidden_size": 36, "num_attention_heads": 3, "intermediate_size": 80, "max_position_embeddings": 48,
+         "hidden_act": "gelu_new", "layer_norm_eps": 0.01, "type_vocab_size": 3},
+    ),
+]
+
 
 def randomise(model, generator):
     for name, p in model.named_parameters():
-        if name.endswith(("norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")):  # also q_norm and k_norm
+        if name.endswith(("norm.weight", "LayerNorm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")):  # also q_norm and k_norm
             p.uniform_(0.5, 1.5, generator=generator)
         else:
-            std = 0.5 if name.endswith(("embed_tokens.weight", "wte.weight", "wpe.weight", "bias")) else 0.2
+            std = 0.5 if name.endswith(("embed_tokens.weight", "embeddings.weight", "wte.weight", "wpe.weight", "bias")) else 0.2
             p.normal_(0, std, generator=generator)
 
 
@@ -122,13 +136,7 @@ def make(folder, seed, kind, count, dtype, shard, keys, older):
     tokens = torch.randint(first, config.vocab_size, (1, count), generator=generator)
     if kind == "M2M100":
         source = torch.randint(first, config.vocab_size, (1, count // 2), generator=generator)
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
-        old.unlink()
-    model.to(dtype).save_pretrained(folder, max_shard_size=shard)
-    (folder / "generation_config.json").unlink(missing_ok=True)
-    for file in folder.iterdir():
-        file.chmod(0o644)
+    save(model, folder, dtype, shard)
     if older:
         older_config(folder / "config.json", keys)
 
@@ -140,9 +148,7 @@ def make(folder, seed, kind, count, dtype, shard, keys, older):
         "tokens": tokens[0].tolist(),
         "logits": "logits.f32",
         "shape": list(logits.shape),
-        "seed": seed,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        **versions(seed),
     }
     if source is not None:
         expected["source"] = source[0].tolist()
@@ -151,12 +157,61 @@ def make(folder, seed, kind, count, dtype, shard, keys, older):
     print(f"{folder.name}: logits' deviation {logits.std():.2f}, mean entropy {entropy:.2f} nats")
 
 
+def save(model, folder, dtype, shard="5GB"):
+    """Writes a model to a folder that has nothing else then."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    model.to(dtype).save_pretrained(folder, max_shard_size=shard)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    for file in folder.iterdir():
+        file.chmod(0o644)
+
+
+def versions(seed):
+    return {"seed": seed, "torch": torch.__version__, "transformers": transformers.__version__}
+
+
+@torch.no_grad()
+def make_embedder(folder, seed, kind, dtype, first, keys):
+    generator = torch.Generator().manual_seed(seed)
+    model = kind(BertConfig(num_hidden_layers=2, **keys))
+    randomise(model, generator)
+    longest = keys["max_position_embeddings"]
+    lengths = [1, 2, longest, *torch.randint(3, longest, (17,), generator=generator).tolist()]
+    sources = [torch.randint(0, keys["vocab_size"], (n,), generator=generator) for n in lengths]
+    for old in (path for path in folder.glob("*/*")):
+        old.unlink()
+        old.parent.rmdir()
+    save(model, folder, dtype)
+    if first:  # as sentence-transformers writes it
+        name = "sentence_transformers.models."
+        modules = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
+        modules = [{"idx": i, "name": str(i), "path": path, "type": name + kind} for i, (kind, path) in enumerate(modules)]
+        (folder / "modules.json").write_text(json.dumps(modules) + "\n")
+        (folder / "1_Pooling").mkdir()
+        pooling = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+        (folder / "1_Pooling/config.json").write_text(json.dumps(pooling) + "\n")
+
+    model = BertModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    rows = [model(ids[None]).last_hidden_state[0] for ids in sources]
+    embeddings = torch.stack([row[0] if first else row.mean(0) for row in rows])
+    assert embeddings.dtype == torch.float32 and embeddings.isfinite().all()
+    (folder / "embeddings.f32").write_bytes(embeddings.numpy().astype("<f4").tobytes())
+    expected = {"sources": [ids.tolist() for ids in sources], "embeddings": "embeddings.f32", **versions(seed)}
+    (folder / "expected.json").write_text(json.dumps(expected) + "\n")
+    turned = torch.nn.functional.normalize(embeddings, dim=1)
+    print(f"{folder.name}: mean cosine of two embeddings {(turned @ turned.T).mean():.2f}")
+
+
 def main():
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
     out = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).parent
     for seed, (name, *rest) in enumerate(MODELS, 1):
         make(out / name, seed, *rest)
+    for seed, (name, *rest) in enumerate(EMBEDDERS, 101):
+        make_embedder(out / name, seed, *rest)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 //! What quantizing loses, on several models and on copies of them with outlier channels: `mote` in integers and in floats, and
-//! (quantize/bench/quality/peers.py) llama.cpp, rounding to nearest, AutoRound, all on the same text after the same calibration.
+//! (quantize/bench/quality/peers.py) llama.cpp, rounding to nearest, AutoRound, all on the same text after the same calibration. A
+//! sentence encoder's embeddings are compared on sentences (embeddings.py).
 
 use crate::shell::{Used, cargo, measured, output, run, say};
 use crate::{digest, python, table};
@@ -30,8 +31,16 @@ const WEIGHTS: [&str; 9] = [
     "--bits 4 --method nearest --no-balance",
 ];
 
+/// Sentences that embeddings are compared on, spread over the text's second half; its first half calibrates.
+const SENTENCES: usize = 128;
+/// Bytes of the shortest line that is a sentence.
+const SHORTEST: usize = 40;
+
 /// Folders of `examples/models`, where they are there.
 const MODELS: [&str; 3] = ["llm", "qwen3", "gpt"];
+
+/// The sentence encoder's name.
+const MINILM: &str = "minilm";
 
 /// What the name of a copy with outliers ends with.
 const OUTLIERS: &str = "outliers";
@@ -81,6 +90,21 @@ fn texts() -> Result<Option<Texts>> {
     Ok(Some(texts))
 }
 
+/// The same for sentences: lines of an encyclopaedia.
+fn sentences() -> Result<Option<Texts>> {
+    let Some(articles) = table::shared("text/wikitext2_test.txt")? else { return Ok(None) };
+    let whole = std::fs::read_to_string(articles)?;
+    let lines = whole.lines().map(str::trim).filter(|l| l.len() >= SHORTEST && !l.starts_with("= "));
+    let lines: Vec<&str> = lines.collect();
+    let (first, second) = lines.split_at(lines.len() / 2);
+    let held_out: Vec<&str> = (0..SENTENCES).map(|i| second[i * second.len() / SENTENCES]).collect();
+    let folder = digest::folder()?;
+    let texts = Texts { calibration: folder.join("sentences.txt"), held_out: folder.join("held-out-sentences.txt") };
+    std::fs::write(&texts.calibration, first.join("\n") + "\n")?;
+    std::fs::write(&texts.held_out, held_out.join("\n") + "\n")?;
+    Ok(Some(texts))
+}
+
 /// The environment of `cargo xtask setup --peers`, if it has what peers.py needs.
 fn peers_python() -> Result<Option<PathBuf>> {
     let python = python::venv()?.join("bin/python");
@@ -115,11 +139,16 @@ fn models(python: Option<&Path>) -> Result<Vec<(String, PathBuf)>> {
         output(script(python, "outliers.py")?.arg(&folder).arg(&copy))?;
         all.extend([(name.clone(), folder), (format!("{name}-{OUTLIERS}"), copy)]);
     }
+    match python::minilm(python) {
+        Some(folder) => all.push((MINILM.into(), folder)),
+        None => say("skipped: the environment has no all-MiniLM-L6-v2 (`cargo xtask setup --peers`)"),
+    }
     Ok(all)
 }
 
 /// The rows of `mote` with `flags`, and how many parameters the model has.
-fn ours(mote: &Path, model: &Path, texts: &Texts, flags: &str, positions: &str) -> Result<(Vec<Value>, u64)> {
+fn ours(mote: &Path, model: &Path, texts: &Texts, flags: &str, o: &Options, embeds: bool) -> Result<(Vec<Value>, u64)> {
+    let positions = o.positions.as_str();
     let image = digest::folder()?.join("quality.mote");
     let mut quantize = Command::new(mote);
     quantize.arg("quantize").arg(model).arg("-o").arg(&image).arg("--calibrate").arg(&texts.calibration);
@@ -129,9 +158,21 @@ fn ours(mote: &Path, model: &Path, texts: &Texts, flags: &str, positions: &str) 
     let row = |arithmetic: &str| -> Result<Value> {
         let mut eval = Command::new(mote);
         eval.arg("eval").arg(&image).arg("--reference").arg(model).arg("--text").arg(&texts.held_out);
-        eval.args(["--context", CONTEXT, "--max-tokens", positions, "--json"]);
-        eval.args((arithmetic == "float").then_some("--float"));
+        if !embeds {
+            eval.args(["--context", CONTEXT, "--max-tokens", positions]);
+        }
+        eval.arg("--json").args((arithmetic == "float").then_some("--float"));
         let found: Value = serde_json::from_str(&output(&mut eval)?).context("mote eval --json")?;
+        if embeds {
+            let distance = &found["cosine_distance"];
+            return Ok(json!({
+                "quantizer": format!("mote {flags}"), "arithmetic": arithmetic, "bpw": found["bits_per_weight"],
+                "cosine_distance_mean": distance["mean"], "cosine_distance_p99": distance["p99"],
+                "cosine_distance_max": distance["max"], "spearman": found["spearman"],
+                "neighbour_agreement": found["neighbour_agreement"], "texts": found["texts"],
+                "seconds": seconds, "peak_rss_bytes": peak_rss_bytes,
+            }));
+        }
         let kld = &found["kld"];
         Ok(json!({
             "quantizer": format!("mote {flags}"), "arithmetic": arithmetic, "bpw": found["bits_per_weight"],
@@ -148,30 +189,55 @@ fn ours(mote: &Path, model: &Path, texts: &Texts, flags: &str, positions: &str) 
     Ok((rows?, summary["parameters"].as_u64().unwrap_or(0)))
 }
 
-fn line(row: &Value, parameters: u64) -> String {
+/// The columns between bits per weight and speed: a row's field, its digits, and what is above it. (Shares are in per cent.)
+type Columns = [(&'static str, usize, &'static str)];
+
+const LOGITS: [(&str, usize, &str); 5] = [
+    ("kld_mean", 6, "KL divergence, mean"),
+    ("kld_p99", 5, "99 %"),
+    ("kld_max", 3, "largest"),
+    ("perplexity", 4, "perplexity"),
+    (TOP, 2, "same top token"),
+];
+const EMBEDDINGS: [(&str, usize, &str); 5] = [
+    ("cosine_distance_mean", 6, "1 - cosine, mean"),
+    ("cosine_distance_p99", 6, "99 %"),
+    ("cosine_distance_max", 6, "largest"),
+    ("spearman", 5, "Spearman of pairs"),
+    (NEAREST, 2, "same nearest sentence"),
+];
+const TOP: &str = "top1_agreement";
+const NEAREST: &str = "neighbour_agreement";
+
+fn line(row: &Value, parameters: u64, columns: &Columns) -> String {
     let number = |name: &str| row[name].as_f64();
     let shown = |name: &str, digits: usize| number(name).map_or_else(String::new, |v| format!("{v:.digits$}"));
     let rate = number("seconds").map_or_else(String::new, |s| format!("{:.2}", parameters as f64 / s / 1e6));
     let peak = number("peak_rss_bytes").map_or_else(String::new, |b| format!("{:.0}", b / f64::from(1 << 20)));
+    let cell = |(name, digits, _): &(&str, usize, &str)| match *name {
+        TOP | NEAREST => format!("{:.digits$} %", 100.0 * number(name).unwrap_or(f64::NAN)),
+        name => shown(name, *digits),
+    };
+    let cells: Vec<String> = columns.iter().map(cell).collect();
     format!(
-        "| {} | {} | {} | {} | {} | {} | {} | {:.2} % | {rate} | {peak} |",
+        "| {} | {} | {} | {} | {rate} | {peak} |",
         row["quantizer"].as_str().unwrap_or_default(),
         row["arithmetic"].as_str().unwrap_or_default(),
         shown("bpw", 3),
-        shown("kld_mean", 6),
-        shown("kld_p99", 5),
-        shown("kld_max", 3),
-        shown("perplexity", 4),
-        100.0 * number("top1_agreement").unwrap_or(f64::NAN),
+        cells.join(" | "),
     )
 }
 
 /// One model's rows, by size, and what refused it; printed, too.
 fn measure(name: &str, model: &Path, texts: &Texts, mote: &Path, python: Option<&Path>, o: &Options) -> Result<Value> {
     let (mut rows, mut refused, mut parameters) = (Vec::new(), Vec::new(), 0);
+    let embeds = name == MINILM;
+    let (peers_script, columns) = if embeds { ("embeddings.py", &EMBEDDINGS) } else { ("peers.py", &LOGITS) };
     let wanted = |quantizer: &str| o.only.as_ref().is_none_or(|text| quantizer.contains(text.as_str()));
-    for flags in WEIGHTS.iter().filter(|flags| wanted(&format!("mote {flags}"))) {
-        match ours(mote, model, texts, flags, &o.positions) {
+    // An encoder has no head, and no logits to measure what a matrix costs by.
+    let fits = |flags: &str| !embeds || !(flags.contains("head") || flags.contains("bpw"));
+    for flags in WEIGHTS.iter().filter(|flags| fits(flags) && wanted(&format!("mote {flags}"))) {
+        match ours(mote, model, texts, flags, o, embeds) {
             Ok((found, count)) => {
                 rows.extend(found);
                 parameters = count;
@@ -181,28 +247,32 @@ fn measure(name: &str, model: &Path, texts: &Texts, mote: &Path, python: Option<
     }
     if let Some(python) = python.filter(|_| !o.only.as_ref().is_some_and(|text| text.starts_with("mote"))) {
         let json = digest::folder()?.join("quality-peers.json");
-        let mut peers = script(python, "peers.py")?;
+        let mut peers = script(python, peers_script)?;
         peers.arg(model).arg("--text").arg(&texts.held_out).arg("--calibrate").arg(&texts.calibration);
-        peers.args(["--calibrate-tokens", CALIBRATION, "--context", CONTEXT, "--max-tokens", &o.positions]);
+        peers.args(["--calibrate-tokens", CALIBRATION]);
+        if !embeds {
+            peers.args(["--context", CONTEXT, "--max-tokens", &o.positions]);
+        }
         peers.args(o.only.iter().flat_map(|text| ["--only", text])).arg("--json").arg(&json);
         run(&mut peers)?;
-        let found: Value = serde_json::from_str(&std::fs::read_to_string(json)?).context("peers.py --json")?;
+        let found: Value =
+            serde_json::from_str(&std::fs::read_to_string(json)?).with_context(|| format!("{peers_script} --json"))?;
         let list = |name: &str| found[name].as_array().cloned().unwrap_or_default();
         rows.extend(list("rows"));
         refused.extend(list("refused"));
         parameters = found["parameters"].as_u64().context("peers.py counts no parameters")?;
     }
-    if rows.iter().any(|row| row["positions"] != rows[0]["positions"]) {
-        bail!("{name}: not all rows are of the same positions: {rows:?}");
+    if rows.iter().any(|row| row["positions"] != rows[0]["positions"] || row["texts"] != rows[0]["texts"]) {
+        bail!("{name}: not all rows are of the same positions or texts: {rows:?}");
     }
     rows.sort_by(|a, b| a["bpw"].as_f64().unwrap_or(0.0).total_cmp(&b["bpw"].as_f64().unwrap_or(0.0)));
-    let perplexity = rows.first().and_then(|row| row["reference_perplexity"].as_f64()).unwrap_or(f64::NAN);
-    println!("`{name}` ({parameters} parameters, float perplexity {perplexity:.4}):\n");
-    println!(
-        "| quantizer | arithmetic | bits/weight | KL divergence, mean | 99 % | largest | perplexity | same top token | quantizes, M parameters/s | peak MiB |"
-    );
+    let float = rows.first().and_then(|row| row["reference_perplexity"].as_f64());
+    let float = float.map_or_else(String::new, |perplexity| format!(", float perplexity {perplexity:.4}"));
+    println!("`{name}` ({parameters} parameters{float}):\n");
+    let heads: Vec<&str> = columns.iter().map(|(_, _, head)| *head).collect();
+    println!("| quantizer | arithmetic | bits/weight | {} | quantizes, M parameters/s | peak MiB |", heads.join(" | "));
     println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
-    rows.iter().for_each(|row| println!("{}", line(row, parameters)));
+    rows.iter().for_each(|row| println!("{}", line(row, parameters, columns)));
     for one in &refused {
         println!("\n{} refused: {}", one["quantizer"].as_str().unwrap_or_default(), one["why"]);
     }
@@ -232,9 +302,14 @@ pub fn main(given: &[String]) -> Result<()> {
             all.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
         );
     }
-    let mut found = Vec::new();
+    let (sentences, mut found) = (sentences()?, Vec::new());
     for (name, folder) in all.iter().filter(|(name, _)| o.models.as_ref().is_none_or(|names| names.contains(name))) {
-        found.push(measure(name, folder, &texts, &mote, python.as_deref(), &o)?);
+        let texts = if name == MINILM { sentences.as_ref() } else { Some(&texts) };
+        let Some(texts) = texts else {
+            say("skipped: there is no ../shared/data/text/wikitext2_test.txt");
+            continue;
+        };
+        found.push(measure(name, folder, texts, &mote, python.as_deref(), &o)?);
     }
     if let Some(file) = &o.json {
         std::fs::write(file, serde_json::to_string_pretty(&json!({ "models": found }))? + "\n")?;

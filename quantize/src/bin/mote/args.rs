@@ -115,7 +115,8 @@ pub fn open_language_model(path: &Path) -> Result<Model> {
 /// An error that says what is for a model without tokens.
 pub fn ensure_language_model(model: &Model, path: &Path) -> Result<()> {
     if model.image().plan().vocab == 0 {
-        bail!("{} is no language model: `mote infer` runs it", path.display());
+        let verb = if model.embeds() { "embed" } else { "infer" };
+        bail!("{} is no language model that writes: `mote {verb}` runs it", path.display());
     }
     Ok(())
 }

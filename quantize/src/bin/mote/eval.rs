@@ -2,12 +2,15 @@
 //!
 //! The text is encoded as a whole, without BOS, and cut into chunks of `context - 1` tokens; each window is BOS and a
 //! chunk. Logits are compared at every position; where the next token lies in the window, it is predicted by both.
+//! Of an encoder without a decoder, each line of the text is embedded and compared.
 
 use crate::args::{self, Compute};
+use crate::embed;
 use anyhow::{Context, Result, bail};
 use mote_host::Arena;
 use mote_quantize::calibrate::Text;
 use mote_quantize::float::FloatModel;
+use mote_quantize::float::embeddings;
 use mote_quantize::float::metrics::{Comparison, LockStep, integer_logits};
 use mote_quantize::import::{self, ImageModel, tokenizer};
 use mote_runtime::image::section;
@@ -24,13 +27,13 @@ pub struct Args {
     /// The float model it is compared with (or another image, evaluated in floats)
     #[arg(long, value_name = "MODEL")]
     reference: PathBuf,
-    /// The text
+    /// The text; for an encoder that gives embeddings, a text a line
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
     /// Positions of a window [default: the image's limit, 512 at most]
     #[arg(long, value_parser = clap::value_parser!(u32).range(2..))]
     context: Option<u32>,
-    /// Stop after this many positions
+    /// Stop after this many positions (of embeddings: texts)
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
     /// Compute with the image's weights in floats: what the weights lost, without the integer arithmetic
@@ -44,6 +47,14 @@ pub struct Args {
 }
 
 #[derive(Serialize)]
+struct Embedded {
+    #[serde(flatten)]
+    comparison: embeddings::Comparison,
+    bits_per_weight: Option<f64>,
+    arithmetic: &'static str,
+}
+
+#[derive(Serialize)]
 struct Outcome {
     #[serde(flatten)]
     comparison: Comparison,
@@ -54,6 +65,9 @@ struct Outcome {
 
 /// Runs it.
 pub fn main(args: &Args) -> Result<ExitCode> {
+    if args::open(&args.image)?.embeds() {
+        return compare_embeddings(args);
+    }
     let model = args::open_language_model(&args.image)?;
     if model.has_encoder() {
         bail!(
@@ -132,6 +146,48 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         if let Some(bits) = bits_per_weight {
             writeln!(out, "bits per weight         {bits:.3}")?;
         }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Embeds the lines of the text with both models.
+fn compare_embeddings(args: &Args) -> Result<ExitCode> {
+    let model = args::open(&args.image)?;
+    let mut lines = embed::texts(&[], Some(&args.text))?;
+    lines.truncate(args.max_tokens.unwrap_or(usize::MAX));
+    let texts = embed::tokens(&model, &lines)?;
+    let source = import::open_model(&args.reference)?;
+    let vocab = model.image().plan().source_vocab;
+    if !source.config().embeds() || source.config().vocab != vocab as usize {
+        bail!("{} is another model: the image embeds texts of {vocab} tokens", args.reference.display());
+    }
+    let floats = |model: &FloatModel| -> Result<Vec<Vec<f32>>> {
+        texts.iter().map(|ids| Ok(model.session().embed(ids)?)).collect()
+    };
+    let references = floats(&FloatModel::load(&*source)?)?;
+    let found = match args.float {
+        true => floats(&FloatModel::load(&ImageModel::open(&args.image)?)?)?,
+        false => embed::embed(&model, &texts, args.compute)?,
+    };
+    let comparison = embeddings::compare(&references, &found).context("fewer than three texts cannot be compared")?;
+    let (bits_per_weight, arithmetic) =
+        (args::meta(&model).map(|m| m.bits_per_weight), if args.float { "float" } else { "integer" });
+    if args.json {
+        args::print_json(&Embedded { comparison, bits_per_weight, arithmetic })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let embeddings::Comparison { cosine_distance: d, spearman, neighbour_agreement, texts } = comparison;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "texts                   {texts}, {arithmetic} arithmetic")?;
+    writeln!(
+        out,
+        "1 - cosine              mean {:.6}  median {:.6}  99 % {:.6}  max {:.6}",
+        d.mean, d.median, d.p99, d.max
+    )?;
+    writeln!(out, "Spearman of all pairs   {spearman:.6}")?;
+    writeln!(out, "same nearest text       {:.2} %", 100.0 * neighbour_agreement)?;
+    if let Some(bits) = bits_per_weight {
+        writeln!(out, "bits per weight         {bits:.3}")?;
     }
     Ok(ExitCode::SUCCESS)
 }

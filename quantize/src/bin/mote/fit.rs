@@ -100,7 +100,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 
 /// Whether an image takes tokens.
 pub fn is_language_model(image: &Image<'_>) -> bool {
-    image.plan().vocab != 0
+    image.plan().takes_tokens()
 }
 
 /// What a session on a board is opened for; `context` is 256 unless told, or the image's limit if that is less.

@@ -183,7 +183,7 @@ fn outcome(image: &Image<'_>, meta: Option<Meta>, args: &Args) -> Result<Outcome
         cache: cache(image)?,
         arena,
         ports: ports(image),
-        macs: (plan.vocab == 0).then(|| macs(image)),
+        macs: (!plan.takes_tokens()).then(|| macs(image)),
         ops: if args.program { ops.collect() } else { Vec::new() },
         meta,
         tensors,
@@ -217,18 +217,18 @@ fn print(o: &Outcome) -> Result<()> {
     if let Some(m) = &o.meta {
         let kind = m.config.as_ref().map_or("a net", |c| &c.architecture);
         writeln!(out, "{} ({kind}), licence: {}", m.name, m.license.as_deref().unwrap_or("not stated"))?;
-        if let Some(c) = &m.config {
+        if let Some(c) = m.config.as_ref().filter(|c| !c.embeds()) {
             writeln!(
                 out,
                 "{} layers, width {}, feed-forward {}, {} heads of {} on {} key-value heads",
                 c.layers, c.dim, c.hidden, c.heads, c.head_dim, c.kv_heads
             )?;
         }
-        if let Some(e) = m.config.as_ref().and_then(|c| c.encoder.as_ref()) {
+        if let Some((dim, e)) = m.config.as_ref().and_then(|c| Some((c.dim, c.encoder.as_ref()?))) {
             writeln!(
                 out,
-                "encoder of {} layers, feed-forward {}, {} heads, vocabulary {}",
-                e.layers, e.hidden, e.heads, e.vocab
+                "encoder of {} layers, width {}, feed-forward {}, {} heads, vocabulary {}",
+                e.layers, dim, e.hidden, e.heads, e.vocab
             )?;
         }
         writeln!(

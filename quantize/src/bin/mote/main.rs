@@ -7,6 +7,7 @@ mod args;
 mod bench;
 mod board;
 mod cost;
+mod embed;
 mod eval;
 mod fit;
 mod frontend;
@@ -37,6 +38,8 @@ enum Verb {
     Merge(quantize::MergeArgs),
     /// Generate text with an image
     Run(run::Args),
+    /// Turn texts into embeddings with an image of a sentence encoder, and say how near they are
+    Embed(embed::Args),
     /// Run a net on arrays, pictures or sounds
     Infer(infer::Args),
     /// Make an image that turns sound into log-mel features or MFCCs
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Verb::Quantize(args) => quantize::main(&args),
         Verb::Merge(args) => quantize::merge_main(&args),
         Verb::Run(args) => run::main(&args),
+        Verb::Embed(args) => embed::main(&args),
         Verb::Infer(args) => infer::main(&args),
         Verb::Frontend(args) => frontend::main(&args),
         Verb::Nearest(args) => nearest::main(&args),

@@ -7,6 +7,7 @@ use mote_host::runtime::Session;
 use mote_host::runtime::image::{Limits, section};
 use mote_host::runtime::nearest::{Neighbour, dot_products, nearest};
 use mote_host::runtime::text::Tokenizer;
+use mote_quantize::float::embeddings::spearman;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -145,18 +146,8 @@ impl Words<'_> {
                 pairs.push((f64::from(scores[b as usize]), rating));
             }
         }
-        let ranks = |of: &dyn Fn(&(f64, f64)) -> f64| -> Vec<f64> {
-            let rank = |v: f64| {
-                let below = pairs.iter().filter(|p| of(p) < v).count() as f64;
-                let equal = pairs.iter().filter(|p| of(p) == v).count() as f64;
-                below + (equal + 1.0) / 2.0
-            };
-            pairs.iter().map(|p| rank(of(p))).collect()
-        };
-        let (a, b) = (ranks(&|p| p.0), ranks(&|p| p.1));
-        let mean = (pairs.len() as f64 + 1.0) / 2.0;
-        let product = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| (x - mean) * (y - mean)).sum::<f64>();
-        let rho = product(&a, &b) / (product(&a, &a) * product(&b, &b)).sqrt().max(1e-12);
+        let (a, b): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
+        let rho = spearman(&a, &b);
         writeln!(out, "similarity: Spearman {rho:.4} over {} of {asked} pairs with known words", pairs.len())?;
         Ok(())
     }

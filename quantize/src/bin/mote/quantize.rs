@@ -113,7 +113,7 @@ pub struct Args {
     /// Bits of a language model's keys and values in its cache: 8, or 4, which take half the memory
     #[arg(long, default_value_t = 8, value_name = "BITS", value_parser = kv_bits)]
     kv_bits: u8,
-    /// What to calibrate with, best of the kind the model will see: a text (for a model with an encoder, a source a line)
+    /// What to calibrate with, best of the kind the model will see: a text (for an encoder, a source a line)
     /// [default: a built-in one]; for a net of floats a folder of inputs (.npy, .png, .jpg, .bmp, 16 kHz .wav), or one file
     #[arg(long, value_name = "TEXT FILE OR DIR")]
     calibrate: Option<PathBuf>,
@@ -289,6 +289,12 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let model = import::open_model(&args.model)?;
     let config = model.config();
     let count = config.layers + config.encoder.as_ref().map_or(0, |e| e.layers);
+    if config.embeds() && (args.bpw.is_some() || args.report.is_some()) {
+        bail!(
+            "--bpw and --report compare what models write; {} gives embeddings: see `mote eval`",
+            args.model.display()
+        );
+    }
     let context = context(args, config)?;
     let vocabulary = tokenizer::find(&args.model, args.tokenizer.as_deref(), config.vocab)?;
     let source = match &config.encoder {
@@ -315,7 +321,11 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         Some(encoder) => {
             let reads = if encoder.shared { &text } else { &source_text };
             let sources = calibration_sources(args, reads.as_deref(), encoder.vocab)?;
-            calibrate::translations(&FloatModel::load(&*model)?, &sources, &ends, args.calibrate_tokens)?
+            if config.embeds() {
+                calibrate::sources(&sources, config.max_context, args.calibrate_tokens)
+            } else {
+                calibrate::translations(&FloatModel::load(&*model)?, &sources, &ends, args.calibrate_tokens)?
+            }
         }
     };
     let settings = Settings {
@@ -632,7 +642,7 @@ fn memory(args: &Args) -> Result<Option<Memory>> {
     let model = mote_host::Model::open(&args.out)?;
     let context = model.image().plan().max_context;
     let arena_bytes = model.image().arena_bytes(Limits { batch: 1, context, threads: 1 })?;
-    let macs = (model.image().plan().vocab == 0).then(|| macs::macs(model.image()));
+    let macs = (!model.image().plan().takes_tokens()).then(|| macs::macs(model.image()));
     Ok(Some(Memory { arena_bytes, macs }))
 }
 
@@ -643,7 +653,13 @@ fn print(summary: &Summary<'_>) -> Result<()> {
         Some(c) => writeln!(
             out,
             "{}: {} ({} layers, width {}, {} heads on {}, vocabulary {})",
-            summary.meta.name, c.architecture, c.layers, c.dim, c.heads, c.kv_heads, c.vocab
+            summary.meta.name,
+            c.architecture,
+            c.encoder.as_ref().filter(|_| c.embeds()).map_or(c.layers, |e| e.layers),
+            c.dim,
+            c.heads,
+            c.kv_heads,
+            c.vocab
         )?,
         None if summary.meta.calibration_samples > 0 => {
             let samples = summary.meta.calibration_samples;

@@ -64,7 +64,7 @@ pub fn page(image: &Image<'_>, meta: Option<&Meta>, limits: Limits) -> Result<St
         meta,
         limits,
         arena,
-        tokens: image.plan().vocab != 0,
+        tokens: image.plan().takes_tokens(),
         blocks: blocks(image, &lives, arena),
         peaks: peaks(image, &lives),
         tensors: tensors(image, meta),

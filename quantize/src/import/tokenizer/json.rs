@@ -1,5 +1,6 @@
 //! Hugging Face's tokenizer.json: byte-level BPE (GPT-2, Llama 3, Qwen 2, SmolLM), BPE over characters with byte
-//! fall-back (Llama 2, Mistral), and vocabularies of characters (BPE without merges, or WordLevel over single characters).
+//! fall-back (Llama 2, Mistral), vocabularies of characters (BPE without merges, or WordLevel over single characters), and
+//! BERT's WordPiece (wordpiece.rs).
 //!
 //! How text becomes words is in scheme.rs; here are the pieces, the merges and the tokens around the text. Source:
 //! huggingface/tokenizers, `tokenizers/src/models/bpe`.
@@ -7,7 +8,7 @@
 use super::byte_level::{Names, name};
 use super::scheme::Scheme;
 use super::sidecar::Sidecar;
-use super::{Class, Merge, Piece, Result, Vocabulary, byte_name, malformed, unsupported};
+use super::{Class, Merge, Piece, Result, Vocabulary, byte_name, malformed, unsupported, wordpiece};
 use mote_runtime::text::layout::{flag, kind};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -22,11 +23,15 @@ pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Vocabulary> {
         .map_err(|why| malformed(path, format!("not JSON: {why}; is the file truncated?")))?;
     let model = &json["model"];
     check(path, model)?;
+    if model["type"] == "WordPiece" {
+        let ids = read_ids(path, vocabulary(path, model)?)?;
+        let v = wordpiece::parse(path, &json, pieces(path, &Scheme::default(), &ids)?)?;
+        return tokens(path, v, &json, &ids);
+    }
     let word_level = model["type"] == "WordLevel";
     let no_merges = model["merges"].as_array().is_none_or(Vec::is_empty);
     let scheme = Scheme::read(path, &json, word_level, no_merges)?;
-    let vocab = model["vocab"].as_object().ok_or_else(|| malformed(path, "model.vocab is no object"))?;
-    let ids = read_ids(path, vocab)?;
+    let ids = read_ids(path, vocabulary(path, model)?)?;
     let mut v = Vocabulary::new(kind::MERGES, Vec::new());
     v.pre = scheme.pre;
     v.flags = scheme.flags;
@@ -58,22 +63,32 @@ pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Vocabulary> {
             return Err(unsupported(path, "BPE without bytes to fall back on", supported));
         }
     }
-    let unknown = model["unk_token"].as_str().filter(|name| !name.is_empty());
+    tokens(path, v, &json, &ids)
+}
+
+fn vocabulary<'j>(path: &Path, model: &'j Value) -> Result<&'j Map<String, Value>> {
+    model["vocab"].as_object().ok_or_else(|| malformed(path, "model.vocab is no object"))
+}
+
+/// The tokens that no text is spelled with: unknown, added ones, and those around a text.
+fn tokens(path: &Path, mut v: Vocabulary, json: &Value, ids: &HashMap<&str, u32>) -> Result<Vocabulary> {
+    let unknown = json["model"]["unk_token"].as_str().filter(|name| !name.is_empty());
     v.unknown = unknown.and_then(|name| ids.get(name).copied());
     add_tokens(path, &mut v, &json["added_tokens"])?;
-    around(path, &mut v, &json, &ids)?;
+    around(path, &mut v, json, ids)?;
     Ok(v)
 }
 
 fn check(path: &Path, model: &Value) -> Result<()> {
     // GPT-2's own file is older than the field `type`; it is told by its merges.
     let kind = model["type"].as_str().unwrap_or(if model["merges"].is_array() { "BPE" } else { "of no type" });
-    if kind != "BPE" && kind != "WordLevel" {
-        let supported = "supported is BPE, as Llama, Mistral and Qwen use, and WordLevel over single characters";
+    if !["BPE", "WordLevel", "WordPiece"].contains(&kind) {
+        let supported =
+            "supported is BPE, as Llama, Mistral and Qwen use, BERT's WordPiece, and WordLevel over single characters";
         return Err(unsupported(path, format!("a tokenizer {kind}"), supported));
     }
     let has_text = |field: &str| model[field].as_str().is_some_and(|s| !s.is_empty());
-    for field in ["continuing_subword_prefix", "end_of_word_suffix"] {
+    for field in ["continuing_subword_prefix", "end_of_word_suffix"].into_iter().filter(|_| kind != "WordPiece") {
         if has_text(field) {
             return Err(unsupported(path, format!("BPE with {field} {}", model[field]), "supported is BPE without"));
         }
@@ -183,6 +198,10 @@ fn template(path: &Path, json: &Value) -> Result<(Option<u32>, Option<u32>)> {
     match json["type"].as_str() {
         None if json.is_null() => Ok((None, None)),
         Some("ByteLevel") => Ok((None, None)),
+        Some("BertProcessing") => {
+            let id = |name: &str| read_id(path, name, &json[name][1]).map(Some);
+            Ok((id("cls")?, id("sep")?))
+        }
         Some("Sequence") => {
             let parts = json["processors"].as_array().into_iter().flatten();
             let found = parts.map(|part| template(path, part)).collect::<Result<Vec<_>>>()?;
@@ -208,7 +227,7 @@ fn template(path: &Path, json: &Value) -> Result<(Option<u32>, Option<u32>)> {
         }
         other => {
             let found = format!("post-processor {}", other.unwrap_or("of no type"));
-            Err(unsupported(path, found, "supported are TemplateProcessing and ByteLevel"))
+            Err(unsupported(path, found, "supported are TemplateProcessing, BertProcessing and ByteLevel"))
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Importers: tokenizer files to the TEXT section of an image.
 //!
-//! Five formats give one [`Vocabulary`]; `section.rs` writes it down. To add one: a file here, and a row in [`open`].
+//! Six formats give one [`Vocabulary`]; `section.rs` writes it down. To add one: a file here, and a row in [`open`].
 //!
 //! ```text
 //! json.rs           Hugging Face tokenizer.json (BPE, characters), its scheme.rs for cutting words, and sidecar.rs
+//! wordpiece.rs      the same of BERT (WordPiece), and its vocab.txt
 //! sentencepiece.rs  tokenizer.model (BPE)
 //! llama2c.rs        tokenizer.bin
 //! gguf.rs           the vocabulary of a GGUF file
@@ -19,6 +20,7 @@ mod scheme;
 mod section;
 mod sentencepiece;
 mod sidecar;
+mod wordpiece;
 
 pub use mote_host::text::{decode, encode, encode_after};
 
@@ -72,6 +74,19 @@ pub struct Merge {
     pub result: u32,
 }
 
+/// What becomes of some characters (kind PIECES); see `layout::rule`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The first of them.
+    pub first: u32,
+    /// The last of them.
+    pub last: u32,
+    /// What they are, and what the first becomes.
+    pub what: u32,
+    /// A second character that the only one becomes, or NONE.
+    pub second: u32,
+}
+
 /// A tokenizer as the runtime needs it; fields as in [`mote_runtime::text::layout`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vocabulary {
@@ -93,6 +108,8 @@ pub struct Vocabulary {
     pub ranks: Vec<u32>,
     /// The merges in any order (kind MERGES), or nothing.
     pub merges: Vec<Merge>,
+    /// The rules for characters (kind PIECES), by `first`, or nothing.
+    pub rules: Vec<Rule>,
     /// Ids that end a text.
     pub ends: Vec<u32>,
     /// Id of each byte's token.
@@ -113,6 +130,7 @@ impl Vocabulary {
             pieces,
             ranks: Vec::new(),
             merges: Vec::new(),
+            rules: Vec::new(),
             ends: Vec::new(),
             bytes: [None; 256],
             warnings: Vec::new(),
@@ -165,7 +183,7 @@ impl Vocabulary {
 
 /// Finds the tokenizer of a model with `vocab` rows in its embedding, padded to them: `explicit` (a file, or a folder
 /// to look in) if given; else what lies beside the model. In a Hugging Face folder that is tokenizer.json, else
-/// tokenizer.model, else target_vocabulary.txt; beside a llama2.c checkpoint tokenizer.bin. `None` if there is none.
+/// tokenizer.model, else target_vocabulary.txt, else vocab.txt; beside a llama2.c checkpoint tokenizer.bin. `None` if there is none.
 ///
 /// # Errors
 /// [`ImportError`], saying what was found and what is supported.
@@ -199,7 +217,7 @@ fn find_in(model: &Path, explicit: Option<&Path>, vocab: usize, names: &[&str]) 
     file.map(|file| open(&file)?.fit(&file, vocab)).transpose()
 }
 
-const FOLDER_FILES: [&str; 3] = ["tokenizer.json", "tokenizer.model", "target_vocabulary.txt"];
+const FOLDER_FILES: [&str; 4] = ["tokenizer.json", "tokenizer.model", "target_vocabulary.txt", "vocab.txt"];
 const SOURCE_FILES: [&str; 2] = ["source_tokenizer.json", "source_vocabulary.txt"];
 
 fn first_in(folder: &Path, names: &[&str]) -> Option<PathBuf> {
@@ -214,8 +232,10 @@ pub fn open(path: &Path) -> Result<Vocabulary> {
     let file = map(path)?;
     let bytes: &[u8] = &file;
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
+    let is_txt = path.extension().is_some_and(|end| end == "txt");
     let vocabulary = match bytes {
-        _ if path.extension().is_some_and(|end| end == "txt") => list::parse(path, bytes),
+        _ if is_txt && wordpiece::is_list(bytes) => wordpiece::parse_list(path, bytes),
+        _ if is_txt => list::parse(path, bytes),
         _ if text.starts_with(b"{") => json::parse(path, text),
         [b'G', b'G', b'U', b'F', ..] => gguf::parse(path, bytes),
         // A length below 65536 in little-endian order; in a protobuf, byte 2 is the tag of the first piece's text.
@@ -225,7 +245,7 @@ pub fn open(path: &Path) -> Result<Vocabulary> {
             path: path.to_owned(),
             found: "this tokenizer file".into(),
             supported:
-                "supported are tokenizer.json, SentencePiece's tokenizer.model, llama2.c's tokenizer.bin, GGUF, and lists of characters (.txt)"
+                "supported are tokenizer.json, SentencePiece's tokenizer.model, llama2.c's tokenizer.bin, GGUF, BERT's vocab.txt, and lists of characters (.txt)"
                     .into(),
         }),
     }?;

@@ -39,6 +39,9 @@ impl Vocabulary {
         let sorted = self.sorted();
         let mut merges = self.merges.clone();
         merges.sort_unstable();
+        let merges = merges.into_iter().map(|m| [m.left, m.right, m.rank, m.result]);
+        let rules = self.rules.iter().map(|r| [r.first, r.last, r.what, r.second]);
+        let merges: Vec<[u32; 4]> = merges.chain(rules).collect();
         let blob: Vec<u8> = self.pieces.iter().flat_map(|p| &p.bytes).copied().collect();
         let mut head = [0; HEAD_BYTES / 4];
         head[..12].copy_from_slice(&[
@@ -68,7 +71,7 @@ impl Vocabulary {
         if self.kind == kind::SCORES {
             words.extend(&self.ranks);
         }
-        words.extend(merges.iter().flat_map(|m| [m.left, m.right, m.rank, m.result]));
+        words.extend(merges.as_flattened());
         words.extend(specials);
         words.extend(&self.ends);
         words.extend(self.bytes.map(|id| id.unwrap_or(NONE)));

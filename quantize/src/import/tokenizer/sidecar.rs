@@ -42,7 +42,8 @@ impl Sidecar {
     }
 }
 
-fn read(path: &Path) -> Result<Value> {
+/// A JSON file, or null if there is none.
+pub(super) fn read(path: &Path) -> Result<Value> {
     if !path.is_file() {
         return Ok(Value::Null);
     }
