@@ -159,7 +159,7 @@ fn copy<const RAISED: i32>(to: &mut [i8], from: &[Cell<i8>]) {
 fn copy_by<const RAISED: i32, const N: usize>(to: &mut [i8], from: &[Cell<i8>]) {
     let put = |to: &mut [i8; N], from| *to = bytes_of(from).map(|x: i8| x.wrapping_add(RAISED as i8));
     to.as_chunks_mut().0.iter_mut().zip(from.as_chunks().0).for_each(|(to, from)| put(to, from));
-    if let (true, Some(to), Some(from)) = (from.len() % N != 0, to.last_chunk_mut(), from.last_chunk()) {
+    if let (true, Some(to), Some(from)) = (!from.len().is_multiple_of(N), to.last_chunk_mut(), from.last_chunk()) {
         put(to, from);
     }
 }
