@@ -5,4 +5,5 @@ fn main() {
     println!("cargo:rerun-if-changed=device.x");
     println!("cargo:rustc-link-search={}", env!("CARGO_MANIFEST_DIR"));
     println!("cargo:rustc-link-arg-bins=-Tlink.x");
+    println!("cargo:rustc-link-arg-examples=-Tlink.x");
 }

@@ -11,10 +11,11 @@ use table::Firmware;
 type Step = fn(bool) -> Result<usize>;
 
 /// Name and function.
-const STEPS: [(&str, Step); 6] = [
+const STEPS: [(&str, Step); 7] = [
     ("cargo", |_| cargo_tests()),
     ("digest", |_| digest::check()),
     ("nets", nets::check),
+    ("kernels", |_| kernels()),
     ("refusals", |_| refusals()),
     ("generations", |_| generations()),
     ("cluster", |_| cluster()),
@@ -91,6 +92,21 @@ fn refusals() -> Result<usize> {
                 bail!("{} {line}: expected error {error}, got {found:?} and code {code}", board.name);
             }
             checks += 1;
+        }
+    }
+    Ok(checks)
+}
+
+/// Kernels of a board's own instructions give the scalar ones' bits: the example of the boards that have some.
+fn kernels() -> Result<usize> {
+    let root = table::root()?;
+    let mut checks = 0;
+    for board in table::table(&root)? {
+        if root.join(format!("boards/{}/examples/kernels.rs", board.folder)).is_file() {
+            let built = table::build(&root, &board, Firmware { example: Some("kernels"), ..Firmware::default() })?;
+            let lines = lines(&board, &built, "")?;
+            println!("{}: {}", board.name, lines.join(" "));
+            checks += table::value(&lines, "cases").map_or(Ok(0), str::parse)?;
         }
     }
     Ok(checks)

@@ -107,6 +107,11 @@ impl<'a> Linear<'a> {
                 sums.iter_mut().zip(upper.as_flattened()).for_each(|(sum, upper)| *sum += upper << 8);
             });
         }
+        self.finish(block, sums)
+    }
+
+    /// What [`Self::sums`] makes of the sums of one row: those of block `block` times their multipliers, and the bias.
+    pub(crate) fn finish(&self, block: usize, mut sums: [i64; BLOCK]) -> [i64; BLOCK] {
         let first = block * BLOCK;
         let biases = self.bias.iter().skip(first).copied().chain(core::iter::repeat([0; 4]));
         for ((sum, bias), row) in sums.iter_mut().zip(biases).zip(first..) {

@@ -18,6 +18,7 @@ use crate::fixed::{saturate, shift_round};
 use crate::image::plan::Kind;
 use crate::image::tensors::BLOCK;
 use crate::image::{Image, Op};
+use crate::kernels::Codes;
 use crate::kernels::scalar::int8::{Axis, Output, Window};
 use crate::view;
 
@@ -110,17 +111,36 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
             Kind::I16 => Results::I16(view::as_elements(to)?),
             _ => Results::I8(view::as_i8_mut(to)),
         };
-        for block in 0..linear.blocks() {
-            for (at, pixel) in tile.clone().enumerate() {
-                let start = if in_place {
-                    let (y, x) = position(pixel)?;
-                    (y * g.y.stride * g.x.input + x * g.x.stride) * g.channels
-                } else {
-                    at * patch
-                };
-                let sums = linear.sums(kernel, block, from.get(start..)?.get(..patch)?);
+        // Where patches lie at equal distances all of them are one call; those of int16 are two rows each.
+        let runs = if in_place { tile.len().div_ceil(NonZeroUsize::new(g.x.output)?.get()) } else { 1 };
+        let apart = if in_place { g.x.stride * g.channels } else { patch };
+        let together = if planes == 1 && apart >= patch { tile.len().checked_div(runs)? } else { 1 };
+        for pixel in tile.clone().step_by(together.max(1)) {
+            let start = if in_place {
+                let (y, x) = position(pixel)?;
+                (y * g.y.stride * g.x.input + x * g.x.stride) * g.channels
+            } else {
+                (pixel - tile.start) * patch
+            };
+            let mut put = |block: usize, pixel: usize, sums: [i64; BLOCK]| {
                 for (row, sum) in (block * BLOCK..rows).zip(sums) {
                     to.put(pixel * rows + row, saturate(shift_round(sum, linear.weights.exponent)), &o)?;
+                }
+                Some(())
+            };
+            if planes == 1 {
+                let bytes = bytemuck::must_cast_slice(from.get(start..)?);
+                let codes = Codes::new(bytes, together, apart.max(patch), patch)?;
+                let mut done = Some(());
+                kernel(&linear.weights, 0..linear.blocks(), &codes, &mut |block, first, sums| {
+                    for (at, sums) in (pixel + first..).zip(sums) {
+                        done = done.and_then(|()| put(block, at, linear.finish(block, *sums)));
+                    }
+                });
+                done?;
+            } else {
+                for block in 0..linear.blocks() {
+                    put(block, pixel, linear.sums(kernel, block, from.get(start..)?.get(..patch)?))?;
                 }
             }
         }
