@@ -11,8 +11,11 @@
 
 use anyhow::{Context, Result, bail};
 use mote_runtime::Image;
+use mote_runtime::image::plan::Kind;
 use mote_runtime::image::program::entry;
+use mote_runtime::image::{Dtype, section};
 use mote_runtime::ops::{self, Table};
+use mote_runtime::text::Tokenizer;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -86,6 +89,23 @@ pub fn features(image: &Image<'_>) -> Vec<&'static str> {
     // Inputs and outputs come with the ops of nets, also where the ops are those of language models (word vectors).
     let ports = |name: &str| name == "convnet" && image.program().entry(entry::RUN).is_ok();
     FEATURES.iter().filter(|(name, sets)| used(sets) || ports(name)).map(|(name, _)| *name).collect()
+}
+
+/// Formats that firmware is built without unless its image needs them, by the features of mote-board-support.
+const FORMATS: [(&str, fn(&Image<'_>) -> bool); 6] = [
+    ("t3", |image| has(image, Dtype::T3)),
+    ("n4", |image| has(image, Dtype::N4)),
+    ("t4", |image| has(image, Dtype::T4)),
+    ("n5", |image| has(image, Dtype::N5)),
+    ("cache4", |image| (0..image.plan().slots).any(|at| image.slot(at).is_ok_and(|slot| slot.kind == Kind::Cache4))),
+    ("wordpiece", |image| {
+        let text = image.section(section::TEXT).ok();
+        text.and_then(|text| Tokenizer::open(text).ok()).is_some_and(|tokenizer| tokenizer.is_wordpiece())
+    }),
+];
+
+fn has(image: &Image<'_>, dtype: Dtype) -> bool {
+    (0..image.tensor_count()).any(|at| image.tensor(at).is_ok_and(|tensor| tensor.dtype == dtype))
 }
 
 impl Board {
@@ -301,15 +321,16 @@ pub fn target_dir(root: &Path) -> PathBuf {
     std::path::absolute(&dir).unwrap_or(dir)
 }
 
-/// The features that firmware is built with.
-fn chosen(firmware: Firmware<'_>) -> Result<Vec<&'static str>> {
+/// The features that firmware is built with, of [`FEATURES`]; and of its formats.
+fn chosen(firmware: Firmware<'_>) -> Result<(Vec<&'static str>, Vec<&'static str>)> {
     let Some(path) = firmware.image else {
         let named = FEATURES.iter().map(|(name, _)| *name).filter(|name| firmware.feature.is_none_or(|f| f == *name));
-        return Ok(named.collect());
+        return Ok((named.collect(), vec!["formats"]));
     };
     let bytes = fs::read(path).with_context(|| format!("no image {}", path.display()))?;
     let image = Image::open(&bytes).map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))?;
-    Ok(features(&image))
+    let formats = FORMATS.iter().filter(|(_, needs)| needs(&image)).map(|(name, _)| *name);
+    Ok((features(&image), formats.collect()))
 }
 
 /// A cargo command over one board of the boards' workspace, with `firmware` in its environment.
@@ -319,7 +340,10 @@ fn chosen(firmware: Firmware<'_>) -> Result<Vec<&'static str>> {
 pub fn cargo(root: &Path, board: &Board, verb: &str, firmware: Firmware<'_>) -> Result<Command> {
     let mut cargo = toolchain(&board.target)?.cargo(verb, &board.target, "core");
     cargo.current_dir(root.join("boards")).args(["--release", "--package", &board.name, "--target-dir"]);
-    cargo.arg(target_dir(root)).args(["--no-default-features", "--features", &chosen(firmware)?.join(",")]);
+    let (features, formats) = chosen(firmware)?;
+    let of_support = formats.into_iter().map(|name| format!("mote-board-support/{name}"));
+    let all: Vec<String> = features.into_iter().map(str::to_owned).chain(of_support).collect();
+    cargo.arg(target_dir(root)).args(["--no-default-features", "--features", &all.join(",")]);
     for name in ["MOTE_IMAGE", "MOTE_BATCH", "MOTE_CONTEXT", "MOTE_ARENA_BYTES", "MOTE_OPS"] {
         cargo.env_remove(name);
     }
@@ -367,7 +391,7 @@ pub fn build(root: &Path, board: &Board, firmware: Firmware<'_>) -> Result<Built
         bail!("the firmware for {} did not build (its messages are above)", board.name);
     }
     let elf = target_dir(root).join(&board.target).join("release").join(name);
-    Ok(Built { elf, features: chosen(firmware)? })
+    Ok(Built { elf, features: chosen(firmware)?.0 })
 }
 
 /// Runs a firmware on its board; `line` is the firmware's command line (`boards/support/src/command.rs`). `emit` gets each

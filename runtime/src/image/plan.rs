@@ -181,7 +181,7 @@ impl Slot {
             3 => Kind::Cache,
             4 => Kind::I8,
             5 => Kind::I16,
-            6 => Kind::Cache4,
+            6 if cfg!(feature = "cache4") => Kind::Cache4,
             _ => return None,
         };
         let rows = match *r.get(1)? {

@@ -101,6 +101,19 @@ impl Dtype {
             .find(|d| *d as u8 == code)
     }
 
+    /// Whether this build of the runtime has it: firmware has what its image needs.
+    #[must_use]
+    #[allow(clippy::match_like_matches_macro)] // a table, of which this build may have nothing
+    pub const fn is_built_in(self) -> bool {
+        match self {
+            Self::T3 => cfg!(feature = "t3"),
+            Self::N4 => cfg!(feature = "n4"),
+            Self::T4 => cfg!(feature = "t4"),
+            Self::N5 => cfg!(feature = "n5"),
+            _ => true,
+        }
+    }
+
     /// Bits of a code; `None` of what has no codes.
     #[must_use]
     pub fn code_bits(self) -> Option<u8> {
@@ -179,7 +192,7 @@ impl TensorDesc {
     }
 
     fn decode(r: &[u8; RECORD_BYTES]) -> Option<Self> {
-        let dtype = Dtype::of(r[0])?;
+        let dtype = Dtype::of(r[0]).filter(|dtype| dtype.is_built_in())?;
         let rank = r[1];
         let dims = [u32_at(r, 8)?, u32_at(r, 12)?, u32_at(r, 16)?, u32_at(r, 20)?];
         let exponent = u32_at(r, 4)? as i32;
@@ -333,16 +346,16 @@ impl<'a> Coded<'a> {
     /// function for all that decode rows: firmware is small.
     #[inline(never)]
     fn part_codes(&self, lines: &[[u8; LINE]], part: usize, signs: &[u8; SIGNS], lane: usize) -> [u8; 8] {
-        let three = self.dtype == Dtype::T3;
+        let three = cfg!(feature = "t3") && self.dtype == Dtype::T3;
         // Of T3, the line of lowest bits.
         let line = if three { 2 } else { part };
         let [this, before, before_that] = [0, 1, 2].map(|rows| word(lines, line, (lane + BLOCK - rows) % BLOCK));
         let codes = [0, 1].map(|half| match self.dtype {
-            Dtype::T3 => {
+            Dtype::T3 if three => {
                 let bits = [this, before, before_that].map(|word| lowest_bits(word, part, half));
                 with_set(upper_bits(word(lines, part / 2, lane), part, half), bits)
             }
-            Dtype::T4 => along_trellis([this, before, before_that], half),
+            Dtype::T4 if cfg!(feature = "t4") => along_trellis([this, before, before_that], half),
             _ => with_signs(this, signs, lane, half),
         });
         bytemuck::must_cast(codes.map(u32::to_le))

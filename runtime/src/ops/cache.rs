@@ -44,7 +44,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
                 let codes = part(codes, at * code_bytes, code_bytes)?;
                 let values = part(from, head * head_dim, head_dim)?;
                 let scale = part(scales, at * scale_bytes, scale_bytes)?;
-                if slot.kind == Kind::Cache4 {
+                if cfg!(feature = "cache4") && slot.kind == Kind::Cache4 {
                     *scale.first_chunk_mut()? = rows::quantize4(isa, values, frac, codes)?;
                 } else {
                     *scale.first_chunk_mut()? = pack(rows::quantize(isa, values, frac, view::as_i8_mut(codes)));

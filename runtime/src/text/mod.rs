@@ -116,8 +116,15 @@ impl<'a> Tokenizer<'a> {
             added: take(&mut rest, field(11)?)?,
             blob: rest,
         };
-        let known = matches!(kind, kind::SCORES..=kind::PIECES) && tokenizer.pre <= layout::pre::SMOLLM;
+        let last = if cfg!(feature = "wordpiece") { kind::PIECES } else { kind::PIECES - 1 };
+        let known = (kind::SCORES..=last).contains(&kind) && tokenizer.pre <= layout::pre::SMOLLM;
         (known && rest.len() == field(10)? as usize).then_some(tokenizer)
+    }
+
+    /// Whether it spells words with the longest pieces (BERT's).
+    #[must_use]
+    pub fn is_wordpiece(&self) -> bool {
+        self.kind == kind::PIECES
     }
 
     /// Number of pieces.
@@ -269,7 +276,7 @@ impl<'a> Tokenizer<'a> {
     }
 
     fn encode_plain(&self, text: &str, prefix: bool, out: &mut Ids<'_>, scratch: &mut [u32]) -> Result<(), TextError> {
-        if self.kind == kind::PIECES {
+        if cfg!(feature = "wordpiece") && self.is_wordpiece() {
             return wordpiece::encode(self, text, out);
         }
         let mut rest = text;

@@ -10,7 +10,14 @@ use crate::image::tensors::{BLOCK, GROUP};
 use crate::kernels::{Codes, Kernels, Put, scalar};
 
 /// The kernels.
-pub static KERNELS: Kernels = Kernels { name: "arm-int8-dsp", n4, t4, n8, ..scalar::KERNELS };
+pub static KERNELS: Kernels = Kernels {
+    name: "arm-int8-dsp",
+    // As in the scalar table.
+    n4: if cfg!(feature = "n4") { n4 } else { n8 },
+    t4: if cfg!(feature = "t4") { t4 } else { n8 },
+    n8,
+    ..scalar::KERNELS
+};
 
 /// Words of spread activations.
 const WORDS: usize = 576;

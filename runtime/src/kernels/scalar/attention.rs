@@ -44,7 +44,7 @@ fn attend_to(
     (out, out_frac): (&mut [i32], i32),
 ) -> Option<()> {
     let head_dim = q.len();
-    let four_bits = kind == Kind::Cache4;
+    let four_bits = cfg!(feature = "cache4") && kind == Kind::Cache4;
     let (code_bytes, scale_bytes) = kind.cached(head_dim);
     let log2 = if four_bits { nibbles::log2_block(head_dim) } else { 0 };
     let scores = scratch.get_mut(..head.k_scales.len() / scale_bytes)?;

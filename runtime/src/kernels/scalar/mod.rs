@@ -15,10 +15,11 @@ use super::{Isa, Kernels};
 /// The scalar backend.
 pub static KERNELS: Kernels = Kernels {
     name: "any-i8-scalar",
-    t3,
-    n4,
-    t4,
-    n5,
+    // Firmware links what it is built for (Cargo.toml); images with others are refused (`Dtype::is_built_in`).
+    t3: if cfg!(feature = "t3") { t3 } else { n8 },
+    n4: if cfg!(feature = "n4") { n4 } else { n8 },
+    t4: if cfg!(feature = "t4") { t4 } else { n8 },
+    n5: if cfg!(feature = "n5") { n5 } else { n8 },
     n8,
     isa: Isa::Portable,
     #[cfg(target_arch = "x86_64")]
