@@ -12,8 +12,9 @@ fn main() {
     let target = variable("TARGET");
     let flags = variable("CARGO_ENCODED_RUSTFLAGS");
     let features = variable("CARGO_CFG_TARGET_FEATURE");
-    let told = ["+dsp", "cortex-m33", "cortex-m35p", "cortex-m55", "cortex-m85"].iter().any(|word| flags.contains(word))
-        || features.split(',').any(|feature| feature == "dsp");
+    let told =
+        ["+dsp", "cortex-m33", "cortex-m35p", "cortex-m55", "cortex-m85"].iter().any(|word| flags.contains(word))
+            || features.split(',').any(|feature| feature == "dsp");
     if target.starts_with("thumbv7em") || (target.starts_with("thumbv8m.main") && told && !flags.contains("-dsp")) {
         println!("cargo:rustc-cfg=mote_dsp");
     }

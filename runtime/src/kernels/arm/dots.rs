@@ -53,14 +53,8 @@ pub unsafe extern "C" fn spread(to: *mut u32, src: *const i8, quads: usize, less
 /// # Safety
 /// `w` has `channels` (at least 1) filters of `first + 4 * quads` bytes (at least 4), `x` `1 + quads` quads, `sums` room for
 /// `channels` times the pixels.
-pub type DotsFn = unsafe extern "C" fn(
-    x: *const u32,
-    w: *const i8,
-    first: usize,
-    quads: usize,
-    channels: usize,
-    sums: *mut i32,
-);
+pub type DotsFn =
+    unsafe extern "C" fn(x: *const u32, w: *const i8, first: usize, quads: usize, channels: usize, sums: *mut i32);
 
 /// The function of that name: a loop over filters around one over quads, four quads a turn, entered in its midst.
 /// `$first`: a quad's multiplications that begin a sum; `$quad`: code of a quad, and its bytes; `$stm`: stores the sums.

@@ -338,7 +338,12 @@ pub fn add(x: &[Cell<i8>], y: &[Cell<i8>], to: &[Cell<i8>], [a, b, c]: [Term; 3]
         Term { multiplier: 0x4000_0000, shift: 0, .. } => Term { shift: -1, up: t.up + 1, ..t },
         _ => t,
     });
-    if !(usual(a) && usual(b) && usual(c) && o.rounding == Rounding::Double && (o.min, o.max) == (-128, 127) && count > 0)
+    if !(usual(a)
+        && usual(b)
+        && usual(c)
+        && o.rounding == Rounding::Double
+        && (o.min, o.max) == (-128, 127)
+        && count > 0)
     {
         return false;
     }
