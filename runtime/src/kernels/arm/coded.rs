@@ -114,6 +114,7 @@ fn fits(w: &Coded<'_>, x: &Codes<'_>) -> bool {
 }
 
 /// Sums of blocks with the rows of activations from `row` on.
+#[inline(never)] // its buffer once, not for each caller
 fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, row: usize, how: &How<'_>, put: &mut Put<'_>) {
     let most = WORDS / if how.rows == 1 { ONE } else { TWO };
     let mut words = [0; WORDS];
