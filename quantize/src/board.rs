@@ -91,8 +91,11 @@ pub fn features(image: &Image<'_>) -> Vec<&'static str> {
     FEATURES.iter().filter(|(name, sets)| used(sets) || ports(name)).map(|(name, _)| *name).collect()
 }
 
+/// Whether an image needs it.
+type Needs = fn(&Image<'_>) -> bool;
+
 /// Formats that firmware is built without unless its image needs them, by the features of mote-board-support.
-const FORMATS: [(&str, fn(&Image<'_>) -> bool); 6] = [
+const FORMATS: [(&str, Needs); 6] = [
     ("t3", |image| has(image, Dtype::T3)),
     ("n4", |image| has(image, Dtype::N4)),
     ("t4", |image| has(image, Dtype::T4)),
