@@ -241,7 +241,7 @@ fn wrong_files_are_named_and_a_way_out_is_shown() {
     assert!(bad(1, &["logits", image(), "--tokens", "1,99999"]).contains("99999"));
     assert!(bad(2, &["run", image(), "--temperature", "-1"]).contains("0 to"));
     assert!(bad(2, &["run", image(), "--temperature", "NaN"]).contains("0 to"));
-    assert!(bad(2, &["quantize", "x", "-o", out, "--bits", "3"]).contains("4..=8"));
+    assert!(bad(2, &["quantize", "x", "-o", out, "--bits", "2"]).contains("3..=8"));
     assert!(bad(1, &["quantize", "x", "-o", out, "--bits", "6"]).contains("4, 5 or 8"));
     assert!(bad(1, &["quantize", "x", "-o", out, "--group", "64"]).contains("32"));
     let long = bad(1, &["quantize", model().to_str().unwrap(), "-o", out, "--context", "100000"]);

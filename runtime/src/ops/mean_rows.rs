@@ -1,7 +1,7 @@
 //! Mean rows: the mean of the rows of a source's positions, which an encoder gives as the embedding of the whole text.
 //!
 //! Arguments: slot of all positions (I32), out slot (I32, one row, same columns and fraction bits), how many of the first
-//! positions count (0: all of the source; 1: its first token, such as BERT's [CLS]).
+//! positions count (0: all of the source; 1: its first token, such as BERT's `[CLS]`).
 
 use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, kept_arg, slot_arg};
 use crate::fixed::saturate;
