@@ -30,9 +30,6 @@ const X: [f64; 2] = [1.0, 512.0];
 const Y: [f64; 2] = [2.0, 1024.0];
 /// Colours of runners, told apart with any colour vision (Okabe and Ito), ours first.
 const COLORS: [&str; 5] = ["#D55E00", "#E69F00", "#0072B2", "#56B4E9", "#009E73"];
-/// Decoding has nearly one intensity for all: runners stand this many pixels apart.
-const APART: f64 = 11.0;
-
 /// Pixels from the left and from the top of a panel; what is beyond an axis is on its end.
 fn place(x: f64, y: f64) -> (f64, f64) {
     let share = |v: f64, [from, to]: [f64; 2]| ((v / from).ln() / (to / from).ln()).clamp(0.0, 1.0);
@@ -43,8 +40,9 @@ fn place(x: f64, y: f64) -> (f64, f64) {
 pub fn svg(points: &[Point], limits: &Limits, threads: &[usize]) -> String {
     let names: Vec<&str> =
         llms::OURS.iter().map(|(who, _)| *who).chain(llms::PEERS.iter().map(|peer| peer.who)).collect();
-    let width = LEFT + STEP * threads.len() as f64 - 40.0;
-    let height = TOP + SIDE[1] + 128.0;
+    // At least as wide as the legend.
+    let width = (LEFT + STEP * threads.len() as f64 - 40.0).max(720.0);
+    let height = TOP + SIDE[1] + 100.0;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
          font-size=\"12\" fill=\"#222\">\n<rect width=\"{width}\" height=\"{height}\" fill=\"#fff\"/>\n"
@@ -53,9 +51,10 @@ pub fn svg(points: &[Point], limits: &Limits, threads: &[usize]) -> String {
         let _ = writeln!(out, "<g transform=\"translate({} {TOP})\">", LEFT + STEP * panel as f64);
         axes(&mut out, *threads);
         roof(&mut out, best(&limits.bandwidth[panel]), best(&limits.peak[panel]));
-        for point in points.iter().filter(|p| p.threads == *threads) {
-            mark(&mut out, point, &names);
-        }
+        // Small marks lie on large ones.
+        let mut points: Vec<&Point> = points.iter().filter(|p| p.threads == *threads).collect();
+        points.sort_by(|a, b| radius(&b.shape).total_cmp(&radius(&a.shape)));
+        points.into_iter().for_each(|point| mark(&mut out, point, &names));
         out.push_str("</g>\n");
     }
     legend(&mut out, &names);
@@ -144,11 +143,9 @@ fn symbol(out: &mut String, (x, y): (f64, f64), r: f64, decoding: bool, fill: &s
 fn mark(out: &mut String, point: &Point, names: &[&str]) {
     let Point { who, shape, threads, decoding, intensity, rate } = point;
     let which = names.iter().position(|name| name == who).unwrap_or(0);
-    let (x, y) = place(*intensity, *rate);
-    let x = if *decoding { x + APART * (which as f64 - (names.len() as f64 - 1.0) / 2.0) } else { x };
     let what = if *decoding { "decode" } else { "prompt" };
     let title = format!("{who}, {shape}, {what}, {threads} threads: {rate:.1} GMAC/s at {intensity:.1} MAC/byte");
-    symbol(out, (x, y), radius(shape), *decoding, COLORS[which % COLORS.len()], &title);
+    symbol(out, place(*intensity, *rate), radius(shape), *decoding, COLORS[which % COLORS.len()], &title);
 }
 
 fn legend(out: &mut String, names: &[&str]) {
@@ -170,10 +167,4 @@ fn legend(out: &mut String, names: &[&str]) {
         let _ = writeln!(out, "<text x=\"{}\" y=\"{y}\">{shape}</text>", x + 16.0);
         x += 66.0;
     }
-    let _ = writeln!(
-        out,
-        "<text x=\"{LEFT}\" y=\"{}\" fill=\"#555\">Decoding has nearly one intensity for all: runners are moved apart \
-         sideways to be seen.</text>",
-        y + 24.0
-    );
 }

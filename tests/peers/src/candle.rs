@@ -10,8 +10,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::time::Instant;
 
-/// A copy shares the weights and has the keys and values of its time: going back is taking an earlier copy.
-#[derive(Clone)]
+/// Position 0 forgets what came before; there is no other way back.
 enum Model {
     Llama(quantized_llama::ModelWeights),
     Qwen2(quantized_qwen2::ModelWeights),
@@ -50,8 +49,9 @@ impl Model {
 
 /// Answers until the input ends.
 pub fn serve(path: &str) -> Result<()> {
-    let (empty, vocab, bytes) = Model::open(path)?;
-    let (mut after_prompt, mut position) = (empty.clone(), 0);
+    let (mut model, vocab, bytes) = Model::open(path)?;
+    // Tokens of the prompt, and all that the model has seen.
+    let (mut position, mut seen) = (0, 0);
     answer::answer_lines(|what, tokens| -> Result<String> {
         ensure!(position.max(tokens) <= crate::CONTEXT, "{tokens} tokens");
         let start = Instant::now();
@@ -63,16 +63,17 @@ pub fn serve(path: &str) -> Result<()> {
                 Ok(format!("{opened} {}", start.elapsed().as_secs_f64()))
             }
             "prompt" => {
-                after_prompt = empty.clone();
-                let start = Instant::now();
-                after_prompt.decode(vocab, 0, tokens)?;
-                position = tokens;
+                model.decode(vocab, 0, tokens)?;
+                (position, seen) = (tokens, tokens);
                 Ok(start.elapsed().as_secs_f64().to_string())
             }
             "decode" => {
-                let mut model = after_prompt.clone();
+                if seen != position {
+                    model.decode(vocab, 0, position)?;
+                }
+                seen = position + tokens;
                 let start = Instant::now();
-                for i in position..position + tokens {
+                for i in position..seen {
                     model.decode(vocab, i, 1)?;
                 }
                 Ok(start.elapsed().as_secs_f64().to_string())
