@@ -199,7 +199,7 @@ fn measure_one(net: &Net, settings: &Settings, mote: &Path, folder: &Path, limit
         for (key, theirs, ours) in RATIOS {
             let (Some((_, ours)), Some((who, theirs))) = (fastest(ours), fastest(theirs)) else { continue };
             let times = ratio(&theirs.median, &ours.median);
-            println!("| {name} | {threads} | ratio to {} | {times:.2} | | | |", who.who);
+            println!("| {name} | {threads} | ratio to {} | {times:.3} | | | |", who.who);
             ratios.insert(key.into(), json!(times));
         }
         by_threads.insert(threads.to_string(), ratios.into());
