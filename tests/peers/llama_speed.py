@@ -1,5 +1,5 @@
-"""llama.cpp, timed: does what a line on its standard input asks for and answers with a line. tests/bench/speed/serve.rs is the
-same for Mote and has the questions.
+"""llama.cpp, timed: does what a line on its standard input asks for and answers with a line. tests/bench/speed/answer.rs has
+the questions.
 
     python llama_speed.py MODEL.gguf THREADS
 """
@@ -79,4 +79,7 @@ def main():
         print(answer, flush=True)
 
 
-main()
+try:
+    main()
+except (Exception, SystemExit) as why:
+    print(f"error: {' '.join(str(why).split())}", flush=True)

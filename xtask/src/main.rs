@@ -11,6 +11,7 @@ mod ci;
 mod demo;
 mod digest;
 mod nets;
+mod peers;
 mod python;
 mod setup;
 mod shell;
@@ -24,7 +25,7 @@ type Verb = fn(&[String]) -> Result<()>;
 
 /// Name, arguments, what it does, the function.
 const VERBS: &[(&str, &str, &str, Verb)] = &[
-    ("setup", "[--peers]", "install what is missing: targets, emulators; with --peers a Python venv", setup::main),
+    ("setup", "[--peers]", "install what is missing: targets, emulators; with --peers other runtimes", setup::main),
     (
         "test",
         "[cargo|digest|nets|refusals|generations ...] [--all]",
@@ -34,8 +35,8 @@ const VERBS: &[(&str, &str, &str, Verb)] = &[
     ("ci", "", "formatting, lints, documentation, then test", ci::main),
     (
         "bench",
-        "[quality|boards|memory|models|nets|open|speed ...] [OPTIONS]",
-        "the figures of BENCHMARKS.md, as tables",
+        "[speed|quality|boards|memory|models|nets|open ... | all] [OPTIONS]",
+        "the figures of BENCHMARKS.md, as tables; without a name speed: [--json FILE] [--plot FILE.svg]",
         bench::main,
     ),
     (

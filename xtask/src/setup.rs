@@ -4,7 +4,7 @@
 //! standard library's source. Emulators and the aarch64 C library come from apt.
 
 use crate::shell::{run, say, succeeds, which};
-use crate::{python, table};
+use crate::{peers, python, table};
 use anyhow::{Result, bail};
 use std::collections::BTreeSet;
 use std::env;
@@ -32,7 +32,10 @@ pub fn main(args: &[String]) -> Result<()> {
     ensure()?;
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => Ok(()),
-        ["--peers"] => python::ensure(),
+        ["--peers"] => {
+            python::ensure()?;
+            peers::program().map(|program| say(&format!("peers: {}", program.display())))
+        }
         _ => bail!("setup takes nothing, or --peers"),
     }
 }

@@ -1,6 +1,7 @@
-//! GGUF of given shapes with random Q4_0 weights: what llama.cpp is timed with. No tokenizer.
+//! GGUF of given shapes with random weights of 4 bits: what llama.cpp and candle are timed with. No tokenizer.
 //!
-//! Source: ggml's `docs/gguf.md`, version 3. A Q4_0 block is an f16 scale and 32 codes in 16 bytes.
+//! Source: ggml's `docs/gguf.md`, version 3, and `ggml-common.h`. A Q4_0 block is an f16 scale and 32 codes in 16 bytes. A Q4_K
+//! block is two f16, which scale 8 scales and 8 offsets of 6 bits in 12 bytes, and 256 codes in 128 bytes.
 
 use crate::random_image::Random;
 use mote_quantize::import::LlmConfig;
@@ -8,8 +9,27 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+/// How matrices are stored.
+pub struct Format {
+    /// ggml's name.
+    pub name: &'static str,
+    /// Weights of a block, which must fill a row.
+    pub block: usize,
+    bytes: usize,
+    /// ggml's numbers: the tensor's type, the file's.
+    kind: u32,
+    file: usize,
+    /// Where a block has f16s, and the higher byte that makes weights of about 2^-5 of them.
+    scales: &'static [(usize, u8)],
+}
+
+/// 4.5 bits a weight, in blocks of 32.
+pub const Q4_0: Format = Format { name: "Q4_0", block: 32, bytes: 18, kind: 2, file: 2, scales: &[(0, 0x1C)] };
+/// 4.5 bits a weight, in blocks of 256. Offsets of 32 * 2^-10 are what scales of 32 * 2^-13 make of a code of 8.
+pub const Q4_K: Format =
+    Format { name: "Q4_K", block: 256, bytes: 144, kind: 12, file: 14, scales: &[(0, 0x08), (2, 0x14)] };
+
 const F32: u32 = 0;
-const Q4_0: u32 = 2;
 const ALIGN: u64 = 32;
 
 enum Value<'a> {
@@ -23,14 +43,13 @@ fn text(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
-/// Name, dimensions (columns first) and type of every tensor.
-fn tensors(c: &LlmConfig) -> Vec<(String, Vec<usize>, u32)> {
+/// Name and dimensions (columns first) of every tensor; those of two are matrices.
+fn tensors(c: &LlmConfig) -> Vec<(String, Vec<usize>)> {
     let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-    let mut all =
-        vec![("token_embd.weight".into(), vec![c.dim, c.vocab], Q4_0), ("output_norm.weight".into(), vec![c.dim], F32)];
+    let mut all = vec![("token_embd.weight".into(), vec![c.dim, c.vocab]), ("output_norm.weight".into(), vec![c.dim])];
     for l in 0..c.layers {
         let mut add = |name: &str, dims: &[usize]| {
-            all.push((format!("blk.{l}.{name}"), dims.to_vec(), if dims.len() == 2 { Q4_0 } else { F32 }));
+            all.push((format!("blk.{l}.{name}"), dims.to_vec()));
         };
         add("attn_norm.weight", &[c.dim]);
         for (name, rows) in [("q", q), ("k", kv), ("v", kv)] {
@@ -48,25 +67,37 @@ fn tensors(c: &LlmConfig) -> Vec<(String, Vec<usize>, u32)> {
     all
 }
 
-fn data(random: &mut Random, dims: &[usize], kind: u32) -> Vec<u8> {
+/// Columns of all matrices.
+pub fn widths(c: &LlmConfig) -> Vec<usize> {
+    tensors(c).into_iter().filter(|(_, dims)| dims.len() == 2).map(|(_, dims)| dims[0]).collect()
+}
+
+fn size(dims: &[usize], format: &Format) -> u64 {
     let count: usize = dims.iter().product();
-    if kind == F32 {
-        return if dims.len() == 1 { 1f32.to_le_bytes().repeat(count) } else { vec![0; 4 * count] };
+    (if dims.len() == 1 { 4 * count } else { count / format.block * format.bytes }) as u64
+}
+
+/// Ones for norms and biases, else random blocks.
+fn data(random: &mut Random, dims: &[usize], format: &Format) -> Vec<u8> {
+    if dims.len() == 1 {
+        return 1f32.to_le_bytes().repeat(dims[0]);
     }
-    let mut bytes = random.bytes(count / 32 * 18);
-    for block in bytes.as_chunks_mut::<18>().0 {
-        block[1] = 0x1C | block[1] & 3; // scales of 2^-8 to 2^-7
+    let mut bytes = random.bytes(size(dims, format) as usize);
+    for block in bytes.chunks_exact_mut(format.bytes) {
+        for (at, high) in format.scales {
+            block[at + 1] = high | block[at + 1] & 3; // a power of two to twice that
+        }
     }
     bytes
 }
 
 /// Writes the file.
-pub fn write(c: &LlmConfig, path: &Path) -> io::Result<()> {
+pub fn write(c: &LlmConfig, format: &Format, path: &Path) -> io::Result<()> {
     let arch = if c.qkv_bias { "qwen2" } else { "llama" };
     let own = |key: &str| format!("{arch}.{key}");
     let pairs = [
         ("general.architecture".into(), Value::Text(arch)),
-        ("general.file_type".into(), Value::U32(2)),
+        ("general.file_type".into(), Value::U32(format.file)),
         (own("vocab_size"), Value::U32(c.vocab)),
         (own("context_length"), Value::U32(c.max_context)),
         (own("embedding_length"), Value::U32(c.dim)),
@@ -101,20 +132,19 @@ pub fn write(c: &LlmConfig, path: &Path) -> io::Result<()> {
         }
     }
     let mut offset = 0u64;
-    for (name, dims, kind) in &tensors {
+    for (name, dims) in &tensors {
         text(&mut head, name);
         head.extend((dims.len() as u32).to_le_bytes());
         dims.iter().for_each(|d| head.extend((*d as u64).to_le_bytes()));
-        head.extend(kind.to_le_bytes());
+        head.extend(if dims.len() == 1 { F32 } else { format.kind }.to_le_bytes());
         head.extend(offset.to_le_bytes());
-        let count: usize = dims.iter().product();
-        offset += (if *kind == F32 { 4 * count } else { count / 32 * 18 } as u64).next_multiple_of(ALIGN);
+        offset += size(dims, format).next_multiple_of(ALIGN);
     }
     head.resize(head.len().next_multiple_of(ALIGN as usize), 0);
     let mut out = BufWriter::new(File::create(path)?);
     out.write_all(&head)?;
-    for (_, dims, kind) in &tensors {
-        let mut bytes = data(&mut random, dims, *kind);
+    for (_, dims) in &tensors {
+        let mut bytes = data(&mut random, dims, format);
         bytes.resize(bytes.len().next_multiple_of(ALIGN as usize), 0);
         out.write_all(&bytes)?;
     }

@@ -6,6 +6,36 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+/// The machine's limits by the number of threads; a number a round.
+pub struct Limits {
+    buffer: memmap2::MmapMut,
+    /// Bytes read a second, in units of 10^9.
+    pub bandwidth: Vec<Vec<f64>>,
+    /// Multiply-accumulates of int8 a second, in units of 10^9; empty where this program knows no loop.
+    pub peak: Vec<Vec<f64>>,
+}
+
+impl Limits {
+    /// Nothing measured yet, for so many counts of threads.
+    pub fn new(count: usize) -> Self {
+        let mut buffer = memmap2::MmapMut::map_anon(1 << 29).expect("memory");
+        // Large pages where they can be had: they are read faster. Advice only.
+        #[cfg(target_os = "linux")]
+        let _ = buffer.advise(memmap2::Advice::HugePage);
+        buffer.fill(1);
+        Self { buffer, bandwidth: vec![vec![]; count], peak: vec![vec![]; count] }
+    }
+
+    /// Measures one round.
+    pub fn measure(&mut self, threads: &[usize]) {
+        for (at, threads) in threads.iter().enumerate() {
+            let reads = (0..3).map(|_| bandwidth(&self.buffer, *threads)).fold(0.0, f64::max);
+            self.bandwidth[at].push(reads);
+            self.peak[at].extend(int8_peak(*threads).map(|(rate, _)| rate));
+        }
+    }
+}
+
 /// GB/s at which `threads` threads read `bytes`, each its share, once.
 pub fn bandwidth(bytes: &[u8], threads: usize) -> f64 {
     let share = bytes.len().div_ceil(threads);

@@ -1,16 +1,8 @@
-//! A process that does what a line on its standard input asks for and answers with a line: one model on so many threads, with
-//! its memory for itself. `tests/peers/llama_speed.py` is the same for llama.cpp.
-//!
-//! ```text
-//! first TOKENS    opens the model anew; seconds to open it, and from there to the logits after a prompt
-//! prompt TOKENS   seconds for a prompt of so many tokens and its logits
-//! decode TOKENS   seconds for so many tokens after that prompt, one at a time, each with its logits
-//! memory          resident KiB, in all and without pages of files; bytes of weights; bytes of the arena
-//! ```
+//! Mote as a process that is asked and answers (`answer.rs`).
 
+use crate::answer;
 use mote_host::{Arena, Model, Threads};
-use mote_runtime::image::section;
-use std::io::{BufRead, Write};
+use mote_runtime::image::{Limits, section};
 use std::path::Path;
 use std::time::Instant;
 
@@ -18,17 +10,6 @@ use std::time::Instant;
 pub const CONTEXT: u32 = 512;
 /// Tokens of a prompt that are processed together.
 const BATCH: u32 = 128;
-
-/// Token `i` of every text.
-fn token(i: usize, vocab: u32) -> u32 {
-    (i as u64 * 7919 % u64::from(vocab)) as u32
-}
-
-fn field(name: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|l| l.starts_with(name)).unwrap_or_default().to_owned();
-    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
-}
 
 /// Seconds to open the model, and to the first logits after a prompt.
 fn first(path: &Path, threads: u32, tokens: usize) -> (f64, f64) {
@@ -38,27 +19,24 @@ fn first(path: &Path, threads: u32, tokens: usize) -> (f64, f64) {
     let pool = Threads::new(threads as usize);
     let mut arena = Arena::for_limits(&model, model.limits(BATCH, CONTEXT, threads)).unwrap();
     let mut session = model.session(&mut arena, &pool).unwrap();
-    let prompt: Vec<u32> = (0..tokens).map(|i| token(i, model.image().plan().vocab)).collect();
+    let prompt: Vec<u32> = (0..tokens).map(|i| answer::token(i, model.image().plan().vocab)).collect();
     session.prefill(&prompt).unwrap();
     session.last_logits().unwrap();
     (open, start.elapsed().as_secs_f64())
 }
 
-/// Answers until the input ends.
-pub fn main(path: &Path, threads: u32) {
+/// Answers about a language model until the input ends.
+pub fn language_model(path: &Path, threads: u32) {
     let model = Model::open(path).unwrap();
     let vocab = model.image().plan().vocab;
     let pool = Threads::new(threads as usize);
     let mut arena = Arena::for_limits(&model, model.limits(BATCH, CONTEXT, threads)).unwrap();
     let arena_bytes = arena.bytes().len();
     let mut session = model.session(&mut arena, &pool).unwrap();
-    let prompt: Vec<u32> = (0..CONTEXT as usize).map(|i| token(i, vocab)).collect();
+    let prompt: Vec<u32> = (0..CONTEXT as usize).map(|i| answer::token(i, vocab)).collect();
     let mut position = 0;
-    for line in std::io::stdin().lock().lines() {
-        let line = line.unwrap();
-        let (what, number) = line.split_once(' ').unwrap_or((&line, "0"));
-        let tokens: usize = number.parse().unwrap();
-        let answer = match what {
+    answer::answer_lines(|what, tokens| {
+        Ok::<_, String>(match what {
             "first" => {
                 let (open, first) = first(path, threads, tokens);
                 format!("{open} {first}")
@@ -82,11 +60,32 @@ pub fn main(path: &Path, threads: u32) {
             }
             "memory" => {
                 let weights = model.image().section(section::WEIGHTS).unwrap().len();
-                format!("{} {} {weights} {arena_bytes}", field("VmRSS:"), field("RssAnon:"))
+                format!("{} {weights} {arena_bytes}", answer::resident())
             }
-            _ => panic!("{line}"),
-        };
-        println!("{answer}");
-        std::io::stdout().flush().unwrap();
-    }
+            _ => return Err(format!("no question {what}")),
+        })
+    });
+}
+
+/// Answers about a net until the input ends.
+pub fn net(path: &Path, threads: u32) {
+    let model = Model::open(path).unwrap();
+    let pool = Threads::new(threads as usize);
+    let mut arena = Arena::for_limits(&model, Limits { batch: 1, context: 1, threads }).unwrap();
+    let mut session = model.session(&mut arena, &pool).unwrap();
+    let inputs = model.image().ports().inputs().count() as u32;
+    answer::answer_lines(|what, count| {
+        if what != "run" {
+            return Err(format!("no question {what}"));
+        }
+        // Inputs are written each time: what computes may use their memory again.
+        answer::seconds_of_each(count, || {
+            for index in 0..inputs {
+                let bytes = session.input_bytes(index)?;
+                bytes.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i * 31) as u8);
+            }
+            session.run()
+        })
+        .map_err(|why| why.to_string())
+    });
 }

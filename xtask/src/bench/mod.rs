@@ -1,4 +1,4 @@
-//! `bench`: the figures of BENCHMARKS.md, each by one command, as Markdown tables.
+//! `bench`: the figures of BENCHMARKS.md, each by one command, as Markdown tables. Without a name: speed.
 
 mod boards;
 mod memory;
@@ -26,7 +26,7 @@ const BENCHES: [(&str, &str, Bench); 7] = [
     ("open", "time and resident memory of opening images of 1 MB and 1 GB", open::main),
     (
         "speed",
-        "tokens per second for models of 135M to 1.2B parameters, llama.cpp's, and the machine's limits beside them",
+        "language models of 135M to 1.2B parameters and nets beside other runtimes and the machine's limits",
         speed::main,
     ),
 ];
@@ -40,14 +40,23 @@ fn no_options(options: &[String]) -> Result<()> {
     }
 }
 
-/// Runs the verb: the benches that are named, or all. What follows from the first `--` on are options of each.
+/// What runs if none is named.
+const DEFAULT: &str = "speed";
+
+/// Runs the verb: the benches that are named, or with `all` every one (about an hour). What follows from the first `--` on are
+/// options of each.
 pub fn main(args: &[String]) -> Result<()> {
     let (names, options) = args.split_at(args.iter().position(|a| a.starts_with("--")).unwrap_or(args.len()));
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let chosen: Vec<_> = BENCHES.iter().filter(|(name, ..)| names.is_empty() || names.contains(name)).collect();
+    let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+    match names[..] {
+        [] => names.push(DEFAULT),
+        ["all"] => names = BENCHES.iter().map(|(name, ..)| *name).collect(),
+        _ => {}
+    }
+    let chosen: Vec<_> = BENCHES.iter().filter(|(name, ..)| names.contains(name)).collect();
     if let Some(name) = names.iter().find(|n| !BENCHES.iter().any(|(name, ..)| name == *n)) {
         let known: Vec<String> = BENCHES.iter().map(|(name, what, _)| format!("  {name}: {what}")).collect();
-        bail!("no bench \"{name}\"; there are\n{}", known.join("\n"));
+        bail!("no bench \"{name}\"; there are \"all\" and\n{}", known.join("\n"));
     }
     for (name, what, run) in chosen {
         println!("\n### `cargo xtask bench {name}`: {what}\n");

@@ -5,14 +5,14 @@
 //! ```
 //!
 //! Every op is defined on what its operands stand for, so `f` reads x itself; and its result, which only the rounding
-//! reads, is rounded where it is made.
+//! reads, is rounded where it is made. Between them, what only moves integers (the layout of an ONNX image) leaves them integers.
 
 use super::{Links, repeat, replace};
 use crate::graph::{DType, Graph, Op, Value};
 
 /// The pass.
 pub fn run(graph: &mut Graph) -> bool {
-    repeat(graph, read_integers) | repeat(graph, make_integers)
+    repeat(graph, read_integers) | move_integers(graph) | repeat(graph, make_integers)
 }
 
 /// Who reads floats made of integers reads the integers.
@@ -31,6 +31,24 @@ fn read_integers(graph: &mut Graph) -> bool {
         }
     }
     false
+}
+
+/// What a node makes that only moves integers are integers of the same scale. Outputs of the graph stay floats.
+fn move_integers(graph: &mut Graph) -> bool {
+    let mut changed = false;
+    for index in 0..graph.nodes.len() {
+        let node = &graph.nodes[index];
+        let moves = node.clamp.is_none() && matches!(node.op, Op::Reshape | Op::Transpose { .. } | Op::Slice { .. });
+        let (Some(x), [to]) = (graph.input(node, 0), &node.outputs[..]) else { continue };
+        let (to, dtype, quant) = (*to, x.dtype, x.quant.clone());
+        let one_scale = quant.as_ref().is_some_and(|q| q.single().is_some());
+        if moves && one_scale && graph.values[to].is_float() && !graph.outputs.contains(&to) {
+            graph.values[to].dtype = dtype;
+            graph.values[to].quant = quant;
+            changed = true;
+        }
+    }
+    changed
 }
 
 /// Who makes floats that are only rounded makes the integers. Integers that are only rounded again stay: that would round

@@ -68,6 +68,14 @@ impl Draft {
         self.op(Op::Transpose { perm: perm.to_vec() }, &[x])
     }
 
+    /// Rounded to int8 of this scale.
+    fn integers(&mut self, x: ValueId, scale: f32) -> ValueId {
+        let y = self.op(Op::Requantize, &[x]);
+        self.graph.values[y].dtype = DType::I8;
+        self.graph.values[y].quant = Some(Quant::one(scale, 3));
+        y
+    }
+
     /// A convolution of a channels-first image, as an importer writes it.
     fn conv_first(&mut self, x: ValueId, out: usize, kernel: usize, window: Window) -> ValueId {
         let x = self.transpose(x, &TO_LAST);
@@ -433,13 +441,7 @@ fn swishes_are_one_node() {
 fn rounding_moves_onto_values() {
     let mut d = Draft::new();
     let x = d.input(&[1, 4, 4, 2]);
-    let integers = |d: &mut Draft, x: ValueId, scale: f32| {
-        let y = d.op(Op::Requantize, &[x]);
-        d.graph.values[y].dtype = DType::I8;
-        d.graph.values[y].quant = Some(Quant::one(scale, 3));
-        y
-    };
-    let q = integers(&mut d, x, 0.01);
+    let q = d.integers(x, 0.01);
     let x = d.op(Op::Requantize, &[q]);
     let w = d.graph.constant("w", Tensor { shape: vec![3, 1, 1, 2], data: Data::Int(vec![1, -7, 100, 5, 127, -128]) });
     d.graph.values[w].dtype = DType::I8;
@@ -447,11 +449,28 @@ fn rounding_moves_onto_values() {
     let w = d.op(Op::Requantize, &[w]);
     let y = d.op(Op::Conv2d { window: VALID, groups: 1 }, &[x, w]);
     let y = d.relu(y);
-    let q = integers(&mut d, y, 0.5);
+    let q = d.integers(y, 0.5);
     let y = d.op(Op::Requantize, &[q]);
     let graph = passed(d, &[y]);
     assert_eq!(ops(&graph), ["Requantize", "Conv2d+clamp"]);
     assert_eq!(graph.input(&graph.nodes[1], 1).map(|w| w.dtype), Some(DType::I8));
+}
+
+#[test]
+fn layouts_between_integers_are_of_integers() {
+    let mut d = Draft::new();
+    let x = d.input(&[1, 2, 4, 4]);
+    let rounded = |d: &mut Draft, x: ValueId| {
+        let q = d.integers(x, 0.05);
+        d.op(Op::Requantize, &[q])
+    };
+    let mut y = rounded(&mut d, x);
+    for _ in 0..2 {
+        y = d.conv_first(y, 2, 3, SAME);
+        y = rounded(&mut d, y);
+    }
+    let graph = passed(d, &[y]);
+    assert!(!crate::net::is_float(&graph), "{:?}", ops(&graph));
 }
 
 #[test]
