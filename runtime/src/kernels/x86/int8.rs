@@ -253,11 +253,14 @@ macro_rules! convolutions {
                         while pixel < sums[0].len() {
                             let sums = sums.each_mut().map(|sums| &mut sums[pixel..]);
                             let x = (patches.get(pixel * padded + start..)?, padded);
-                            pixel += match sums[0].len() {
-                                n if blocks == 1 && n >= ALONE => some_pixels::<ALONE, 1>(&lines, count, x, sums),
-                                6.. if TILE >= 6 => some_pixels::<6, PAIR>(&lines, count, x, sums),
-                                4.. => some_pixels::<4, PAIR>(&lines, count, x, sums),
-                                2.. => some_pixels::<2, PAIR>(&lines, count, x, sums),
+                            pixel += match (blocks, sums[0].len()) {
+                                // No lines of a second block have been written.
+                                (1, ALONE..) => some_pixels::<ALONE, 1>(&lines, count, x, sums),
+                                (1, 4..) => some_pixels::<4, 1>(&lines, count, x, sums),
+                                (1, _) => some_pixels::<1, 1>(&lines, count, x, sums),
+                                (_, 6..) if TILE >= 6 => some_pixels::<6, PAIR>(&lines, count, x, sums),
+                                (_, 4..) => some_pixels::<4, PAIR>(&lines, count, x, sums),
+                                (_, 2..) => some_pixels::<2, PAIR>(&lines, count, x, sums),
                                 _ => some_pixels::<1, PAIR>(&lines, count, x, sums),
                             };
                         }
@@ -373,7 +376,7 @@ macro_rules! convolutions {
                 for at in 0..count.min(LINES) {
                     let mut vectors = [splat(0); BLOCKS];
                     for (vector, lines) in vectors.iter_mut().zip(lines) {
-                        // SAFETY: so many lines have been written, each byte of them; or nobody reads the sums.
+                        // SAFETY: so many lines of each block have been written, each byte of them.
                         let line = unsafe { lines.get_unchecked(at).assume_init_ref() };
                         *vector = load(&line.0.as_chunks().0[span]);
                     }
