@@ -255,7 +255,7 @@ macro_rules! convolutions {
                             let x = (patches.get(pixel * padded + start..)?, padded);
                             pixel += match (blocks, sums[0].len()) {
                                 // No lines of a second block have been written.
-                                (1, ALONE..) => some_pixels::<ALONE, 1>(&lines, count, x, sums),
+                                (1, n) if n >= ALONE => some_pixels::<ALONE, 1>(&lines, count, x, sums),
                                 (1, 4..) => some_pixels::<4, 1>(&lines, count, x, sums),
                                 (1, _) => some_pixels::<1, 1>(&lines, count, x, sums),
                                 (_, 6..) if TILE >= 6 => some_pixels::<6, PAIR>(&lines, count, x, sums),
