@@ -11,8 +11,9 @@ use mote_board_support::semihosting::{self, Console};
 use mote_runtime::fixed::tflite::{Rounding, requantize};
 use mote_runtime::image::tensors::BLOCK;
 use mote_runtime::image::{Coded, Dtype};
+use mote_runtime::kernels::arm::int8;
 use mote_runtime::kernels::scalar::int8::{self as scalar, Axis, ConvFn, Output, Term, Window};
-use mote_runtime::kernels::{self, Codes, int8};
+use mote_runtime::kernels::{self, Codes};
 
 /// Elements of an image, of weights and of an output, at most.
 const MOST: usize = 24 * 1024;
