@@ -1,14 +1,18 @@
-//! Says which instructions of Arm's microcontrollers there are: `cfg(mote_dsp)`, the DSP extension (`SMLAD` and its kin).
+//! Says which kernels are built: `cfg(mote_vector)`, those of cores with vectors (`src/kernels/vector`), and `cfg(mote_dsp)`, those of
+//! Arm's microcontrollers with the DSP extension (`SMLAD` and its kin).
 //!
-//! rustc has no stable `cfg` for it. ARMv7E-M (Cortex-M4, M7) always has it; ARMv8-M (M33, M35P) may, and M55 and M85 do, if the
+//! rustc has no stable `cfg` for the latter. ARMv7E-M (Cortex-M4, M7) always has it; ARMv8-M (M33, M35P) may, and M55 and M85 do, if the
 //! code is compiled for them: `-C target-cpu` or `-C target-feature=+dsp` among the flags.
 
 use std::env;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rustc-check-cfg=cfg(mote_dsp)");
+    println!("cargo:rustc-check-cfg=cfg(mote_dsp, mote_vector)");
     let variable = |name| env::var(name).unwrap_or_default();
+    if variable("CARGO_CFG_TARGET_ARCH") == "x86_64" {
+        println!("cargo:rustc-cfg=mote_vector");
+    }
     let target = variable("TARGET");
     let flags = variable("CARGO_ENCODED_RUSTFLAGS");
     let features = variable("CARGO_CFG_TARGET_FEATURE");

@@ -12,7 +12,7 @@ use mote_runtime::fixed::tflite::{Rounding, requantize};
 use mote_runtime::image::tensors::BLOCK;
 use mote_runtime::image::{Coded, Dtype};
 use mote_runtime::kernels::arm::int8;
-use mote_runtime::kernels::scalar::int8::{self as scalar, Axis, ConvFn, Output, Term, Window};
+use mote_runtime::kernels::scalar::int8::{self as scalar, Axis, ConvFn, Output, Sum, Term, Window};
 use mote_runtime::kernels::{self, Codes};
 
 /// Elements of an image, of weights and of an output, at most.
@@ -132,18 +132,19 @@ fn add(r: &mut Random, m: &mut Memory) -> Option<()> {
         let multiplier = if half { 1 << 30 } else { (r.next() >> 2 | 0x4000_0000) as i32 };
         Term { zero, up, multiplier, shift: if half { 0 } else { -(r.of(1, 20) as i32) } }
     };
-    let terms = [term(20), term(20), Term { zero: 0, ..term(0) }];
-    let (o, backward) = (output(r), r.of(0, 1) == 1);
+    let s =
+        Sum { terms: [term(20), term(20), Term { zero: 0, ..term(0) }], subtract: false, backward: r.of(0, 1) == 1 };
+    let o = output(r);
     let [expected, found] = &mut m.outs;
     let cells = |values| Cell::from_mut(values).as_slice_of_cells();
     for ((x, y), to) in x.iter().zip(&*y).zip(&mut *expected) {
         let scaled = |x: i32, t: &Term| requantize((x - t.zero) << t.up, t.multiplier, t.shift, o.rounding);
-        let sum = scaled((*x).into(), &terms[0]) + scaled((*y).into(), &terms[1]);
-        *to = o.clamp(scaled(sum, &terms[2]));
+        let sum = scaled((*x).into(), &s.terms[0]) + scaled((*y).into(), &s.terms[1]);
+        *to = o.clamp(scaled(sum, &s.terms[2]));
     }
     let found = found.get_mut(..count)?;
-    let done = int8::add(cells(x), cells(y), cells(&mut *found), terms, &o, backward);
-    (!done || expected.get(..count)? == found).then_some(())
+    int8::add(cells(x), cells(y), cells(&mut *found), &s, &o);
+    (expected.get(..count)? == found).then_some(())
 }
 
 /// A matrix of any bytes, in memory that codes, scales and activations are made in.

@@ -76,7 +76,7 @@ const LN_2: u64 = 744_261_118;
 /// Six bits of the fraction index a table, the other ten go through 1 - x + x^2/2 - x^3/6 with x < ln 2 / 64; the
 /// integer part is a shift, rounded to nearest. From 2^-31 on the result is 0.
 #[must_use]
-#[cfg_attr(target_arch = "x86_64", inline)]
+#[cfg_attr(mote_vector, inline)]
 pub fn exp2_neg_q16(d: u32) -> u32 {
     let whole = d >> 16;
     let top = u64::from(TABLE[(d >> 10 & 63) as usize]);

@@ -59,13 +59,13 @@ pub fn quantizer(amax: u32) -> (i64, i32, Scale) {
 
 /// Largest magnitude in `row`; 0 for an empty row.
 #[must_use]
-#[cfg_attr(target_arch = "x86_64", inline)]
+#[cfg_attr(mote_vector, inline)]
 pub fn amax(row: &[i32]) -> u32 {
     row.iter().map(|v| v.unsigned_abs()).fold(0, u32::max)
 }
 
 /// Quantizes `row` (fixed point, `frac` fraction bits) into `codes` with one scale. Codes beyond the row become 0.
-#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(mote_vector, inline(always))]
 pub fn quantize_row(row: &[i32], frac: i32, codes: &mut [i8]) -> Scale {
     let peak = amax(row);
     if peak == 0 {

@@ -6,7 +6,7 @@
 /// what is left is the rounding of 30-bit arithmetic. Source: Newton-Raphson division as in any text; seed is the
 /// minimax line.
 #[must_use]
-#[cfg_attr(target_arch = "x86_64", inline)]
+#[cfg_attr(mote_vector, inline)]
 pub fn recip(d: u32) -> u32 {
     const A: u64 = 3_031_741_621; // 48/17 in Q30
     const B: u64 = 2_021_161_081; // 32/17 in Q30

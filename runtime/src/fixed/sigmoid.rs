@@ -8,7 +8,7 @@ use super::rsqrt::recip;
 const LOG2_E: u64 = 1_549_082_005;
 
 /// `e^-|x|` and `1 / (1 + e^-|x|)` in Q30 and Q31, for `x` with `frac` fraction bits. |x| log2 e is rounded to Q16.
-#[cfg_attr(target_arch = "x86_64", inline)]
+#[cfg_attr(mote_vector, inline)]
 fn halves(x: i32, frac: i32) -> (u32, u32) {
     let z = round_right((u64::from(x.unsigned_abs()) * LOG2_E) as i64, (frac + 14).unsigned_abs()); // 13 to 42
     let e = exp2_neg_q16(u32::try_from(z).unwrap_or(u32::MAX));
@@ -19,7 +19,7 @@ fn halves(x: i32, frac: i32) -> (u32, u32) {
 ///
 /// sigmoid(|x|) = 1 / (1 + e), sigmoid(-|x|) = e / (1 + e) with e = e^-|x|.
 #[must_use]
-#[cfg_attr(target_arch = "x86_64", inline)]
+#[cfg_attr(mote_vector, inline)]
 pub fn sigmoid(x: i32, frac: i32) -> i64 {
     let (e, inverse) = halves(x, frac);
     if x < 0 { ((u64::from(e) * u64::from(inverse)) >> 30) as i64 } else { inverse.into() }

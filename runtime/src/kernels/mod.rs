@@ -9,6 +9,9 @@ pub mod arm;
 pub(crate) mod rows;
 #[forbid(unsafe_code)]
 pub mod scalar;
+#[cfg(mote_vector)]
+#[macro_use]
+mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -16,8 +19,11 @@ use core::ops::Range;
 
 #[cfg(mote_dsp)]
 use arm::int8;
-#[cfg(not(any(mote_dsp, target_arch = "x86_64")))]
+#[cfg(not(any(mote_dsp, mote_vector)))]
 use scalar::int8;
+#[cfg(target_arch = "x86_64")]
+use x86 as arch;
+
 use scalar::int8::{AddFn, ConvFn};
 
 use crate::image::plan::Kind;
@@ -135,7 +141,7 @@ pub struct Kernels {
     /// All that is no matrix. Only this crate makes a table, so no other value gets here than the machine has.
     pub(crate) isa: Isa,
     /// Of hosts. On microcontrollers they are not in the table: a firmware for language models would link them.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(mote_vector)]
     pub(crate) int8: Int8,
 }
 
@@ -144,16 +150,16 @@ pub struct Kernels {
 pub(crate) struct Int8 {
     pub conv2d: ConvFn<i8>,
     pub depthwise_conv2d: ConvFn<i8>,
-    pub add: AddFn,
+    pub add: AddFn<i8>,
 }
 
 impl Kernels {
     /// Convolutions of int8.
     #[inline(always)] // so that only what is asked for is linked
     pub(crate) fn int8(&self) -> Int8 {
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(mote_vector)]
         return self.int8;
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(not(mote_vector))]
         Int8 { conv2d: int8::conv2d, depthwise_conv2d: int8::depthwise_conv2d, add: int8::add }
     }
 
@@ -178,11 +184,11 @@ pub fn select() -> &'static Kernels {
 
 /// All kernels that this machine can run, the best first, the scalar ones last.
 pub fn available() -> impl Iterator<Item = &'static Kernels> {
-    #[cfg(target_arch = "x86_64")]
-    let fast = x86::available();
+    #[cfg(mote_vector)]
+    let fast = arch::available();
     #[cfg(mote_dsp)]
     let fast = core::iter::once(&arm::KERNELS);
-    #[cfg(not(any(target_arch = "x86_64", mote_dsp)))]
+    #[cfg(not(any(mote_vector, mote_dsp)))]
     let fast = core::iter::empty();
     fast.chain(core::iter::once(&scalar::KERNELS))
 }

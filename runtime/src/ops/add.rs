@@ -6,11 +6,10 @@
 
 use super::tensor::quantized_arg;
 use super::window::{self, SINGLE_ROUNDING};
-use super::{BACKWARD, OpDef, Overlap, Run, arg, bytes_arg, ensure, turned};
-use crate::fixed::tflite::requantize;
+use super::{BACKWARD, OpDef, Overlap, Run, arg, bytes_arg, ensure};
 use crate::image::plan::{Kind, Slot};
 use crate::image::{Image, Op};
-use crate::kernels::scalar::int8::{Quantized, Term};
+use crate::kernels::scalar::int8::{self, AddFn, Quantized, Sum, Term};
 
 /// Flag: the second is subtracted.
 pub const SUBTRACT: u16 = 4;
@@ -45,36 +44,23 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let slots = slots(r.image, op)?;
     match slots[0].kind {
-        Kind::I16 => run_of::<i16>(r, op, &slots),
-        _ if op.flags & SUBTRACT == 0 => {
-            let (terms, (_, o)) = (terms(op, Kind::I8)?, window::numbers(op, 8, Kind::I8)?);
+        Kind::I16 => run_of::<i16>(r, op, &slots, int8::add),
+        _ => {
             let add = r.kernels.int8().add;
-            let [x, y, to] = r.cells::<i8, 3>(slots.each_ref())?;
-            let done = add(x, y, to, terms, &o, op.flags & BACKWARD != 0);
-            if done { Some(()) } else { run_of::<i8>(r, op, &slots) }
+            run_of::<i8>(r, op, &slots, add)
         }
-        _ => run_of::<i8>(r, op, &slots),
     }
 }
 
-/// Both terms and their sum.
-fn terms(op: &Op, kind: Kind) -> Option<[Term; 3]> {
+fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Slot; 3], add: AddFn<T>) -> Option<()> {
     let [sa, sb, so, _] = bytes_arg(op, 6)?.map(|b| i32::from(b as i8));
     let [za, zb, ..] = bytes_arg(op, 7)?.map(|b| i32::from(b as i8));
-    let up = HEAD_ROOM[usize::from(kind == Kind::I16)];
+    let up = HEAD_ROOM[usize::from(slots[0].kind == Kind::I16)];
     let term = |which, zero, up, shift| Some(Term { zero, up, multiplier: arg(op, which)? as i32, shift });
-    Some([term(3, za, up, sa)?, term(4, zb, up, sb)?, term(5, 0, 0, so)?])
-}
-
-fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Slot; 3]) -> Option<()> {
-    let (terms, (_, o)) = (terms(op, slots[0].kind)?, window::numbers(op, 8, slots[0].kind)?);
+    let terms = [term(3, za, up, sa)?, term(4, zb, up, sb)?, term(5, 0, 0, so)?];
+    let sum = Sum { terms, subtract: op.flags & SUBTRACT != 0, backward: op.flags & BACKWARD != 0 };
+    let (_, o) = window::numbers(op, 8, slots[0].kind)?;
     let [x, y, to] = r.cells::<T, 3>(slots.each_ref())?;
-    turned(op, x.iter().zip(y).zip(to), |((x, y), to)| {
-        let [a, b, sum] = &terms;
-        let scaled = |x: i32, t: &Term| requantize(x.wrapping_sub(t.zero) << t.up, t.multiplier, t.shift, o.rounding);
-        let (x, y) = (scaled(x.get().into(), a), scaled(y.get().into(), b));
-        let both = if op.flags & SUBTRACT == 0 { x.wrapping_add(y) } else { x.wrapping_sub(y) };
-        to.set(T::narrow(o.limit(scaled(both, sum))));
-    });
+    add(x, y, to, &sum, &o);
     Some(())
 }

@@ -15,10 +15,10 @@ use core::cell::Cell;
 use core::num::NonZeroUsize;
 
 use super::dots::{DotsFn, dots2, dots4, four_dots, spread};
-use super::rescale::{self, Channel, sum_of_terms};
+use super::rescale::{self, sum_of_terms};
 use super::taps::{Taps, one_each, one_for_all};
 use crate::fixed::tflite::Rounding;
-use crate::kernels::scalar::int8::{self as scalar, Input, Output, Quantized, Term, Weights, Window};
+use crate::kernels::scalar::int8::{self as scalar, Channel, Input, Output, Quantized, Sum, Term, Weights, Window};
 
 /// Words of spread activations.
 const WORDS: usize = 576;
@@ -329,30 +329,25 @@ pub fn depthwise_conv2d(
     })
 }
 
-/// See `ops::add`: `to = limit(requantize(requantize(x) + requantize(y)))`, of a sum only; whether it was done.
-pub fn add(x: &[Cell<i8>], y: &[Cell<i8>], to: &[Cell<i8>], [a, b, c]: [Term; 3], o: &Output, backward: bool) -> bool {
+/// See [`scalar::add`].
+pub fn add(x: &[Cell<i8>], y: &[Cell<i8>], to: &[Cell<i8>], s: &Sum, o: &Output) {
     let usual = |t: Term| t.multiplier > 0 && (-30..0).contains(&t.shift);
     let count = to.len().min(x.len()).min(y.len());
     // Half of a term is exact: as twice as much with one more shift, which the loop needs.
+    let [a, b, c] = s.terms;
     let [a, b] = [a, b].map(|t| match t {
         Term { multiplier: 0x4000_0000, shift: 0, .. } => Term { shift: -1, up: t.up + 1, ..t },
         _ => t,
     });
-    if !(usual(a)
-        && usual(b)
-        && usual(c)
-        && o.rounding == Rounding::Double
-        && (o.min, o.max) == (-128, 127)
-        && count > 0)
-    {
-        return false;
+    let all_usual = usual(a) && usual(b) && usual(c) && o.rounding == Rounding::Double;
+    if !all_usual || (o.min, o.max) != (-128, 127) || count == 0 || s.subtract {
+        return scalar::add(x, y, to, s, o);
     }
     // One more: the product is that of twice the term.
     let words = |t: Term| [t.zero, t.up as i32 + 1, t.multiplier, -t.shift];
     let terms = [words(a), words(b), [c.multiplier, -c.shift, o.zero_point, 0]];
     // SAFETY: all have as many elements.
     unsafe {
-        sum_of_terms(x.as_ptr(), y.as_ptr(), to.as_ptr(), count, &terms, backward.into());
+        sum_of_terms(x.as_ptr(), y.as_ptr(), to.as_ptr(), count, &terms, s.backward.into());
     }
-    true
 }

@@ -11,10 +11,7 @@ use core::arch::naked_asm;
 use core::cell::Cell;
 
 use crate::fixed::tflite::Rounding;
-use crate::kernels::scalar::int8::Output;
-
-/// Bias, multiplier and shift of an output channel, little-endian.
-pub type Channel = [[u8; 4]; 3];
+use crate::kernels::scalar::int8::{Channel, Output};
 
 /// Whether this way is open for these channels, of sums of `products` products each.
 pub fn is_usual(cs: &[Channel], o: &Output, products: usize) -> bool {

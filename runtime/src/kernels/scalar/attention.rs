@@ -13,12 +13,12 @@ use crate::ops::unpack;
 /// Positions whose weighted sum fits int32 whatever bytes the cache holds: 512 * 32768 * -128 = -2^31.
 const STRETCH: usize = 512;
 /// Elements of the output summed together: what the registers of hosts hold, or of microcontrollers.
-const WIDE: usize = if cfg!(target_arch = "x86_64") { 64 } else { NARROW };
-const HALF: usize = if cfg!(target_arch = "x86_64") { 32 } else { NARROW };
+const WIDE: usize = if cfg!(mote_vector) { 64 } else { NARROW };
+const HALF: usize = if cfg!(mote_vector) { 32 } else { NARROW };
 const NARROW: usize = 8;
 
 /// See [`crate::kernels::rows::attend`].
-#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(mote_vector, inline(always))]
 pub fn attend(
     head: &Head<'_>,
     q: (&[i32], i32),
@@ -28,13 +28,13 @@ pub fn attend(
 ) -> Option<()> {
     // Of hosts each kind has loops of its own.
     match head.kind {
-        kind if cfg!(not(target_arch = "x86_64")) => attend_to(head, kind, q, unit, scratch, out),
+        kind if cfg!(not(mote_vector)) => attend_to(head, kind, q, unit, scratch, out),
         Kind::Cache4 => attend_to(head, Kind::Cache4, q, unit, scratch, out),
         _ => attend_to(head, Kind::Cache, q, unit, scratch, out),
     }
 }
 
-#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(mote_vector, inline(always))]
 fn attend_to(
     head: &Head<'_>,
     kind: Kind,
@@ -125,7 +125,7 @@ fn attend_to(
 }
 
 /// The scale of a position, as a cache of 4 bits or of 8 has it.
-#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(mote_vector, inline(always))]
 fn scale(packed: &[u8]) -> Scale {
     match packed {
         [mant, exp] => Scale { mant: u32::from(*mant) << 8, exp: i32::from(*exp as i8) },
@@ -135,7 +135,7 @@ fn scale(packed: &[u8]) -> Scale {
 }
 
 /// `sum over t of weights[t] * v[t][lane .. lane + N]`, exact; where a row ends before that, the rest is 0.
-#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(mote_vector, inline(always))]
 fn weighted_sums<const N: usize>(v: &[i8], four_bits: bool, weights: &[i32], head_dim: usize, lane: usize) -> [i64; N] {
     let mut sums = [0i64; N];
     let (mut at, row) = if four_bits { (lane / 2, head_dim / 2) } else { (lane, head_dim) };
@@ -156,7 +156,7 @@ fn weighted_sums<const N: usize>(v: &[i8], four_bits: bool, weights: &[i32], hea
 }
 
 /// The same of one stretch of int8, `row` bytes apart. All is of constant size, so that the sums stay in registers.
-#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(mote_vector, inline(always))]
 fn whole_sums<const N: usize>(v: &[i8], row: usize, weights: &[i32]) -> [i32; N] {
     let mut part = [0i32; N];
     let mut rest = v;
@@ -169,7 +169,7 @@ fn whole_sums<const N: usize>(v: &[i8], row: usize, weights: &[i32]) -> [i32; N]
 }
 
 /// The same of `width` elements, or of four bits.
-#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(mote_vector, inline(always))]
 fn partial_sums<const N: usize>(v: &[i8], row: usize, four_bits: bool, width: usize, weights: &[i32]) -> [i32; N] {
     let mut part = [0i32; N];
     let mut rest = v;
@@ -179,7 +179,7 @@ fn partial_sums<const N: usize>(v: &[i8], row: usize, four_bits: bool, width: us
         let mut some = [0i8; N];
         if !four_bits {
             some.iter_mut().zip(values.get(..width).unwrap_or(&[])).for_each(|(to, v)| *to = *v);
-        } else if let (true, Some(values)) = (cfg!(target_arch = "x86_64") && width == N, values.get(..N / 2)) {
+        } else if let (true, Some(values)) = (cfg!(mote_vector) && width == N, values.get(..N / 2)) {
             nibbles::unpack(values, &mut some);
         } else {
             nibbles::unpack(values.get(..width / 2).unwrap_or(&[]), &mut some);

@@ -50,6 +50,12 @@ impl Axis {
     pub fn taps(&self, at: usize) -> (Range<usize>, usize) {
         let ceil = |n: usize| (n + self.dilation.get() - 1) / self.dilation;
         let start = at * self.stride;
+        // All of them, as for most outputs: no division.
+        if let Some(from) = start.checked_sub(self.pad)
+            && from + self.kernel.saturating_sub(1) * self.dilation.get() < self.input
+        {
+            return (0..self.kernel, from);
+        }
         let before = self.pad.saturating_sub(start);
         let first = ceil(before);
         let end = ceil((self.pad + self.input).saturating_sub(start)).min(self.kernel);
@@ -85,7 +91,6 @@ pub struct Window {
 
 impl Window {
     /// Calls `pixel` for each output pixel in order, with its row, its column and its `channels` cells of `out`.
-    #[cfg_attr(target_arch = "x86_64", inline(always))]
     pub(crate) fn pixels<T>(
         &self,
         out: &[Cell<T>],
@@ -152,9 +157,12 @@ pub trait Quantized: bytemuck::Pod + Into<i32> {
     fn result(acc: Self::Acc, c: &Self::Channel, o: &Output) -> Self;
 }
 
+/// An output channel of int8: bias, multiplier, shift, little-endian.
+pub type Channel = [[u8; 4]; 3];
+
 impl Quantized for i8 {
     type Acc = i32;
-    type Channel = [[u8; 4]; 3];
+    type Channel = Channel;
     const ZERO: i32 = 0;
 
     fn narrow(v: i32) -> Self {
@@ -224,14 +232,31 @@ pub struct Term {
     pub shift: i32,
 }
 
-/// Sums of two tensors' elements, in order or (`true`) from the last on; `false`, and nothing done, where `ops::add` is to do it
-/// element by element.
-pub type AddFn = fn(&[Cell<i8>], &[Cell<i8>], &[Cell<i8>], [Term; 3], &Output, bool) -> bool;
+/// A sum of two tensors, or their difference.
+#[derive(Clone, Copy, Debug)]
+pub struct Sum {
+    /// Both terms, and what their sum is brought to the output's scale by.
+    pub terms: [Term; 3],
+    /// The second term is subtracted.
+    pub subtract: bool,
+    /// From the last element to the first.
+    pub backward: bool,
+}
 
-/// `ops::add` does it.
-#[must_use]
-pub fn add(_: &[Cell<i8>], _: &[Cell<i8>], _: &[Cell<i8>], _: [Term; 3], _: &Output, _: bool) -> bool {
-    false
+/// [`add`] of any kernels.
+pub type AddFn<T> = fn(&[Cell<T>], &[Cell<T>], &[Cell<T>], &Sum, &Output);
+
+/// `to = limit(requantize(requantize(x) + requantize(y)))`, or of the difference, element by element in order.
+pub fn add<T: Quantized>(x: &[Cell<T>], y: &[Cell<T>], to: &[Cell<T>], s: &Sum, o: &Output) {
+    let [a, b, sum] = &s.terms;
+    let scaled = |x: i32, t: &Term| requantize(x.wrapping_sub(t.zero) << t.up, t.multiplier, t.shift, o.rounding);
+    let each = |((x, y), to): ((&Cell<T>, &Cell<T>), &Cell<T>)| {
+        let (x, y) = (scaled(x.get().into(), a), scaled(y.get().into(), b));
+        let both = if s.subtract { x.wrapping_sub(y) } else { x.wrapping_add(y) };
+        to.set(T::narrow(o.limit(scaled(both, sum))));
+    };
+    let elements = x.iter().zip(y).zip(to);
+    if s.backward { elements.rev().for_each(each) } else { elements.for_each(each) }
 }
 
 /// [`conv2d`] or [`depthwise_conv2d`] of any kernels; the number is of groups, or the multiplier.
@@ -332,8 +357,7 @@ fn four_dots<T: Quantized>(
 }
 
 /// Writes the elements of some channels' sums. A function of its own, since the code of [`Quantized::result`] is inlined.
-#[cfg_attr(target_arch = "x86_64", inline(always))]
-#[cfg_attr(not(target_arch = "x86_64"), inline(never))]
+#[inline(never)]
 fn write<T: Quantized>(sums: &[T::Acc], cs: &[T::Channel], o: &Output, out: &[Cell<T>]) {
     for ((sum, c), out) in sums.iter().zip(cs).zip(out) {
         out.set(T::result(*sum, c, o));
@@ -424,7 +448,6 @@ pub fn transpose_conv2d<T: Quantized>(
 }
 
 /// Adds to each sum the product of its activation and its weight.
-#[cfg_attr(target_arch = "x86_64", inline(always))]
 fn add_products<T: Quantized>(sums: &mut [T::Acc], x: &[Cell<T>], w: &[i8], product: impl Fn(T, i8) -> i32) {
     let (sums, x, w) = (sums.as_chunks_mut::<4>(), x.as_chunks::<4>(), w.as_chunks::<4>());
     for (([a, b, c, d], x), w) in sums.0.iter_mut().zip(x.0).zip(w.0) {
@@ -440,7 +463,6 @@ fn add_products<T: Quantized>(sums: &mut [T::Acc], x: &[Cell<T>], w: &[i8], prod
 
 /// Depthwise convolution: `w` [1, y.kernel, x.kernel, out channels]; output channel c reads input channel
 /// `c / multiplier`. `None`: a shape does not fit its slice.
-#[cfg_attr(target_arch = "x86_64", inline(always))] // into each backend, for its instructions
 pub fn depthwise_conv2d<T: Quantized>(
     g: &Window,
     multiplier: NonZeroUsize,

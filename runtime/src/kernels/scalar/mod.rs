@@ -22,6 +22,6 @@ pub static KERNELS: Kernels = Kernels {
     n5: if cfg!(feature = "n5") { n5 } else { n8 },
     n8,
     isa: Isa::Portable,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(mote_vector)]
     int8: super::Int8 { conv2d: int8::conv2d, depthwise_conv2d: int8::depthwise_conv2d, add: int8::add },
 };

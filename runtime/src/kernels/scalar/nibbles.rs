@@ -15,15 +15,15 @@ pub fn log2_block(head_dim: usize) -> u32 {
 
 /// What a code stands for, -120 to 120: close to the 16 levels that normal values, the largest of 32 being 127, lose least with.
 #[must_use]
-#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(mote_vector, inline(always))]
 pub fn level(code: u8) -> i8 {
     let odd = 2 * i16::from(code & 15) - 15;
     ((odd * (800 + odd * odd) + 64) >> 7) as i8
 }
 
 /// The levels of codes, two a byte.
-#[cfg_attr(target_arch = "x86_64", inline(always))]
-#[cfg_attr(not(target_arch = "x86_64"), inline(never))] // smaller firmware
+#[cfg_attr(mote_vector, inline(always))]
+#[cfg_attr(not(mote_vector), inline(never))] // smaller firmware
 pub fn unpack(codes: &[i8], levels: &mut [i8]) {
     for (to, codes) in levels.as_chunks_mut::<2>().0.iter_mut().zip(codes) {
         *to = [level(*codes as u8), level(*codes as u8 >> 4)];
@@ -32,7 +32,7 @@ pub fn unpack(codes: &[i8], levels: &mut [i8]) {
 
 /// Transforms `values` (keys or values of a head, fixed point, `frac` fraction bits) in place and quantizes them into `codes`, two
 /// a byte. Returns their scale: mantissa / 256 and exponent. `None` if the head is too wide.
-#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(mote_vector, inline(always))]
 pub fn quantize4(values: &mut [i32], frac: i32, codes: &mut [u8]) -> Option<[u8; 2]> {
     let lost = hadamard(values, log2_block(values.len()));
     let mut fine = [0i8; MAX_HEAD_DIM as usize];

@@ -6,7 +6,7 @@ use crate::fixed::{saturate, shift_round};
 use crate::image::tensors::BLOCK;
 
 /// See [`crate::kernels::rows::rescale`].
-#[cfg_attr(target_arch = "x86_64", inline(always))] // into each backend, for its instructions
+#[cfg_attr(mote_vector, inline(always))] // into each backend, for its instructions
 pub fn rescale(sums: &[i64; BLOCK], mults: &[u16; BLOCK], bias: &[i32; BLOCK], how: Rescale, out: &mut [i32; BLOCK]) {
     let Rescale { mant, excess, shift, add } = how;
     let excess = excess.min(63);
@@ -16,7 +16,7 @@ pub fn rescale(sums: &[i64; BLOCK], mults: &[u16; BLOCK], bias: &[i32; BLOCK], h
         *out = saturate(i64::from(saturate(product)) + i64::from(bias) + old);
     };
     let rows = sums.iter().zip(mults).zip(bias).zip(out);
-    if let (true, Ok(right @ 1..64)) = (cfg!(target_arch = "x86_64"), u32::try_from(shift)) {
+    if let (true, Ok(right @ 1..64)) = (cfg!(mote_vector), u32::try_from(shift)) {
         // What all but extreme models have, without a branch in the loop.
         rows.for_each(|(((sum, mult), bias), out)| {
             finish(round_right(sum.wrapping_mul(unit(*mult)), right), *bias, out);

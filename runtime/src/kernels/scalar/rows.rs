@@ -16,7 +16,7 @@ pub const NORM_FRAC: i32 = 22;
 macro_rules! with_shift {
     ($shift:expr, |$round:ident| $loop:expr) => {
         match u32::try_from($shift) {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(mote_vector)]
             Ok(right @ 1..64) => {
                 let $round = |v: i64| round_right(v, right);
                 $loop
@@ -30,7 +30,7 @@ macro_rules! with_shift {
 }
 
 /// `gate = silu(gate) * up`; `shift` brings the product to the result's fraction bits. `frac`: of the gate, 0 to 28.
-#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(mote_vector, inline(always))]
 pub fn glu(gate: &mut [i32], up: &[i32], frac: i32, shift: i32) {
     with_shift!(shift, |round| {
         for (g, u) in gate.iter_mut().zip(up) {
@@ -40,14 +40,14 @@ pub fn glu(gate: &mut [i32], up: &[i32], frac: i32, shift: i32) {
 }
 
 /// `x * sigmoid(x)` for `x` with `frac` fraction bits (0 to 28); the result has as many.
-#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(mote_vector, inline(always))]
 pub fn silu(x: i32, frac: i32) -> i32 {
     saturate(round_right(i64::from(x) * sigmoid(x, frac), 31))
 }
 
 /// In-place Walsh-Hadamard transform of each `2^log2` values, not normalised. Returns the bits by which the values
 /// were shifted right beforehand, so that no sum can overflow.
-#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(mote_vector, inline(always))]
 pub fn hadamard(values: &mut [i32], log2: u32) -> i32 {
     let bits = 32 - amax(values).leading_zeros();
     let lost = (bits + log2).saturating_sub(30);
@@ -57,7 +57,7 @@ pub fn hadamard(values: &mut [i32], log2: u32) -> i32 {
         }
     }
     let mut done = 0;
-    if cfg!(target_arch = "x86_64") && log2 >= 4 {
+    if cfg!(mote_vector) && log2 >= 4 {
         for sixteen in values.as_chunks_mut::<16>().0 {
             *sixteen = butterflies::<8>(butterflies::<4>(butterflies::<2>(butterflies::<1>(*sixteen))));
         }
@@ -78,7 +78,7 @@ pub fn hadamard(values: &mut [i32], log2: u32) -> i32 {
 }
 
 /// `(a + b, a - b)` for each pair `HALF` apart: every element and its partner, as one vector.
-#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(mote_vector, inline(always))]
 fn butterflies<const HALF: usize>(x: [i32; 16]) -> [i32; 16] {
     let mut out = [0; 16];
     for (i, (out, own)) in out.iter_mut().zip(x).enumerate() {
@@ -89,7 +89,7 @@ fn butterflies<const HALF: usize>(x: [i32; 16]) -> [i32; 16] {
 }
 
 /// RMS norm of `x` (NUMERICS.md, section 7); `root` is sqrt(width), `eps` as the op carries it.
-#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(mote_vector, inline(always))]
 pub fn rms_norm(x: &[i32], y: &mut [i32], gamma: Option<Vector16<'_>>, eps: u64, root: (u64, i32), out_frac: i32) {
     let (unit, shift) = normaliser(x, eps, root);
     match gamma {
@@ -110,7 +110,7 @@ pub fn rms_norm(x: &[i32], y: &mut [i32], gamma: Option<Vector16<'_>>, eps: u64,
 }
 
 /// `(unit, shift)`: `x / rms` in Q22 is `shift_round(x * unit, shift)`. `unit` is at most 2^31, so the product fits.
-#[cfg_attr(target_arch = "x86_64", inline(always))]
+#[cfg_attr(mote_vector, inline(always))]
 pub fn normaliser(x: &[i32], eps: u64, (root_mant, root_exp): (u64, i32)) -> (i64, i32) {
     let bits = 32 - amax(x).leading_zeros();
     let drop = bits.saturating_sub(SQUARE_BITS);

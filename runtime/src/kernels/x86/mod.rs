@@ -1,19 +1,16 @@
 //! x86-64: AVX2, AVX-VNNI and AVX-512 with VNNI and VBMI, and what this machine has of them.
 //!
-//! A backend is a file of a few primitives over its vectors; [`matmul`] makes the kernels of them. The tables are private,
+//! A backend is a file of a few primitives over its vectors; [`super::vector`] makes the kernels of them. The tables are private,
 //! because their functions may only run where their instructions are: [`available`] is the only way to them.
 #![allow(unsafe_code)]
 
-#[macro_use]
-mod matmul;
-#[macro_use]
-mod int8;
 #[macro_use]
 mod halves;
 mod avx2;
 mod avx512;
 mod avx_vnni;
 mod detect;
+pub mod reads;
 
 use super::Kernels;
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! for each tile of pixels, as many as there is room for:
-//!   their patches, the inputs under each, the zero point outside the image; sum of each
+//!   their patches, the inputs under each, the zero point outside the image
 //!   for each pair of 16 output channels:
 //!     for each panel of columns:
 //!       the pair's weights, turned: lines of 4 columns of 16 channels
@@ -13,28 +13,22 @@
 //!
 //! All of a tile is read before any of it is written, so what is right pixel by pixel is right here (`ops::Overlap`). Zero points are
 //! taken off the sums: `sum of (x - zx)(w - zw) = sum of xw - zx * sum of w - zw * sum of x + columns * zx * zw`, modulo 2^32 as in the
-//! scalar kernel. Where the dot product takes unsigned bytes, inputs and their zero point are raised by 128. What this is not for, groups and patches that have no room, the scalar kernels do.
+//! scalar kernel. Where the dot product takes unsigned bytes, inputs and their zero point are raised by 128. What this is not for,
+//! groups and patches that have no room, the scalar kernels do.
 
 use core::cell::Cell;
 
 use crate::fixed::tflite::Rounding;
 use crate::image::tensors::BLOCK;
-use crate::kernels::scalar::int8::{Input, Output, Quantized, Term, Window};
+use crate::kernels::scalar::int8::{Channel, Input, Output, Window};
 
 /// Bytes of the patches of a tile; pixels of a tile, at most. They lie on the stack.
 pub const PATCHES: usize = 1 << 16;
 pub const MOST_PIXELS: usize = 240;
 /// Blocks of 16 channels of a depthwise convolution, at most: their numbers lie on the stack.
 pub const MOST_BLOCKS: usize = 80;
-/// Lines of a panel of weights: 1024 columns, 16 KB a block.
-pub const LINES: usize = 256;
-
-/// Weights of 4 columns of 16 channels.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-pub struct Line(pub [u8; 4 * BLOCK]);
-
-pub type Channel = <i8 as Quantized>::Channel;
+/// Lines of a panel of weights, each of 4 columns of 16 channels: 1024 columns, 16 KB a block.
+pub const PANEL_LINES: usize = 256;
 
 /// Of 16 channels side by side: what is added to a sum, its multiplier, its right shift and the bits that shift drops.
 pub struct Sixteen {
@@ -49,24 +43,20 @@ impl Sixteen {
     pub fn new(cs: &[Channel], o: &Output) -> Option<Self> {
         let zeros = [0; BLOCK];
         let mut all = Self { bias: zeros, multiplier: zeros, right: zeros, dropped: zeros };
-        let mut usual = o.rounding == Rounding::Double;
         for (at, c) in cs.iter().enumerate().take(BLOCK) {
             let [bias, multiplier, shift] = c.map(i32::from_le_bytes);
-            usual &= multiplier > 0 && (-31..=0).contains(&shift);
-            let right = shift.unsigned_abs() & 31;
-            (all.bias[at], all.multiplier[at], all.right[at]) = (bias, multiplier, right as i32);
-            all.dropped[at] = ((1u32 << right) - 1) as i32;
+            let numbers = usual(bias, multiplier, shift, o.rounding)?;
+            [all.bias[at], all.multiplier[at], all.right[at], all.dropped[at]] = numbers;
         }
-        usual.then_some(all)
+        Some(all)
     }
 }
 
-/// A term's numbers as [`Sixteen`]'s, all channels alike: what is added, the multiplier, the right shift, the bits that drops; `None` if
-/// it needs more.
-pub fn usual_term(t: &Term, rounding: Rounding) -> Option<[i32; 4]> {
-    let usual = rounding == Rounding::Double && t.multiplier > 0 && (-31..=0).contains(&t.shift);
-    let right = t.shift.unsigned_abs() & 31;
-    usual.then_some([-(t.zero << t.up), t.multiplier, right as i32, ((1u32 << right) - 1) as i32])
+/// What is added, the multiplier, the right shift and the bits that it drops, if `requantize` is no more than that.
+pub fn usual(added: i32, multiplier: i32, shift: i32, rounding: Rounding) -> Option<[i32; 4]> {
+    let right = shift.unsigned_abs() & 31;
+    let usual = rounding == Rounding::Double && multiplier > 0 && (-31..=0).contains(&shift);
+    usual.then_some([added, multiplier, right as i32, ((1u32 << right) - 1) as i32])
 }
 
 /// Output pixels in an op's order.
@@ -110,26 +100,14 @@ pub fn gather<const RAISED: i32>(
     (image, zero): Input<'_, i8>,
     patch: &mut [i8],
 ) -> Option<()> {
+    let ((rows, iy), (cols, ix)) = (g.y.taps(y), g.x.taps(x));
     let (patch, beyond) = patch.split_at_mut_checked(g.y.kernel * g.x.kernel * g.channels)?;
     if !beyond.is_empty() {
         beyond.fill(0);
     }
-    let [inside_y, inside_x] = [(&g.y, y), (&g.x, x)].map(|(axis, at)| {
-        let start = (at * axis.stride).checked_sub(axis.pad);
-        start.filter(|start| start + (axis.kernel - 1) * axis.dilation.get() < axis.input)
-    });
-    if let (Some(iy), Some(ix), 1) = (inside_y, inside_x, g.x.dilation.get()) {
-        // The whole window: a stretch a row.
-        let len = g.x.kernel * g.channels;
-        let mut from = (iy * g.x.input + ix) * g.channels;
-        for to in patch.chunks_exact_mut(len) {
-            copy::<RAISED>(to, image.get(from..)?.get(..len)?);
-            from += g.y.dilation.get() * g.x.input * g.channels;
-        }
-        return Some(());
+    if rows.len() < g.y.kernel || cols.len() < g.x.kernel {
+        patch.fill((zero + RAISED) as i8);
     }
-    let ((rows, iy), (cols, ix)) = (g.y.taps(y), g.x.taps(x));
-    patch.fill((zero + RAISED) as i8);
     // Taps side by side are side by side in memory, weights and image alike.
     let together = if g.x.dilation.get() == 1 { cols.len().max(1) } else { 1 };
     for (n, ky) in rows.enumerate() {
@@ -186,10 +164,9 @@ pub fn wide<const N: usize>(cells: &[Cell<i8>]) -> [i8; N] {
 
 macro_rules! convolutions {
     ($features:literal) => {
-        use crate::kernels::scalar::int8::{self as scalar_int8, Input, Output, Quantized, Term, Window};
-        use crate::kernels::x86::int8::{
-            Channel, LINES, Line, MOST_BLOCKS, MOST_PIXELS, PATCHES, Pixels, Sixteen, bytes_of, gather, usual_term,
-            wide,
+        use crate::kernels::scalar::int8::{self as scalar_int8, Channel, Input, Output, Quantized, Sum, Term, Window};
+        use crate::kernels::vector::int8::{
+            MOST_BLOCKS, MOST_PIXELS, PANEL_LINES, PATCHES, Pixels, Sixteen, bytes_of, gather, usual, wide,
         };
         use core::cell::Cell;
         use core::num::NonZeroUsize;
@@ -198,7 +175,7 @@ macro_rules! convolutions {
         const ALONE: usize = TILE * PAIR;
 
         /// Lines of some blocks side by side.
-        type Lines = [[MaybeUninit<Line>; LINES]; PAIR];
+        type Lines = [[MaybeUninit<Line>; PANEL_LINES]; PAIR];
 
         /// See [`scalar_int8::conv2d`].
         #[target_feature(enable = $features)]
@@ -218,11 +195,11 @@ macro_rules! convolutions {
                 return scalar_int8::conv2d(g, groups, (x, zx), (w, zw), cs, o, out);
             }
             let mut patches = [MaybeUninit::uninit(); PATCHES];
-            let mut lines: Lines = [[MaybeUninit::uninit(); LINES]; PAIR];
+            let mut lines: Lines = [[MaybeUninit::uninit(); PANEL_LINES]; PAIR];
             let mut memory = [[MaybeUninit::uninit(); MOST_PIXELS]; PAIR];
             let patches = filled(patches.get_mut(..room.min(pixels) * padded)?, 0i8);
             let mut inputs = [0; MOST_PIXELS];
-            let mut next = Pixels::new(g);
+            let (mut next, bounds) = (Pixels::new(g), bounds_of(o));
             let apart = if g.backward { all.wrapping_neg() } else { all };
             for first in (0..pixels).step_by(room) {
                 let (count, first) = (room.min(pixels - first), next.at);
@@ -237,8 +214,8 @@ macro_rules! convolutions {
                 for pair in (0..cs.len()).step_by(PAIR * BLOCK) {
                     let mut sums = memory.each_mut().map(|sums| filled(&mut sums[..count], [0; BLOCK]));
                     let mut all_weights = [[0; BLOCK]; PAIR];
-                    for start in (0..padded).step_by(4 * LINES) {
-                        let end = columns.min(start + 4 * LINES);
+                    for start in (0..padded).step_by(4 * PANEL_LINES) {
+                        let end = columns.min(start + 4 * PANEL_LINES);
                         let count = (end - start).div_ceil(4);
                         let blocks = (all - pair).div_ceil(BLOCK).min(PAIR);
                         for (block, (lines, all_weights)) in
@@ -273,9 +250,9 @@ macro_rules! convolutions {
                         let constant = (columns as i32).wrapping_mul(zx.wrapping_mul(zw));
                         let less = weights.map(|sum| sum.wrapping_mul(zx).wrapping_sub(constant));
                         let mut at = first * all + channel;
+                        // Not by `write`, so that the numbers stay in registers from pixel to pixel.
                         if let Some(c) = &usual {
                             let numbers = numbers_of(c);
-                            let bounds = bounds_of(o);
                             for (sums, inputs) in sums.iter().zip(&inputs) {
                                 let to = out.get(at..)?.get(..cs.len())?;
                                 at = at.wrapping_add(apart);
@@ -308,7 +285,7 @@ macro_rules! convolutions {
             columns: usize,
             (first, channels): (usize, usize),
             (start, end): (usize, usize),
-            lines: &mut [MaybeUninit<Line>; LINES],
+            lines: &mut [MaybeUninit<Line>; PANEL_LINES],
         ) {
             for span in 0..BLOCK / LANES {
                 for (at, lines) in (start..end).step_by(4 * LANES).zip(lines.chunks_mut(LANES)) {
@@ -347,11 +324,7 @@ macro_rules! convolutions {
                 for line in lines {
                     sum = dot8(sum, splat(0x0101_0101), load(&line.0.as_chunks().0[span]));
                 }
-                let mut sums = [0i64; LANES];
-                flush(sum, &mut sums);
-                for (all, sum) in all.iter_mut().zip(sums) {
-                    *all = all.wrapping_add(sum as i32);
-                }
+                add_to(sum, all);
             }
         }
 
@@ -373,7 +346,7 @@ macro_rules! convolutions {
             }
             for span in 0..BLOCK / LANES {
                 let mut dots = [[splat(0); BLOCKS]; PIXELS];
-                for at in 0..count.min(LINES) {
+                for at in 0..count.min(PANEL_LINES) {
                     let mut vectors = [splat(0); BLOCKS];
                     for (vector, lines) in vectors.iter_mut().zip(lines) {
                         // SAFETY: so many lines of each block have been written, each byte of them.
@@ -458,11 +431,10 @@ macro_rules! convolutions {
                         } else {
                             depthwise_dots::<false>(g, here, (&rows, iy), ix)?
                         };
-                        let cs = cs.get(channel..)?;
-                        let cs = cs.get(..BLOCK).unwrap_or(cs);
+                        let cs = cs.get(channel..all.min(channel + BLOCK))?;
                         for (sums, at) in sums.into_iter().zip(first..first + count) {
                             let to = out.get((y * g.x.output + at) * all + channel..)?.get(..cs.len())?;
-                            write(sums, cs, usual, (o, bounds), to);
+                            write(sums, (cs, usual), (o, bounds), to);
                         }
                     }
                 }
@@ -532,8 +504,7 @@ macro_rules! convolutions {
         #[target_feature(enable = $features)]
         fn write(
             sums: [V; BLOCK / LANES],
-            cs: &[Channel],
-            usual: &Option<Sixteen>,
+            (cs, usual): (&[Channel], &Option<Sixteen>),
             (o, bounds): (&Output, [V; 3]),
             to: &[Cell<i8>],
         ) {
@@ -551,27 +522,25 @@ macro_rules! convolutions {
             }
         }
 
-        /// Sums of two tensors' elements, in order or from the last on; `false` if their terms need more than is done here, and
-        /// nothing is done.
+        /// See [`scalar_int8::add`].
         #[target_feature(enable = $features)]
-        fn add(x: &[Cell<i8>], y: &[Cell<i8>], to: &[Cell<i8>], terms: [Term; 3], o: &Output, backward: bool) -> bool {
-            let [a, b, sum] =
-                terms.map(|t| usual_term(&t, o.rounding).map(|numbers| (numbers.map(|n| splat(n)), t.up)));
-            let (Some((a, up_a)), Some((b, up_b)), Some((sum, _))) = (a, b, sum) else { return false };
-            let count = x.len().min(y.len()).min(to.len());
-            let bounds = bounds_of(o);
-            let scaled = |x: V, up: u32, numbers: [V; 4]| rounded(up_by(x, up), numbers);
+        fn add(x: &[Cell<i8>], y: &[Cell<i8>], to: &[Cell<i8>], s: &Sum, o: &Output) {
+            let of =
+                |t: &Term| usual(-(t.zero << t.up), t.multiplier, t.shift, o.rounding).map(|n| n.map(|n| splat(n)));
+            let [a, b, sum] = &s.terms;
+            let (Some(of_a), Some(of_b), Some(of_sum), false) = (of(a), of(b), of(sum), s.subtract) else {
+                return scalar_int8::add(x, y, to, s, o);
+            };
+            let (count, bounds) = (x.len().min(y.len()).min(to.len()), bounds_of(o));
             let mut done = 0;
             while done < count {
                 let some = (count - done).min(LANES);
-                let at = if backward { count - done - some } else { done };
-                let x = widened(&wide(&x[at..at + some]));
-                let y = widened(&wide(&y[at..at + some]));
-                let both = plus(scaled(x, up_a, a), scaled(y, up_b, b));
-                put(rounded(both, sum), bounds, &to[at..at + some]);
+                let at = if s.backward { count - done - some } else { done };
+                let (x, y) = (widened(&wide(&x[at..at + some])), widened(&wide(&y[at..at + some])));
+                let both = plus(rounded(up_by(x, a.up), of_a), rounded(up_by(y, b.up), of_b));
+                put(rounded(both, of_sum), bounds, &to[at..at + some]);
                 done += some;
             }
-            true
         }
     };
 }

@@ -38,17 +38,17 @@ pub const N8: u8 = Dtype::N8 as u8;
 
 /// Groups whose sums of codes are computed together: 16 384 columns. They lie on the stack.
 pub const PANEL: usize = 512;
-/// The levels of a group of a block: eight lines of 4 columns, as N8's codes lie.
+/// A byte of each of 4 columns of a block's 16 rows.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub struct Levels(pub [[u8; 4 * BLOCK]; GROUP / 4]);
+pub struct Line(pub [u8; 4 * BLOCK]);
+/// Lines of a group.
+pub const LINES: usize = GROUP / 4;
 /// Groups of a panel of levels: what the first cache holds beside the codes, and int32 the sums of in most cases.
 pub const LEVEL_PANEL: usize = 16;
 /// Rows of codes that a pair's sums have room for, and sums of groups that they have room for. They lie on the stack.
 pub const MOST_ROWS: usize = 132;
 pub const MOST_SUMS: usize = 33_792;
-/// How far ahead codes are fetched, in groups.
-pub const AHEAD: usize = 16;
 
 /// What a kernel is about to read, all of whose sizes have been checked: as many of each as there are groups.
 #[derive(Clone, Copy)]
@@ -82,11 +82,6 @@ pub fn row_groups<'a>(x: &Codes<'a>, row: usize) -> &'a [[i8; GROUP]] {
     x.row(row).as_chunks::<GROUP>().0
 }
 
-/// Lines of a group as levels are made of them: of 8 columns, or 4.
-pub const fn lines_of(kind: u8) -> usize {
-    if kind == N8 { 8 } else { 4 }
-}
-
 /// Four codes as one number, as the instructions take them.
 #[inline(always)]
 pub fn word(group: &[i8; GROUP], at: usize) -> i32 {
@@ -102,48 +97,6 @@ pub fn filled<T: Copy>(memory: &mut [MaybeUninit<T>], value: T) -> &mut [T] {
     });
     // SAFETY: each has just been written.
     unsafe { memory.assume_init_mut() }
-}
-
-/// `-RAISED * (sum of the group's codes)` of each group of a row. Four groups at a time: sums of eight bytes each, then of four
-/// such sums.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub fn base_sums<const RAISED: i32>(row: &[[i8; GROUP]], bases: &mut [i32]) {
-    use core::arch::x86_64::*;
-    let groups = row.len().min(bases.len());
-    let (row, bases) = (&row[..groups], &mut bases[..groups]);
-    let eights = |group: &[i8; GROUP]| {
-        // SAFETY: 32 bytes are there; the load asks for no alignment.
-        let codes = unsafe { _mm256_loadu_si256(group.as_ptr().cast()) };
-        _mm256_sad_epu8(_mm256_xor_si256(codes, _mm256_set1_epi8(i8::MIN)), _mm256_setzero_si256())
-    };
-    let pairs = |a, b| _mm256_add_epi64(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
-    let (fours, rest) = row.as_chunks::<4>();
-    let (four_bases, rest_bases) = bases.as_chunks_mut::<4>();
-    for ([a, b, c, d], bases) in fours.iter().zip(four_bases.iter_mut()) {
-        let (ab, cd) = (pairs(eights(a), eights(b)), pairs(eights(c), eights(d)));
-        let sums =
-            _mm256_add_epi64(_mm256_permute2x128_si256::<0x20>(ab, cd), _mm256_permute2x128_si256::<0x31>(ab, cd));
-        // Bytes have been raised by 128 to be unsigned, 32 of them.
-        let mut words = [0u64; 4];
-        // SAFETY: 32 bytes are there; the store asks for no alignment.
-        unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), sums) };
-        *bases = words.map(|sum| RAISED * (32 * 128 - sum as i32));
-    }
-    for (group, base) in rest.iter().zip(rest_bases) {
-        *base = -RAISED * group.iter().map(|x| i32::from(*x)).sum::<i32>();
-    }
-}
-
-/// Asks for the codes that come `AHEAD` groups later. Addresses beyond the end do no harm.
-#[inline(always)]
-pub fn fetch<T>(group: &T) {
-    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    let ahead = core::ptr::from_ref(group).wrapping_add(AHEAD).cast::<i8>();
-    for line in (0..size_of::<T>()).step_by(64) {
-        // SAFETY: a prefetch reads nothing; it is a hint.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line)) };
-    }
 }
 
 /// Whether the codes have another shape than the weights: then the scalar kernels say what comes out.
@@ -168,9 +121,10 @@ macro_rules! matmul_kernels {
     ($features:literal; $table:ident = $name:literal, $isa:ident) => {
         use crate::image::Coded;
         use crate::image::tensors::{BLOCK, GROUP};
-        use crate::kernels::x86::matmul::{
-            LEVEL_PANEL, Levels, MOST_ROWS, MOST_SUMS, N4, N5, N8, PANEL, T3, T4, Weights, base_sums, block_groups,
-            fetch, filled, lines_of, misfit, row_groups, word,
+        use crate::kernels::arch::reads::{base_sums, fetch};
+        use crate::kernels::vector::matmul::{
+            LEVEL_PANEL, LINES, Line, MOST_ROWS, MOST_SUMS, N4, N5, N8, PANEL, T3, T4, Weights, block_groups, filled,
+            misfit, row_groups, word,
         };
         use crate::kernels::{Codes, Int8, Isa, Kernels, Put, scalar};
         use core::array::from_fn;
@@ -178,7 +132,7 @@ macro_rules! matmul_kernels {
         use core::ops::Range;
 
         /// Levels and scales of some groups of blocks side by side.
-        type Panel<'a> = [(&'a [Levels], &'a [[u8; BLOCK]]); PAIR];
+        type Panel<'a> = [(&'a [[Line; LINES]], &'a [[u8; BLOCK]]); PAIR];
 
         /// What a tile needs: levels; codes, the first row of them that sums have room for and the tile's first from there; sums of the
         /// rows' groups; which groups, of how many a row.
@@ -200,7 +154,7 @@ macro_rules! matmul_kernels {
                 depthwise_conv2d: |g, multiplier, x, w, cs, o, out| unsafe {
                     depthwise_conv2d(g, multiplier, x, w, cs, o, out)
                 },
-                add: |x, y, to, terms, o, backward| unsafe { add(x, y, to, terms, o, backward) },
+                add: |x, y, to, s, o| unsafe { add(x, y, to, s, o) },
             },
         };
         convolutions! { $features }
@@ -272,20 +226,11 @@ macro_rules! matmul_kernels {
                     let signs = if KIND == N5 { weights.signs.get(at) } else { None };
                     signs.into_iter().for_each(fetch);
                     let mut dots = [splat(*base); BLOCK / LANES];
-                    let mut upper = [[splat(0); 2]; BLOCK / LANES];
-                    for (span, upper) in upper.iter_mut().enumerate() {
-                        *upper = upper_bits::<KIND, BYTES>(group, span);
-                    }
-                    for line in 0..lines_of(KIND) {
-                        let signs = signs.map(|signs| &signs[line]);
-                        for (span, dot) in dots.iter_mut().enumerate() {
-                            let levels = line_levels::<KIND, BYTES>(group, line, signs, (span, upper[span]), book);
-                            if KIND == N8 {
-                                *dot = dot8(*dot, levels[0], splat(word(codes, line)));
-                            } else {
-                                *dot = dot4(*dot, levels[0], splat(word(codes, 2 * line)));
-                                *dot = dot4(*dot, levels[1], splat(word(codes, 2 * line + 1)));
-                            }
+                    for (span, dot) in dots.iter_mut().enumerate() {
+                        for (line, levels) in levels_of::<KIND, BYTES>(group, signs, span, book).into_iter().enumerate()
+                        {
+                            let x = splat(word(codes, line));
+                            *dot = if KIND == N8 { dot8(*dot, levels, x) } else { dot4(*dot, levels, x) };
                         }
                     }
                     for ((part, dot), scale) in part.iter_mut().zip(dots).zip(scale.as_chunks().0) {
@@ -296,44 +241,43 @@ macro_rules! matmul_kernels {
             }
         }
 
-        /// What all levels of a group of T3 need: the upper two bits of what is looked up, of even and of odd lines.
+        /// The levels of a group, four columns after the other.
         #[inline]
         #[target_feature(enable = $features)]
-        fn upper_bits<const KIND: u8, const BYTES: usize>(group: &[u8; BYTES], span: usize) -> [V; 2] {
-            match group.as_chunks().0.get(2) {
-                Some(bits) if KIND == T3 => set_bits(load(&bits.as_chunks().0[span]), rows_before(bits, span)),
-                _ => [splat(0); 2],
-            }
-        }
-
-        /// The levels of line `line`, which are 8 columns, of its low and its high nibbles; of 8-bit codes, 4 columns, the same
-        /// twice. `upper`: see [`upper_bits`].
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn line_levels<const KIND: u8, const BYTES: usize>(
+        fn levels_of<const KIND: u8, const BYTES: usize>(
             group: &[u8; BYTES],
-            line: usize,
-            signs: Option<&[u8; 16]>,
-            (span, upper): (usize, [V; 2]),
+            signs: Option<&[[u8; 16]; 4]>,
+            span: usize,
             book: V,
-        ) -> [V; 2] {
+        ) -> [V; LINES] {
             let lines = group.as_chunks::<64>().0;
-            let codes_of = |line: usize| load(&lines[line].as_chunks().0[span]);
-            match (KIND, signs) {
-                (N8, _) => [bytes(codes_of(line)); 2],
-                (T4, _) => along_trellis(codes_of(line), rows_before(&lines[line], span), book),
-                (T3, _) => {
-                    // Two bits of each of 16 columns are a line; lines of 8 take turns.
-                    let lower = shifted(codes_of(line / 2), 2 * (line as i32 & 1));
-                    let upper = shifted(upper[line & 1], (line as i32 & 2) - 2);
-                    [of_set(lower, upper, book), of_set(shifted(lower, 4), shifted(upper, 4), book)]
+            let codes = |line: usize| load(&lines[line].as_chunks().0[span]);
+            let mut levels = [splat(0); LINES];
+            if KIND == N8 {
+                for (line, levels) in levels.iter_mut().enumerate() {
+                    *levels = bytes(codes(line));
                 }
-                (_, Some(signs)) => {
-                    let (signs, [low, high]) = (signs.as_chunks().0, nibbles(codes_of(line), book));
-                    [negated(low, signs[span]), negated(high, signs[BLOCK / LANES + span])]
-                }
-                _ => nibbles(codes_of(line), book),
+                return levels;
             }
+            // Of T3: the upper two bits of what is looked up, for even and for odd lines of 8 columns.
+            let upper = if KIND == T3 { set_bits(codes(2), rows_before(&lines[2], span)) } else { [splat(0); 2] };
+            for (line, levels) in levels.as_chunks_mut().0.iter_mut().enumerate() {
+                *levels = match (KIND, signs) {
+                    (T4, _) => along_trellis(codes(line), rows_before(&lines[line], span), book),
+                    (T3, _) => {
+                        // Two bits of each of 16 columns are a line.
+                        let lower = shifted(codes(line / 2), 2 * (line as i32 & 1));
+                        let upper = shifted(upper[line & 1], (line as i32 & 2) - 2);
+                        [of_set(lower, upper, book), of_set(shifted(lower, 4), shifted(upper, 4), book)]
+                    }
+                    (_, Some(signs)) => {
+                        let (signs, [low, high]) = (signs[line].as_chunks().0, nibbles(codes(line), book));
+                        [negated(low, signs[span]), negated(high, signs[BLOCK / LANES + span])]
+                    }
+                    _ => nibbles(codes(line), book),
+                };
+            }
+            levels
         }
 
         /// All rows of `x`, `most` at a time.
@@ -392,27 +336,17 @@ macro_rules! matmul_kernels {
         fn make_levels<'l, const KIND: u8, const BYTES: usize>(
             weights: Weights<'_, BYTES>,
             book: V,
-            to: &'l mut [MaybeUninit<Levels>; LEVEL_PANEL],
-        ) -> &'l [Levels] {
-            let halves = const { if KIND == N8 { 1 } else { 2 } };
+            to: &'l mut [MaybeUninit<[Line; LINES]>; LEVEL_PANEL],
+        ) -> &'l [[Line; LINES]] {
             for (at, (group, to)) in weights.codes.iter().zip(to.iter_mut()).enumerate() {
                 fetch(group);
                 let signs = if KIND == N5 { weights.signs.get(at) } else { None };
                 signs.into_iter().for_each(fetch);
-                let mut upper = [[splat(0); 2]; BLOCK / LANES];
-                for (span, upper) in upper.iter_mut().enumerate() {
-                    *upper = upper_bits::<KIND, BYTES>(group, span);
-                }
                 let to = to.as_mut_ptr().cast::<[V; BLOCK / LANES]>();
-                for line in 0..lines_of(KIND) {
-                    let signs = signs.map(|signs| &signs[line]);
-                    let mut levels = [[splat(0); 2]; BLOCK / LANES];
-                    for (span, levels) in levels.iter_mut().enumerate() {
-                        *levels = line_levels::<KIND, BYTES>(group, line, signs, (span, upper[span]), book);
-                    }
-                    for half in 0..halves {
-                        // SAFETY: a group has so many lines of so many halves, eight for each kind.
-                        unsafe { to.add(halves * line + half).write(levels.map(|levels| levels[half])) };
+                for span in 0..BLOCK / LANES {
+                    for (line, levels) in levels_of::<KIND, BYTES>(group, signs, span, book).into_iter().enumerate() {
+                        // SAFETY: a group has so many lines, of so many vectors each.
+                        unsafe { to.add(line).cast::<V>().add(span).write(levels) };
                     }
                 }
             }
@@ -444,7 +378,7 @@ macro_rules! matmul_kernels {
                 let mut part = [[splat(0); PAIR]; ROWS];
                 for at in 0..groups {
                     // SAFETY: all slices are `groups` long.
-                    let levels = |block: usize| unsafe { &panel[block].0.get_unchecked(at).0 };
+                    let levels = |block: usize| unsafe { panel[block].0.get_unchecked(at) };
                     let scale = |block: usize| unsafe { panel[block].1.get_unchecked(at) };
                     let codes = |row: usize| unsafe { codes[row].get_unchecked(at) };
                     let base = |row: usize| unsafe { *base[row].get_unchecked(at) };
@@ -452,10 +386,10 @@ macro_rules! matmul_kernels {
                     for row in 0..ROWS {
                         dots[row] = [splat(base(row)); PAIR];
                     }
-                    for line in 0..GROUP / 4 {
+                    for line in 0..LINES {
                         let mut vectors = [splat(0); PAIR];
                         for block in 0..PAIR {
-                            vectors[block] = load(&levels(block)[line].as_chunks().0[span]);
+                            vectors[block] = load(&levels(block)[line].0.as_chunks().0[span]);
                         }
                         for (row, dots) in dots.iter_mut().enumerate() {
                             let x = splat(word(codes(row), line));
