@@ -7,7 +7,6 @@ As peers.py, whose quantizers these are, but for what is compared: each line of 
 one's, Spearman's correlation of the cosines of all pairs, and how often a sentence's nearest neighbour is the same.
 """
 
-import argparse
 import pathlib
 import sys
 import tempfile
@@ -16,7 +15,7 @@ import gguf_files
 import llama_cpp
 import numpy as np
 import torch
-from peers import GROUP, Candidates, Floats, LlamaCpp, better, rounded_to_nearest, start, write
+from peers import GROUP, Candidates, Floats, LlamaCpp, arguments, better, finish, rounded_to_nearest, start
 from scipy.stats import spearmanr
 from tokenizers import Tokenizer
 from transformers import BertModel
@@ -86,15 +85,7 @@ def read(path, tokenizer, longest, most=sys.maxsize):
 
 @torch.inference_mode()
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("model", type=pathlib.Path, help="Hugging Face folder with tokenizer.json")
-    p.add_argument("--text", type=pathlib.Path, required=True, help="UTF-8 text, a sentence a line")
-    p.add_argument("--calibrate", type=pathlib.Path, help="the same, for importances [default: none are taken]")
-    p.add_argument("--calibrate-tokens", type=int, default=16384)
-    p.add_argument("--only", default="", help="only quantizers whose name has this in it")
-    p.add_argument("--threads", type=int, default=1, help="more are slower on a machine that is not idle")
-    p.add_argument("--json", type=pathlib.Path, help="[default: standard output]")
-    a = p.parse_args()
+    a = arguments(__doc__, "UTF-8 text, a sentence a line").parse_args()
     start(a.threads)
 
     reference = Encoder(a.model)
@@ -122,10 +113,7 @@ def main():
         candidates.all_of_llama_cpp(reference.model, calibration)
         models = zip(candidates.rows, candidates.models)
         rows = better([row | compare(expected, embed(model, sentences)) for row, model in models], "cosine_distance_mean")
-        for model in candidates.models:
-            model.close()
-    parameters = sum(w.numel() for w in reference.model.parameters())
-    write(a.json, a.model, parameters, rows, candidates.refused)
+        finish(a, reference, candidates, rows)
 
 
 if __name__ == "__main__":

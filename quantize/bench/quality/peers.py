@@ -339,28 +339,37 @@ def start(threads):
     llama_cpp.llama_backend_init()
 
 
-def write(path, model, parameters, rows, refused):
-    """What was found, as JSON to a file or, without one, to standard output."""
-    found = {"model": str(model), "parameters": parameters, "rows": rows, "refused": refused}
+def arguments(doc, text):
+    """The parser of what both scripts are told. `text`: what a text is."""
+    p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("model", type=pathlib.Path, help="Hugging Face folder with tokenizer.json")
+    p.add_argument("--text", type=pathlib.Path, required=True, help=text)
+    p.add_argument("--calibrate", type=pathlib.Path, help="the same, for importances [default: none are taken]")
+    p.add_argument("--calibrate-tokens", type=int, default=16384)
+    p.add_argument("--only", default="", help="only quantizers whose name has this in it")
+    p.add_argument("--threads", type=int, default=1, help="more are slower on a machine that is not idle")
+    p.add_argument("--json", type=pathlib.Path, help="[default: standard output]")
+    return p
+
+
+def finish(a, reference, candidates, rows):
+    """Writes the rows as JSON to a file or, without one, to standard output."""
+    for model in candidates.models:
+        model.close()
+    parameters = sum(w.numel() for w in reference.model.parameters())
+    found = {"model": str(a.model), "parameters": parameters, "rows": rows, "refused": candidates.refused}
     out = json.dumps(found, indent=2) + "\n"
-    if path:
-        path.write_text(out)
+    if a.json:
+        a.json.write_text(out)
     else:
         print(out, end="")
 
 
 @torch.inference_mode()
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("model", type=pathlib.Path, help="Hugging Face folder with tokenizer.json")
-    p.add_argument("--text", type=pathlib.Path, required=True, help="UTF-8 text, or token ids if it ends in .json")
-    p.add_argument("--calibrate", type=pathlib.Path, help="the same, for importances [default: none are taken]")
-    p.add_argument("--calibrate-tokens", type=int, default=16384)
+    p = arguments(__doc__, "UTF-8 text, or token ids if it ends in .json")
     p.add_argument("--context", type=int, default=256)
     p.add_argument("--max-tokens", type=int, default=sys.maxsize)
-    p.add_argument("--only", default="", help="only quantizers whose name has this in it")
-    p.add_argument("--threads", type=int, default=1, help="more are slower on a machine that is not idle")
-    p.add_argument("--json", type=pathlib.Path, help="[default: standard output]")
     a = p.parse_args()
     start(a.threads)
 
@@ -384,10 +393,7 @@ def main():
             candidates.auto_round(a.model, calibration)
         steps = lock_step(reference, candidates.models, windows, a.max_tokens)
         rows = better([row | step.finish() for row, step in zip(candidates.rows, steps)])
-        for model in candidates.models:
-            model.close()
-    parameters = sum(w.numel() for w in reference.model.parameters())
-    write(a.json, a.model, parameters, rows, candidates.refused)
+        finish(a, reference, candidates, rows)
 
 
 if __name__ == "__main__":

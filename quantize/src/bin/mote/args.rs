@@ -5,8 +5,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use mote_host::{Model, Threads};
 use mote_quantize::quantize::Meta;
 pub use mote_quantize::report::size;
+use mote_quantize::write::write_file;
 use mote_runtime::image::{Limits, section};
 use mote_runtime::sample::{ONE, Params};
+use npyz::WriterBuilder;
 use serde::Serialize;
 use std::io::Write;
 use std::path::Path;
@@ -165,4 +167,14 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     };
     let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1u64.checked_shl(shift)?));
     bytes.ok_or_else(|| "a number of bytes is expected, such as 65536 or 64K".into())
+}
+
+/// Writes an array as NumPy has it, or leaves the file that was there.
+pub fn write_npy<T: npyz::AutoSerialize>(path: &Path, shape: &[u64], values: impl Iterator<Item = T>) -> Result<()> {
+    let mut bytes = vec![];
+    let options = npyz::WriteOptions::<T>::new().default_dtype().shape(shape).writer(&mut bytes);
+    let mut npy = options.begin_nd()?;
+    npy.extend(values)?;
+    npy.finish()?;
+    Ok(write_file(path, &bytes)?)
 }

@@ -4,10 +4,7 @@ use crate::args::{self, Compute};
 use anyhow::{Context, Result, bail};
 use mote_host::{Arena, Model};
 use mote_quantize::float::embeddings::cosine;
-use npyz::WriterBuilder;
 use serde::Serialize;
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -62,7 +59,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let embeddings = match &args.out {
         None => Some(embeddings),
         Some(path) => {
-            write(path, &embeddings)?;
+            let shape = [embeddings.len(), embeddings.first().map_or(0, Vec::len)].map(|n| n as u64);
+            args::write_npy(path, &shape, embeddings.iter().flatten().copied())?;
             None
         }
     };
@@ -125,14 +123,4 @@ pub fn embed(model: &Model, texts: &[Vec<u32>], compute: Compute) -> Result<Vec<
 fn normalise(embedding: &mut [f32]) {
     let length = embedding.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt().max(1e-12);
     embedding.iter_mut().for_each(|v| *v = (f64::from(*v) / length) as f32);
-}
-
-fn write(path: &Path, rows: &[Vec<f32>]) -> Result<()> {
-    let what = || format!("cannot write {}", path.display());
-    let shape = [rows.len() as u64, rows.first().map_or(0, Vec::len) as u64];
-    let file = BufWriter::new(File::create(path).with_context(what)?);
-    let options = npyz::WriteOptions::<f32>::new().default_dtype().shape(&shape).writer(file);
-    let mut npy = options.begin_nd().with_context(what)?;
-    npy.extend(rows.iter().flatten().copied()).with_context(what)?;
-    npy.finish().with_context(what)
 }

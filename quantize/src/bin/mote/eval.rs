@@ -7,7 +7,7 @@
 use crate::args::{self, Compute};
 use crate::embed;
 use anyhow::{Context, Result, bail};
-use mote_host::Arena;
+use mote_host::{Arena, Model};
 use mote_quantize::calibrate::Text;
 use mote_quantize::float::FloatModel;
 use mote_quantize::float::embeddings;
@@ -65,10 +65,11 @@ struct Outcome {
 
 /// Runs it.
 pub fn main(args: &Args) -> Result<ExitCode> {
-    if args::open(&args.image)?.embeds() {
-        return compare_embeddings(args);
+    let model = args::open(&args.image)?;
+    if model.embeds() {
+        return compare_embeddings(args, &model);
     }
-    let model = args::open_language_model(&args.image)?;
+    args::ensure_language_model(&model, &args.image)?;
     if model.has_encoder() {
         bail!(
             "{} has an encoder: a text alone says nothing of it; compare what `mote run` writes",
@@ -151,11 +152,10 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 }
 
 /// Embeds the lines of the text with both models.
-fn compare_embeddings(args: &Args) -> Result<ExitCode> {
-    let model = args::open(&args.image)?;
+fn compare_embeddings(args: &Args, model: &Model) -> Result<ExitCode> {
     let mut lines = embed::texts(&[], Some(&args.text))?;
     lines.truncate(args.max_tokens.unwrap_or(usize::MAX));
-    let texts = embed::tokens(&model, &lines)?;
+    let texts = embed::tokens(model, &lines)?;
     let source = import::open_model(&args.reference)?;
     let vocab = model.image().plan().source_vocab;
     if !source.config().embeds() || source.config().vocab != vocab as usize {
@@ -167,11 +167,11 @@ fn compare_embeddings(args: &Args) -> Result<ExitCode> {
     let references = floats(&FloatModel::load(&*source)?)?;
     let found = match args.float {
         true => floats(&FloatModel::load(&ImageModel::open(&args.image)?)?)?,
-        false => embed::embed(&model, &texts, args.compute)?,
+        false => embed::embed(model, &texts, args.compute)?,
     };
     let comparison = embeddings::compare(&references, &found).context("fewer than three texts cannot be compared")?;
     let (bits_per_weight, arithmetic) =
-        (args::meta(&model).map(|m| m.bits_per_weight), if args.float { "float" } else { "integer" });
+        (args::meta(model).map(|m| m.bits_per_weight), if args.float { "float" } else { "integer" });
     if args.json {
         args::print_json(&Embedded { comparison, bits_per_weight, arithmetic })?;
         return Ok(ExitCode::SUCCESS);

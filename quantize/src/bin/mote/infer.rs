@@ -7,9 +7,9 @@ use mote_host::runtime::Session;
 use mote_host::runtime::image::{Dtype, Element, Limits, Port};
 use mote_quantize::graph::Data;
 use mote_quantize::samples::{self, Scaling};
-use npyz::WriterBuilder;
+use mote_quantize::write::write_file;
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -193,21 +193,11 @@ pub fn read_bytes(
 
 /// Writes an output that comes from a little-endian machine.
 pub fn write_bytes(path: &Path, bytes: &[u8], port: &Port) -> Result<()> {
-    with_type!(port, T => {
-        let (words, _) = bytes.as_chunks::<{ size_of::<T>() }>();
-        let values: Vec<T> = words.iter().map(|word| T::from_le_bytes(*word)).collect();
-        write(path, &values, port)
-    })
-}
-
-fn write<T: Element + npyz::AutoSerialize>(path: &Path, values: &[T], port: &Port) -> Result<()> {
-    let what = || format!("cannot write {}", path.display());
     let shape: Vec<u64> = port.shape().iter().map(|d| u64::from(*d)).collect();
-    let file = BufWriter::new(File::create(path).with_context(what)?);
-    let mut npy =
-        npyz::WriteOptions::<T>::new().default_dtype().shape(&shape).writer(file).begin_nd().with_context(what)?;
-    npy.extend(values.iter().copied()).with_context(what)?;
-    npy.finish().with_context(what)
+    with_type!(port, T => {
+        let words = bytes.as_chunks::<{ size_of::<T>() }>().0;
+        args::write_npy(path, &shape, words.iter().map(|word| T::from_le_bytes(*word)))
+    })
 }
 
 /// The integers of an output, and the real numbers that they stand for.
@@ -272,5 +262,7 @@ fn write_picture(path: &Path, bytes: &[u8], port: &Port, runs: u32) -> Result<()
             to.0[channel as usize] = light;
         }
     }
-    picture.save(path).with_context(|| format!("cannot write {}", path.display()))
+    let mut bytes = vec![];
+    picture.write_to(&mut Cursor::new(&mut bytes), image::ImageFormat::Png)?;
+    Ok(write_file(path, &bytes)?)
 }

@@ -47,15 +47,21 @@ impl Axis {
 
     /// The taps of output `at` that lie inside, and the input element of the first of them.
     #[must_use]
+    #[cfg_attr(mote_vector, inline(always))]
     pub fn taps(&self, at: usize) -> (Range<usize>, usize) {
-        let ceil = |n: usize| (n + self.dilation.get() - 1) / self.dilation;
         let start = at * self.stride;
         // All of them, as for most outputs: no division.
-        if let Some(from) = start.checked_sub(self.pad)
-            && from + self.kernel.saturating_sub(1) * self.dilation.get() < self.input
-        {
-            return (0..self.kernel, from);
+        match start.checked_sub(self.pad) {
+            Some(from) if from + self.kernel.saturating_sub(1) * self.dilation.get() < self.input => {
+                (0..self.kernel, from)
+            }
+            _ => self.some_taps(start),
         }
+    }
+
+    #[inline(never)]
+    fn some_taps(&self, start: usize) -> (Range<usize>, usize) {
+        let ceil = |n: usize| (n + self.dilation.get() - 1) / self.dilation;
         let before = self.pad.saturating_sub(start);
         let first = ceil(before);
         let end = ceil((self.pad + self.input).saturating_sub(start)).min(self.kernel);

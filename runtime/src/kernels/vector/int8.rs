@@ -105,7 +105,18 @@ pub fn gather<const RAISED: i32>(
     if !beyond.is_empty() {
         beyond.fill(0);
     }
-    if rows.len() < g.y.kernel || cols.len() < g.x.kernel {
+    let inside = rows.len() == g.y.kernel && cols.len() == g.x.kernel;
+    if inside && g.x.dilation.get() == 1 {
+        // The whole window: a stretch a row.
+        let len = g.x.kernel * g.channels;
+        let mut from = (iy * g.x.input + ix) * g.channels;
+        for to in patch.chunks_exact_mut(len) {
+            copy::<RAISED>(to, image.get(from..)?.get(..len)?);
+            from += g.y.dilation.get() * g.x.input * g.channels;
+        }
+        return Some(());
+    }
+    if !inside {
         patch.fill((zero + RAISED) as i8);
     }
     // Taps side by side are side by side in memory, weights and image alike.
