@@ -29,5 +29,6 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         sum.wrapping_add(half).checked_div(count)
     };
     let up = |sum: i32, count: i32| sum.wrapping_add(count / 2).checked_div_euclid(count);
-    run_pool(r, op, (0, i32::wrapping_add), if op.flags & UPWARD == 0 { away } else { up })
+    let sum = |all: &mut [i32], x: &[i32]| all.iter_mut().zip(x).for_each(|(all, x)| *all = all.wrapping_add(*x));
+    run_pool(r, op, (0, sum), if op.flags & UPWARD == 0 { away } else { up })
 }

@@ -20,5 +20,6 @@ pub static OP: OpDef = OpDef {
 };
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    run_pool(r, op, (i32::MIN, i32::max), |largest, _| Some(largest))
+    let largest = |all: &mut [i32], x: &[i32]| all.iter_mut().zip(x).for_each(|(all, x)| *all = (*all).max(*x));
+    run_pool(r, op, (i32::MIN, largest), |largest, _| Some(largest))
 }

@@ -15,7 +15,7 @@ use super::tensor::{quantized_arg, rounding};
 use super::{BACKWARD, Run, arg, bytes_arg, ensure};
 use crate::image::plan::{Kind, Slot};
 use crate::image::{Dtype, Image, Op, TensorDesc};
-use crate::kernels::scalar::int8::{self, Axis, Output, Quantized, Window};
+use crate::kernels::scalar::int8::{self, Axis, Fold, Output, Quantized, Window};
 
 /// Flag: the product is rounded once, not twice (`fixed::tflite::Rounding`).
 pub const SINGLE_ROUNDING: u16 = 1;
@@ -165,12 +165,7 @@ pub(crate) fn check_pool(image: &Image<'_>, op: &Op) -> Option<()> {
 }
 
 /// Runs a pool: `start` and `fold` over the taps inside the image; `result` of that and their number, before the clamp.
-pub(crate) fn run_pool(
-    r: &mut Run<'_>,
-    op: &Op,
-    fold: (i32, fn(i32, i32) -> i32),
-    result: fn(i32, i32) -> Option<i32>,
-) -> Option<()> {
+pub(crate) fn run_pool(r: &mut Run<'_>, op: &Op, fold: (i32, Fold), result: fn(i32, i32) -> Option<i32>) -> Option<()> {
     let slots = slots(r.image, op)?;
     match slots[0].kind {
         Kind::I16 => pool_of::<i16>(r, op, slots, fold, result),
@@ -182,7 +177,7 @@ fn pool_of<T: Quantized>(
     r: &mut Run<'_>,
     op: &Op,
     [input, output]: [Slot; 2],
-    fold: (i32, fn(i32, i32) -> i32),
+    fold: (i32, Fold),
     result: fn(i32, i32) -> Option<i32>,
 ) -> Option<()> {
     let g = pool(op, &input)?;

@@ -523,23 +523,33 @@ pub fn depthwise_conv2d<T: Quantized>(
 pub fn pool2d<T: Quantized>(
     g: &Window,
     x: &[Cell<T>],
-    (start, fold): (i32, fn(i32, i32) -> i32),
+    (start, fold): (i32, Fold),
     finish: impl Fn(i32, i32) -> Option<i32>,
     out: &[Cell<T>],
 ) -> Option<()> {
     g.pixels(out, g.channels, |oy, ox, out| {
         let ((rows, iy), (cols, ix)) = (g.y.taps(oy), g.x.taps(ox));
         let count = (rows.len() * cols.len()) as i32;
-        for (c, out) in out.iter().enumerate() {
-            let mut acc = start;
+        for (some, out) in out.chunks(FOLDED).enumerate() {
+            let (mut all, mut values) = ([start; FOLDED], [0; FOLDED]);
+            let (all, values) = (all.get_mut(..out.len())?, values.get_mut(..out.len())?);
             for row in (iy..).take(rows.len()) {
-                let x = x.get((row * g.x.input + ix) * g.channels + c..)?;
-                for x in x.iter().step_by(g.channels.max(1)).take(cols.len()) {
-                    acc = fold(acc, x.get().into());
+                for col in (ix..).take(cols.len()) {
+                    let x = stretch(x, (row * g.x.input + col) * g.channels + some * FOLDED, out.len())?;
+                    values.iter_mut().zip(x).for_each(|(to, x)| *to = x.get().into());
+                    fold(all, values);
                 }
             }
-            out.set(T::narrow(finish(acc, count)?));
+            for (all, out) in all.iter().zip(out) {
+                out.set(T::narrow(finish(*all, count)?));
+            }
         }
         Some(())
     })
 }
+
+/// Channels that are folded together.
+const FOLDED: usize = 16;
+
+/// Folds a tap's values into those of the taps before, channel by channel.
+pub type Fold = fn(&mut [i32], &[i32]);

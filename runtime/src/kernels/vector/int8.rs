@@ -20,13 +20,14 @@ use core::cell::Cell;
 
 use crate::fixed::tflite::Rounding;
 use crate::image::tensors::BLOCK;
-use crate::kernels::scalar::int8::{Channel, Input, Output, Window};
+use crate::kernels::scalar::int8::{Axis, Channel, Input, Output, Window};
 
-/// Bytes of the patches of a tile; pixels of a tile, at most. They lie on the stack.
+/// Bytes of the patches of a tile or of the inputs of a region; pixels of either, at most. They lie on the stack.
 pub const PATCHES: usize = 1 << 16;
 pub const MOST_PIXELS: usize = 240;
-/// Blocks of 16 channels of a depthwise convolution, at most: their numbers lie on the stack.
-pub const MOST_BLOCKS: usize = 80;
+/// Columns of 4 taps and lines of weights of a depthwise convolution, at most: they lie on the stack.
+pub const MOST_LINES: usize = 256;
+pub const MOST_TAPS: usize = 64;
 /// Lines of a panel of weights, each of 4 columns of 16 channels: 1024 columns, 16 KB a block.
 pub const PANEL_LINES: usize = 256;
 
@@ -40,23 +41,41 @@ pub struct Sixteen {
 
 impl Sixteen {
     /// Fewer than 16 are the first of them. `None` if one of them needs more than a rounding and a right shift.
+    #[inline(always)]
     pub fn new(cs: &[Channel], o: &Output) -> Option<Self> {
         let zeros = [0; BLOCK];
         let mut all = Self { bias: zeros, multiplier: zeros, right: zeros, dropped: zeros };
-        for (at, c) in cs.iter().enumerate().take(BLOCK) {
+        let mut whole = true;
+        let mut put = |at: usize, c: &Channel| {
             let [bias, multiplier, shift] = c.map(i32::from_le_bytes);
-            let numbers = usual(bias, multiplier, shift, o.rounding)?;
-            [all.bias[at], all.multiplier[at], all.right[at], all.dropped[at]] = numbers;
+            whole &= is_usual(multiplier, shift, o.rounding);
+            [all.bias[at], all.multiplier[at], all.right[at], all.dropped[at]] = numbers(bias, multiplier, shift);
+        };
+        // Without a way out, so that all 16 are made at once.
+        match cs.first_chunk::<BLOCK>() {
+            Some(cs) => cs.iter().enumerate().for_each(|(at, c)| put(at, c)),
+            None => cs.iter().enumerate().take(BLOCK).for_each(|(at, c)| put(at, c)),
         }
-        Some(all)
+        whole.then_some(all)
     }
 }
 
-/// What is added, the multiplier, the right shift and the bits that it drops, if `requantize` is no more than that.
-pub fn usual(added: i32, multiplier: i32, shift: i32, rounding: Rounding) -> Option<[i32; 4]> {
+/// Whether `requantize` is no more than a rounding and a right shift.
+#[inline(always)]
+fn is_usual(multiplier: i32, shift: i32, rounding: Rounding) -> bool {
+    rounding == Rounding::Double && multiplier > 0 && (-31..=0).contains(&shift)
+}
+
+/// What is added, the multiplier, the right shift and the bits that it drops.
+#[inline(always)]
+fn numbers(added: i32, multiplier: i32, shift: i32) -> [i32; 4] {
     let right = shift.unsigned_abs() & 31;
-    let usual = rounding == Rounding::Double && multiplier > 0 && (-31..=0).contains(&shift);
-    usual.then_some([added, multiplier, right as i32, ((1u32 << right) - 1) as i32])
+    [added, multiplier, right as i32, ((1u32 << right) - 1) as i32]
+}
+
+/// The same, if they are all there is to `requantize`.
+pub fn usual(added: i32, multiplier: i32, shift: i32, rounding: Rounding) -> Option<[i32; 4]> {
+    is_usual(multiplier, shift, rounding).then(|| numbers(added, multiplier, shift))
 }
 
 /// Output pixels in an op's order.
@@ -88,6 +107,71 @@ impl Pixels {
             self.at += 1;
             (self.y, self.x) = if self.x + 1 == self.width { (self.y + 1, 0) } else { (self.y, self.x + 1) };
         }
+    }
+}
+
+/// Inputs that so many outputs of an axis see, those outside the image among them.
+pub fn reach(axis: &Axis, outputs: usize) -> usize {
+    outputs.saturating_sub(1) * axis.stride + axis.kernel.saturating_sub(1) * axis.dilation.get() + 1
+}
+
+/// As many outputs as see at most `inputs`.
+fn within(axis: &Axis, inputs: usize) -> usize {
+    let more = inputs.checked_sub(reach(axis, 1)).and_then(|more| more.checked_div(axis.stride));
+    more.map_or(0, |more| (more + 1).min(axis.output))
+}
+
+/// Some outputs whose inputs there is room for: rows, or a part of one.
+pub struct Region {
+    pub y: usize,
+    pub rows: usize,
+    pub x: usize,
+    pub columns: usize,
+}
+
+impl Region {
+    /// Rows and columns of a region of at most `pixels`, whose inputs, at most `most` columns of them, have room in `PATCHES` with a
+    /// block beyond. `None` if not one output's have.
+    pub fn size(g: &Window, most: usize, pixels: usize) -> Option<(usize, usize)> {
+        let room = (PATCHES - BLOCK).checked_div(g.channels)?;
+        let columns = within(&g.x, most.min(room / reach(&g.y, 1))).min(pixels);
+        let rows = within(&g.y, room / reach(&g.x, columns)).min(pixels.checked_div(columns)?);
+        let rows = if columns == g.x.output { rows } else { rows.min(1) };
+        (rows > 0 && columns > 0).then_some((rows, columns))
+    }
+
+    /// All of an image's, in an op's order.
+    pub fn all(g: &Window, rows: usize, columns: usize) -> impl Iterator<Item = Self> {
+        let starts = |output: usize, each: usize, backward| {
+            let count = output.div_ceil(each);
+            (0..count).map(move |at| each * if backward { count - 1 - at } else { at })
+        };
+        let (height, width, backward) = (g.y.output, g.x.output, g.backward);
+        starts(height, rows, backward).flat_map(move |y| {
+            let columns = starts(width, columns, backward).map(move |x| (x, columns.min(width - x)));
+            columns.map(move |(x, columns)| Self { y, rows: rows.min(height - y), x, columns })
+        })
+    }
+
+    /// Its inputs, raised, `[height, width, channels]`: the zero point outside the image. Returns their width.
+    #[inline(always)]
+    pub fn copy<const RAISED: i32>(&self, g: &Window, (image, zero): Input<'_, i8>, to: &mut [i8]) -> Option<usize> {
+        let (width, start, outside) = (reach(&g.x, self.columns), self.x * g.x.stride, (zero + RAISED) as i8);
+        let (left, first) = (g.x.pad.saturating_sub(start).min(width), start.saturating_sub(g.x.pad));
+        let inside = (width - left).min(g.x.input.saturating_sub(first));
+        for (row, to) in to.chunks_exact_mut(width * g.channels).take(reach(&g.y, self.rows)).enumerate() {
+            let y = (self.y * g.y.stride + row).wrapping_sub(g.y.pad);
+            if y >= g.y.input {
+                to.fill(outside);
+                continue;
+            }
+            let (before, to) = to.split_at_mut_checked(left * g.channels)?;
+            let (to, after) = to.split_at_mut_checked(inside * g.channels)?;
+            before.fill(outside);
+            after.fill(outside);
+            copy::<RAISED>(to, image.get((y * g.x.input + first) * g.channels..)?.get(..to.len())?);
+        }
+        Some(width)
     }
 }
 
@@ -137,6 +221,7 @@ pub fn gather<const RAISED: i32>(
 #[inline(always)]
 fn copy<const RAISED: i32>(to: &mut [i8], from: &[Cell<i8>]) {
     match from.len() {
+        64.. => copy_by::<RAISED, 64>(to, from),
         16.. => copy_by::<RAISED, 16>(to, from),
         8.. => copy_by::<RAISED, 8>(to, from),
         4.. => copy_by::<RAISED, 4>(to, from),
@@ -177,7 +262,8 @@ macro_rules! convolutions {
     ($features:literal) => {
         use crate::kernels::scalar::int8::{self as scalar_int8, Channel, Input, Output, Quantized, Sum, Term, Window};
         use crate::kernels::vector::int8::{
-            MOST_BLOCKS, MOST_PIXELS, PANEL_LINES, PATCHES, Pixels, Sixteen, bytes_of, gather, usual, wide,
+            MOST_LINES, MOST_PIXELS, MOST_TAPS, PANEL_LINES, PATCHES, Pixels, Region, Sixteen, gather, reach, usual,
+            wide,
         };
         use core::cell::Cell;
         use core::num::NonZeroUsize;
@@ -256,32 +342,42 @@ macro_rules! convolutions {
                     for (block, (sums, weights)) in sums.iter_mut().zip(&all_weights).enumerate() {
                         let channel = pair + block * BLOCK;
                         let Some(cs) = cs.get(channel..all.min(channel + BLOCK)) else { break };
-                        let usual = Sixteen::new(cs, o);
                         let zx = zx + RAISED;
                         let constant = (columns as i32).wrapping_mul(zx.wrapping_mul(zw));
                         let less = weights.map(|sum| sum.wrapping_mul(zx).wrapping_sub(constant));
-                        let mut at = first * all + channel;
-                        // Not by `write`, so that the numbers stay in registers from pixel to pixel.
-                        if let Some(c) = &usual {
-                            let numbers = numbers_of(c);
-                            for (sums, inputs) in sums.iter().zip(&inputs) {
-                                let to = out.get(at..)?.get(..cs.len())?;
-                                at = at.wrapping_add(apart);
-                                for span in 0..BLOCK / LANES {
-                                    let v = minus(words(&sums.as_chunks().0[span]), words(&less.as_chunks().0[span]));
-                                    let v = rounded(minus(v, splat(*inputs)), numbers[span]);
-                                    put(v, bounds, to.get(span * LANES..).unwrap_or(&[]));
-                                }
-                            }
-                        } else {
-                            for (sums, inputs) in sums.iter().zip(&inputs) {
-                                let to = out.get(at..)?.get(..cs.len())?;
-                                at = at.wrapping_add(apart);
-                                for (((sum, less), c), to) in sums.iter().zip(&less).zip(cs).zip(to) {
-                                    to.set(i8::result(sum.wrapping_sub(*less).wrapping_sub(*inputs), c, o));
-                                }
-                            }
-                        }
+                        finish((sums, &inputs), &less, cs, (o, bounds), (first * all + channel, apart), out)?;
+                    }
+                }
+            }
+            Some(())
+        }
+
+        /// Writes the elements of up to 16 channels of some pixels, the first from `at` on, the next `apart` elements on: of their sums,
+        /// less what each channel and what each pixel has too much.
+        #[target_feature(enable = $features)]
+        fn finish(
+            (sums, inputs): (&[[i32; BLOCK]], &[i32]),
+            less: &[i32; BLOCK],
+            cs: &[Channel],
+            (o, bounds): (&Output, [V; 3]),
+            (mut at, apart): (usize, usize),
+            out: &[Cell<i8>],
+        ) -> Option<()> {
+            let usual = Sixteen::new(cs, o);
+            let numbers = usual.as_ref().map(|c| numbers_of(c));
+            let less_each: [V; BLOCK / LANES] = from_fn(|span| words(&less.as_chunks().0[span]));
+            for (sums, inputs) in sums.iter().zip(inputs) {
+                let to = out.get(at..)?.get(..cs.len())?;
+                at = at.wrapping_add(apart);
+                if let Some(numbers) = &numbers {
+                    for span in 0..BLOCK / LANES {
+                        let v = minus(words(&sums.as_chunks().0[span]), less_each[span]);
+                        let v = rounded(minus(v, splat(*inputs)), numbers[span]);
+                        put(v, bounds, to.get(span * LANES..).unwrap_or(&[]));
+                    }
+                } else {
+                    for (((sum, less), c), to) in sums.iter().zip(less).zip(cs).zip(to) {
+                        to.set(i8::result(sum.wrapping_sub(*less).wrapping_sub(*inputs), c, o));
                     }
                 }
             }
@@ -412,86 +508,134 @@ macro_rules! convolutions {
             o: &Output,
             out: &[Cell<i8>],
         ) -> Option<()> {
-            let all = cs.len();
-            let blocks = all.div_ceil(BLOCK);
-            // The last block of several may share channels with the one before.
-            let start = |block: usize| (block * BLOCK).min(all.saturating_sub(BLOCK));
-            if multiplier.get() > 1 || blocks > MOST_BLOCKS {
+            let (all, quads) = (cs.len(), g.y.kernel.div_ceil(4));
+            let taps = quads * g.x.kernel;
+            let size = Region::size(g, MOST_LINES / quads.max(1), MOST_PIXELS);
+            let (Some((rows, columns)), 1, 1..=MOST_TAPS) = (size, multiplier.get(), taps) else {
                 return scalar_int8::depthwise_conv2d(g, multiplier, (x, zx), (w, zw), cs, o, out);
-            }
-            let mut usual = [const { MaybeUninit::uninit() }; MOST_BLOCKS];
-            for (block, usual) in usual.iter_mut().enumerate().take(blocks) {
-                usual.write(Sixteen::new(cs.get(start(block)..)?, o));
-            }
-            // SAFETY: so many have just been written.
-            let usual = unsafe { usual.get(..blocks)?.assume_init_ref() };
-            // Four pixels side by side are a unit, which may be written while it is read (`ops::Overlap`).
-            let (units, bounds) = (g.x.output.div_ceil(4), bounds_of(o));
-            let turned = |at: usize, count: usize| if g.backward { count - 1 - at } else { at };
-            for y in (0..g.y.output).map(|y| turned(y, g.y.output)) {
-                let (rows, iy) = g.y.taps(y);
-                for first in (0..units).map(|unit| 4 * turned(unit, units)) {
-                    let count = (g.x.output - first).min(4);
-                    // Where the first tap of each would be; those of none are the last one's.
-                    let ix = from_fn(|at| ((first + at.min(count - 1)) * g.x.stride).wrapping_sub(g.x.pad));
-                    for (block, usual) in usual.iter().enumerate() {
-                        let channel = start(block);
-                        let here = (x.get(channel..)?, w.get(channel..)?, (zx, zw), all);
-                        let sums = if all < BLOCK {
-                            depthwise_dots::<true>(g, here, (&rows, iy), ix)?
-                        } else {
-                            depthwise_dots::<false>(g, here, (&rows, iy), ix)?
-                        };
-                        let cs = cs.get(channel..all.min(channel + BLOCK))?;
-                        for (sums, at) in sums.into_iter().zip(first..first + count) {
-                            let to = out.get((y * g.x.output + at) * all + channel..)?.get(..cs.len())?;
-                            write(sums, (cs, usual), (o, bounds), to);
+            };
+            let mut memory = [MaybeUninit::uninit(); PATCHES];
+            let mut lines = [MaybeUninit::uninit(); MOST_LINES];
+            let (mut weights, mut sums) = ([MaybeUninit::uninit(); MOST_TAPS], [MaybeUninit::uninit(); MOST_PIXELS]);
+            let room = reach(&g.y, rows) * reach(&g.x, columns) * all + BLOCK;
+            let (memory, bounds) = (filled(memory.get_mut(..room)?, 0), bounds_of(o));
+            let lines = filled(lines.get_mut(..quads * reach(&g.x, columns))?, [splat(0); BLOCK / LANES]);
+            let weights = filled(&mut weights[..taps], [splat(0); BLOCK / LANES]);
+            let sums = filled(sums.get_mut(..rows * columns)?, [0; BLOCK]);
+            for region in Region::all(g, rows, columns) {
+                let width = region.copy::<RAISED>(g, (x, zx), memory)?;
+                for block in 0..all.div_ceil(BLOCK) {
+                    let channel = (block * BLOCK).min(all.saturating_sub(BLOCK));
+                    let mut of_weights = [splat(0); BLOCK / LANES];
+                    for (at, weights) in weights.iter_mut().enumerate() {
+                        let (quad, kx) = (at / g.x.kernel, at % g.x.kernel);
+                        let mut rows = [[0; BLOCK]; 4];
+                        for (row, ky) in rows.iter_mut().zip(4 * quad..g.y.kernel) {
+                            let w = w.get((ky * g.x.kernel + kx) * all + channel..)?;
+                            match w.first_chunk::<BLOCK>() {
+                                Some(whole) => *row = whole.map(|w| w as u8),
+                                None => row.iter_mut().zip(w).for_each(|(to, w)| *to = *w as u8),
+                            }
+                        }
+                        *weights = turned(rows.each_ref());
+                        for (sum, weights) in of_weights.iter_mut().zip(weights) {
+                            *sum = dot8(*sum, splat(0x0101_0101), *weights);
                         }
                     }
+                    let mut less = [0; BLOCK];
+                    let zx = zx + RAISED;
+                    let constant = ((g.y.kernel * g.x.kernel) as i32).wrapping_mul(zx.wrapping_mul(zw));
+                    for (span, sum) in of_weights.into_iter().enumerate() {
+                        add_to(sum, &mut less.as_chunks_mut().0[span]);
+                    }
+                    let less = less.map(|sum| sum.wrapping_mul(zx).wrapping_sub(constant));
+                    let cs = cs.get(channel..all.min(channel + BLOCK))?;
+                    for (row, sums) in sums.chunks_exact_mut(region.columns).take(region.rows).enumerate() {
+                        let from = memory.get(row * g.y.stride * width * all + channel..)?;
+                        columns_of(g, from, width, all, lines)?;
+                        match g.x.kernel {
+                            3 => depthwise_dots::<3>(g, (lines, width), weights, zw, sums)?,
+                            5 => depthwise_dots::<5>(g, (lines, width), weights, zw, sums)?,
+                            _ => depthwise_dots::<0>(g, (lines, width), weights, zw, sums)?,
+                        }
+                    }
+                    let at = (region.y * g.x.output + region.x) * all + channel;
+                    let sums = sums.get(..region.rows * region.columns)?;
+                    finish((sums, &[0; MOST_PIXELS]), &less, cs, (o, bounds), (at, all), out)?;
                 }
             }
             Some(())
         }
 
-        /// The sums of 16 channels of four pixels of a row over the taps of `rows`, of which the first reads input row `iy`; the first
-        /// taps of the columns would read inputs `ix`. Of fewer channels (`NARROW`) the other sums are nobody's.
+        /// Each column's taps of 16 channels, four rows at a time, as lines. What is beyond the kernel is nobody's.
+        #[inline]
         #[target_feature(enable = $features)]
-        fn depthwise_dots<const NARROW: bool>(
+        fn columns_of(
             g: &Window,
-            (x, w, (zx, zw), all): (&[Cell<i8>], &[i8], (i32, i32), usize),
-            (rows, iy): (&Range<usize>, usize),
-            ix: [usize; 4],
-        ) -> Option<[[V; BLOCK / LANES]; 4]> {
-            let mut sums = [[splat(0); BLOCK / LANES]; 4];
-            for (n, ky) in rows.clone().enumerate() {
-                let row = (iy + n * g.y.dilation.get()) * g.x.input;
-                for kx in 0..g.x.kernel {
-                    let w = w.get((ky * g.x.kernel + kx) * all..)?;
-                    let step = kx * g.x.dilation.get();
-                    // Outside the image: nothing.
-                    let mut inputs = [[zx as i8; BLOCK]; 4];
-                    for (inputs, ix) in inputs.iter_mut().zip(ix) {
-                        let at = ix.wrapping_add(step);
-                        if at < g.x.input {
-                            let x = x.get((row + at) * all..)?;
-                            *inputs = if NARROW { wide(x) } else { bytes_of(x.first_chunk()?) };
+            from: &[i8],
+            width: usize,
+            all: usize,
+            lines: &mut [[V; BLOCK / LANES]],
+        ) -> Option<()> {
+            let quads = g.y.kernel.div_ceil(4);
+            for quad in 0..quads {
+                let mut rows = [&[][..]; 4];
+                for (at, row) in rows.iter_mut().enumerate() {
+                    let ky = (4 * quad + at).min(g.y.kernel - 1);
+                    *row = from.get(ky * g.y.dilation.get() * width * all..)?.get(..(width - 1) * all + BLOCK)?;
+                }
+                for (column, line) in lines.get_mut(quad * width..)?.get_mut(..width)?.iter_mut().enumerate() {
+                    // SAFETY: each row has so many bytes.
+                    let of = |row: &[i8]| unsafe { row.as_ptr().add(column * all).cast::<[u8; BLOCK]>().read() };
+                    *line = turned(rows.map(of).each_ref());
+                }
+            }
+            Some(())
+        }
+
+        /// The sums of 16 channels of a row's pixels; of `KERNEL` columns, or of as many as there are.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn depthwise_dots<const KERNEL: usize>(
+            g: &Window,
+            (lines, width): (&[[V; BLOCK / LANES]], usize),
+            weights: &[[V; BLOCK / LANES]],
+            zw: i32,
+            sums: &mut [[i32; BLOCK]],
+        ) -> Option<()> {
+            let (kernel, step) = (if KERNEL == 0 { g.x.kernel } else { KERNEL }, g.x.dilation.get());
+            for (pixel, sums) in sums.iter_mut().enumerate() {
+                let (mut dots, mut inputs) = ([splat(0); BLOCK / LANES], [splat(0); BLOCK / LANES]);
+                for quad in 0..g.y.kernel.div_ceil(4) {
+                    let lines = lines.get(quad * width + pixel * g.x.stride..)?.get(..(kernel - 1) * step + 1)?;
+                    for (kx, weights) in weights.get(quad * kernel..)?.get(..kernel)?.iter().enumerate() {
+                        // SAFETY: `kx` is below `kernel`.
+                        let line = unsafe { lines.get_unchecked(kx * step) };
+                        for span in 0..BLOCK / LANES {
+                            dots[span] = dot8(dots[span], line[span], weights[span]);
                         }
                     }
-                    let mut weights = [0; BLOCK];
-                    match w.first_chunk() {
-                        Some(whole) => weights = *whole,
-                        None => weights.iter_mut().zip(w).for_each(|(to, w)| *to = *w),
-                    }
-                    for span in 0..BLOCK / LANES {
-                        let w = minus(widened(&weights.as_chunks().0[span]), splat(zw));
-                        for (sums, x) in sums.iter_mut().zip(&inputs) {
-                            let x = minus(widened(&x.as_chunks().0[span]), splat(zx));
-                            sums[span] = add_scaled(sums[span], x, w);
+                    if zw != 0 {
+                        let beyond = (4 * (quad + 1)).saturating_sub(g.y.kernel) as u32;
+                        let ones = splat(0x0101_0101u32.unbounded_shr(8 * beyond) as i32);
+                        for line in lines.iter().step_by(step) {
+                            for span in 0..BLOCK / LANES {
+                                inputs[span] = dot8(inputs[span], line[span], ones);
+                            }
                         }
                     }
                 }
+                if zw != 0 {
+                    for (dots, inputs) in dots.iter_mut().zip(inputs) {
+                        *dots = add_scaled(*dots, inputs, splat(-zw));
+                    }
+                }
+                *sums = [0; BLOCK];
+                for (span, dots) in dots.into_iter().enumerate() {
+                    add_to(dots, &mut sums.as_chunks_mut().0[span]);
+                }
             }
-            Some(sums)
+            Some(())
         }
 
         /// `Output::clamp` of each, to as many cells as there are.
@@ -506,29 +650,6 @@ macro_rules! convolutions {
                     let mut elements = [0; LANES];
                     narrow(limited, &mut elements);
                     to.iter().zip(elements).for_each(|(to, v)| to.set(v));
-                }
-            }
-        }
-
-        /// Writes the elements of up to 16 channels.
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn write(
-            sums: [V; BLOCK / LANES],
-            (cs, usual): (&[Channel], &Option<Sixteen>),
-            (o, bounds): (&Output, [V; 3]),
-            to: &[Cell<i8>],
-        ) {
-            for (span, sums) in sums.into_iter().enumerate() {
-                let to = to.get(span * LANES..).unwrap_or(&[]);
-                if let Some(c) = usual {
-                    put(rounded(sums, numbers_of(c)[span]), bounds, to);
-                } else {
-                    let mut each = [0; LANES];
-                    add_to(sums, &mut each);
-                    for ((sum, c), to) in each.iter().zip(cs.iter().skip(span * LANES)).zip(to) {
-                        to.set(i8::result(*sum, c, o));
-                    }
                 }
             }
         }

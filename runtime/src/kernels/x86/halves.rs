@@ -77,6 +77,16 @@ macro_rules! half_lines {
                 [negated_at(low, before, _mm256_set1_epi8(0x01)), negated_at(high, before, _mm256_set1_epi8(0x10))]
             }
 
+            /// Byte `i` of each is among word `i`'s.
+            fn turned(rows: [&[u8; BLOCK]; 4]) -> [V; 2] {
+                // SAFETY: 16 bytes are there; the load asks for no alignment.
+                let [a, b, c, d] = rows.map(|row| unsafe { _mm_loadu_si128(row.as_ptr().cast()) });
+                let both = |a, b| [_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b)];
+                let four = |a, b| _mm256_set_m128i(_mm_unpackhi_epi16(a, b), _mm_unpacklo_epi16(a, b));
+                let ([ab, last_ab], [cd, last_cd]) = (both(a, b), both(c, d));
+                [four(ab, cd), four(last_ab, last_cd)]
+            }
+
             fn widened(x: &[i8; LANES]) -> V {
                 // SAFETY: 8 bytes are there; the load asks for no alignment.
                 _mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(x.as_ptr().cast()) })
