@@ -381,12 +381,10 @@ macro_rules! tiles_of_rows {
             let (mut codes, mut base) = ([&[][..]; ROWS], [&[][..]; ROWS]);
             for (at, (codes, base)) in codes.iter_mut().zip(&mut base).enumerate() {
                 let sums_of = all * (row + at);
-                let Some(some) = row_groups(x, first + row + at).get(start..end) else { return ROWS };
-                *codes = some;
-                if RAISED != 0 {
-                    let Some(sums) = bases.get(sums_of + start..sums_of + end) else { return ROWS };
-                    *base = sums;
-                }
+                let bases_of = if RAISED == 0 { 0..0 } else { sums_of + start..sums_of + end };
+                let slices = (row_groups(x, first + row + at).get(start..end), bases.get(bases_of));
+                let (Some(some), Some(sums)) = slices else { return ROWS };
+                (*codes, *base) = (some, sums);
             }
             if panel.iter().any(|(levels, scales)| levels.len() != groups || scales.len() != groups) {
                 return ROWS;

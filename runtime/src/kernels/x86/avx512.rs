@@ -183,8 +183,7 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
         _mm512_set1_epi32(value)
     }
 
-    fn scales(all: &[u8; BLOCK], span: usize) -> V {
-        let bytes: &[u8; LANES] = &all.as_chunks().0[span & 0];
+    fn scales(bytes: &[u8; BLOCK], _whole: usize) -> V {
         // SAFETY: 16 bytes are there; the load asks for no alignment.
         _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
     }
