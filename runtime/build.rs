@@ -10,12 +10,13 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rustc-check-cfg=cfg(mote_dsp, mote_vector)");
     let variable = |name| env::var(name).unwrap_or_default();
-    if variable("CARGO_CFG_TARGET_ARCH") == "x86_64" {
+    let features = variable("CARGO_CFG_TARGET_FEATURE");
+    let neon = features.split(',').any(|feature| feature == "neon");
+    if variable("CARGO_CFG_TARGET_ARCH") == "x86_64" || (variable("CARGO_CFG_TARGET_ARCH") == "aarch64" && neon) {
         println!("cargo:rustc-cfg=mote_vector");
     }
     let target = variable("TARGET");
     let flags = variable("CARGO_ENCODED_RUSTFLAGS");
-    let features = variable("CARGO_CFG_TARGET_FEATURE");
     let told =
         ["+dsp", "cortex-m33", "cortex-m35p", "cortex-m55", "cortex-m85"].iter().any(|word| flags.contains(word))
             || features.split(',').any(|feature| feature == "dsp");

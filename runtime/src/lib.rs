@@ -28,7 +28,7 @@
 //! # Ok(())
 //! # }
 //! ```
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "std")), no_std)]
 #![deny(clippy::float_arithmetic, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg_attr(test, allow(clippy::float_arithmetic, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

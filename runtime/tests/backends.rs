@@ -110,3 +110,12 @@ fn names() {
     assert_eq!(kernels::available().last().unwrap().name, scalar::KERNELS.name);
     assert!(kernels::named("none such").is_none());
 }
+
+/// `cargo xtask test backends` says what an emulated core has.
+#[test]
+fn those_of_this_core() {
+    if let Ok(expected) = std::env::var("MOTE_EXPECTED_KERNELS") {
+        let found: Vec<_> = kernels::available().map(|kernels| kernels.name).collect();
+        assert_eq!(found.join(","), expected);
+    }
+}

@@ -5,6 +5,7 @@
 #[allow(dead_code)]
 mod table;
 
+mod backends;
 mod bench;
 mod board;
 mod ci;
@@ -28,14 +29,14 @@ const VERBS: &[(&str, &str, &str, Verb)] = &[
     ("setup", "[--peers]", "install what is missing: targets, emulators; with --peers other runtimes", setup::main),
     (
         "test",
-        "[cargo|digest|nets|refusals|generations ...] [--all]",
+        "[cargo|backends|digest|nets|refusals|generations ...] [--all]",
         "setup, then tests: host, boards, aarch64; with --all 100 inputs of each net on each of them",
         test::main,
     ),
     ("ci", "", "formatting, lints, documentation, then test", ci::main),
     (
         "bench",
-        "[speed|quality|boards|memory|models|nets|open ... | all] [OPTIONS]",
+        "[speed|aarch64|quality|boards|memory|models|nets|open ... | all] [OPTIONS]",
         "the figures of BENCHMARKS.md, as tables; without a name speed: [--json FILE] [--plot FILE.svg]",
         bench::main,
     ),

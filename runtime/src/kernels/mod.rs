@@ -4,19 +4,23 @@
 //! across), so any order of summation, any width and any number of threads gives the same bits; a backend has nothing
 //! to agree on but the sums. What is not a sum is the scalar kernels' source, compiled for the backend's instructions.
 
+#[cfg(mote_vector)]
+#[macro_use]
+mod vector; // first, for its macros
+#[cfg(all(mote_vector, target_arch = "aarch64"))]
+mod aarch64;
 #[cfg(mote_dsp)]
 pub mod arm;
 pub(crate) mod rows;
 #[forbid(unsafe_code)]
 pub mod scalar;
-#[cfg(mote_vector)]
-#[macro_use]
-mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use core::ops::Range;
 
+#[cfg(all(mote_vector, target_arch = "aarch64"))]
+use aarch64 as arch;
 #[cfg(mote_dsp)]
 use arm::int8;
 #[cfg(not(any(mote_dsp, mote_vector)))]

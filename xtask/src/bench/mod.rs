@@ -1,5 +1,6 @@
 //! `bench`: the figures of BENCHMARKS.md, each by one command, as Markdown tables. Without a name: speed.
 
+mod aarch64;
 mod boards;
 mod memory;
 mod models;
@@ -13,7 +14,12 @@ use anyhow::{Result, bail};
 type Bench = fn(&[String]) -> Result<()>;
 
 /// Name, what it measures, the function.
-const BENCHES: [(&str, &str, Bench); 7] = [
+const BENCHES: [(&str, &str, Bench); 8] = [
+    (
+        "aarch64",
+        "aarch64's hot loops, instructions and cycles by LLVM's models, beside llama.cpp's; [--kleidiai DIR]",
+        aarch64::main,
+    ),
     (
         "quality",
         "KL divergence and perplexity by bits per weight, in integers and in floats; llama.cpp and others beside them",
@@ -36,7 +42,7 @@ fn no_options(options: &[String]) -> Result<()> {
     if options.is_empty() {
         Ok(())
     } else {
-        bail!("only `speed`, `models` and `quality` have options, not {}", options.join(" "))
+        bail!("only `aarch64`, `speed`, `models` and `quality` have options, not {}", options.join(" "))
     }
 }
 

@@ -106,12 +106,12 @@ pub fn misfit(w: &Coded<'_>, x: &Codes<'_>) -> bool {
 
 /// Puts the instruction set before each function.
 macro_rules! features {
-    ($features:literal; $($(#[$meta:meta])* fn $name:ident $(<const $kind:ident>)? ($($arg:ident : $type:ty),* $(,)?) $(-> $result:ty)? $body:block)*) => {
+    ($features:literal; $($(#[$meta:meta])* $vis:vis fn $name:ident $(<const $kind:ident>)? ($($arg:ident : $type:ty),* $(,)?) $(-> $result:ty)? $body:block)*) => {
         $(
             $(#[$meta])*
             #[inline]
             #[target_feature(enable = $features)]
-            fn $name$(<const $kind: u8>)?($($arg: $type),*) $(-> $result)? $body
+            $vis fn $name$(<const $kind: u8>)?($($arg: $type),*) $(-> $result)? $body
         )*
     };
 }
@@ -124,7 +124,7 @@ macro_rules! matmul_kernels {
         use crate::kernels::arch::reads::{base_sums, fetch};
         use crate::kernels::vector::matmul::{
             LEVEL_PANEL, LINES, Line, MOST_ROWS, MOST_SUMS, N4, N5, N8, PANEL, T3, T4, Weights, block_groups, filled,
-            misfit, row_groups, word,
+            misfit, row_groups,
         };
         use crate::kernels::{Codes, Int8, Isa, Kernels, Put, scalar};
         use core::array::from_fn;
@@ -188,7 +188,7 @@ macro_rules! matmul_kernels {
         ) {
             let (codes, book) = (row_groups(x, row), book::<KIND>(w.codebook));
             let mut bases = [0; PANEL];
-            if w.groups <= PANEL {
+            if RAISED != 0 && w.groups <= PANEL {
                 base_sums::<RAISED>(codes, &mut bases);
             }
             for block in blocks {
@@ -198,7 +198,7 @@ macro_rules! matmul_kernels {
                     let end = w.groups.min(start + PANEL);
                     let panel = (weights.part::<KIND>(start, end), codes.get(start..end));
                     let (Some(weights), Some(codes)) = panel else { return };
-                    if w.groups > PANEL {
+                    if RAISED != 0 && w.groups > PANEL {
                         base_sums::<RAISED>(codes, &mut bases);
                     }
                     row_sums::<KIND, BYTES>(weights, codes, &bases, book, w.stretch, &mut sums);
@@ -225,16 +225,16 @@ macro_rules! matmul_kernels {
                     fetch(group);
                     let signs = if KIND == N5 { weights.signs.get(at) } else { None };
                     signs.into_iter().for_each(fetch);
-                    let mut dots = [splat(*base); BLOCK / LANES];
+                    let mut dots = [splat(if RAISED == 0 { 0 } else { *base }); BLOCK / LANES];
                     for (span, dot) in dots.iter_mut().enumerate() {
                         for (line, levels) in levels_of::<KIND, BYTES>(group, signs, span, book).into_iter().enumerate()
                         {
-                            let x = splat(word(codes, line));
+                            let x = four(codes, line);
                             *dot = if KIND == N8 { dot8(*dot, levels, x) } else { dot4(*dot, levels, x) };
                         }
                     }
-                    for ((part, dot), scale) in part.iter_mut().zip(dots).zip(scale.as_chunks().0) {
-                        *part = add_scaled(*part, dot, scales(scale));
+                    for (span, (part, dot)) in part.iter_mut().zip(dots).enumerate() {
+                        *part = add_scaled(*part, dot, scales(scale, span));
                     }
                 }
                 part.into_iter().zip(sums.as_chunks_mut().0).for_each(|(part, sums)| flush(part, sums));
@@ -297,7 +297,8 @@ macro_rules! matmul_kernels {
             let mut sums = [[MaybeUninit::uninit(); MOST_ROWS]; PAIR];
             for first in (0..x.rows()).step_by(most) {
                 let count = most.min(x.rows() - first);
-                let Some(bases) = bases.get_mut(..count * w.groups) else { return };
+                let numbers = if RAISED == 0 { 0 } else { count * w.groups };
+                let Some(bases) = bases.get_mut(..numbers) else { return };
                 let bases = filled(bases, 0);
                 for (row, bases) in bases.chunks_exact_mut(w.groups).enumerate() {
                     base_sums::<RAISED>(row_groups(x, first + row), bases);
@@ -344,7 +345,9 @@ macro_rules! matmul_kernels {
                 signs.into_iter().for_each(fetch);
                 let to = to.as_mut_ptr().cast::<[V; BLOCK / LANES]>();
                 for span in 0..BLOCK / LANES {
-                    for (line, levels) in levels_of::<KIND, BYTES>(group, signs, span, book).into_iter().enumerate() {
+                    for (line, levels) in
+                        laid(levels_of::<KIND, BYTES>(group, signs, span, book)).into_iter().enumerate()
+                    {
                         // SAFETY: a group has so many lines, of so many vectors each.
                         unsafe { to.add(line).cast::<V>().add(span).write(levels) };
                     }
@@ -353,6 +356,18 @@ macro_rules! matmul_kernels {
             let made = weights.codes.len().min(LEVEL_PANEL);
             // SAFETY: the first `made` have just been written, each byte of them.
             unsafe { to[..made].assume_init_ref() }
+        }
+    };
+}
+
+/// A tile of rows times a panel, where an instruction multiplies a vector of levels with four codes of one row.
+macro_rules! tiles_of_rows {
+    ($features:literal) => {
+        /// Levels stay as they were made.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn laid(levels: [V; LINES]) -> [V; LINES] {
+            levels
         }
 
         /// Adds the sums of a panel, which int32 holds, with `ROWS` rows to theirs; returns `ROWS`.
@@ -366,8 +381,8 @@ macro_rules! matmul_kernels {
             let (mut codes, mut base) = ([&[][..]; ROWS], [&[][..]; ROWS]);
             for (at, (codes, base)) in codes.iter_mut().zip(&mut base).enumerate() {
                 let sums_of = all * (row + at);
-                let slices =
-                    (row_groups(x, first + row + at).get(start..end), bases.get(sums_of + start..sums_of + end));
+                let bases_of = if RAISED == 0 { 0..0 } else { sums_of + start..sums_of + end };
+                let slices = (row_groups(x, first + row + at).get(start..end), bases.get(bases_of));
                 let (Some(some), Some(sums)) = slices else { return ROWS };
                 (*codes, *base) = (some, sums);
             }
@@ -381,7 +396,7 @@ macro_rules! matmul_kernels {
                     let levels = |block: usize| unsafe { panel[block].0.get_unchecked(at) };
                     let scale = |block: usize| unsafe { panel[block].1.get_unchecked(at) };
                     let codes = |row: usize| unsafe { codes[row].get_unchecked(at) };
-                    let base = |row: usize| unsafe { *base[row].get_unchecked(at) };
+                    let base = |row: usize| if RAISED == 0 { 0 } else { unsafe { *base[row].get_unchecked(at) } };
                     let mut dots = [[splat(0); PAIR]; ROWS];
                     for row in 0..ROWS {
                         dots[row] = [splat(base(row)); PAIR];
@@ -392,14 +407,14 @@ macro_rules! matmul_kernels {
                             vectors[block] = load(&levels(block)[line].0.as_chunks().0[span]);
                         }
                         for (row, dots) in dots.iter_mut().enumerate() {
-                            let x = splat(word(codes(row), line));
+                            let x = four(codes(row), line);
                             for (dot, levels) in dots.iter_mut().zip(vectors) {
                                 *dot = if KIND == N8 { dot8(*dot, levels, x) } else { dot4(*dot, levels, x) };
                             }
                         }
                     }
                     for block in 0..PAIR {
-                        let scale = scales(&scale(block).as_chunks().0[span]);
+                        let scale = scales(scale(block), span);
                         for row in 0..ROWS {
                             part[row][block] = add_scaled(part[row][block], dots[row][block], scale);
                         }

@@ -31,4 +31,6 @@ features! { "avx2,bmi2,lzcnt";
     }
 }
 
+tiles_of_rows! { "avx2,bmi2,lzcnt" }
+tiles_of_pixels! { "avx2,bmi2,lzcnt" }
 matmul_kernels! { "avx2,bmi2,lzcnt"; KERNELS = "x86_64-i8-avx2", Avx2 }

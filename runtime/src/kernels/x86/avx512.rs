@@ -3,6 +3,8 @@
 
 use core::arch::x86_64::*;
 
+use crate::kernels::vector::matmul::word;
+
 /// A block's rows.
 type V = __m512i;
 const LANES: usize = 16;
@@ -183,11 +185,15 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
         if by < 0 { _mm512_sll_epi16(v, _mm_cvtsi32_si128(-by)) } else { right }
     }
 
+    fn four(codes: &[i8; GROUP], line: usize) -> V {
+        splat(word(codes, line))
+    }
+
     fn splat(value: i32) -> V {
         _mm512_set1_epi32(value)
     }
 
-    fn scales(bytes: &[u8; LANES]) -> V {
+    fn scales(bytes: &[u8; BLOCK], _whole: usize) -> V {
         // SAFETY: 16 bytes are there; the load asks for no alignment.
         _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
     }
@@ -208,4 +214,6 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
     }
 }
 
+tiles_of_rows! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,avx2,bmi2,lzcnt" }
+tiles_of_pixels! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,avx2,bmi2,lzcnt" }
 matmul_kernels! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,avx2,bmi2,lzcnt"; KERNELS = "x86_64-i8-avx512vnni", Avx512 }

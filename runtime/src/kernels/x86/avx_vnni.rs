@@ -26,6 +26,8 @@ macro_rules! backend {
                 dot4(sum, levels, x)
             }
         }
+        tiles_of_rows! { $features }
+        tiles_of_pixels! { $features }
         matmul_kernels! { $features; KERNELS = $name, Avx2 }
     };
 }

@@ -2,6 +2,8 @@
 
 macro_rules! half_lines {
     ($features:literal) => {
+        use crate::kernels::vector::matmul::word;
+
         /// Half of a block's rows.
         type V = __m256i;
         const LANES: usize = 8;
@@ -173,11 +175,16 @@ macro_rules! half_lines {
                 if by < 0 { _mm256_sll_epi16(v, _mm_cvtsi32_si128(-by)) } else { right }
             }
 
+            fn four(codes: &[i8; GROUP], line: usize) -> V {
+                splat(word(codes, line))
+            }
+
             fn splat(value: i32) -> V {
                 _mm256_set1_epi32(value)
             }
 
-            fn scales(bytes: &[u8; LANES]) -> V {
+            fn scales(all: &[u8; BLOCK], span: usize) -> V {
+                let bytes: &[u8; LANES] = &all.as_chunks().0[span & 1];
                 // SAFETY: 8 bytes are there; the load asks for no alignment.
                 _mm256_cvtepu8_epi32(unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) })
             }

@@ -1,0 +1,197 @@
+//! `SDOT`, which multiplies a vector of levels with four codes out of sixteen. Its intrinsics are not stable yet.
+
+macro_rules! sdot {
+    ($features:literal) => {
+        /// Four codes as [`dot4`] takes them: sixteen, and which of the four fours.
+        type Four = (V, usize);
+
+        features! { $features;
+            fn four(codes: &[i8; GROUP], line: usize) -> Four {
+                let halves = codes.as_chunks::<16>().0;
+                (load_codes(&halves[line / 4 & 1]), line % 4)
+            }
+
+            fn dot4(sum: V, levels: V, x: Four) -> V {
+                match x {
+                    (x, 0) => sdot::<0>(sum, levels, x),
+                    (x, 1) => sdot::<1>(sum, levels, x),
+                    (x, 2) => sdot::<2>(sum, levels, x),
+                    (x, _) => sdot::<3>(sum, levels, x),
+                }
+            }
+
+            fn dot8(sum: V, levels: V, x: Four) -> V {
+                dot4(sum, levels, x)
+            }
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn sdot<const FOUR: u32>(sum: V, levels: V, x: V) -> V {
+            let mut sum = sum;
+            // SAFETY: reads and writes these registers alone.
+            unsafe {
+                core::arch::asm!(
+                    "sdot {sum:v}.4s, {levels:v}.16b, {x:v}.4b[{four}]",
+                    sum = inout(vreg) sum, levels = in(vreg) levels, x = in(vreg) x, four = const FOUR,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+            sum
+        }
+
+        /// Adds each channel's weights.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn sum_weights(lines: &[Line], all: &mut [i32; BLOCK]) {
+            for (span, all) in all.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                let mut sum = splat(0);
+                for line in lines.iter() {
+                    sum = sdot::<0>(sum, load(&line.0.as_chunks().0[span]), splat(0x0101_0101));
+                }
+                add_to(sum, all);
+            }
+        }
+    };
+}
+
+/// What tiles are made of.
+macro_rules! sdot_tiles {
+    ($features:literal) => {
+        /// Rows are by themselves.
+        const IN_PAIRS: bool = false;
+        /// Pixels side by side where a block is alone.
+        const ALONE: usize = TILE;
+
+        quad_tiles! { $features }
+
+        /// Levels stay as they were made.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn laid(levels: [V; LINES]) -> [V; LINES] {
+            levels
+        }
+
+        /// The sums of a group, of rows `4 span..` of each block.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn group_dots<const ROWS: usize>(
+            levels: [&[Line; LINES]; PAIR],
+            codes: [&[i8; GROUP]; ROWS],
+            span: usize,
+        ) -> [[V; PAIR]; ROWS] {
+            let mut dots = [[splat(0); PAIR]; ROWS];
+            half_dots::<0, _>(&mut dots, levels, codes, span);
+            half_dots::<1, _>(&mut dots, levels, codes, span);
+            dots
+        }
+
+        /// Adds those of half a group.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn half_dots<const HALF: usize, const ROWS: usize>(
+            dots: &mut [[V; PAIR]; ROWS],
+            levels: [&[Line; LINES]; PAIR],
+            codes: [&[i8; GROUP]; ROWS],
+            span: usize,
+        ) {
+            let mut x = [splat(0); ROWS];
+            for (x, codes) in x.iter_mut().zip(codes) {
+                *x = load_codes(&codes.as_chunks().0[HALF]);
+            }
+            let mut lines = [[splat(0); PAIR]; 4];
+            for (at, lines) in lines.iter_mut().enumerate() {
+                for (line, levels) in lines.iter_mut().zip(levels) {
+                    *line = load(&levels[4 * HALF + at].0.as_chunks().0[span]);
+                }
+            }
+            add_line::<0, _, _>(dots, lines[0], x);
+            add_line::<1, _, _>(dots, lines[1], x);
+            add_line::<2, _, _>(dots, lines[2], x);
+            add_line::<3, _, _>(dots, lines[3], x);
+        }
+
+        /// Of rows of codes with even and with odd numbers.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn tile_scales(all: &[u8; BLOCK], span: usize) -> [V; 2] {
+            [scales(all, span); 2]
+        }
+
+        /// Sums are by row already.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn by_row<const ROWS: usize>(_part: &mut [[V; PAIR]; ROWS]) {}
+
+        /// Each row's four codes times each vector of a line.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn add_line<const FOUR: u32, const VECTORS: usize, const ROWS: usize>(
+            dots: &mut [[V; VECTORS]; ROWS],
+            line: [V; VECTORS],
+            x: [V; ROWS],
+        ) {
+            for (dots, x) in dots.iter_mut().zip(x) {
+                for (dot, line) in dots.iter_mut().zip(line) {
+                    *dot = sdot::<FOUR>(*dot, line, x);
+                }
+            }
+        }
+
+        /// Adds each channel's weights.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn add_weights(lines: &mut [Line], all: &mut [i32; BLOCK]) {
+            sum_weights(lines, all);
+        }
+
+        /// Adds to `PIXELS` pixels' sums their products with `count` lines of each block; `x` has the first one's inputs, the next's are
+        /// `apart` bytes on. Returns `PIXELS`. Sixteen inputs of a pixel are loaded together, for all channels of a block.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn some_pixels<const PIXELS: usize, const BLOCKS: usize>(
+            lines: &Lines,
+            count: usize,
+            (x, apart): (&[i8], usize),
+            sums: [&mut [[i32; BLOCK]]; PAIR],
+        ) -> usize {
+            let count = count.min(PANEL_LINES);
+            let mut inputs = [&[][..]; PIXELS];
+            for (at, inputs) in inputs.iter_mut().enumerate() {
+                let some = x.get(at * apart..).and_then(|x| x.get(..4 * count));
+                let Some(some) = some else { return PIXELS };
+                *inputs = some;
+            }
+            for (lines, sums) in lines.iter().zip(sums).take(BLOCKS) {
+                // SAFETY: so many lines of each block have been written, each byte of them.
+                let lines = unsafe { lines[..count].assume_init_ref() };
+                let mut dots = [[splat(0); SPANS]; PIXELS];
+                let (fours, rest) = lines.as_chunks::<4>();
+                for (at, lines) in fours.iter().enumerate() {
+                    let mut x = [splat(0); PIXELS];
+                    for (x, inputs) in x.iter_mut().zip(inputs) {
+                        // SAFETY: all have 4 bytes a line.
+                        *x = load_codes(unsafe { inputs.as_chunks().0.get_unchecked(at) });
+                    }
+                    add_line::<0, _, _>(&mut dots, whole(&lines[0]), x);
+                    add_line::<1, _, _>(&mut dots, whole(&lines[1]), x);
+                    add_line::<2, _, _>(&mut dots, whole(&lines[2]), x);
+                    add_line::<3, _, _>(&mut dots, whole(&lines[3]), x);
+                }
+                for (line, at) in rest.iter().zip(4 * fours.len()..) {
+                    let mut x = [splat(0); PIXELS];
+                    for (x, inputs) in x.iter_mut().zip(inputs) {
+                        // SAFETY: as above.
+                        let four: [i8; 4] = unsafe { *inputs.as_chunks().0.get_unchecked(at) };
+                        *x = splat(i32::from_le_bytes(four.map(|x| x as u8)));
+                    }
+                    add_line::<0, _, _>(&mut dots, whole(line), x);
+                }
+                for (dots, sums) in dots.into_iter().zip(sums) {
+                    dots.into_iter().zip(sums.as_chunks_mut().0).for_each(|(dot, sums)| add_to(dot, sums));
+                }
+            }
+            PIXELS
+        }
+    };
+}

@@ -1,0 +1,62 @@
+//! A tile of rows times a panel, for instructions that take several rows' or columns' codes at a time.
+
+macro_rules! quad_tiles {
+    ($features:literal) => {
+        /// Adds the sums of a panel, which int32 holds, with `ROWS` rows to theirs; returns `ROWS`.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn tile<const KIND: u8, const ROWS: usize>(tile: Tile<'_>, sums: [&mut [[i64; BLOCK]]; PAIR]) -> usize {
+            if ROWS == 1 && IN_PAIRS {
+                rows_of::<2>(tile, 1, sums)
+            } else {
+                rows_of::<ROWS>(tile, ROWS, sums)
+            }
+            ROWS
+        }
+
+        /// The first `count` of `ROWS`; what is left are the last one again, whose sums nobody gets.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn rows_of<const ROWS: usize>(
+            (panel, x, (first, row), _, (start, end, _)): Tile<'_>,
+            count: usize,
+            mut sums: [&mut [[i64; BLOCK]]; PAIR],
+        ) {
+            let groups = end - start;
+            let mut codes = [&[][..]; ROWS];
+            for (at, codes) in codes.iter_mut().enumerate() {
+                let Some(some) = row_groups(x, first + row + at.min(count - 1)).get(start..end) else { return };
+                *codes = some;
+            }
+            if panel.iter().any(|(levels, scales)| levels.len() != groups || scales.len() != groups) {
+                return;
+            }
+            for span in 0..SPANS {
+                let mut part = [[splat(0); PAIR]; ROWS];
+                for at in 0..groups {
+                    // SAFETY: all slices are `groups` long.
+                    let (levels, scale, codes) = unsafe {
+                        (
+                            panel.map(|(levels, _)| levels.get_unchecked(at)),
+                            panel.map(|(_, scales)| scales.get_unchecked(at)),
+                            codes.map(|codes| codes.get_unchecked(at)),
+                        )
+                    };
+                    let dots = group_dots(levels, codes, span);
+                    for block in 0..PAIR {
+                        let scales = tile_scales(scale[block], span);
+                        for row in 0..ROWS {
+                            part[row][block] = add_scaled(part[row][block], dots[row][block], scales[row % 2]);
+                        }
+                    }
+                }
+                by_row(&mut part);
+                for (block, sums) in sums.iter_mut().enumerate() {
+                    for (part, sums) in part.iter().zip(sums.iter_mut()).take(count) {
+                        flush(part[block], &mut sums.as_chunks_mut().0[span]);
+                    }
+                }
+            }
+        }
+    };
+}
