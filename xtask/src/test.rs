@@ -2,7 +2,7 @@
 
 use crate::board::lines;
 use crate::shell::{cargo, output, run, say};
-use crate::{digest, nets, python, setup, symbols, table};
+use crate::{digest, nets, python, setup, symbols, table, web};
 use anyhow::{Result, bail};
 use std::process::Command;
 use table::Firmware;
@@ -11,7 +11,7 @@ use table::Firmware;
 type Step = fn(bool) -> Result<usize>;
 
 /// Name and function.
-const STEPS: [(&str, Step); 7] = [
+const STEPS: [(&str, Step); 8] = [
     ("cargo", |_| cargo_tests()),
     ("digest", |_| digest::check()),
     ("nets", nets::check),
@@ -19,6 +19,7 @@ const STEPS: [(&str, Step); 7] = [
     ("refusals", |_| refusals()),
     ("generations", |_| generations()),
     ("cluster", |_| cluster()),
+    ("web", |_| web::check()),
 ];
 
 /// Runs the verb: the steps named, or all.

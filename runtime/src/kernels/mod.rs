@@ -12,6 +12,8 @@ pub mod scalar;
 #[cfg(mote_vector)]
 #[macro_use]
 mod vector;
+#[cfg(all(mote_vector, target_arch = "wasm32"))]
+mod wasm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -21,6 +23,8 @@ use core::ops::Range;
 use arm::int8;
 #[cfg(not(any(mote_dsp, mote_vector)))]
 use scalar::int8;
+#[cfg(all(mote_vector, target_arch = "wasm32"))]
+use wasm as arch;
 #[cfg(target_arch = "x86_64")]
 use x86 as arch;
 

@@ -1,4 +1,4 @@
-//! Convolutions and fully connected layers of int8 on x86-64: [`crate::kernels::scalar::int8`], made of the backends' primitives as
+//! Convolutions and fully connected layers of int8: [`crate::kernels::scalar::int8`], made of the backends' primitives as
 //! [`super::matmul`] is.
 //!
 //! ```text

@@ -116,9 +116,13 @@ macro_rules! features {
     };
 }
 
-/// The kernels of a backend from `V`, `LANES`, `TILE`, `PAIR`, `RAISED` and the primitives beside it.
+/// The kernels of a backend from `V`, `LANES`, `TILE`, `PAIR`, `RAISED` and the primitives beside it. Levels that are looked up may be
+/// raised by another constant, the last argument.
 macro_rules! matmul_kernels {
     ($features:literal; $table:ident = $name:literal, $isa:ident) => {
+        matmul_kernels! { $features; $table = $name, $isa, RAISED }
+    };
+    ($features:literal; $table:ident = $name:literal, $isa:ident, $looked_up_raised:ident) => {
         use crate::image::Coded;
         use crate::image::tensors::{BLOCK, GROUP};
         use crate::kernels::arch::reads::{base_sums, fetch};
@@ -178,6 +182,13 @@ macro_rules! matmul_kernels {
             }
         }
 
+        /// What raising the levels adds to the sums of each group, negative.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn bases_of<const KIND: u8>(row: &[[i8; GROUP]], bases: &mut [i32]) {
+            if KIND == N8 { base_sums::<RAISED>(row, bases) } else { base_sums::<$looked_up_raised>(row, bases) }
+        }
+
         #[target_feature(enable = $features)]
         fn one_row<const KIND: u8, const BYTES: usize>(
             w: &Coded<'_>,
@@ -189,7 +200,7 @@ macro_rules! matmul_kernels {
             let (codes, book) = (row_groups(x, row), book::<KIND>(w.codebook));
             let mut bases = [0; PANEL];
             if w.groups <= PANEL {
-                base_sums::<RAISED>(codes, &mut bases);
+                bases_of::<KIND>(codes, &mut bases);
             }
             for block in blocks {
                 let weights = block_groups::<BYTES>(w, block);
@@ -199,7 +210,7 @@ macro_rules! matmul_kernels {
                     let panel = (weights.part::<KIND>(start, end), codes.get(start..end));
                     let (Some(weights), Some(codes)) = panel else { return };
                     if w.groups > PANEL {
-                        base_sums::<RAISED>(codes, &mut bases);
+                        bases_of::<KIND>(codes, &mut bases);
                     }
                     row_sums::<KIND, BYTES>(weights, codes, &bases, book, w.stretch, &mut sums);
                 }
@@ -300,7 +311,7 @@ macro_rules! matmul_kernels {
                 let Some(bases) = bases.get_mut(..count * w.groups) else { return };
                 let bases = filled(bases, 0);
                 for (row, bases) in bases.chunks_exact_mut(w.groups).enumerate() {
-                    base_sums::<RAISED>(row_groups(x, first + row), bases);
+                    bases_of::<KIND>(row_groups(x, first + row), bases);
                 }
                 for block in blocks.clone().step_by(PAIR) {
                     // An odd last block is its own neighbour, whose sums nobody gets.
