@@ -11,15 +11,21 @@ fn main() {
     println!("cargo:rustc-check-cfg=cfg(mote_dsp, mote_vector)");
     let variable = |name| env::var(name).unwrap_or_default();
     let features = variable("CARGO_CFG_TARGET_FEATURE");
-    let neon = features.split(',').any(|feature| feature == "neon");
-    if variable("CARGO_CFG_TARGET_ARCH") == "x86_64" || (variable("CARGO_CFG_TARGET_ARCH") == "aarch64" && neon) {
+    let has = |wanted| features.split(',').any(|feature| feature == wanted);
+    let vectors = match variable("CARGO_CFG_TARGET_ARCH").as_str() {
+        "x86_64" => true,
+        "aarch64" => has("neon"),
+        "wasm32" => has("simd128"),
+        _ => false,
+    };
+    if vectors {
         println!("cargo:rustc-cfg=mote_vector");
     }
     let target = variable("TARGET");
     let flags = variable("CARGO_ENCODED_RUSTFLAGS");
     let told =
         ["+dsp", "cortex-m33", "cortex-m35p", "cortex-m55", "cortex-m85"].iter().any(|word| flags.contains(word))
-            || features.split(',').any(|feature| feature == "dsp");
+            || has("dsp");
     if target.starts_with("thumbv7em") || (target.starts_with("thumbv8m.main") && told && !flags.contains("-dsp")) {
         println!("cargo:rustc-cfg=mote_dsp");
     }

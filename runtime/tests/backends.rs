@@ -109,6 +109,16 @@ fn names() {
     assert_eq!(kernels::select().name, kernels::available().next().unwrap().name);
     assert_eq!(kernels::available().last().unwrap().name, scalar::KERNELS.name);
     assert!(kernels::named("none such").is_none());
+    if cfg!(target_arch = "wasm32") {
+        // What a module has been compiled for, and nothing else.
+        let features = (cfg!(target_feature = "relaxed-simd"), cfg!(target_feature = "simd128"));
+        let best = match features {
+            (true, _) => "wasm32-i8-relaxed",
+            (false, true) => "wasm32-i8-simd128",
+            _ => "any-i8-scalar",
+        };
+        assert_eq!(kernels::select().name, best);
+    }
 }
 
 /// `cargo xtask test backends` says what an emulated core has.

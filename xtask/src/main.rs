@@ -18,6 +18,7 @@ mod setup;
 mod shell;
 mod symbols;
 mod test;
+mod web;
 
 use anyhow::{Result, bail};
 use std::process::ExitCode;
@@ -29,8 +30,8 @@ const VERBS: &[(&str, &str, &str, Verb)] = &[
     ("setup", "[--peers]", "install what is missing: targets, emulators; with --peers other runtimes", setup::main),
     (
         "test",
-        "[cargo|backends|digest|nets|refusals|generations ...] [--all]",
-        "setup, then tests: host, boards, aarch64; with --all 100 inputs of each net on each of them",
+        "[cargo|backends|digest|nets|refusals|generations|web ...] [--all]",
+        "setup, then tests: host, boards, aarch64, WebAssembly; with --all 100 inputs of each net on each of them",
         test::main,
     ),
     ("ci", "", "formatting, lints, documentation, then test", ci::main),

@@ -4,7 +4,7 @@
 //! standard library's source. Emulators and the aarch64 C library come from apt.
 
 use crate::shell::{run, say, succeeds, which};
-use crate::{peers, python, table};
+use crate::{peers, python, table, web};
 use anyhow::{Result, bail};
 use std::collections::BTreeSet;
 use std::env;
@@ -47,6 +47,7 @@ pub fn ensure() -> Result<()> {
     let root = table::root()?;
     let mut targets: BTreeSet<String> = table::table(&root)?.into_iter().map(|b| b.target).collect();
     targets.insert(AARCH64.to_owned());
+    targets.extend(web::TARGETS.map(str::to_owned));
     let missing: Vec<&String> = targets.iter().filter(|t| table::toolchain(t).is_err()).collect();
     if !missing.is_empty() && !rustup_adds(&missing) {
         packages.extend(RUST_PACKAGES);

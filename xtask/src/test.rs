@@ -2,7 +2,7 @@
 
 use crate::board::lines;
 use crate::shell::{cargo, output, run, say};
-use crate::{backends, digest, nets, python, setup, symbols, table};
+use crate::{backends, digest, nets, python, setup, symbols, table, web};
 use anyhow::{Result, bail};
 use std::process::Command;
 use table::Firmware;
@@ -11,7 +11,7 @@ use table::Firmware;
 type Step = fn(bool) -> Result<usize>;
 
 /// Name and function.
-const STEPS: [(&str, Step); 8] = [
+const STEPS: [(&str, Step); 9] = [
     ("cargo", |_| cargo_tests()),
     ("backends", |_| backends::check()),
     ("digest", |_| digest::check()),
@@ -20,6 +20,7 @@ const STEPS: [(&str, Step); 8] = [
     ("refusals", |_| refusals()),
     ("generations", |_| generations()),
     ("cluster", |_| cluster()),
+    ("web", |_| web::check()),
 ];
 
 /// Runs the verb: the steps named, or all.

@@ -14,6 +14,8 @@ pub mod arm;
 pub(crate) mod rows;
 #[forbid(unsafe_code)]
 pub mod scalar;
+#[cfg(all(mote_vector, target_arch = "wasm32"))]
+mod wasm;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -25,6 +27,8 @@ use aarch64 as arch;
 use arm::int8;
 #[cfg(not(any(mote_dsp, mote_vector)))]
 use scalar::int8;
+#[cfg(all(mote_vector, target_arch = "wasm32"))]
+use wasm as arch;
 #[cfg(target_arch = "x86_64")]
 use x86 as arch;
 

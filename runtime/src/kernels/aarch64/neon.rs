@@ -25,6 +25,11 @@ features! { "neon";
         vaddq_s32(sum, vpaddq_s32(low, high))
     }
 
+    /// Four products for each sum, of any int8.
+    fn dots4(sum: V, x: V, w: V) -> V {
+        dot8(sum, x, w)
+    }
+
     fn products(a: V, b: V) -> [int16x8_t; 2] {
         let (a, b) = (as_signed(a), as_signed(b));
         [vmull_s8(vget_low_s8(a), vget_low_s8(b)), vmull_high_s8(a, b)]

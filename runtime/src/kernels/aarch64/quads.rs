@@ -121,6 +121,16 @@ features! { "neon";
         codes
     }
 
+    /// Byte `i` of each is among word `i`'s.
+    pub fn turned(rows: [&[u8; BLOCK]; 4]) -> [V; SPANS] {
+        // SAFETY: 16 bytes are there; the load asks for no alignment.
+        let [a, b, c, d] = rows.map(|row| unsafe { vld1q_u8(row.as_ptr()) });
+        let both = |a, b| [vzip1q_u8(a, b), vzip2q_u8(a, b)].map(|v| vreinterpretq_u16_u8(v));
+        let ([ab, last_ab], [cd, last_cd]) = (both(a, b), both(c, d));
+        let all = [vzip1q_u16(ab, cd), vzip2q_u16(ab, cd), vzip1q_u16(last_ab, last_cd), vzip2q_u16(last_ab, last_cd)];
+        all.map(|v| vreinterpretq_s32_u16(v))
+    }
+
     pub fn widened(x: &[i8; LANES]) -> V {
         let x = vreinterpret_s8_s32(vdup_n_s32(i32::from_le_bytes(x.map(|x| x as u8))));
         vmovl_s16(vget_low_s16(vmovl_s8(x)))

@@ -23,6 +23,20 @@ macro_rules! sdot {
             fn dot8(sum: V, levels: V, x: Four) -> V {
                 dot4(sum, levels, x)
             }
+
+            /// Four products for each sum, of any int8.
+            fn dots4(sum: V, x: V, w: V) -> V {
+                let mut sum = sum;
+                // SAFETY: reads and writes these registers alone.
+                unsafe {
+                    core::arch::asm!(
+                        "sdot {sum:v}.4s, {x:v}.16b, {w:v}.16b",
+                        sum = inout(vreg) sum, x = in(vreg) x, w = in(vreg) w,
+                        options(pure, nomem, nostack, preserves_flags)
+                    );
+                }
+                sum
+            }
         }
 
         #[inline]

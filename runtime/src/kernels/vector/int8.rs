@@ -1,4 +1,4 @@
-//! Convolutions and fully connected layers of int8 on x86-64: [`crate::kernels::scalar::int8`], made of the backends' primitives as
+//! Convolutions and fully connected layers of int8: [`crate::kernels::scalar::int8`], made of the backends' primitives as
 //! [`super::matmul`] is.
 //!
 //! ```text
@@ -481,7 +481,7 @@ macro_rules! convolutions {
                         }
                         *weights = turned(rows.each_ref());
                         for (sum, weights) in of_weights.iter_mut().zip(weights) {
-                            *sum = dot8(*sum, splat(0x0101_0101), *weights);
+                            *sum = dots4(*sum, splat(0x0101_0101), *weights);
                         }
                     }
                     let mut less = [0; BLOCK];
@@ -554,7 +554,7 @@ macro_rules! convolutions {
                         // SAFETY: `kx` is below `kernel`.
                         let line = unsafe { lines.get_unchecked(kx * step) };
                         for span in 0..BLOCK / LANES {
-                            dots[span] = dot8(dots[span], line[span], weights[span]);
+                            dots[span] = dots4(dots[span], line[span], weights[span]);
                         }
                     }
                     if zw != 0 {
@@ -562,7 +562,7 @@ macro_rules! convolutions {
                         let ones = splat(0x0101_0101u32.unbounded_shr(8 * beyond) as i32);
                         for line in lines.iter().step_by(step) {
                             for span in 0..BLOCK / LANES {
-                                inputs[span] = dot8(inputs[span], line[span], ones);
+                                inputs[span] = dots4(inputs[span], line[span], ones);
                             }
                         }
                     }

@@ -116,9 +116,13 @@ macro_rules! features {
     };
 }
 
-/// The kernels of a backend from `V`, `LANES`, `TILE`, `PAIR`, `RAISED` and the primitives beside it.
+/// The kernels of a backend from `V`, `LANES`, `TILE`, `PAIR`, `RAISED` and the primitives beside it. Levels that are looked up may be
+/// raised by another constant, the last argument.
 macro_rules! matmul_kernels {
     ($features:literal; $table:ident = $name:literal, $isa:ident) => {
+        matmul_kernels! { $features; $table = $name, $isa, RAISED }
+    };
+    ($features:literal; $table:ident = $name:literal, $isa:ident, $looked_up_raised:ident) => {
         use crate::image::Coded;
         use crate::image::tensors::{BLOCK, GROUP};
         use crate::kernels::arch::reads::{base_sums, fetch};
@@ -178,6 +182,18 @@ macro_rules! matmul_kernels {
             }
         }
 
+        /// What levels are raised by.
+        const fn raised(kind: u8) -> i32 {
+            if kind == N8 { RAISED } else { $looked_up_raised }
+        }
+
+        /// What raising the levels adds to the sums of each group, negative.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn bases_of<const KIND: u8>(row: &[[i8; GROUP]], bases: &mut [i32]) {
+            if KIND == N8 { base_sums::<RAISED>(row, bases) } else { base_sums::<$looked_up_raised>(row, bases) }
+        }
+
         #[target_feature(enable = $features)]
         fn one_row<const KIND: u8, const BYTES: usize>(
             w: &Coded<'_>,
@@ -188,8 +204,8 @@ macro_rules! matmul_kernels {
         ) {
             let (codes, book) = (row_groups(x, row), book::<KIND>(w.codebook));
             let mut bases = [0; PANEL];
-            if RAISED != 0 && w.groups <= PANEL {
-                base_sums::<RAISED>(codes, &mut bases);
+            if raised(KIND) != 0 && w.groups <= PANEL {
+                bases_of::<KIND>(codes, &mut bases);
             }
             for block in blocks {
                 let weights = block_groups::<BYTES>(w, block);
@@ -198,8 +214,8 @@ macro_rules! matmul_kernels {
                     let end = w.groups.min(start + PANEL);
                     let panel = (weights.part::<KIND>(start, end), codes.get(start..end));
                     let (Some(weights), Some(codes)) = panel else { return };
-                    if RAISED != 0 && w.groups > PANEL {
-                        base_sums::<RAISED>(codes, &mut bases);
+                    if raised(KIND) != 0 && w.groups > PANEL {
+                        bases_of::<KIND>(codes, &mut bases);
                     }
                     row_sums::<KIND, BYTES>(weights, codes, &bases, book, w.stretch, &mut sums);
                 }
@@ -225,7 +241,7 @@ macro_rules! matmul_kernels {
                     fetch(group);
                     let signs = if KIND == N5 { weights.signs.get(at) } else { None };
                     signs.into_iter().for_each(fetch);
-                    let mut dots = [splat(if RAISED == 0 { 0 } else { *base }); BLOCK / LANES];
+                    let mut dots = [splat(if raised(KIND) == 0 { 0 } else { *base }); BLOCK / LANES];
                     for (span, dot) in dots.iter_mut().enumerate() {
                         for (line, levels) in levels_of::<KIND, BYTES>(group, signs, span, book).into_iter().enumerate()
                         {
@@ -297,11 +313,11 @@ macro_rules! matmul_kernels {
             let mut sums = [[MaybeUninit::uninit(); MOST_ROWS]; PAIR];
             for first in (0..x.rows()).step_by(most) {
                 let count = most.min(x.rows() - first);
-                let numbers = if RAISED == 0 { 0 } else { count * w.groups };
+                let numbers = if raised(KIND) == 0 { 0 } else { count * w.groups };
                 let Some(bases) = bases.get_mut(..numbers) else { return };
                 let bases = filled(bases, 0);
                 for (row, bases) in bases.chunks_exact_mut(w.groups).enumerate() {
-                    base_sums::<RAISED>(row_groups(x, first + row), bases);
+                    bases_of::<KIND>(row_groups(x, first + row), bases);
                 }
                 for block in blocks.clone().step_by(PAIR) {
                     // An odd last block is its own neighbour, whose sums nobody gets.
@@ -381,7 +397,7 @@ macro_rules! tiles_of_rows {
             let (mut codes, mut base) = ([&[][..]; ROWS], [&[][..]; ROWS]);
             for (at, (codes, base)) in codes.iter_mut().zip(&mut base).enumerate() {
                 let sums_of = all * (row + at);
-                let bases_of = if RAISED == 0 { 0..0 } else { sums_of + start..sums_of + end };
+                let bases_of = if raised(KIND) == 0 { 0..0 } else { sums_of + start..sums_of + end };
                 let slices = (row_groups(x, first + row + at).get(start..end), bases.get(bases_of));
                 let (Some(some), Some(sums)) = slices else { return ROWS };
                 (*codes, *base) = (some, sums);
@@ -396,7 +412,7 @@ macro_rules! tiles_of_rows {
                     let levels = |block: usize| unsafe { panel[block].0.get_unchecked(at) };
                     let scale = |block: usize| unsafe { panel[block].1.get_unchecked(at) };
                     let codes = |row: usize| unsafe { codes[row].get_unchecked(at) };
-                    let base = |row: usize| if RAISED == 0 { 0 } else { unsafe { *base[row].get_unchecked(at) } };
+                    let base = |row: usize| if raised(KIND) == 0 { 0 } else { unsafe { *base[row].get_unchecked(at) } };
                     let mut dots = [[splat(0); PAIR]; ROWS];
                     for row in 0..ROWS {
                         dots[row] = [splat(base(row)); PAIR];

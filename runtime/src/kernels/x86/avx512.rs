@@ -85,6 +85,11 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
         dot4(sum, levels, x)
     }
 
+    /// Four products for each sum, of any int8, the first ones raised.
+    fn dots4(sum: V, x: V, w: V) -> V {
+        dot8(sum, x, w)
+    }
+
     /// Byte `i` of each is among word `i`'s.
     fn turned(rows: [&[u8; BLOCK]; 4]) -> [V; 1] {
         // SAFETY: 16 bytes are there; the load asks for no alignment.

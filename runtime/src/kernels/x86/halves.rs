@@ -79,6 +79,11 @@ macro_rules! half_lines {
                 [negated_at(low, before, _mm256_set1_epi8(0x01)), negated_at(high, before, _mm256_set1_epi8(0x10))]
             }
 
+            /// Four products for each sum, of any int8, the first ones raised.
+            fn dots4(sum: V, x: V, w: V) -> V {
+                dot8(sum, x, w)
+            }
+
             /// Byte `i` of each is among word `i`'s.
             fn turned(rows: [&[u8; BLOCK]; 4]) -> [V; 2] {
                 // SAFETY: 16 bytes are there; the load asks for no alignment.
