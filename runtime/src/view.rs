@@ -107,16 +107,16 @@ impl<T> Shared<T> {
     }
 }
 
-/// A row-major matrix in a buffer.
-#[derive(Clone, Copy, Debug)]
+/// Some columns of a row-major matrix in a buffer.
+#[derive(Clone, Debug)]
 pub struct Shape {
     /// Rows.
     pub rows: usize,
     /// Elements from one row to the next.
     pub stride: usize,
-    /// Columns, at most `stride`.
-    pub cols: usize,
-    /// Parts start at multiples of this many columns.
+    /// Columns, which end at `stride` at most.
+    pub cols: Range<usize>,
+    /// Parts start at multiples of this many columns from the first.
     pub granule: usize,
 }
 
@@ -132,12 +132,12 @@ pub fn for_column_parts<T: Send>(
     job: &(dyn Fn(Columns<'_, T>, &mut [T]) + Sync),
 ) -> Option<()> {
     let Shape { rows, stride, cols, granule } = shape;
-    if rows.checked_mul(stride)? > buffer.len() || cols > stride {
+    if rows.checked_mul(stride)? > buffer.len() || cols.end > stride || cols.is_empty() {
         return None;
     }
     let granule = NonZeroUsize::new(granule)?;
     let served = NonZeroUsize::new(each).map_or(usize::MAX, |each| scratch.len() / each);
-    let steps = cols.div_ceil(granule.get());
+    let steps = cols.len().div_ceil(granule.get());
     // Parts that need no scratch are several a thread: a thread that is interrupted, or slower, then takes fewer.
     let wanted = if each == 0 && pool.threads() > 1 { pool.threads() * PARTS_A_THREAD } else { pool.threads() };
     let parts = NonZeroUsize::new(wanted.min(steps).min(served))?;
@@ -147,8 +147,8 @@ pub fn for_column_parts<T: Send>(
         if part >= parts.get() {
             return;
         }
-        let start = (share * part).min(cols);
-        let end = (share * (part + 1)).min(cols);
+        let start = (cols.start + share * part).min(cols.end);
+        let end = (cols.start + share * (part + 1)).min(cols.end);
         let columns = Columns { base: buffer.base(), rows, stride, cols: start..end, lifetime: PhantomData };
         // SAFETY: part < parts <= scratch.len() / each, so the slice lies inside; each part is run once (`Pool`), so
         // no other slice overlaps it. With each = 0 the slice is empty.
@@ -214,12 +214,14 @@ mod tests {
 
     #[test]
     fn every_element_once_whatever_the_pool() {
-        for (cols, granule) in [(1, 16), (16, 16), (33, 16), (40, 8), (7, 3)] {
-            let shape = Shape { rows: 3, stride: 48, cols, granule };
+        for (first, cols, granule) in
+            [(0, 1, 16), (0, 16, 16), (0, 33, 16), (0, 40, 8), (0, 7, 3), (16, 48, 16), (5, 9, 3)]
+        {
+            let shape = Shape { rows: 3, stride: 48, cols: first..cols, granule };
             let fill = |pool: &dyn Pool| {
                 let mut buffer = [0i32; 3 * 48];
                 let mut scratch = [0i32; 2];
-                for_column_parts(pool, (&mut buffer, shape), (&mut scratch, 1), &|mut part, own| {
+                for_column_parts(pool, (&mut buffer, shape.clone()), (&mut scratch, 1), &|mut part, own| {
                     for row in 0..3 {
                         for (v, col) in part.row(row).iter_mut().zip(0i32..) {
                             *v += 1 + col;
@@ -228,10 +230,12 @@ mod tests {
                     own.fill(1);
                 })
                 .unwrap();
+                let outside = |at: &usize| !(first..cols).contains(&(at % 48));
+                assert!((0..3 * 48).filter(outside).all(|at| buffer[at] == 0));
                 (buffer.iter().filter(|v| **v != 0).count(), scratch)
             };
-            assert_eq!(fill(&Single).0, 3 * cols);
-            assert_eq!(fill(&Two).0, 3 * cols);
+            assert_eq!(fill(&Single).0, 3 * (cols - first));
+            assert_eq!(fill(&Two).0, 3 * (cols - first));
         }
         for rows in 1..6 {
             let (mut a, mut b) = ([0i32; 30], [0u8; 10]);
@@ -244,7 +248,7 @@ mod tests {
             assert!(b.iter().zip(0..).all(|(b, i)| *b == if i / 2 < rows as u8 { 1 + i / 2 } else { 0 }));
         }
         assert!(for_rows(&Two, 6, (&mut [0i32; 30], 6), (&mut [0u8; 10], 0), &|_, _, _| {}).is_none());
-        let shape = Shape { rows: 3, stride: 48, cols: 48, granule: 16 };
+        let shape = Shape { rows: 3, stride: 48, cols: 0..48, granule: 16 };
         assert!(for_column_parts(&Single, (&mut [0i32; 143], shape), (&mut [], 0), &|_, _| {}).is_none());
     }
 }
