@@ -161,25 +161,25 @@ pub fn for_column_parts<T: Send>(
 /// What [`for_rows`] does with row number, row of a and row of b.
 pub type RowJob<'j, A, B> = dyn Fn(usize, &mut [A], &mut [B]) + Sync + 'j;
 
-/// Runs `job(row, row of a, row of b)` for each row of two row-major matrices, on at most as many threads as there are rows. A
+/// Runs `job(row, row of a, row of b)` for each of some rows of two row-major matrices, on at most as many threads as there are rows. A
 /// row is its stride long; a stride of 0 means that there is no such matrix. `None`, having done nothing, if a matrix does not
 /// lie in its buffer.
 pub fn for_rows<A: Send, B: Send>(
     pool: &dyn Pool,
-    rows: usize,
+    rows: Range<usize>,
     (a, a_stride): (&mut [A], usize),
     (b, b_stride): (&mut [B], usize),
     job: &RowJob<'_, A, B>,
 ) -> Option<()> {
-    if rows.checked_mul(a_stride)? > a.len() || rows.checked_mul(b_stride)? > b.len() {
+    if rows.end.checked_mul(a_stride)? > a.len() || rows.end.checked_mul(b_stride)? > b.len() {
         return None;
     }
-    let parts = NonZeroUsize::new(pool.threads().min(rows))?;
-    let share = rows.div_ceil(parts.get());
+    let parts = NonZeroUsize::new(pool.threads().min(rows.len()))?;
+    let share = rows.len().div_ceil(parts.get());
     let (a, b) = (Shared(a.as_mut_ptr()), Shared(b.as_mut_ptr()));
     pool.run(parts.get(), &|part| {
-        for row in (share.saturating_mul(part)..rows).take(share) {
-            // SAFETY: row < rows, and rows * stride elements have been seen to lie in each buffer, which is held exclusively.
+        for row in rows.clone().skip(share.saturating_mul(part)).take(share) {
+            // SAFETY: row < rows.end, and rows.end * stride elements have been seen to lie in each buffer, which is held exclusively.
             // Each part is run once (`Pool`) and has rows that no other part has, so no other slice overlaps these.
             let (a, b) = unsafe {
                 (
@@ -239,7 +239,7 @@ mod tests {
         }
         for rows in 1..6 {
             let (mut a, mut b) = ([0i32; 30], [0u8; 10]);
-            for_rows(&Two, rows, (&mut a, 6), (&mut b, 2), &|row, a, b| {
+            for_rows(&Two, 0..rows, (&mut a, 6), (&mut b, 2), &|row, a, b| {
                 a.iter_mut().for_each(|a| *a += 1 + row as i32);
                 b.iter_mut().for_each(|b| *b += 1 + row as u8);
             })
@@ -247,7 +247,7 @@ mod tests {
             assert!(a.iter().zip(0..).all(|(a, i)| *a == if i / 6 < rows as i32 { 1 + i / 6 } else { 0 }));
             assert!(b.iter().zip(0..).all(|(b, i)| *b == if i / 2 < rows as u8 { 1 + i / 2 } else { 0 }));
         }
-        assert!(for_rows(&Two, 6, (&mut [0i32; 30], 6), (&mut [0u8; 10], 0), &|_, _, _| {}).is_none());
+        assert!(for_rows(&Two, 5..6, (&mut [0i32; 30], 6), (&mut [0u8; 10], 0), &|_, _, _| {}).is_none());
         let shape = Shape { rows: 3, stride: 48, cols: 0..48, granule: 16 };
         assert!(for_column_parts(&Single, (&mut [0i32; 143], shape), (&mut [], 0), &|_, _| {}).is_none());
     }

@@ -15,6 +15,7 @@ mod peers;
 mod python;
 mod setup;
 mod shell;
+mod steps;
 mod symbols;
 mod test;
 
@@ -28,7 +29,7 @@ const VERBS: &[(&str, &str, &str, Verb)] = &[
     ("setup", "[--peers]", "install what is missing: targets, emulators; with --peers other runtimes", setup::main),
     (
         "test",
-        "[cargo|digest|nets|refusals|generations ...] [--all]",
+        "[cargo|digest|nets|steps|refusals|generations ...] [--all]",
         "setup, then tests: host, boards, aarch64; with --all 100 inputs of each net on each of them",
         test::main,
     ),

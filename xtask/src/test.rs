@@ -2,7 +2,7 @@
 
 use crate::board::lines;
 use crate::shell::{cargo, output, run, say};
-use crate::{digest, nets, python, setup, symbols, table};
+use crate::{digest, nets, python, setup, steps, symbols, table};
 use anyhow::{Result, bail};
 use std::process::Command;
 use table::Firmware;
@@ -11,10 +11,11 @@ use table::Firmware;
 type Step = fn(bool) -> Result<usize>;
 
 /// Name and function.
-const STEPS: [(&str, Step); 7] = [
+const STEPS: [(&str, Step); 8] = [
     ("cargo", |_| cargo_tests()),
     ("digest", |_| digest::check()),
     ("nets", nets::check),
+    ("steps", |_| steps::check()),
     ("kernels", |_| kernels()),
     ("refusals", |_| refusals()),
     ("generations", |_| generations()),

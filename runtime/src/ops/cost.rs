@@ -1,7 +1,7 @@
 //! What ops cost, and the units that they may be cut into: for sessions that work step by step (`session/work.rs`).
 //!
 //! An op falls into units that are done one after the other, each leaving the arena as the whole op would have it: 16 columns
-//! of a matmul, a row of a convolution's output, a head of attention. A piece of work is some of one op's. Ops that are short
+//! of a matmul, a row of a convolution's output, a head of attention, a token's row of what works on rows. A piece of work is some of one op's. Ops that are short
 //! beside those are one unit.
 //!
 //! Cost is counted in multiply-accumulates; what is none counts as so many as take as long on a Cortex-M3. It bounds time only
@@ -82,9 +82,26 @@ mod steps {
     /// What an op costs and how it may be cut, under the sizes of this step. `None` for ops that [`ops::check`] has not passed.
     #[must_use]
     pub fn units(r: &Run<'_>, op: &Op) -> Option<Units> {
-        let cut = CUT.iter().find(|(code, _)| *code == op.code);
-        cut.map_or_else(|| whole(r, op), |(_, units)| units(r, op))
+        if let Some((_, units)) = CUT.iter().find(|(code, _)| *code == op.code) {
+            return units(r, op);
+        }
+        match ROWS.iter().find(|(code, _)| *code == op.code) {
+            Some((_, each)) => {
+                let slot = r.image.slot(arg(op, 0)?).ok()?;
+                Some(Units::new(r.rows_of(&slot), &[slot.cols as usize, *each]))
+            }
+            None => whole(r, op),
+        }
     }
+
+    /// The ops whose units are the rows of their first slot, and what an element costs.
+    static ROWS: &[(u16, usize)] = &[
+        (ops::quantize::OP.code, 20),
+        (ops::rms_norm::OP.code, 8),
+        (ops::layer_norm::OP.code, 8),
+        (ops::glu::OP.code, 24),
+        (ops::activation::OP.code, 24),
+    ];
 
     type UnitsFn = fn(&Run<'_>, &Op) -> Option<Units>;
 

@@ -121,10 +121,10 @@ mod steps {
         }
     }
 
-    /// The units of a pool.
+    /// The units of a pool. An element takes as long as two products.
     pub(crate) fn pool_units(r: &Run<'_>, op: &Op) -> Option<Units> {
         let slots = slots(r.image, op)?;
         let g = pool(op, &slots[0])?;
-        Some(Cut::new(r, &g, &slots, None).units(&g, g.channels, g.y.kernel.checked_mul(g.x.kernel)?))
+        Some(Cut::new(r, &g, &slots, None).units(&g, g.channels, g.y.kernel.checked_mul(g.x.kernel)?.checked_mul(2)?))
     }
 }

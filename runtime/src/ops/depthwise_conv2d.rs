@@ -69,5 +69,6 @@ pub(crate) fn units(r: &Run<'_>, op: &Op) -> Option<Units> {
     let slots = window::slots(r.image, op)?;
     let (g, ..) = parts(r.image, op, &slots)?;
     let [_, kh, kw, channels] = window::weights(r.image, op, 2)?.dims.map(|d| d as usize);
-    Some(Cut::new(r, &g, &slots, None).units(&g, channels, kh.checked_mul(kw)?))
+    // A product takes twice as long as conv2d's: a sum has few, and is not in a register.
+    Some(Cut::new(r, &g, &slots, None).units(&g, channels, kh.checked_mul(kw)?.checked_mul(2)?))
 }
