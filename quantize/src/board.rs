@@ -131,6 +131,8 @@ pub struct Firmware<'a> {
     pub batch: Option<u32>,
     /// Positions of the cache.
     pub context: Option<u32>,
+    /// With work in pieces (`--steps`).
+    pub steps: bool,
     /// Instead of the application this example of the board's package.
     pub example: Option<&'a str>,
 }
@@ -345,7 +347,8 @@ pub fn cargo(root: &Path, board: &Board, verb: &str, firmware: Firmware<'_>) -> 
     cargo.current_dir(root.join("boards")).args(["--release", "--package", &board.name, "--target-dir"]);
     let (features, formats) = chosen(firmware)?;
     let of_support = formats.into_iter().map(|name| format!("mote-board-support/{name}"));
-    let all: Vec<String> = features.into_iter().map(str::to_owned).chain(of_support).collect();
+    let steps = firmware.steps.then(|| "mote-board-support/steps".to_owned());
+    let all: Vec<String> = features.into_iter().map(str::to_owned).chain(of_support).chain(steps).collect();
     cargo.arg(target_dir(root)).args(["--no-default-features", "--features", &all.join(",")]);
     for name in ["MOTE_IMAGE", "MOTE_BATCH", "MOTE_CONTEXT", "MOTE_ARENA_BYTES", "MOTE_OPS"] {
         cargo.env_remove(name);

@@ -117,6 +117,9 @@ pub enum Error {
         /// Terms that there is room for.
         most: usize,
     },
+    /// A run was begun and neither finished nor abandoned, so what the net keeps from run to run is neither here nor there:
+    /// reset the session.
+    Unfinished,
     /// A row outside the last step's was asked for.
     Row {
         /// The row.
@@ -172,6 +175,9 @@ impl fmt::Display for Error {
                 write!(f, "the query has {found} terms, the image takes {most} at most")
             }
             Error::NoSource => write!(f, "the model has an encoder: give it a source of at least one token first"),
+            Error::Unfinished => {
+                write!(f, "an earlier run was not finished, so the net's state is lost: reset the session")
+            }
             Error::Row { row, rows } => {
                 write!(f, "row {row} was asked for, the last step had {rows}")
             }

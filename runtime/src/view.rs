@@ -107,16 +107,16 @@ impl<T> Shared<T> {
     }
 }
 
-/// A row-major matrix in a buffer.
-#[derive(Clone, Copy, Debug)]
+/// Some columns of a row-major matrix in a buffer.
+#[derive(Clone, Debug)]
 pub struct Shape {
     /// Rows.
     pub rows: usize,
     /// Elements from one row to the next.
     pub stride: usize,
-    /// Columns, at most `stride`.
-    pub cols: usize,
-    /// Parts start at multiples of this many columns.
+    /// Columns, which end at `stride` at most.
+    pub cols: Range<usize>,
+    /// Parts start at multiples of this many columns from the first.
     pub granule: usize,
 }
 
@@ -132,12 +132,12 @@ pub fn for_column_parts<T: Send>(
     job: &(dyn Fn(Columns<'_, T>, &mut [T]) + Sync),
 ) -> Option<()> {
     let Shape { rows, stride, cols, granule } = shape;
-    if rows.checked_mul(stride)? > buffer.len() || cols > stride {
+    if rows.checked_mul(stride)? > buffer.len() || cols.end > stride || cols.is_empty() {
         return None;
     }
     let granule = NonZeroUsize::new(granule)?;
     let served = NonZeroUsize::new(each).map_or(usize::MAX, |each| scratch.len() / each);
-    let steps = cols.div_ceil(granule.get());
+    let steps = cols.len().div_ceil(granule.get());
     // Parts that need no scratch are several a thread: a thread that is interrupted, or slower, then takes fewer.
     let wanted = if each == 0 && pool.threads() > 1 { pool.threads() * PARTS_A_THREAD } else { pool.threads() };
     let parts = NonZeroUsize::new(wanted.min(steps).min(served))?;
@@ -147,8 +147,8 @@ pub fn for_column_parts<T: Send>(
         if part >= parts.get() {
             return;
         }
-        let start = (share * part).min(cols);
-        let end = (share * (part + 1)).min(cols);
+        let start = (cols.start + share * part).min(cols.end);
+        let end = (cols.start + share * (part + 1)).min(cols.end);
         let columns = Columns { base: buffer.base(), rows, stride, cols: start..end, lifetime: PhantomData };
         // SAFETY: part < parts <= scratch.len() / each, so the slice lies inside; each part is run once (`Pool`), so
         // no other slice overlaps it. With each = 0 the slice is empty.
@@ -161,25 +161,25 @@ pub fn for_column_parts<T: Send>(
 /// What [`for_rows`] does with row number, row of a and row of b.
 pub type RowJob<'j, A, B> = dyn Fn(usize, &mut [A], &mut [B]) + Sync + 'j;
 
-/// Runs `job(row, row of a, row of b)` for each row of two row-major matrices, on at most as many threads as there are rows. A
+/// Runs `job(row, row of a, row of b)` for each of some rows of two row-major matrices, on at most as many threads as there are rows. A
 /// row is its stride long; a stride of 0 means that there is no such matrix. `None`, having done nothing, if a matrix does not
 /// lie in its buffer.
 pub fn for_rows<A: Send, B: Send>(
     pool: &dyn Pool,
-    rows: usize,
+    rows: Range<usize>,
     (a, a_stride): (&mut [A], usize),
     (b, b_stride): (&mut [B], usize),
     job: &RowJob<'_, A, B>,
 ) -> Option<()> {
-    if rows.checked_mul(a_stride)? > a.len() || rows.checked_mul(b_stride)? > b.len() {
+    if rows.end.checked_mul(a_stride)? > a.len() || rows.end.checked_mul(b_stride)? > b.len() {
         return None;
     }
-    let parts = NonZeroUsize::new(pool.threads().min(rows))?;
-    let share = rows.div_ceil(parts.get());
+    let parts = NonZeroUsize::new(pool.threads().min(rows.len()))?;
+    let share = rows.len().div_ceil(parts.get());
     let (a, b) = (Shared(a.as_mut_ptr()), Shared(b.as_mut_ptr()));
     pool.run(parts.get(), &|part| {
-        for row in (share.saturating_mul(part)..rows).take(share) {
-            // SAFETY: row < rows, and rows * stride elements have been seen to lie in each buffer, which is held exclusively.
+        for row in rows.clone().skip(share.saturating_mul(part)).take(share) {
+            // SAFETY: row < rows.end, and rows.end * stride elements have been seen to lie in each buffer, which is held exclusively.
             // Each part is run once (`Pool`) and has rows that no other part has, so no other slice overlaps these.
             let (a, b) = unsafe {
                 (
@@ -214,12 +214,14 @@ mod tests {
 
     #[test]
     fn every_element_once_whatever_the_pool() {
-        for (cols, granule) in [(1, 16), (16, 16), (33, 16), (40, 8), (7, 3)] {
-            let shape = Shape { rows: 3, stride: 48, cols, granule };
+        for (first, cols, granule) in
+            [(0, 1, 16), (0, 16, 16), (0, 33, 16), (0, 40, 8), (0, 7, 3), (16, 48, 16), (5, 9, 3)]
+        {
+            let shape = Shape { rows: 3, stride: 48, cols: first..cols, granule };
             let fill = |pool: &dyn Pool| {
                 let mut buffer = [0i32; 3 * 48];
                 let mut scratch = [0i32; 2];
-                for_column_parts(pool, (&mut buffer, shape), (&mut scratch, 1), &|mut part, own| {
+                for_column_parts(pool, (&mut buffer, shape.clone()), (&mut scratch, 1), &|mut part, own| {
                     for row in 0..3 {
                         for (v, col) in part.row(row).iter_mut().zip(0i32..) {
                             *v += 1 + col;
@@ -228,14 +230,16 @@ mod tests {
                     own.fill(1);
                 })
                 .unwrap();
+                let outside = |at: &usize| !(first..cols).contains(&(at % 48));
+                assert!((0..3 * 48).filter(outside).all(|at| buffer[at] == 0));
                 (buffer.iter().filter(|v| **v != 0).count(), scratch)
             };
-            assert_eq!(fill(&Single).0, 3 * cols);
-            assert_eq!(fill(&Two).0, 3 * cols);
+            assert_eq!(fill(&Single).0, 3 * (cols - first));
+            assert_eq!(fill(&Two).0, 3 * (cols - first));
         }
         for rows in 1..6 {
             let (mut a, mut b) = ([0i32; 30], [0u8; 10]);
-            for_rows(&Two, rows, (&mut a, 6), (&mut b, 2), &|row, a, b| {
+            for_rows(&Two, 0..rows, (&mut a, 6), (&mut b, 2), &|row, a, b| {
                 a.iter_mut().for_each(|a| *a += 1 + row as i32);
                 b.iter_mut().for_each(|b| *b += 1 + row as u8);
             })
@@ -243,8 +247,8 @@ mod tests {
             assert!(a.iter().zip(0..).all(|(a, i)| *a == if i / 6 < rows as i32 { 1 + i / 6 } else { 0 }));
             assert!(b.iter().zip(0..).all(|(b, i)| *b == if i / 2 < rows as u8 { 1 + i / 2 } else { 0 }));
         }
-        assert!(for_rows(&Two, 6, (&mut [0i32; 30], 6), (&mut [0u8; 10], 0), &|_, _, _| {}).is_none());
-        let shape = Shape { rows: 3, stride: 48, cols: 48, granule: 16 };
+        assert!(for_rows(&Two, 5..6, (&mut [0i32; 30], 6), (&mut [0u8; 10], 0), &|_, _, _| {}).is_none());
+        let shape = Shape { rows: 3, stride: 48, cols: 0..48, granule: 16 };
         assert!(for_column_parts(&Single, (&mut [0i32; 143], shape), (&mut [], 0), &|_, _| {}).is_none());
     }
 }

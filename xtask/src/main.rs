@@ -16,6 +16,7 @@ mod peers;
 mod python;
 mod setup;
 mod shell;
+mod steps;
 mod symbols;
 mod test;
 mod web;
@@ -30,7 +31,7 @@ const VERBS: &[(&str, &str, &str, Verb)] = &[
     ("setup", "[--peers]", "install what is missing: targets, emulators; with --peers other runtimes", setup::main),
     (
         "test",
-        "[cargo|backends|digest|nets|refusals|generations|web ...] [--all]",
+        "[cargo|backends|digest|nets|steps|refusals|generations|web ...] [--all]",
         "setup, then tests: host, boards, aarch64, WebAssembly; with --all 100 inputs of each net on each of them",
         test::main,
     ),

@@ -97,23 +97,33 @@ pub fn source(net: &Net) -> Result<Option<PathBuf>> {
 pub fn images() -> Result<Vec<(Net, PathBuf)>> {
     let mut images = Vec::new();
     for net in NETS {
-        let Some(source) = source(&net)? else {
-            say(&format!("skipped: {}: there is no ../shared/data/{}", net.name, net.source));
-            continue;
-        };
-        let image = digest::folder()?.join(format!("{}.mote", net.name));
-        let mut mote = digest::mote();
-        mote.current_dir(table::root()?).arg("quantize").arg(source).arg("-o").arg(&image);
-        for arg in net.args {
-            match arg.strip_prefix(SHARED) {
-                Some(file) => mote.arg(table::shared(file)?.with_context(|| format!("no ../shared/data/{file}"))?),
-                None => mote.arg(arg),
-            };
-        }
-        output(&mut mote)?;
-        images.push((net, image));
+        images.extend(made(&net)?.map(|image| (net, image)));
     }
     Ok(images)
+}
+
+/// The image of the net of this name, if its model is there.
+pub fn named(name: &str) -> Result<Option<PathBuf>> {
+    made(NETS.iter().find(|net| net.name == name).context("no such net")?)
+}
+
+/// Makes a net's image, if its model is there.
+fn made(net: &Net) -> Result<Option<PathBuf>> {
+    let Some(source) = source(net)? else {
+        say(&format!("skipped: {}: there is no ../shared/data/{}", net.name, net.source));
+        return Ok(None);
+    };
+    let image = digest::folder()?.join(format!("{}.mote", net.name));
+    let mut mote = digest::mote();
+    mote.current_dir(table::root()?).arg("quantize").arg(source).arg("-o").arg(&image);
+    for arg in net.args {
+        match arg.strip_prefix(SHARED) {
+            Some(file) => mote.arg(table::shared(file)?.with_context(|| format!("no ../shared/data/{file}"))?),
+            None => mote.arg(arg),
+        };
+    }
+    output(&mut mote)?;
+    Ok(Some(image))
 }
 
 /// What TensorFlow Lite Micro computed: the digest of each run's outputs; none if it was not asked about this net.

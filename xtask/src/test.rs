@@ -2,7 +2,7 @@
 
 use crate::board::lines;
 use crate::shell::{cargo, output, run, say};
-use crate::{backends, digest, nets, python, setup, symbols, table, web};
+use crate::{backends, digest, nets, python, setup, steps, symbols, table, web};
 use anyhow::{Result, bail};
 use std::process::Command;
 use table::Firmware;
@@ -11,11 +11,12 @@ use table::Firmware;
 type Step = fn(bool) -> Result<usize>;
 
 /// Name and function.
-const STEPS: [(&str, Step); 9] = [
+const STEPS: &[(&str, Step)] = &[
     ("cargo", |_| cargo_tests()),
     ("backends", |_| backends::check()),
     ("digest", |_| digest::check()),
     ("nets", nets::check),
+    ("steps", |_| steps::check()),
     ("kernels", |_| kernels()),
     ("refusals", |_| refusals()),
     ("generations", |_| generations()),
@@ -31,7 +32,8 @@ pub fn main(args: &[String]) -> Result<()> {
         say("skipped: what needs ../shared/data (tokenizers and models of others), which is not there");
     }
     if let Some(name) = args.iter().find(|arg| !STEPS.iter().any(|(name, _)| name == **arg)) {
-        bail!("no step \"{name}\"; there are {}", STEPS.map(|(name, _)| name).join(", "));
+        let names: Vec<&str> = STEPS.iter().map(|(name, _)| *name).collect();
+        bail!("no step \"{name}\"; there are {}", names.join(", "));
     }
     let mut checks = 0;
     for (_, step) in STEPS.iter().filter(|(name, _)| args.is_empty() || args.iter().any(|arg| *arg == name)) {

@@ -9,6 +9,8 @@ use crate::{Board, marks, print};
 use embedded_hal::digital::OutputPin;
 use embedded_io::Write;
 use mote_runtime::image::program::entry;
+#[cfg(feature = "steps")]
+use mote_runtime::session::work::{Progress, Work};
 #[cfg(feature = "decoder")]
 use mote_runtime::text::TextError;
 use mote_runtime::{Error, Image};
@@ -76,7 +78,12 @@ fn run<'l, W: Write, C: Counter, P: OutputPin>(
     room: Room,
 ) -> Result<(), Failure<'l>> {
     let image = Image::open_with(room.image, OPS)?;
-    let mut meter = Meter { board, instructions: 0 };
+    let mut meter = Meter {
+        board,
+        instructions: 0,
+        #[cfg(feature = "steps")]
+        steps: Steps::default(),
+    };
     #[cfg(feature = "decoder")]
     if image.program().entry(entry::BODY).is_ok() {
         return crate::tokens::run(&mut meter, line, &image, room.arena, room.tokens);
@@ -92,6 +99,17 @@ fn run<'l, W: Write, C: Counter, P: OutputPin>(
 pub(crate) struct Meter<'b, W: Write, C: Counter, P: OutputPin> {
     pub board: &'b mut Board<W, C, P>,
     pub instructions: u64,
+    #[cfg(feature = "steps")]
+    pub steps: Steps,
+}
+
+/// Work in pieces: what one may cost (0: there are none), how many there were, and the instructions of the longest.
+#[cfg(feature = "steps")]
+#[derive(Default)]
+pub(crate) struct Steps {
+    pub budget: u32,
+    pieces: u64,
+    longest: u64,
 }
 
 impl<W: Write, C: Counter, P: OutputPin> Meter<'_, W, C, P> {
@@ -103,6 +121,42 @@ impl<W: Write, C: Counter, P: OutputPin> Meter<'_, W, C, P> {
         self.instructions += self.board.counter.instructions().saturating_sub(before);
         let _ = self.board.busy.set_low();
         out
+    }
+
+    /// Does work; with `--steps` in pieces, each measured.
+    #[cfg(feature = "steps")]
+    pub fn finish(&mut self, work: Work<'_, '_>) -> Result<(), Error> {
+        let work = self.pieces(work)?;
+        self.measure(|| work.finish())
+    }
+
+    /// Does work that computes logits, likewise.
+    #[cfg(all(feature = "decoder", feature = "steps"))]
+    pub fn logits<'w>(&mut self, work: Work<'w, '_>) -> Result<&'w mut [i32], Error> {
+        let work = self.pieces(work)?;
+        self.measure(|| work.logits())
+    }
+
+    #[cfg(feature = "steps")]
+    fn pieces<'w, 'a>(&mut self, mut work: Work<'w, 'a>) -> Result<Work<'w, 'a>, Error> {
+        let mut more = self.steps.budget > 0;
+        while more {
+            let before = self.instructions;
+            let budget = self.steps.budget.into();
+            more = self.measure(|| work.step_for(budget))? == Progress::More;
+            self.steps.pieces += 1;
+            self.steps.longest = self.steps.longest.max(self.instructions.saturating_sub(before));
+        }
+        Ok(work)
+    }
+
+    /// With `--steps`: prints `pieces`, and `longest_piece_instructions`.
+    #[cfg(feature = "steps")]
+    pub fn print_steps(&mut self) {
+        if self.steps.budget > 0 {
+            print::number(&mut self.board.console, "pieces", self.steps.pieces);
+            print::number(&mut self.board.console, "longest_piece_instructions", self.steps.longest);
+        }
     }
 }
 

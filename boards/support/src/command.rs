@@ -8,6 +8,8 @@
 //! [--sha256] [--each] [--runs N] [--seed N] [--top N] [--text N] [--input FILE ...] [--output FILE ...]
 //! ```
 //!
+//! With the feature `steps` either takes `--steps BUDGET`: it works in pieces, and says how long the longest was.
+//!
 //! There are no quotes: `--prompt` comes last and takes the rest of the line. `X` is a decimal fraction such as `0.85`.
 //! `FILE` is opened on the machine of the debugger or emulator, and holds the integers of an input or output of every run,
 //! one run's after the other's, little-endian, without a header; one for each, in order.
@@ -35,6 +37,9 @@ pub struct Generate<'a> {
     pub seed: u32,
     /// How to sample; greedy unless told.
     pub params: Params,
+    /// What a piece of work may cost; 0: no pieces.
+    #[cfg(feature = "steps")]
+    pub steps: u32,
 }
 
 #[cfg(feature = "decoder")]
@@ -52,6 +57,8 @@ impl<'a> Generate<'a> {
             context: CONTEXT,
             seed: 0,
             params: Params::GREEDY,
+            #[cfg(feature = "steps")]
+            steps: 0,
         };
         let mut rest = line.trim_ascii_start();
         while let (flag, Some(after)) = word(rest) {
@@ -82,6 +89,8 @@ impl<'a> Generate<'a> {
             "--top-p" => self.params.top_p = q16(value)?,
             "--min-p" => self.params.min_p = q16(value)?,
             "--repeat-penalty" => self.params.repeat_penalty = q16(value)?,
+            #[cfg(feature = "steps")]
+            "--steps" => self.steps = integer(value)?,
             "--repeat-last" => self.params.repeat_last = integer(value)?,
             "--tokens" => {
                 // Bytes, because splitting a `str` by a character can panic, as far as the optimiser knows.
@@ -119,6 +128,9 @@ pub struct Infer<'a> {
     pub inputs: Files<'a>,
     /// Where the outputs go, those that are wanted.
     pub outputs: Files<'a>,
+    /// What a piece of work may cost; 0: no pieces.
+    #[cfg(feature = "steps")]
+    pub steps: u32,
 }
 
 #[cfg(feature = "convnet")]
@@ -137,6 +149,8 @@ impl<'a> Infer<'a> {
             text: 0,
             inputs: Files::new(),
             outputs: Files::new(),
+            #[cfg(feature = "steps")]
+            steps: 0,
         };
         let mut rest = line.trim_ascii_start();
         while let (flag, Some(after)) = word(rest) {
@@ -160,6 +174,8 @@ impl<'a> Infer<'a> {
             "--seed" => self.seed = integer(value)?,
             "--top" => self.top = integer(value)?,
             "--text" => self.text = integer(value)?,
+            #[cfg(feature = "steps")]
+            "--steps" => self.steps = integer(value)?,
             "--input" => self.inputs.push(value).ok()?,
             "--output" => self.outputs.push(value).ok()?,
             _ => return None,

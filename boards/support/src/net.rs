@@ -60,6 +60,10 @@ pub(crate) fn run<'l, W: Write, C: Counter, P: OutputPin>(
         }
         let _ = sources.push(file); // there is room for every name
     }
+    #[cfg(feature = "steps")]
+    {
+        meter.steps.budget = command.steps;
+    }
     let mut sinks = Files::new();
     for name in to {
         let _ = sinks.push(File::write(name).ok_or(Failure::File(name))?);
@@ -75,7 +79,10 @@ pub(crate) fn run<'l, W: Write, C: Counter, P: OutputPin>(
                 _ => values.fill_with(|| random.byte()),
             }
         }
+        #[cfg(not(feature = "steps"))]
         meter.measure(|| session.run())?;
+        #[cfg(feature = "steps")]
+        meter.finish(session.begin_run()?)?;
         let mut one = Sha256::new();
         for index in 0..outputs {
             let values = session.output_bytes(index as u32)?;
@@ -108,6 +115,8 @@ pub(crate) fn run<'l, W: Write, C: Counter, P: OutputPin>(
     if command.sha256 {
         app::digest(console, "output_sha256", &all.finalize());
     }
+    #[cfg(feature = "steps")]
+    meter.print_steps();
     Ok(())
 }
 

@@ -56,10 +56,17 @@ pub(crate) fn run<'l, W: Write, C: Counter, P: OutputPin>(
     let mut decoder = tokenizer.map(Decoder::new);
     let mut hash = Sha256::new();
 
+    #[cfg(feature = "steps")]
+    {
+        meter.steps.budget = command.steps;
+    }
     let plan = image.plan();
     if plan.source_vocab != 0 {
         // The tokens are the source; the target begins with one that the image names.
+        #[cfg(not(feature = "steps"))]
         meter.measure(|| session.encode(tokens))?;
+        #[cfg(feature = "steps")]
+        meter.finish(session.begin_encode(tokens)?)?;
         tokens.clear();
         tokens.push(plan.start).map_err(|_| Failure::NoTokens)?;
     }
@@ -67,11 +74,11 @@ pub(crate) fn run<'l, W: Write, C: Counter, P: OutputPin>(
     let mut rest = tokens.as_slice();
     while !rest.is_empty() {
         let (batch, after) = rest.split_at_checked(limits.batch as usize).unwrap_or((rest, &[]));
-        meter.measure(|| session.prefill(batch))?;
+        append(meter, &mut session, batch)?;
         // The very last row's logits are computed below, where the next token is chosen from them.
         let rows = session.rows().saturating_sub(u32::from(after.is_empty()));
         for row in 0..if command.sha256 { rows } else { 0 } {
-            update(&mut hash, meter.measure(|| session.logits(row))?);
+            update(&mut hash, head(meter, &mut session, row)?);
         }
         rest = after;
     }
@@ -81,7 +88,8 @@ pub(crate) fn run<'l, W: Write, C: Counter, P: OutputPin>(
         if left == 0 && !command.sha256 {
             break;
         }
-        let logits = meter.measure(|| session.last_logits())?;
+        let last = session.rows().wrapping_sub(1);
+        let logits = head(meter, &mut session, last)?;
         if command.sha256 {
             update(&mut hash, logits);
         }
@@ -101,7 +109,7 @@ pub(crate) fn run<'l, W: Write, C: Counter, P: OutputPin>(
         }
         // The last token only goes through the model if its logits are asked for.
         if left > 1 || command.sha256 {
-            meter.measure(|| session.prefill(&[id]))?;
+            append(meter, &mut session, &[id])?;
         }
     }
     let processed = u64::from(session.position());
@@ -120,7 +128,31 @@ pub(crate) fn run<'l, W: Write, C: Counter, P: OutputPin>(
     if command.sha256 {
         app::digest(console, "logits_sha256", &hash.finalize());
     }
+    #[cfg(feature = "steps")]
+    meter.print_steps();
     Ok(())
+}
+
+fn append<W: Write, C: Counter, P: OutputPin>(
+    meter: &mut Meter<'_, W, C, P>,
+    session: &mut Session<'_>,
+    tokens: &[u32],
+) -> Result<(), Error> {
+    #[cfg(not(feature = "steps"))]
+    return meter.measure(|| session.prefill(tokens));
+    #[cfg(feature = "steps")]
+    return meter.finish(session.begin_prefill(tokens)?);
+}
+
+fn head<'s, W: Write, C: Counter, P: OutputPin>(
+    meter: &mut Meter<'_, W, C, P>,
+    session: &'s mut Session<'_>,
+    row: u32,
+) -> Result<&'s mut [i32], Error> {
+    #[cfg(not(feature = "steps"))]
+    return meter.measure(|| session.logits(row));
+    #[cfg(feature = "steps")]
+    return meter.logits(session.begin_logits(row)?);
 }
 
 /// Encodes the prompt. The arena, not yet a session's, serves as scratch.

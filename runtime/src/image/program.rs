@@ -144,12 +144,25 @@ impl<'a> Program<'a> {
         self.ops.iter().map(decode)
     }
 
+    /// The first entry point `id` among those from number `from` on, with its number.
+    #[must_use]
+    #[inline(never)] // called from several places, all of them cold; smaller firmware
+    pub fn stage(&self, id: u32, from: usize) -> Option<(usize, Entry)> {
+        self.entries().enumerate().skip(from).find(|(_, e)| e.id == id)
+    }
+
+    /// Op number `index`.
+    #[must_use]
+    pub fn op(&self, index: u32) -> Option<Op> {
+        self.ops.get(index as usize).map(decode)
+    }
+
     /// The ops of entry point `id`, each with its index.
     ///
     /// # Errors
     /// [`Error::Entry`].
     pub fn entry(&self, id: u32) -> Result<impl Iterator<Item = (u32, Op)> + 'a> {
-        Ok(self.ops_of(self.entries().find(|e| e.id == id).ok_or(Error::Entry { id })?))
+        Ok(self.ops_of(self.stage(id, 0).ok_or(Error::Entry { id })?.1))
     }
 
     /// The ops of an entry point, each with its index.

@@ -41,11 +41,11 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         GELU_TANH => |x: i32, frac: i32| times(x, sigmoid_of_gelu(magnitude(x, frac))),
         _ => |x: i32, frac: i32| times(x, normal_tail(magnitude(x, frac))),
     };
-    let rows = r.rows_of(&slot);
+    let rows = r.part.of(r.rows_of(&slot));
     let [data] = r.slots([&slot])?;
     let mut data = I32Rows::new(&slot, data)?;
     let frac = i32::from(slot.frac);
-    for row in 0..rows {
+    for row in rows {
         for x in data.row(row)? {
             *x = saturate(shift_round(i64::from(function(*x, frac)), frac - i32::from(out.frac)));
         }

@@ -20,10 +20,12 @@
 //! A cache of 4 bits holds keys and values after a Walsh-Hadamard transform: the query gets the same, the result the inverse
 //! (NUMERICS.md, section 9.1).
 //!
-//! Threads take heads; each has its own scratch for `s`, then `w`.
+//! Threads take heads; each has its own scratch for `s`, then `w`. A head is a unit.
 
 use super::cache::split;
-use super::{I32Rows, OpDef, Overlap, Run, arg, cache_arg, ensure, part, slot_arg};
+#[cfg(feature = "steps")]
+use super::cost::Units;
+use super::{I32Rows, OpDef, Overlap, Run, arg, cache_arg, ensure, slot_arg};
 use crate::fixed::Scale;
 use crate::image::plan::{Kind, Rows};
 use crate::image::{Image, Op};
@@ -71,7 +73,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     };
     let (rows, first, context) = (r.rows as usize, r.position as usize, r.limits.context as usize);
     let source = (op.flags & SOURCE != 0).then_some(r.source as usize);
-    let (pool, isa) = (r.pool, r.kernels.isa);
+    let (pool, isa, part) = (r.pool, r.kernels.isa, r.part.of(heads as usize));
     let [q, cache, scratch, out] = r.slots([&q_slot, &cache_slot, &scratch_slot, &out_slot])?;
     let q = I32Rows::new(&q_slot, q)?;
     let (q_stride, q_all) = (q.stride, &*q.data);
@@ -83,7 +85,8 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (k_codes, v_codes) = (as_i8(cache.k_codes), as_i8(cache.v_codes));
     let (k_scales, v_scales) = (&*cache.k_scales, &*cache.v_scales);
     let (code_bytes, scale_bytes) = cache_slot.kind.cached(head_dim);
-    let shape = Shape { rows, stride: out.stride, cols: out_slot.cols as usize, granule: head_dim };
+    let cols = part.start.checked_mul(head_dim)?..part.end.checked_mul(head_dim)?;
+    let shape = Shape { rows, stride: out.stride, cols, granule: head_dim };
     let each = context.next_multiple_of(4);
     for_column_parts(pool, (out.data, shape), (scratch, each), &|mut columns, scratch| {
         let cols = columns.cols();
@@ -105,7 +108,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
                         kind: cache_slot.kind,
                     };
                     let q = q_all.get(row.checked_mul(q_stride)?..)?.get(start..)?.get(..head_dim)?;
-                    let out = part(columns.row(row), start - cols.start, head_dim)?;
+                    let out = super::part(columns.row(row), start - cols.start, head_dim)?;
                     attend(isa, &head, (q, i32::from(q_slot.frac)), unit, scratch, (out, i32::from(out_slot.frac)))
                 })();
                 if done.is_none() {
@@ -117,6 +120,22 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         }
     })
 }
+
+/// The units: heads. The figure counts the positions that the last row sees.
+#[cfg(feature = "steps")]
+pub(crate) fn units(r: &Run<'_>, op: &Op) -> Option<Units> {
+    let q = slot_arg(r.image, op, 0, Kind::I32)?;
+    let (heads, window) = (arg(op, 4)?, arg(op, 7)?);
+    let seen = if op.flags & SOURCE != 0 { r.source } else { r.position.saturating_add(r.rows) };
+    let seen = if window == 0 { seen } else { seen.min(window) } as usize;
+    // A position is a product of two rows, an exponential, and a row that is added; whoever looks has to be quantized.
+    let each = (2 * q.cols.checked_div(heads)? as usize).saturating_add(POSITION);
+    Some(Units::new(heads as usize, &[r.rows_of(&q), seen + 1, each]))
+}
+
+/// Multiply-accumulates that a position takes besides the products.
+#[cfg(feature = "steps")]
+const POSITION: usize = 16;
 
 /// `n / each`, 0 if `each` is: a division that cannot fault.
 fn heads_before(n: usize, each: usize) -> usize {

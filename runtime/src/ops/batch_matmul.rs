@@ -4,6 +4,8 @@
 //! I8 or all I16), multiplier, shift and zero point of the output, zero points of first and second, m, k, n. Flag 1: single rounding;
 //! 4: the second is `[batch, n, k]`. NUMERICS.md, "batch_matmul".
 
+#[cfg(feature = "steps")]
+use super::cost::Units;
 use super::tensor::{Elements, Rescale, element_arg, quantized_arg};
 use super::window::SINGLE_ROUNDING;
 use super::{OpDef, Overlap, Run, arg, ensure, i8_cols};
@@ -62,8 +64,9 @@ fn run16(r: &mut Run<'_>, op: &Op, slots: &[Slot; 3]) -> Option<()> {
     let ([m, k, n], (rescale, [za, zb])) = (shape(op)?, rescale(op, slots)?);
     let transposed = op.flags & TRANSPOSED != 0;
     let (rows, shared) = ((slots[0].cols as usize).checked_div(k)?, slots[1].cols as usize == k * n);
+    let part = r.part.of(rows);
     let [x, y, to] = Elements::of(r, slots.each_ref())?;
-    for (row, col) in (0..rows).flat_map(|row| (0..n).map(move |col| (row, col))) {
+    for (row, col) in part.flat_map(|row| (0..n).map(move |col| (row, col))) {
         let matrix = if shared { 0 } else { row.checked_div(m)? * k * n };
         let mut acc = 0i64;
         for i in 0..k {
@@ -79,10 +82,11 @@ fn run8(r: &mut Run<'_>, op: &Op, slots: &[Slot; 3]) -> Option<()> {
     let ([m, k, n], (rescale, [za, zb])) = (shape(op)?, rescale(op, slots)?);
     let [a, b, out] = slots;
     let transposed = op.flags & TRANSPOSED != 0;
+    let part = r.part.of((a.cols as usize).checked_div(k)?);
     let [x, y, to] = r.slots([a, b, out])?;
     let (x, y, to) = (i8_cols(a, x)?, &*i8_cols(b, y)?, i8_cols(out, to)?);
-    let mut to = to.iter_mut();
-    for (row, x) in x.chunks(k.max(1)).enumerate() {
+    let mut to = to.get_mut(part.start.checked_mul(n)?..)?.iter_mut();
+    for (row, x) in x.chunks(k.max(1)).enumerate().take(part.end).skip(part.start) {
         let each = k * n;
         let y = if y.len() == each { y } else { y.get(row.checked_div(m)? * each..)?.get(..each)? };
         for first in (0..n).step_by(TILE) {
@@ -106,4 +110,11 @@ fn run8(r: &mut Run<'_>, op: &Op, slots: &[Slot; 3]) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// The units: rows of the output.
+#[cfg(feature = "steps")]
+pub(crate) fn units(r: &Run<'_>, op: &Op) -> Option<Units> {
+    let ([_, k, n], rows) = (shape(op)?, slots(r.image, op)?[0].cols as usize);
+    Some(Units::new(rows.checked_div(k)?, &[k, n]))
 }

@@ -7,6 +7,9 @@
 
 use core::num::NonZeroUsize;
 
+#[cfg(feature = "steps")]
+use super::cost::Units;
+use super::cut::{Cut, Piece};
 use super::window::{self, NARROW, SINGLE_ROUNDING, Sums};
 use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure};
 use crate::image::plan::{Kind, Slot};
@@ -57,6 +60,23 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
 fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Slot; 2], conv: ConvFn<T>) -> Option<()> {
     let (g, groups, sums) = parts(r.image, op, slots)?;
     let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op)?);
+    let (cut, part) = (Cut::new(r, &g, slots, (groups.get() == 1).then_some(filter(&g))), r.part);
     let [from, to] = r.cells::<T, 2>(slots.each_ref())?;
-    conv(&g, groups, (from, sums.zero_in), (weights, sums.zero_weights), channels, &sums.output, to)
+    let p = cut.piece(part, Piece { g, from, to, weights, channels })?;
+    conv(&p.g, groups, (p.from, sums.zero_in), (p.weights, sums.zero_weights), p.channels, &sums.output, p.to)
+}
+
+/// Weights of an output channel where there is one group.
+fn filter(g: &Window) -> usize {
+    g.y.kernel * g.x.kernel * g.channels
+}
+
+/// The units: rows of the output, or of one row pixels, or of one pixel channels.
+#[cfg(feature = "steps")]
+pub(crate) fn units(r: &Run<'_>, op: &Op) -> Option<Units> {
+    let slots = window::slots(r.image, op)?;
+    let (g, groups, _) = parts(r.image, op, &slots)?;
+    let [channels, kh, kw, depth] = window::weights(r.image, op, 2)?.dims.map(|d| d as usize);
+    let cut = Cut::new(r, &g, &slots, (groups.get() == 1).then_some(filter(&g)));
+    Some(cut.units(&g, channels, kh.checked_mul(kw)?.checked_mul(depth)?))
 }

@@ -10,12 +10,16 @@
 //! input. Flag 2: backward.
 
 use core::num::NonZeroUsize;
+use core::ops::Range;
 
 use super::coded::{Input, Linear, planes};
+use super::cost::Part;
+#[cfg(feature = "steps")]
+use super::cost::Units;
 use super::tensor::quantized_arg;
 use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols, in_turn, window};
 use crate::fixed::{saturate, shift_round};
-use crate::image::plan::Kind;
+use crate::image::plan::{Kind, Slot};
 use crate::image::tensors::BLOCK;
 use crate::image::{Image, Op};
 use crate::kernels::Codes;
@@ -87,16 +91,15 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (zero_point, o) = window::numbers(op, 10, Kind::I8)?;
     let kernel = linear.kernel(r);
     let (rows, pixels) = (linear.weights.rows, g.y.output.checked_mul(g.x.output)?);
-    let (a, b) = (input.range(r.limits)?, output.range(r.limits)?);
-    let in_place = in_place(&g, &linear, planes) && (a.end <= b.start || b.end <= a.start);
+    let in_place = apart(r, &input, &output)? && in_place(&g, &linear, planes);
     // Bytes of a patch, and patches that are made before the weights are read.
     let patch = linear.padded() * planes;
-    let together = if in_place { pixels } else { (patches.cols as usize).checked_div(patch)? };
-    let tiles = pixels.div_ceil(NonZeroUsize::new(together)?.get());
+    let (together, tiles) = tiles(&g, (patches.cols as usize).checked_div(patch)?, in_place)?;
     let position = |pixel: usize| Some((pixel.checked_div(g.x.output)?, pixel.checked_rem(g.x.output)?));
-    for first in (0..tiles).map(|n| in_turn(op, n, tiles) * together) {
+    for (turn, blocks) in units_of(r.part, tiles, linear.blocks()) {
+        let first = in_turn(op, turn, tiles) * together;
         let tile = first..pixels.min(first + together);
-        if !in_place {
+        if !in_place && blocks.start == 0 {
             let [from, scratch] = r.slots([&input, &patches])?;
             let (from, scratch) = (Input::new(&input, from)?, i8_cols(&patches, scratch)?);
             for (at, pixel) in tile.clone().enumerate() {
@@ -111,10 +114,9 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
             Kind::I16 => Results::I16(view::as_elements(to)?),
             _ => Results::I8(view::as_i8_mut(to)),
         };
-        // Where patches lie at equal distances all of them are one call; those of int16 are two rows each.
-        let runs = if in_place { tile.len().div_ceil(NonZeroUsize::new(g.x.output)?.get()) } else { 1 };
+        // Patches of int8 that lie at equal distances are one call; those of int16 are two rows each.
         let apart = if in_place { g.x.stride * g.channels } else { patch };
-        let together = if planes == 1 && apart >= patch { tile.len().checked_div(runs)? } else { 1 };
+        let together = if planes == 1 && apart >= patch { tile.len() } else { 1 };
         for pixel in tile.clone().step_by(together.max(1)) {
             let start = if in_place {
                 let (y, x) = position(pixel)?;
@@ -132,20 +134,54 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
                 let bytes = bytemuck::must_cast_slice(from.get(start..)?);
                 let codes = Codes::new(bytes, together, apart.max(patch), patch)?;
                 let mut done = Some(());
-                kernel(&linear.weights, 0..linear.blocks(), &codes, &mut |block, first, sums| {
+                kernel(&linear.weights, blocks.clone(), &codes, &mut |block, first, sums| {
                     for (at, sums) in (pixel + first..).zip(sums) {
                         done = done.and_then(|()| put(block, at, linear.finish(block, *sums)));
                     }
                 });
                 done?;
             } else {
-                for block in 0..linear.blocks() {
+                for block in blocks.clone() {
                     put(block, pixel, linear.sums(kernel, block, from.get(start..)?.get(..patch)?))?;
                 }
             }
         }
     }
     Some(())
+}
+
+/// Pixels that are computed together, and how many times as many there are: a row where they lie in place, else the patches that
+/// there is room for.
+fn tiles(g: &Window, room: usize, in_place: bool) -> Option<(usize, usize)> {
+    let together = NonZeroUsize::new(if in_place { g.x.output } else { room })?;
+    Some((together.get(), g.y.output.checked_mul(g.x.output)?.div_ceil(together.get())))
+}
+
+/// The tiles of a part, each with the blocks of weights: units are blocks of each tile in turn.
+fn units_of(part: Part, tiles: usize, blocks: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let units = part.of(tiles.saturating_mul(blocks));
+    let first = units.start.checked_div(blocks).unwrap_or(0);
+    let within = move |tile: usize, unit: usize| unit.saturating_sub(tile * blocks).min(blocks);
+    let tiles = (first..tiles).map(move |tile| (tile, within(tile, units.start)..within(tile, units.end)));
+    tiles.take_while(|(_, blocks)| !blocks.is_empty())
+}
+
+/// The units: blocks of weights with a tile of patches.
+#[cfg(feature = "steps")]
+pub(crate) fn units(r: &Run<'_>, op: &Op) -> Option<Units> {
+    let (g, linear, planes) = parts(r.image, op)?;
+    let (input, output) = (quantized_arg(r.image, op, 0)?, quantized_arg(r.image, op, 1)?);
+    let in_place = apart(r, &input, &output)? && in_place(&g, &linear, planes);
+    let room = (i8_arg(r.image, op, 2)?.cols as usize).checked_div(linear.padded() * planes)?;
+    let (together, tiles) = tiles(&g, room, in_place)?;
+    let together = together.min(g.y.output.checked_mul(g.x.output)?);
+    Some(Units::new(tiles.checked_mul(linear.blocks())?, &[BLOCK, linear.padded(), planes, together]))
+}
+
+/// Whether the slots lie apart.
+fn apart(r: &Run<'_>, input: &Slot, output: &Slot) -> Option<bool> {
+    let (a, b) = (input.range(r.limits)?, output.range(r.limits)?);
+    Some(a.end <= b.start || b.end <= a.start)
 }
 
 /// Copies the inputs under output pixel `(y, x)` into `patch`, whose planes have `padded` columns: [kernel height, kernel

@@ -5,6 +5,9 @@
 
 use core::num::NonZeroUsize;
 
+#[cfg(feature = "steps")]
+use super::cost::Units;
+use super::cut::{Cut, Piece};
 use super::window::{self, NARROW, SINGLE_ROUNDING, Sums};
 use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure};
 use crate::image::plan::{Kind, Slot};
@@ -54,6 +57,18 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
 fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Slot; 2], conv: ConvFn<T>) -> Option<()> {
     let (g, multiplier, sums) = parts(r.image, op, slots)?;
     let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op)?);
+    let (cut, part) = (Cut::new(r, &g, slots, None), r.part);
     let [from, to] = r.cells::<T, 2>(slots.each_ref())?;
-    conv(&g, multiplier, (from, sums.zero_in), (weights, sums.zero_weights), channels, &sums.output, to)
+    let p = cut.piece(part, Piece { g, from, to, weights, channels })?;
+    conv(&p.g, multiplier, (p.from, sums.zero_in), (p.weights, sums.zero_weights), p.channels, &sums.output, p.to)
+}
+
+/// The units: rows of the output, or of one row pixels.
+#[cfg(feature = "steps")]
+pub(crate) fn units(r: &Run<'_>, op: &Op) -> Option<Units> {
+    let slots = window::slots(r.image, op)?;
+    let (g, ..) = parts(r.image, op, &slots)?;
+    let [_, kh, kw, channels] = window::weights(r.image, op, 2)?.dims.map(|d| d as usize);
+    // A product takes twice as long as conv2d's: a sum has few, and is not in a register.
+    Some(Cut::new(r, &g, &slots, None).units(&g, channels, kh.checked_mul(kw)?.checked_mul(2)?))
 }

@@ -6,6 +6,9 @@
 
 use core::num::NonZeroUsize;
 
+#[cfg(feature = "steps")]
+use super::cost::Units;
+use super::cut::{Cut, Piece};
 use super::window::{self, NARROW, SINGLE_ROUNDING, Sums};
 use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure};
 use crate::image::plan::{Kind, Slot};
@@ -53,6 +56,18 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
 fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Slot; 2], conv: ConvFn<T>) -> Option<()> {
     let (g, sums) = parts(r.image, op, slots)?;
     let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op)?);
+    let (cut, part) = (Cut::new(r, &g, slots, Some(g.channels)), r.part);
     let [from, to] = r.cells::<T, 2>(slots.each_ref())?;
-    conv(&g, NonZeroUsize::MIN, (from, sums.zero_in), (weights, sums.zero_weights), channels, &sums.output, to)
+    let p = cut.piece(part, Piece { g, from, to, weights, channels })?;
+    let (x, w) = ((p.from, sums.zero_in), (p.weights, sums.zero_weights));
+    conv(&p.g, NonZeroUsize::MIN, x, w, p.channels, &sums.output, p.to)
+}
+
+/// The units: channels of one row, or rows.
+#[cfg(feature = "steps")]
+pub(crate) fn units(r: &Run<'_>, op: &Op) -> Option<Units> {
+    let slots = window::slots(r.image, op)?;
+    let (g, _) = parts(r.image, op, &slots)?;
+    let channels = window::weights(r.image, op, 2)?.dims[0] as usize;
+    Some(Cut::new(r, &g, &slots, Some(g.channels)).units(&g, channels, g.channels))
 }

@@ -25,14 +25,14 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let gate_slot = slot_arg(r.image, op, 0, Kind::I32)?;
     let up_slot = slot_arg(r.image, op, 1, Kind::I32)?;
     let out = slot_arg(r.image, op, 2, Kind::I32)?;
-    let (count, cols) = (r.rows_of(&gate_slot), gate_slot.cols as usize);
+    let (rows, cols) = (r.part.of(r.rows_of(&gate_slot)), gate_slot.cols as usize);
     let (pool, isa) = (r.pool, r.kernels.isa);
     let [gate, up] = r.slots([&gate_slot, &up_slot])?;
     let (gate, up) = (I32Rows::new(&gate_slot, gate)?, I32Rows::new(&up_slot, up)?);
     let gate_frac = i32::from(gate_slot.frac);
     let shift = gate_frac + i32::from(up_slot.frac) - i32::from(out.frac);
     let (up_stride, up) = (up.stride, &*up.data);
-    for_rows(pool, count, (gate.data, gate.stride), (&mut [], 0), &|row, gate, _: &mut [u8]| {
+    for_rows(pool, rows, (gate.data, gate.stride), (&mut [], 0), &|row, gate, _: &mut [u8]| {
         let up = up.get(row * up_stride..).unwrap_or(&[]);
         rows::glu(isa, gate.get_mut(..cols).unwrap_or_default(), up, gate_frac, shift);
     })

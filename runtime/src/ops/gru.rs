@@ -6,6 +6,8 @@
 //! recurrent product, its bias included (ONNX `linear_before_reset`, Keras `reset_after`). NUMERICS.md, "gru".
 
 use super::coded::Input;
+#[cfg(feature = "steps")]
+use super::cost::Units;
 use super::recurrent::{GATE_FRAC, Layer, REVERSE};
 use super::tensor::quantized_arg;
 use super::{OpDef, Overlap, Run, i8_arg, i8_cols, slot_arg};
@@ -49,7 +51,7 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (layer, state) = parts(r.image, op)?;
     let (input, output, scratch) = (quantized_arg(r.image, op, 0)?, i8_arg(r.image, op, 1)?, i8_arg(r.image, op, 3)?);
-    let (kernels, units) = (layer.kernels(r), layer.units);
+    let (kernels, units, part) = (layer.kernels(r), layer.units, r.part);
     let after = op.flags & RESET_AFTER != 0;
     let [x, out, state, bytes] = r.slots([&input, &output, &state, &scratch])?;
     let (x, out, state) = (Input::new(&input, x)?, i8_cols(&output, out)?, view::as_elements::<i16>(state)?);
@@ -58,7 +60,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (x_row, rest) = view::as_i8_mut(rows).split_at_mut_checked(layer.x_row)?;
     let h_row = rest.get_mut(..layer.recurrent.padded())?;
     h_row.fill(0);
-    layer.run(op, (&x, x_row, out), |x, element, out| {
+    layer.run((op, part), (&x, x_row, out), |x, element, out| {
         let state = state.get_mut(element * units..)?.get_mut(..units)?;
         for (to, h) in h_row.iter_mut().zip(state.iter()) {
             *to = layer.quantize((*h).into(), STATE_FRAC);
@@ -95,4 +97,10 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         }
         Some(())
     })
+}
+
+/// The units: steps.
+#[cfg(feature = "steps")]
+pub(crate) fn units(r: &Run<'_>, op: &Op) -> Option<Units> {
+    Some(parts(r.image, op)?.0.units())
 }

@@ -35,11 +35,11 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let beta = r.image.raw(arg(op, 3)?, Dtype::I32)?.as_chunks::<4>().0;
     let eps = u64::from(arg(op, 4)?) | u64::from(arg(op, 5)?) << 32;
     let root = (u64::from(arg(op, 6)?), arg(op, 7)? as i32);
-    let rows = r.rows_of(&input);
+    let rows = r.part.of(r.rows_of(&input));
     let [from, to] = r.slots([&input, &output])?;
     let (mut from, mut to) = (I32Rows::new(&input, from)?, I32Rows::new(&output, to)?);
     let shift_gamma = NORM_FRAC + gamma.exponent - i32::from(output.frac);
-    for row in 0..rows {
+    for row in rows {
         let y = to.row(row)?;
         let lost = centre(from.row(row)?, y);
         let (unit, shift) = normaliser(y, eps.checked_shr(2 * lost).unwrap_or(0), root);

@@ -6,6 +6,8 @@
 //! and no gate is stored. NUMERICS.md, "lstm".
 
 use super::coded::Input;
+#[cfg(feature = "steps")]
+use super::cost::Units;
 use super::recurrent::{GATE_FRAC, Layer, REVERSE};
 use super::tensor::quantized_arg;
 use super::{OpDef, Overlap, Run, ensure, i8_arg, i8_cols, slot_arg};
@@ -44,14 +46,14 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (layer, cell_slot, frac) = parts(r.image, op)?;
     let slot = |which| i8_arg(r.image, op, which);
     let (input, output, state, scratch) = (quantized_arg(r.image, op, 0)?, slot(1)?, slot(2)?, slot(3)?);
-    let (kernels, units) = (layer.kernels(r), layer.units);
+    let (kernels, units, part) = (layer.kernels(r), layer.units, r.part);
     let [x, out, h, rows, c] = r.slots([&input, &output, &state, &scratch, &cell_slot])?;
     let (x, out, h) = (Input::new(&input, x)?, i8_cols(&output, out)?, i8_cols(&state, h)?);
     let c = view::as_i32(c)?;
     let (x_row, rest) = i8_cols(&scratch, rows)?.split_at_mut_checked(layer.x_row)?;
     let h_row = rest.get_mut(..layer.recurrent.padded())?;
     h_row.fill(0);
-    layer.run(op, (&x, x_row, out), |x, element, out| {
+    layer.run((op, part), (&x, x_row, out), |x, element, out| {
         let (h, c) = (h.get_mut(element * units..)?.get_mut(..units)?, c.get_mut(element * units..)?);
         h_row.iter_mut().zip(h.iter()).for_each(|(to, h)| *to = *h);
         for (block, (h, c)) in h.chunks_mut(4).zip(c.chunks_mut(4)).enumerate() {
@@ -73,4 +75,10 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         out.iter_mut().zip(h.iter()).for_each(|(to, h)| *to = *h);
         Some(())
     })
+}
+
+/// The units: steps.
+#[cfg(feature = "steps")]
+pub(crate) fn units(r: &Run<'_>, op: &Op) -> Option<Units> {
+    Some(parts(r.image, op)?.0.units())
 }

@@ -3,8 +3,10 @@
 //! Arguments: in slot (Q8 `[rows, cols]`), weight (coded `[out, cols]`), bias (I32 `[out]` with the out slot's fraction
 //! bits, or none), out slot (I32 [rows, out]). Flag 1: add to the out slot (the residual). NUMERICS.md, "matmul".
 //!
-//! Each thread takes whole blocks of 16 weight rows for all rows of the step, so weights are read once a step.
+//! Each thread takes whole blocks of 16 weight rows for all rows of the step, so weights are read once a step. A block is a unit.
 
+#[cfg(feature = "steps")]
+use super::cost::Units;
 use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, optional, q8_row, slot_arg};
 use crate::image::plan::{Kind, Q8_HEAD};
 use crate::image::tensors::BLOCK;
@@ -44,7 +46,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let output = slot_arg(r.image, op, 3, Kind::I32)?;
     let add = op.flags & ACCUMULATE != 0;
     let count = r.rows_of(&input);
-    let (pool, kernels) = (r.pool, r.kernels);
+    let (pool, kernels, part) = (r.pool, r.kernels, r.part.of(weight.rows.div_ceil(BLOCK)));
     let [from, to] = r.slots([&input, &output])?;
     let to = I32Rows::new(&output, to)?;
     let (from, stride) = (&*from, input.stride_bytes() as usize);
@@ -52,7 +54,8 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let base = weight.exponent - i32::from(output.frac) - weight.excess_bits as i32;
     let block_macs = (BLOCK * weight.cols).saturating_mul(count).max(1);
     let granule = BLOCK * PART_MACS.div_ceil(block_macs);
-    let shape = Shape { rows: count, stride: to.stride, cols: weight.rows, granule };
+    let cols = part.start * BLOCK..(part.end * BLOCK).min(weight.rows);
+    let shape = Shape { rows: count, stride: to.stride, cols, granule };
     for_column_parts(pool, (to.data, shape), (&mut [], 0), &|mut part, _| {
         let cols = part.cols();
         // A part behind the last block.
@@ -78,6 +81,13 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
             }
         });
     })
+}
+
+/// The units: blocks of weight rows.
+#[cfg(feature = "steps")]
+pub(crate) fn units(r: &Run<'_>, op: &Op) -> Option<Units> {
+    let (input, weight) = (slot_arg(r.image, op, 0, Kind::Q8)?, r.image.coded(arg(op, 1)?)?);
+    Some(Units::new(weight.rows.div_ceil(BLOCK), &[BLOCK, weight.cols, r.rows_of(&input)]))
 }
 
 /// The biases of block `block`; zeros where there are none.

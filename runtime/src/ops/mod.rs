@@ -6,6 +6,9 @@
 //! `check` and `run` return `None` for anything amiss; after `check` has passed, `run` only fails where its own
 //! `get`s cannot be proven away by the compiler, never in practice.
 
+// Of ops that no feature names nobody asks the units.
+#![cfg_attr(not(all(feature = "decoder", feature = "coded")), allow(dead_code))]
+
 pub mod activation;
 pub mod add;
 pub mod arg_max;
@@ -19,6 +22,8 @@ mod coded;
 pub mod conv2d;
 pub mod conv2d_coded;
 pub mod copy;
+pub mod cost;
+mod cut;
 pub mod depthwise_conv2d;
 pub mod embed;
 pub mod embedding_bag;
@@ -61,6 +66,8 @@ pub mod window;
 
 use core::cell::Cell;
 use core::ops::Range;
+
+use cost::Part;
 
 use crate::error::{Error, Result};
 use crate::fixed::Scale;
@@ -329,6 +336,8 @@ pub struct Run<'r> {
     pub rows: u32,
     /// Row that [`select_row`] takes.
     pub row: u32,
+    /// Which units of the op are to be done ([`cost`]).
+    pub part: Part,
     /// Threads.
     pub pool: &'r dyn Pool,
     /// Inner loops.

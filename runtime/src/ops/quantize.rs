@@ -29,12 +29,12 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let input = slot_arg(r.image, op, 0, Kind::I32)?;
     let output = slot_arg(r.image, op, 1, Kind::Q8)?;
     let log2 = arg(op, 2)?.min(MAX_LOG2_BLOCK);
-    let (count, cols, frac) = (r.rows_of(&input), input.cols as usize, i32::from(input.frac));
+    let (rows, cols, frac) = (r.part.of(r.rows_of(&input)), input.cols as usize, i32::from(input.frac));
     let (pool, isa) = (r.pool, r.kernels.isa);
     let [from, to] = r.slots([&input, &output])?;
     let from = I32Rows::new(&input, from)?;
     let stride = output.stride_bytes() as usize;
-    for_rows(pool, count, (from.data, from.stride), (to, stride), &|_, values, to| {
+    for_rows(pool, rows, (from.data, from.stride), (to, stride), &|_, values, to| {
         let values = values.get_mut(..cols).unwrap_or_default();
         let lost = if log2 == 0 { 0 } else { rows::hadamard(isa, values, log2) };
         put_q8_row(isa, to, values, frac - lost);

@@ -12,6 +12,9 @@
 //! `fill` sets to zero before. Flag 1: steps are taken from the last to the first.
 
 use super::coded::{Input, Linear, planes};
+use super::cost::Part;
+#[cfg(feature = "steps")]
+use super::cost::Units;
 use super::tensor::{quantized_arg, tensor_arg};
 use super::{Run, arg, ensure, i8_arg};
 use crate::fixed::{Scale, saturate, shift_round};
@@ -73,6 +76,13 @@ impl<'a> Layer<'a> {
         [self.input.kernel(r), self.recurrent.kernel(r)]
     }
 
+    /// The units: steps.
+    #[cfg(feature = "steps")]
+    pub(crate) fn units(&self) -> Units {
+        let cols = self.input.weights.cols.saturating_add(self.units);
+        Units::new(self.steps, &[self.batch, self.input.weights.rows, cols])
+    }
+
     /// The int8 of a hidden value with `frac` fraction bits, at most 2^31 as an integer.
     pub(crate) fn quantize(&self, value: i64, frac: i32) -> i8 {
         let steps = saturate(shift_round(value.wrapping_mul(self.inverse.mant.into()), frac + self.inverse.exp));
@@ -93,17 +103,17 @@ impl<'a> Layer<'a> {
         [round(&self.input, kernels[0], x), round(&self.recurrent, kernels[1], h)]
     }
 
-    /// Calls `cell(row of x, number of the batch's element, its output)` for each step and element of the batch, in the op's
-    /// order. `row` is scratch for the row of x; `cell` writes the hidden state of `units` to the output.
+    /// Calls `cell(row of x, number of the batch's element, its output)` for each step of `part` and element of the batch, in the
+    /// op's order. `row` is scratch for the row of x; `cell` writes the hidden state of `units` to the output.
     pub(crate) fn run(
         &self,
-        op: &Op,
+        (op, part): (&Op, Part),
         (x, row, out): (&Input<'_>, &mut [i8], &mut [i8]),
         mut cell: impl FnMut(&[i8], usize, &mut [i8]) -> Option<()>,
     ) -> Option<()> {
         let cols = self.input.weights.cols;
         row.fill(0);
-        for step in 0..self.steps {
+        for step in part.of(self.steps) {
             let step = if op.flags & REVERSE != 0 { self.steps - 1 - step } else { step };
             for element in 0..self.batch {
                 let at = step * self.batch + element;

@@ -3,6 +3,8 @@
 //! Arguments and flags as `conv2d`'s, without groups and dilations: each input pixel adds its window of products to the output
 //! around `(y * stride - padding, x * stride - padding)`. NUMERICS.md, "transpose_conv2d".
 
+#[cfg(feature = "steps")]
+use super::cost::Units;
 use super::window::{self, NARROW, SINGLE_ROUNDING, Sums};
 use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure};
 use crate::image::plan::{Kind, Slot};
@@ -50,4 +52,13 @@ fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Slot; 2]) -> Option<(
     let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op)?);
     let [from, to] = r.cells::<T, 2>(slots.each_ref())?;
     int8::transpose_conv2d(&g, (from, sums.zero_in), (weights, sums.zero_weights), channels, &sums.output, to)
+}
+
+/// One unit.
+#[cfg(feature = "steps")]
+pub(crate) fn units(r: &Run<'_>, op: &Op) -> Option<Units> {
+    let g = parts(r.image, op, &window::slots(r.image, op)?)?.0;
+    let channels = window::weights(r.image, op, 2)?.dims[0] as usize;
+    // Each input meets each weight at most once.
+    Some(Units::new(1, &[g.y.input, g.x.input, g.channels, g.y.kernel, g.x.kernel, channels]))
 }

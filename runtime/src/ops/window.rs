@@ -11,6 +11,7 @@
 
 use core::num::NonZeroUsize;
 
+use super::cut::{Cut, Piece};
 use super::tensor::{quantized_arg, rounding};
 use super::{BACKWARD, Run, arg, bytes_arg, ensure};
 use crate::image::plan::{Kind, Slot};
@@ -182,6 +183,8 @@ fn pool_of<T: Quantized>(
 ) -> Option<()> {
     let g = pool(op, &input)?;
     let (_, o) = numbers(op, 7, input.kind)?;
+    let (cut, part) = (Cut::new(r, &g, &[input, output], None), r.part);
     let [from, to] = r.cells::<T, 2>([&input, &output])?;
-    int8::pool2d(&g, from, fold, |folded, count| Some(o.limit(result(folded, count)?)), to)
+    let p = cut.piece::<T, ()>(part, Piece { g, from, to, weights: &[], channels: &[] })?;
+    int8::pool2d(&p.g, p.from, fold, |folded, count| Some(o.limit(result(folded, count)?)), p.to)
 }

@@ -10,14 +10,20 @@
 //!
 //! Models with an encoder take a source first: [`Session::encode`]. An encoder alone, without a body, gives the embedding of
 //! its source: [`Session::embed`].
+//!
+//! Each of these can be begun and then done in pieces: [`work`].
+
+pub mod work;
 
 use crate::error::{Error, Result};
 use crate::image::plan::Kind;
 use crate::image::program::entry;
-use crate::image::{Element, Image, Limits, Op, Port, Slot};
+use crate::image::{Element, Image, Limits, Port, Slot};
 use crate::kernels::{self, Kernels};
+use crate::ops::cost::Part;
 use crate::ops::{self, Run};
 use crate::view::{self, Pool, Single};
+use work::Work;
 
 /// Runs a program over an arena: a language model's by tokens, any other by inputs and outputs.
 pub struct Session<'a> {
@@ -31,6 +37,9 @@ pub struct Session<'a> {
     rows: u32,
     /// Positions of the source that has been encoded.
     source: u32,
+    /// A run was begun of a net that keeps something, and has not ended.
+    #[cfg(feature = "steps")]
+    unfinished: bool,
 }
 
 impl<'a> Session<'a> {
@@ -60,7 +69,19 @@ impl<'a> Session<'a> {
         }
         let logits = image.slot(image.plan().logits)?;
         let kernels = kernels::select();
-        let mut session = Self { image, arena, limits, pool, kernels, logits, position: 0, rows: 0, source: 0 };
+        let mut session = Self {
+            image,
+            arena,
+            limits,
+            pool,
+            kernels,
+            logits,
+            position: 0,
+            rows: 0,
+            source: 0,
+            #[cfg(feature = "steps")]
+            unfinished: false,
+        };
         session.reset()?;
         Ok(session)
     }
@@ -71,10 +92,15 @@ impl<'a> Session<'a> {
     /// [`Error::Op`].
     pub fn reset(&mut self) -> Result<()> {
         self.rewind(0);
-        match self.run_entry(entry::RESET, &[], 0) {
-            Err(Error::Entry { .. }) => Ok(()), // nothing is kept
-            done => done,
+        // If there is no such entry point, nothing is kept.
+        if let Ok(work) = Work::begin(self, entry::RESET, &[], 0) {
+            work.finish()?;
         }
+        #[cfg(feature = "steps")]
+        {
+            self.unfinished = false;
+        }
+        Ok(())
     }
 
     /// Uses these kernels instead of the best ones: for tests and benchmarks. No bit changes.
@@ -107,6 +133,18 @@ impl<'a> Session<'a> {
     /// [`Error::Token`], [`Error::ContextFull`], [`Error::NoSource`] for none: the one before is still there.
     /// [`Error::Entry`] for models without an encoder.
     pub fn encode(&mut self, source: &[u32]) -> Result<()> {
+        self.begin_encode(source)?.finish()
+    }
+
+    /// Begins [`Session::encode`]. The source before is forgotten.
+    ///
+    /// # Errors
+    /// As [`Session::encode`].
+    pub fn begin_encode<'w>(&'w mut self, source: &'w [u32]) -> Result<Work<'w, 'a>> {
+        self.begin_source(source, false)
+    }
+
+    fn begin_source<'w>(&'w mut self, source: &'w [u32], embeds: bool) -> Result<Work<'w, 'a>> {
         let vocab = self.image.plan().source_vocab;
         if vocab == 0 {
             return Err(Error::Entry { id: entry::ENCODE });
@@ -120,18 +158,8 @@ impl<'a> Session<'a> {
         if length == 0 {
             return Err(Error::NoSource);
         }
-        self.source = length;
-        let program = *self.image.program();
-        for stage in program.entries().filter(|e| e.id == entry::ENCODE) {
-            self.position = 0;
-            for batch in source.chunks((self.limits.batch as usize).max(1)) {
-                self.rows = batch.len() as u32;
-                self.run_ops(program.ops_of(stage), batch, 0)?;
-                self.position += self.rows;
-            }
-        }
-        (self.position, self.rows) = (0, 0);
-        Ok(())
+        (self.source, self.position, self.rows) = (0, 0, 0);
+        Work::begin_source(self, source, embeds)
     }
 
     /// Runs a source through an encoder that has no decoder. Returns its embedding: numbers in fixed point with
@@ -140,11 +168,20 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`Session::encode`]. [`Error::Entry`] for models that write, too.
     pub fn embed(&mut self, source: &[u32]) -> Result<&mut [i32]> {
+        // Not the work's own slice: that would borrow the source for as long.
+        self.begin_embedding(source)?.finish()?;
+        self.head()
+    }
+
+    /// Begins [`Session::embed`], whose result [`Work::logits`] returns. The source before is forgotten.
+    ///
+    /// # Errors
+    /// As [`Session::embed`].
+    pub fn begin_embedding<'w>(&'w mut self, source: &'w [u32]) -> Result<Work<'w, 'a>> {
         if !self.image.plan().embeds() {
             return Err(Error::Entry { id: entry::HEAD });
         }
-        self.encode(source)?;
-        self.head(0)
+        self.begin_source(source, true)
     }
 
     /// Appends tokens to the context, in batches. Afterwards [`Session::logits`] serves the rows of the last batch.
@@ -153,6 +190,14 @@ impl<'a> Session<'a> {
     /// [`Error::Token`], [`Error::ContextFull`], [`Error::NoSource`]: nothing has been appended. [`Error::Entry`] for other
     /// programs.
     pub fn prefill(&mut self, tokens: &[u32]) -> Result<()> {
+        self.begin_prefill(tokens)?.finish()
+    }
+
+    /// Begins [`Session::prefill`]. Until it is done there are no logits to ask for, and nothing has been appended.
+    ///
+    /// # Errors
+    /// As [`Session::prefill`].
+    pub fn begin_prefill<'w>(&'w mut self, tokens: &'w [u32]) -> Result<Work<'w, 'a>> {
         if self.image.plan().source_vocab != 0 && self.source == 0 {
             return Err(Error::NoSource);
         }
@@ -168,15 +213,11 @@ impl<'a> Session<'a> {
         if end > self.limits.context {
             return Err(full);
         }
-        let mut rest = tokens;
-        while !rest.is_empty() {
-            let (batch, after) = rest.split_at_checked(self.limits.batch as usize).unwrap_or((rest, &[]));
-            self.rows = batch.len() as u32;
-            self.run_entry(entry::BODY, batch, 0)?;
-            self.position += self.rows;
-            rest = after;
+        if tokens.is_empty() {
+            return Ok(Work::begin(self, entry::BODY, tokens, 0)?.nothing());
         }
-        Ok(())
+        self.rows = 0;
+        Work::begin(self, entry::BODY, tokens, 0)
     }
 
     /// Rows of the last batch.
@@ -191,14 +232,22 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`Error::Row`], [`Error::Entry`].
     pub fn logits(&mut self, row: u32) -> Result<&mut [i32]> {
+        self.begin_logits(row)?.logits()
+    }
+
+    /// Begins [`Session::logits`], whose result [`Work::logits`] returns.
+    ///
+    /// # Errors
+    /// As [`Session::logits`].
+    pub fn begin_logits(&mut self, row: u32) -> Result<Work<'_, 'a>> {
         if row >= self.rows {
             return Err(Error::Row { row, rows: self.rows });
         }
-        self.head(row)
+        Work::begin(self, entry::HEAD, &[], row)
     }
 
-    fn head(&mut self, row: u32) -> Result<&mut [i32]> {
-        self.run_entry(entry::HEAD, &[], row)?;
+    /// What the head has left in its slot.
+    fn head(&mut self) -> Result<&mut [i32]> {
         let slot = self.logits;
         let missing = Error::Slot { index: self.image.plan().logits };
         let [bytes] = ops::split_slots(self.arena, self.limits, [&slot]).ok_or(missing)?;
@@ -235,7 +284,22 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`Error::Entry`] for language models.
     pub fn run(&mut self) -> Result<()> {
-        self.run_entry(entry::RUN, &[], 0)
+        self.begin_run()?.finish()
+    }
+
+    /// Begins [`Session::run`]. Until it is done the inputs may be overwritten, and the outputs are anything.
+    ///
+    /// # Errors
+    /// As [`Session::run`]; [`Error::Unfinished`].
+    pub fn begin_run(&mut self) -> Result<Work<'_, 'a>> {
+        #[cfg(feature = "steps")]
+        {
+            if self.unfinished {
+                return Err(Error::Unfinished);
+            }
+            self.unfinished = self.image.program().entries().any(|e| e.id == entry::RESET);
+        }
+        Work::begin(self, entry::RUN, &[], 0)
     }
 
     /// Output `index` of the last [`Session::run`], with elements of type `T`.
@@ -286,31 +350,21 @@ impl<'a> Session<'a> {
         (slot.cols as usize).checked_mul(width).and_then(|n| bytes.get_mut(..n)).ok_or(missing)
     }
 
-    fn step<'s>(&'s mut self, tokens: &'s [u32], row: u32) -> Run<'s> {
+    /// What an op sees that runs for these tokens; for those that were given last, if it takes none.
+    fn sight<'s>(&'s mut self, tokens: &'s [u32], (position, source): (u32, u32), row: u32) -> Run<'s> {
+        let rows = if tokens.is_empty() { self.rows } else { tokens.len() as u32 };
         Run {
             image: self.image,
             arena: self.arena,
             limits: self.limits,
             tokens,
-            position: self.position,
-            source: self.source,
-            rows: self.rows,
+            position,
+            source,
+            rows,
             row,
+            part: Part::WHOLE,
             pool: self.pool,
             kernels: self.kernels,
         }
-    }
-
-    fn run_entry(&mut self, id: u32, tokens: &[u32], row: u32) -> Result<()> {
-        self.run_ops(self.image.program().entry(id)?, tokens, row)
-    }
-
-    fn run_ops(&mut self, ops: impl Iterator<Item = (u32, Op)>, tokens: &[u32], row: u32) -> Result<()> {
-        for (index, op) in ops {
-            let bad = Error::Op { index, code: op.code };
-            let def = self.image.op(op.code).ok_or(bad)?;
-            (def.run)(&mut self.step(tokens, row), &op).ok_or(bad)?;
-        }
-        Ok(())
     }
 }

@@ -11,7 +11,9 @@ use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T3, T4};
 use mote_runtime::image::tensors::{BLOCK, Dtype, GROUP, TensorDesc};
 use mote_runtime::image::{Port, Ports, crc, section};
 use mote_runtime::kernels::{self, Kernels};
+use mote_runtime::ops::cost::{Part, units};
 use mote_runtime::ops::{self, Run};
+use mote_runtime::session::work::Progress;
 use mote_runtime::view::{Pool, Single};
 use mote_runtime::{Image, Session};
 
@@ -538,7 +540,12 @@ impl Arena {
 pub fn try_run(file: &[u8], fill: impl FnMut() -> u8) -> Option<bool> {
     let (image, limits) = (Image::open(file).ok()?, limits(1, 1));
     let mut arena = Arena::new(image.arena_bytes(limits).unwrap() as usize, fill);
-    let opened = Session::new(&image, arena.get(), limits).map(|mut session| session.run().unwrap()).is_ok();
+    let opened = Session::new(&image, arena.get(), limits).map(|mut session| {
+        session.run().unwrap();
+        let mut work = session.begin_run().unwrap();
+        while work.step_for(1).unwrap() == Progress::More {}
+    });
+    let opened = opened.is_ok();
     assert!(arena.guards_hold());
     Some(opened)
 }
@@ -558,6 +565,8 @@ pub struct Bench {
     pub limits: Limits,
     pub arena: Arena,
     pub kernels: &'static Kernels,
+    /// Units of the last op's pieces.
+    pub pieces: u64,
 }
 
 impl Bench {
@@ -566,7 +575,7 @@ impl Bench {
         let file = builder.image();
         let bytes = Image::open(&file).unwrap().arena_bytes(limits).unwrap() as usize;
         let arena = Arena::new(bytes, || 0xA5);
-        Self { builder: builder.clone(), file, limits, arena, kernels: chosen_kernels() }
+        Self { builder: builder.clone(), file, limits, arena, kernels: chosen_kernels(), pieces: 0 }
     }
 
     fn range(&self, slot: u32) -> core::ops::Range<usize> {
@@ -634,26 +643,37 @@ impl Bench {
         }
     }
 
-    /// Runs one op for `rows` rows from `position` on.
+    /// Runs one op for `rows` rows from `position` on: whole, then in pieces of some units, which must leave the same.
     pub fn run_with(&mut self, op: &Op, position: u32, tokens: &[u32], rows: u32, pool: &dyn Pool) {
         let image = Image::open(&self.file).unwrap();
         let limits = self.limits;
         ops::check_arena(&image, op, 0, limits).unwrap();
-        let arena = self.arena.get();
-        let mut run = Run {
-            image: &image,
-            arena,
-            limits,
-            tokens,
-            position,
-            source: 0,
-            rows,
-            row: 0,
-            pool,
-            kernels: self.kernels,
+        let before = self.arena.get().to_vec();
+        let def = ops::find(op.code).unwrap();
+        let kernels = self.kernels;
+        let run = |arena: &mut [u8], part: Part| {
+            let mut run =
+                Run { image: &image, arena, limits, tokens, position, source: 0, rows, row: 0, part, pool, kernels };
+            let units = units(&run, op).unwrap();
+            (def.run)(&mut run, op).unwrap();
+            units
         };
-        (ops::find(op.code).unwrap().run)(&mut run, op).unwrap();
+        let units = run(self.arena.get(), Part::WHOLE);
         assert!(self.arena.guards_hold());
+        // From one unit at a time to all but one, another number each time.
+        self.pieces = self.pieces % 7 + 1;
+        let (whole, mut unit) = (std::mem::replace(&mut self.arena, Arena::new(before.len(), || 0)), 0);
+        self.arena.get().copy_from_slice(&before);
+        while unit < units.count {
+            let part = units.part(unit, units.cost * self.pieces);
+            assert!((1..=self.pieces as usize).contains(&part.count()));
+            run(self.arena.get(), part);
+            unit += part.count();
+        }
+        assert!(self.arena.guards_hold());
+        // Threads share scratch as they come.
+        let mut whole = whole;
+        assert!(pool.threads() > 1 || self.arena.get() == whole.get(), "{}: {units:?}", def.name);
     }
 
     pub fn run(&mut self, op: &Op, rows: u32) {

@@ -69,6 +69,21 @@ impl Axis {
     }
 }
 
+#[cfg(feature = "steps")]
+impl Axis {
+    /// Leaves only `part` of the outputs, counted from the last if `backward`. Returns the first of them, and how many input
+    /// elements before it are no longer the axis's.
+    pub(crate) fn cut(&mut self, part: Range<usize>, backward: bool) -> (usize, usize) {
+        let first = if backward { self.output.saturating_sub(part.end) } else { part.start };
+        let start = first * self.stride;
+        let before = start.saturating_sub(self.pad);
+        self.output = part.len();
+        self.input = self.input.saturating_sub(before);
+        self.pad = self.pad.saturating_sub(start);
+        (first, before)
+    }
+}
+
 impl Axis {
     /// The taps of output `at` of a transposed convolution that lie inside: numbers n of taps `first + n * stride`, which read
     /// input elements `last - n`; then `first` and `last`. (`dilation` is 1.)
