@@ -17,10 +17,12 @@ mod x86;
 
 use core::ops::Range;
 
+/// Convolutions of int8 of a microcontroller.
 #[cfg(mote_dsp)]
-use arm::int8;
+pub use arm::int8;
+/// Convolutions of int8 of a microcontroller.
 #[cfg(not(any(mote_dsp, mote_vector)))]
-use scalar::int8;
+pub use scalar::int8;
 #[cfg(target_arch = "x86_64")]
 use x86 as arch;
 
