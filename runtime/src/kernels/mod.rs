@@ -6,6 +6,8 @@
 
 #[cfg(mote_dsp)]
 pub mod arm;
+#[cfg(mote_lanes)]
+mod lanes;
 pub(crate) mod rows;
 #[forbid(unsafe_code)]
 pub mod scalar;
@@ -21,7 +23,10 @@ use core::ops::Range;
 #[cfg(mote_dsp)]
 pub use arm::int8;
 /// Convolutions of int8 of a microcontroller.
-#[cfg(not(any(mote_dsp, mote_vector)))]
+#[cfg(mote_lanes)]
+pub use lanes::int8;
+/// Convolutions of int8 of a microcontroller.
+#[cfg(not(any(mote_dsp, mote_lanes, mote_vector)))]
 pub use scalar::int8;
 #[cfg(target_arch = "x86_64")]
 use x86 as arch;
@@ -190,7 +195,9 @@ pub fn available() -> impl Iterator<Item = &'static Kernels> {
     let fast = arch::available();
     #[cfg(mote_dsp)]
     let fast = core::iter::once(&arm::KERNELS);
-    #[cfg(not(any(mote_vector, mote_dsp)))]
+    #[cfg(mote_lanes)]
+    let fast = core::iter::once(&lanes::KERNELS);
+    #[cfg(not(any(mote_vector, mote_dsp, mote_lanes)))]
     let fast = core::iter::empty();
     fast.chain(core::iter::once(&scalar::KERNELS))
 }
