@@ -21,7 +21,7 @@ fn main() {
             || features.split(',').any(|feature| feature == "dsp");
     if target.starts_with("thumbv7em") || (target.starts_with("thumbv8m.main") && told && !flags.contains("-dsp")) {
         println!("cargo:rustc-cfg=mote_dsp");
-    } else if target.starts_with("thumbv6m") {
+    } else if target.starts_with("thumbv6m") || target.starts_with("riscv32im") {
         println!("cargo:rustc-cfg=mote_lanes");
     }
 }

@@ -141,11 +141,8 @@ fn write(
     }
     for n in 0..pixels {
         for ((sums, c), out) in sums.chunks_exact(room.max(1)).zip(cs).zip(pixel(n)?) {
-            let value = if fast {
-                i32::from(out.get()).max(o.min).min(o.max) as i8
-            } else {
-                i8::result(*sums.get(n)?, c, o)
-            };
+            let value =
+                if fast { i32::from(out.get()).max(o.min).min(o.max) as i8 } else { i8::result(*sums.get(n)?, c, o) };
             out.set(value);
         }
     }
