@@ -1,14 +1,14 @@
 //! Says which kernels are built: `cfg(mote_vector)`, those of cores with vectors (`src/kernels/vector`), and `cfg(mote_dsp)`, those of
-//! Arm's microcontrollers with the DSP extension (`SMLAD` and its kin).
+//! Arm's microcontrollers with the DSP extension (`SMLAD` and its kin), and `cfg(mote_lanes)`, those of smaller cores.
 //!
-//! rustc has no stable `cfg` for the latter. ARMv7E-M (Cortex-M4, M7) always has it; ARMv8-M (M33, M35P) may, and M55 and M85 do, if the
+//! rustc has no stable `cfg` for the DSP extension. ARMv7E-M (Cortex-M4, M7) always has it; ARMv8-M (M33, M35P) may, and M55 and M85 do, if the
 //! code is compiled for them: `-C target-cpu` or `-C target-feature=+dsp` among the flags.
 
 use std::env;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rustc-check-cfg=cfg(mote_dsp, mote_vector)");
+    println!("cargo:rustc-check-cfg=cfg(mote_dsp, mote_lanes, mote_vector)");
     let variable = |name| env::var(name).unwrap_or_default();
     let features = variable("CARGO_CFG_TARGET_FEATURE");
     let has = |wanted| features.split(',').any(|feature| feature == wanted);
@@ -28,5 +28,7 @@ fn main() {
             || has("dsp");
     if target.starts_with("thumbv7em") || (target.starts_with("thumbv8m.main") && told && !flags.contains("-dsp")) {
         println!("cargo:rustc-cfg=mote_dsp");
+    } else if target.starts_with("thumbv6m") || target.starts_with("riscv32im") {
+        println!("cargo:rustc-cfg=mote_lanes");
     }
 }

@@ -3,6 +3,8 @@
 fn main() {
     println!("cargo:rerun-if-changed=memory.x");
     println!("cargo:rustc-link-search={}", env!("CARGO_MANIFEST_DIR"));
-    println!("cargo:rustc-link-arg-bins=-Tmemory.x");
-    println!("cargo:rustc-link-arg-bins=-Tlink.x");
+    for linked in ["bins", "examples"] {
+        println!("cargo:rustc-link-arg-{linked}=-Tmemory.x");
+        println!("cargo:rustc-link-arg-{linked}=-Tlink.x");
+    }
 }

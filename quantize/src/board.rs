@@ -10,12 +10,12 @@
 //! quantizer.
 
 use anyhow::{Context, Result, bail};
-use mote_runtime::Image;
 use mote_runtime::image::plan::Kind;
 use mote_runtime::image::program::entry;
 use mote_runtime::image::{Dtype, section};
 use mote_runtime::ops::{self, Table};
 use mote_runtime::text::Tokenizer;
+use mote_runtime::{Image, Limits};
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -365,6 +365,28 @@ pub fn cargo(root: &Path, board: &Board, verb: &str, firmware: Firmware<'_>) -> 
     Ok(cargo)
 }
 
+/// Why an image does not fit a board, with the limits of `firmware`; `None` if it does.
+///
+/// # Errors
+/// There is no such image.
+pub fn lack(board: &Board, firmware: Firmware<'_>) -> Result<Option<String>> {
+    let Some(path) = firmware.image else { return Ok(None) };
+    let bytes = fs::read(path).with_context(|| format!("no image {}", path.display()))?;
+    let image = Image::open(&bytes).map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))?;
+    let (batch, context) = if image.plan().takes_tokens() { (8, 256) } else { (1, 1) };
+    let limits =
+        Limits { batch: firmware.batch.unwrap_or(batch), context: firmware.context.unwrap_or(context), threads: 1 };
+    let arena = image.arena_bytes(limits).map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))?;
+    let needs = [
+        ("flash for a model", bytes.len() as u64, board.image.bytes),
+        ("RAM", arena + board.most(&features(&image)).ram, board.ram.bytes),
+    ];
+    let name = path.file_stem().unwrap_or_default().display();
+    Ok(needs.into_iter().find(|(_, needed, there)| needed > there).map(|(what, needed, there)| {
+        format!("{name} on {}: it needs {needed} bytes of {what}, of which there are {there}", board.name)
+    }))
+}
+
 /// A firmware that has been built.
 #[derive(Clone, Debug)]
 pub struct Built {
@@ -415,12 +437,14 @@ pub fn run(board: &Board, built: &Built, line: &str, emit: &mut dyn FnMut(&str))
 /// As [`run`].
 pub fn run_in(folder: &Path, board: &Board, built: &Built, line: &str, emit: &mut dyn FnMut(&str)) -> Result<i32> {
     let elf = built.elf.as_path();
-    let line = line.replace(',', ",,");
+    let tables = root()?.join("boards");
+    let doubled = line.replace(',', ",,");
     let fill = |word: &String| -> OsString {
         if word == "{elf}" {
             return elf.into();
         }
-        word.replace("{elf}", &elf.to_string_lossy()).replace("{line}", &line).into()
+        let word = word.replace("{elf}", &elf.to_string_lossy()).replace("{folder}", &tables.to_string_lossy());
+        word.replace("{words}", line).replace("{line}", &doubled).into()
     };
     let words: Vec<OsString> = board.runner.iter().map(fill).collect();
     let (program, args) = words.split_first().context("the board has no runner")?;

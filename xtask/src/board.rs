@@ -1,6 +1,6 @@
 //! `board`: one board at a time.
 
-use crate::{shell, symbols, table};
+use crate::{setup, shell, symbols, table};
 use anyhow::{Result, bail};
 use std::path::Path;
 use table::{Board, Built, Firmware};
@@ -50,6 +50,30 @@ fn firmware(what: &str) -> Firmware<'_> {
         Some((name, _)) => Firmware { feature: Some(name), ..Firmware::default() },
         None => Firmware { image: Some(Path::new(what)), ..Firmware::default() },
     }
+}
+
+/// The boards that this machine can run.
+pub fn all(root: &Path) -> Result<Vec<Board>> {
+    let mut boards = table::table(root)?;
+    for board in &boards {
+        if !setup::runs(board)? {
+            shell::say(&format!("skipped: {}, whose runner {} is not there", board.name, board.runner[0]));
+        }
+    }
+    boards.retain(|board| setup::runs(board).unwrap_or(false));
+    Ok(boards)
+}
+
+/// Those of these boards that this firmware fits.
+pub fn fitting<'b>(boards: &'b [Board], firmware: Firmware<'_>) -> Result<Vec<&'b Board>> {
+    let mut fitting = Vec::new();
+    for board in boards {
+        match table::lack(board, firmware)? {
+            None => fitting.push(board),
+            Some(why) => shell::say(&format!("skipped: {why}")),
+        }
+    }
+    Ok(fitting)
 }
 
 /// Runs a firmware that must end well; the lines it prints.

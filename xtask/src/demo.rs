@@ -1,7 +1,7 @@
 //! `demo`: the whole way once: quantize the bundled model, generate on the host, then from the same file on each board.
 
 use crate::shell::{run, say};
-use crate::{digest, setup, table};
+use crate::{board, digest, setup, table};
 use anyhow::{Result, bail};
 use table::Firmware;
 
@@ -15,12 +15,13 @@ pub fn main(_: &[String]) -> Result<()> {
     let (root, image) = (table::root()?, digest::folder()?.join("demo.mote"));
     run(digest::mote().arg("quantize").arg(root.join("examples/models/llm")).arg("-o").arg(&image))?;
     run(digest::mote().arg("run").arg(&image).args(FLAGS.split(' ')).args(["--prompt", PROMPT]))?;
-    for board in table::table(&root)? {
+    let boards = board::all(&root)?;
+    let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(64), ..Firmware::default() };
+    for board in board::fitting(&boards, firmware)? {
         say(&format!("{}: {}", board.name, board.description));
-        let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(64), ..Firmware::default() };
-        let built = table::build(&root, &board, firmware)?;
+        let built = table::build(&root, board, firmware)?;
         let line = format!("{FLAGS} --prompt {PROMPT}");
-        let code = table::run(&board, &built, &line, &mut |line| println!("{line}"))?;
+        let code = table::run(board, &built, &line, &mut |line| println!("{line}"))?;
         if code != 0 {
             bail!("{} exited with code {code}", board.name);
         }

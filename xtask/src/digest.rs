@@ -1,6 +1,6 @@
 //! One digest everywhere: the same image and tokens on this host, on aarch64 under emulation, and on every board.
 
-use crate::board::lines;
+use crate::board::{self, lines};
 use crate::setup::AARCH64;
 use crate::shell::{cargo, output, run, say};
 use crate::{symbols, table};
@@ -96,6 +96,7 @@ pub fn check() -> Result<usize> {
     let root = table::root()?;
     let [package, program] = PROGRAM;
     let elf = build_aarch64(package, program)?;
+    let boards = board::all(&root)?;
     let mut compared = 0;
     for (model, image) in images()? {
         // Machine and, for each prompt, digest.
@@ -114,14 +115,14 @@ pub fn check() -> Result<usize> {
                 output(logits(&mut aarch64(core, &elf), &image, tokens))
             })?);
         }
-        for board in table::table(&root)? {
-            let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(32), ..Firmware::default() };
-            let built = table::build(&root, &board, firmware)?;
-            symbols::check(&board, &built)?;
+        let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(32), ..Firmware::default() };
+        for board in board::fitting(&boards, firmware)? {
+            let built = table::build(&root, board, firmware)?;
+            symbols::check(board, &built)?;
             for batch in [1, 8] {
                 found.push(each(&format!("{}, batch {batch}", board.name), &|tokens| {
                     let line = format!("--tokens {tokens} --sha256 --batch {batch}");
-                    Ok(lines(&board, &built, &line)?.join("\n"))
+                    Ok(lines(board, &built, &line)?.join("\n"))
                 })?);
             }
         }

@@ -1,7 +1,7 @@
 //! Nets without tokens: the same outputs on this host, on aarch64 under emulation and on every board, and those of TensorFlow
 //! Lite Micro's reference kernels where it computed them (`tests/golden/tflite`).
 
-use crate::board::lines;
+use crate::board::{self, lines};
 use crate::shell::{cargo, output, say};
 use crate::{digest, symbols, table};
 use anyhow::{Context, Result, bail, ensure};
@@ -147,6 +147,7 @@ pub fn check(all: bool) -> Result<usize> {
     let root = table::root()?;
     let [package, program] = PROGRAM;
     let elf = digest::build_aarch64(package, program)?;
+    let boards = board::all(&root)?;
     let mut compared = 0;
     for (net, image) in images {
         let runs = if all { ALL } else { net.runs };
@@ -158,11 +159,11 @@ pub fn check(all: bool) -> Result<usize> {
         for core in digest::AARCH64_CORES {
             found.push((format!("aarch64 {core}"), flags(digest::aarch64(core, &elf))?));
         }
-        for board in table::table(&root)? {
-            let firmware = Firmware { image: Some(Path::new(&image)), ..Firmware::default() };
-            let built = table::build(&root, &board, firmware)?;
-            symbols::check(&board, &built)?;
-            found.push((board.name.clone(), lines(&board, &built, &line)?.join("\n")));
+        let firmware = Firmware { image: Some(Path::new(&image)), ..Firmware::default() };
+        for board in board::fitting(&boards, firmware)? {
+            let built = table::build(&root, board, firmware)?;
+            symbols::check(board, &built)?;
+            found.push((board.name.clone(), lines(board, &built, &line)?.join("\n")));
         }
         let golden = golden(&net)?;
         let (expected, whose) = if golden.is_empty() { (each(&found[0].1), "host") } else { (golden, "TFLM") };

@@ -1,14 +1,16 @@
 //! `setup`: finds or installs what the tests need. Safe to run again: what is there is left alone.
 //!
 //! Rust targets come from rustup where it can reach its server; otherwise from Debian's compiler, which brings the
-//! standard library's source. Emulators and the aarch64 C library come from apt.
+//! standard library's source. Emulators and the aarch64 C library come from apt, that of the rp2040 from npm where there is one:
+//! without Node.js its tests are skipped.
 
 use crate::shell::{run, say, succeeds, which};
+use crate::table::Board;
 use crate::{peers, python, table, web};
 use anyhow::{Result, bail};
 use std::collections::BTreeSet;
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -26,6 +28,9 @@ const TOOLS: [(&str, &str); 5] = [
     ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     ("/usr/aarch64-linux-gnu/lib/libc.so", "libc6-dev-arm64-cross"),
 ];
+
+/// The emulator of the rp2040, for Node.js: a package of npm, installed where firmware is built (`boards/rp2040/run.mjs`).
+const RP2040JS: &str = "rp2040js@1.4.1";
 
 /// Runs the verb.
 pub fn main(args: &[String]) -> Result<()> {
@@ -71,7 +76,26 @@ pub fn ensure() -> Result<()> {
         }
     }
     say("emulators and the aarch64 C library are there");
+    if which("npm").is_some() && !is_installed(RP2040JS)? {
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-audit", "--no-fund", "--save-exact", "--prefix"]).arg(table::target_dir(&root));
+        run(npm.arg(RP2040JS))?;
+    }
     Ok(())
+}
+
+/// Whether the package of npm is there, in this version.
+fn is_installed(package: &str) -> Result<bool> {
+    let Some((name, version)) = package.rsplit_once('@') else { return Ok(false) };
+    let about: PathBuf = table::target_dir(&table::root()?).join("node_modules").join(name).join("package.json");
+    let text = std::fs::read_to_string(about).unwrap_or_default();
+    Ok(text.contains(&format!("\"version\": \"{version}\"")))
+}
+
+/// Whether this machine has what runs firmware of this board.
+pub fn runs(board: &Board) -> Result<bool> {
+    let program = board.runner.first().map_or("", String::as_str);
+    Ok(which(program).is_some() && (program != "node" || is_installed(RP2040JS)?))
 }
 
 fn is_there(file: &str) -> bool {

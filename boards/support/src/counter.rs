@@ -59,6 +59,16 @@ mod sys_tick {
     }
 }
 
+/// What the debugger counts: cycles, of the emulator that does (`boards/rp2040/run.mjs`).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Elapsed;
+
+impl Counter for Elapsed {
+    fn instructions(&mut self) -> u64 {
+        crate::semihosting::elapsed()
+    }
+}
+
 /// The hart's own 64-bit count of retired instructions.
 #[cfg(target_arch = "riscv32")]
 #[derive(Clone, Copy, Debug, Default)]

@@ -5,7 +5,8 @@
 //! 3. [`memory`]: the image in flash, the arena and buffers in RAM, each a static;
 //! 4. [`marks`]: painting of stack and arena, and their high-water marks;
 //! 5. [`print`](mod@print): text and numbers onto an [`embedded_io::Write`], without `core::fmt`;
-//! 6. [`counter`], [`semihosting`]: what differs between architectures; `mps2` (Arm only): what one family of boards has.
+//! 6. [`counter`], [`semihosting`]: what differs between architectures; `mps2` (Arm only): what one family of boards has;
+//! 7. `kernels` (boards only): another application, which compares a board's kernels with the scalar ones.
 //!
 //! Rules: no float, no allocator, no panic. `cargo xtask board symbols` proves it of the linked firmware; the panic
 //! handler below exists because the language wants one, and is not in the ELF.
@@ -14,6 +15,8 @@
 pub mod app;
 pub mod command;
 pub mod counter;
+#[cfg(all(feature = "convnet", target_os = "none"))]
+pub mod kernels;
 pub mod marks;
 pub mod memory;
 #[cfg(feature = "mps2")]
@@ -24,6 +27,8 @@ pub mod print;
 pub mod semihosting;
 #[cfg(feature = "decoder")]
 pub mod tokens;
+#[cfg(target_arch = "arm")]
+mod vectors;
 
 pub use app::app;
 

@@ -76,9 +76,11 @@ pub struct Room {
 /// Lends the memory; `None` but for the first call.
 #[must_use]
 pub fn take() -> Option<Memory> {
-    if STATICS.taken.swap(true, Ordering::AcqRel) {
+    // Not a swap, which a Cortex-M0 does not have: there is one core, and no interrupt calls this.
+    if STATICS.taken.load(Ordering::Acquire) {
         return None;
     }
+    STATICS.taken.store(true, Ordering::Release);
     // The optimiser must not look into the model: what is proved of this firmware shall hold for any image.
     let image: &'static [u8] = core::hint::black_box(&MOTE_IMAGE.0);
     // SAFETY: `taken` was false and never becomes false again, so these are the only references to the cells.

@@ -1,6 +1,6 @@
 //! Arm's MPS2 boards (AN385, AN386 and so on).
 
-// An LED is a bit in a register, and the vector table has its place.
+// An LED is a bit in a register.
 #![allow(unsafe_code)]
 
 use core::convert::Infallible;
@@ -8,18 +8,6 @@ use embedded_hal::digital::{ErrorType, OutputPin};
 
 /// The FPGA's LED register: bits 0 and 1 are LEDs. Arm DAI 0385, "FPGA system control and I/O".
 const LEDS: usize = 0x4002_8000;
-
-/// The board's interrupts, none of which is enabled: one entry, because cortex-m-rt wants to see some.
-#[cfg(target_arch = "arm")]
-#[unsafe(no_mangle)]
-#[unsafe(link_section = ".vector_table.interrupts")]
-static __INTERRUPTS: [unsafe extern "C" fn(); 1] = [DefaultHandler];
-
-#[cfg(target_arch = "arm")]
-unsafe extern "C" {
-    /// cortex-m-rt's handler of what nobody handles.
-    fn DefaultHandler();
-}
 
 /// LED 0.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ const READ: u32 = 0x06;
 const FLEN: u32 = 0x0C;
 #[cfg(target_os = "none")]
 const GET_CMDLINE: u32 = 0x15;
+const ELAPSED: u32 = 0x30;
 #[cfg(target_os = "none")]
 const EXIT_EXTENDED: u32 = 0x20;
 /// `ADP_Stopped_ApplicationExit`: the reason of an exit that the program wanted.
@@ -159,6 +160,16 @@ impl File {
         // SAFETY: WRITE takes a handle, an address and a length, and returns how many bytes it did not write.
         (unsafe { call(WRITE, &mut block) } == 0).then_some(())
     }
+}
+
+/// The debugger's ticks since the program began; 0 if it does not count.
+#[must_use]
+pub fn elapsed() -> u64 {
+    let mut block = [0; 2];
+    // SAFETY: ELAPSED fills two words, the low one first.
+    let failed = unsafe { call(ELAPSED, &mut block) } != 0;
+    let [low, high] = block.map(|word| word as u64);
+    if failed { 0 } else { high << 32 | low }
 }
 
 /// Reads the command line into `buffer`; empty if there is none, it does not fit, or it is no UTF-8.

@@ -309,8 +309,11 @@ pub fn slot(section: &[u8], index: u32) -> Result<Slot> {
 pub fn affine(k: [u64; 4], limits: Limits) -> Option<u64> {
     let context = u64::from(limits.context);
     let scratch = context.next_multiple_of(4).checked_mul(u64::from(limits.threads))?;
-    let basis = [1, u64::from(limits.batch), context, scratch];
-    k.iter().zip(basis).try_fold(0u64, |sum, (k, b)| sum.checked_add(k.checked_mul(b)?))
+    let basis = [u64::from(limits.batch), context, scratch];
+    let [alone, rest @ ..] = k;
+    // Of nets without tokens nothing is to be multiplied, which a small core takes a hundred cycles for.
+    let mut terms = rest.iter().zip(basis).filter(|(k, _)| **k != 0);
+    terms.try_fold(alone, |sum, (k, b)| sum.checked_add(k.checked_mul(b)?))
 }
 
 fn affine_at(r: &[u8], at: usize) -> Option<[u64; 4]> {

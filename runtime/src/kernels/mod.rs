@@ -11,6 +11,8 @@ mod vector; // first, for its macros
 mod aarch64;
 #[cfg(mote_dsp)]
 pub mod arm;
+#[cfg(mote_lanes)]
+mod lanes;
 pub(crate) mod rows;
 #[forbid(unsafe_code)]
 pub mod scalar;
@@ -23,10 +25,15 @@ use core::ops::Range;
 
 #[cfg(all(mote_vector, target_arch = "aarch64"))]
 use aarch64 as arch;
+/// Convolutions of int8 of a microcontroller.
 #[cfg(mote_dsp)]
-use arm::int8;
-#[cfg(not(any(mote_dsp, mote_vector)))]
-use scalar::int8;
+pub use arm::int8;
+/// Convolutions of int8 of a microcontroller.
+#[cfg(mote_lanes)]
+pub use lanes::int8;
+/// Convolutions of int8 of a microcontroller.
+#[cfg(not(any(mote_dsp, mote_lanes, mote_vector)))]
+pub use scalar::int8;
 #[cfg(all(mote_vector, target_arch = "wasm32"))]
 use wasm as arch;
 #[cfg(target_arch = "x86_64")]
@@ -196,7 +203,9 @@ pub fn available() -> impl Iterator<Item = &'static Kernels> {
     let fast = arch::available();
     #[cfg(mote_dsp)]
     let fast = core::iter::once(&arm::KERNELS);
-    #[cfg(not(any(mote_vector, mote_dsp)))]
+    #[cfg(mote_lanes)]
+    let fast = core::iter::once(&lanes::KERNELS);
+    #[cfg(not(any(mote_vector, mote_dsp, mote_lanes)))]
     let fast = core::iter::empty();
     fast.chain(core::iter::once(&scalar::KERNELS))
 }

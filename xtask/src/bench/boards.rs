@@ -1,7 +1,7 @@
 //! What a token of a language model, or an inference of a net, costs on every board. Emulated instructions, not cycles: the
 //! same figures on every machine.
 
-use crate::board::lines;
+use crate::board::{self, lines};
 use crate::nets::{self, Net};
 use crate::shell::output;
 use crate::symbols::{self, Sizes};
@@ -22,12 +22,12 @@ const LEAST: &str = "net";
 /// Runs it.
 pub fn main(options: &[String]) -> Result<()> {
     super::no_options(options)?;
-    let boards = table::table(&table::root()?)?;
+    let boards = board::all(&table::root()?)?;
     head("image", "instructions/token");
     for (model, image) in digest::images()? {
-        for board in &boards {
-            // A context of sixteen, all of which is used, so that the arena's high-water mark is the arena.
-            let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(16), ..Firmware::default() };
+        // A context of sixteen, all of which is used, so that the arena's high-water mark is the arena.
+        let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(16), ..Firmware::default() };
+        for board in board::fitting(&boards, firmware)? {
             let (start, tokens, memory) = measure(board, firmware, LINE, "instructions_per_token")?;
             println!("| {model} | {start} | {tokens} | {memory} |");
         }
@@ -37,8 +37,8 @@ pub fn main(options: &[String]) -> Result<()> {
     head("net", "instructions/inference | MACs | instructions/MAC");
     for (net, image) in &nets {
         let macs = macs(image)?;
-        for board in &boards {
-            let firmware = Firmware { image: Some(image), ..Firmware::default() };
+        let firmware = Firmware { image: Some(image), ..Firmware::default() };
+        for board in board::fitting(&boards, firmware)? {
             let (start, run, memory) = measure(board, firmware, "", "instructions_per_inference")?;
             let each = if macs == 0 { String::new() } else { format!("{:.2}", run as f64 / macs as f64) };
             println!("| {} | {start} | {run} | {macs} | {each} | {memory} |", net.name);
@@ -54,8 +54,8 @@ fn flash(boards: &[Board], nets: &[(Net, PathBuf)]) -> Result<()> {
     println!("| --- | --- |{}", " ---: |".repeat(5));
     let has_example = |board: &&Board| root.join(format!("boards/{}/examples/{LEAST}.rs", board.folder)).is_file();
     for (net, image) in nets {
-        for board in boards.iter().filter(has_example) {
-            let firmware = Firmware { image: Some(image), example: Some(LEAST), ..Firmware::default() };
+        let firmware = Firmware { image: Some(image), example: Some(LEAST), ..Firmware::default() };
+        for board in board::fitting(boards, firmware)?.into_iter().filter(has_example) {
             let Sizes { text, rodata, data, image, .. } =
                 symbols::check(board, &table::build(&root, board, firmware)?)?;
             let constants = rodata + data;

@@ -1,0 +1,95 @@
+//! Cores whose only multiplication is of 32 bits: Cortex-M0+ and M3 ([`thumb`]), RV32IM ([`riscv`]).
+//!
+//! ```text
+//! int8    weights are read once for up to four pixels, activations once for two filters: a load costs more than a product
+//! coded   two 4-bit weights lie in the halves of a word, as do their activations, crosswise: the product's upper half is the
+//!         sum of both products. Sums of 32 columns fit it.
+//! ```
+//!
+//! `thumb.rs` and `riscv.rs` have the same functions, for the same jobs; all else is shared. What they compute is what
+//! [`super::scalar`] computes: `boards/support/src/kernels.rs` compares them.
+#![allow(unsafe_code)]
+
+use core::cell::Cell;
+
+use crate::kernels::scalar::int8::Channel;
+
+mod coded;
+pub mod int8;
+#[cfg(target_arch = "riscv32")]
+mod riscv;
+#[cfg(target_arch = "arm")]
+mod thumb;
+
+#[cfg(target_arch = "riscv32")]
+use riscv as core_loops;
+#[cfg(target_arch = "arm")]
+use thumb as core_loops;
+
+pub(super) use coded::KERNELS;
+
+/// Dots of filters with patches.
+#[repr(C)]
+#[derive(Debug)]
+struct Dots {
+    /// Activations less their zero point: [column][pixel].
+    x: *const i32,
+    /// Their end.
+    x_end: *const i32,
+    /// Weights of the first filter's first column.
+    w: *const i8,
+    /// Bytes from the end of a filter's columns to the next filter, of one pixel to that after it.
+    skip: usize,
+    /// Filters, at least 1; of one pixel pairs of them.
+    filters: usize,
+    /// [filter][pixel], which the dots are added to.
+    sums: *mut i32,
+    /// Bytes from a filter to its pair's other: of one pixel.
+    apart: usize,
+}
+
+/// The taps of a pixel of a depthwise convolution that lie inside the image, of groups of four channels.
+#[repr(C)]
+#[derive(Debug)]
+struct Taps {
+    /// Activations and weights of the first group at the first tap, whole words.
+    x: *const i8,
+    w: *const i8,
+    /// Bytes from a tap to the next.
+    x_tap: usize,
+    w_tap: usize,
+    /// Bytes from behind a row of taps to the next row.
+    x_row: usize,
+    w_row: usize,
+    /// Taps down and across, at least 1 each.
+    rows: usize,
+    cols: usize,
+    /// Less the zero point.
+    less: i32,
+    /// Groups, at least 1.
+    groups: usize,
+    /// Four to a group.
+    sums: *mut i32,
+    /// Rows left, of the loop.
+    left: usize,
+}
+
+/// Sums that become elements.
+#[repr(C)]
+#[derive(Debug)]
+struct Write {
+    /// [channel][pixel].
+    sums: *const i32,
+    /// Bias, multiplier, shift.
+    cs: *const Channel,
+    /// Channels, at least 1.
+    channels: usize,
+    /// The first channel's element of the first pixel.
+    out: *const Cell<i8>,
+    /// Bytes from a pixel to the next.
+    apart: isize,
+    /// Bytes of a channel's sums.
+    room: usize,
+    /// Zero point.
+    zero: i32,
+}

@@ -1,0 +1,198 @@
+//! Loops for RV32IM, whose registers hold all that they need: the functions of `thumb.rs`, a column or four at a time. Bytes are
+//! loaded with their sign, so words of weights are no gain.
+
+use core::cell::Cell;
+
+use super::{Dots, Taps, Write};
+
+/// See `thumb.rs`.
+///
+/// # Safety
+/// Activations are there, and there is room.
+pub unsafe fn put(to: *mut i32, x: *const Cell<i8>, count: usize, zero: i32, apart: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        let (mut to, mut x) = (to, x.cast::<i8>());
+        let end = x.add(count);
+        while x != end {
+            *to = i32::from(*x) - zero;
+            to = to.byte_add(apart);
+            x = x.add(1);
+        }
+    }
+}
+
+/// Products of a column's weight with four pixels.
+macro_rules! four {
+    ($x:ident, $w:ident, $column:literal, $a:ident, $b:ident, $c:ident, $d:ident) => {
+        let weight = i32::from(*$w.add($column));
+        $a = $a.wrapping_add(weight.wrapping_mul(*$x.add(4 * $column)));
+        $b = $b.wrapping_add(weight.wrapping_mul(*$x.add(4 * $column + 1)));
+        $c = $c.wrapping_add(weight.wrapping_mul(*$x.add(4 * $column + 2)));
+        $d = $d.wrapping_add(weight.wrapping_mul(*$x.add(4 * $column + 3)));
+    };
+}
+
+/// Of two pixels.
+macro_rules! two {
+    ($x:ident, $w:ident, $column:literal, $a:ident, $b:ident, $c:ident, $d:ident) => {
+        let weight = i32::from(*$w.add($column));
+        $a = $a.wrapping_add(weight.wrapping_mul(*$x.add(2 * $column)));
+        $b = $b.wrapping_add(weight.wrapping_mul(*$x.add(2 * $column + 1)));
+    };
+}
+
+/// A function over filters. `$column`: products of a column; then the columns of a turn, and how many these are.
+macro_rules! dots {
+    ($(#[$meta:meta])* $name:ident, $product:ident, $pixels:literal, [$($column:literal),*], $turn:literal) => {
+        $(#[$meta])*
+        ///
+        /// # Safety
+        /// What `job` describes lies in memory, and the sums may be written.
+        pub unsafe fn $name(job: &mut Dots) {
+            // SAFETY: the caller's.
+            unsafe {
+                let (mut w, mut sums) = (job.w, job.sums);
+                for _ in 0..job.filters {
+                    let mut x = job.x;
+                    let (mut a, mut b) = (*sums, *sums.add(1));
+                    #[allow(unused_mut)]
+                    let (mut c, mut d) = if $pixels == 4 { (*sums.add(2), *sums.add(3)) } else { (0, 0) };
+                    while x != job.x_end {
+                        $($product!(x, w, $column, a, b, c, d);)*
+                        x = x.add($turn * $pixels);
+                        w = w.add($turn);
+                    }
+                    (*sums, *sums.add(1)) = (a, b);
+                    if $pixels == 4 {
+                        (*sums.add(2), *sums.add(3)) = (c, d);
+                    }
+                    sums = sums.add($pixels);
+                    w = w.add(job.skip);
+                }
+            }
+        }
+    };
+}
+
+dots! {
+    /// Four pixels; columns are a multiple of four.
+    dots4_words, four, 4, [0, 1, 2, 3], 4
+}
+dots! {
+    /// Four pixels.
+    dots4_bytes, four, 4, [0], 1
+}
+dots! {
+    /// Two pixels; columns are a multiple of four.
+    dots2_words, two, 2, [0, 1, 2, 3], 4
+}
+dots! {
+    /// Two pixels.
+    dots2_bytes, two, 2, [0], 1
+}
+
+/// A function over pairs of filters.
+macro_rules! pairs {
+    ($(#[$meta:meta])* $name:ident, [$($column:literal),*], $turn:literal) => {
+        $(#[$meta])*
+        ///
+        /// # Safety
+        /// What `job` describes lies in memory, and the sums may be written.
+        pub unsafe fn $name(job: &mut Dots) {
+            // SAFETY: the caller's.
+            unsafe {
+                let (mut w, mut sums) = (job.w, job.sums);
+                for _ in 0..job.filters {
+                    let (mut x, mut v) = (job.x, w.add(job.apart));
+                    let (mut a, mut b) = (*sums, *sums.add(1));
+                    while x != job.x_end {
+                        $(
+                            let value = *x.add($column);
+                            a = a.wrapping_add(value.wrapping_mul(i32::from(*w.add($column))));
+                            b = b.wrapping_add(value.wrapping_mul(i32::from(*v.add($column))));
+                        )*
+                        x = x.add($turn);
+                        (w, v) = (w.add($turn), v.add($turn));
+                    }
+                    (*sums, *sums.add(1)) = (a, b);
+                    sums = sums.add(2);
+                    w = w.add(job.skip);
+                }
+            }
+        }
+    };
+}
+
+pairs! {
+    /// One pixel; columns are a multiple of four.
+    dots1_words, [0, 1, 2, 3], 4
+}
+pairs! {
+    /// One pixel.
+    dots1_bytes, [0], 1
+}
+
+/// Sums over taps of a depthwise convolution.
+///
+/// # Safety
+/// What `job` describes lies in memory, and the sums may be written.
+pub unsafe fn taps(job: &mut Taps) {
+    // SAFETY: the caller's.
+    unsafe {
+        for group in 0..job.groups {
+            let (mut x, mut w) = (job.x.add(4 * group), job.w.add(4 * group));
+            let [mut a, mut b, mut c, mut d] = [0i32; 4];
+            for _ in 0..job.rows {
+                for _ in 0..job.cols {
+                    let product = |n: usize| (i32::from(*x.add(n)) + job.less).wrapping_mul(i32::from(*w.add(n)));
+                    a = a.wrapping_add(product(0));
+                    b = b.wrapping_add(product(1));
+                    c = c.wrapping_add(product(2));
+                    d = d.wrapping_add(product(3));
+                    (x, w) = (x.add(job.x_tap), w.add(job.w_tap));
+                }
+                (x, w) = (x.wrapping_add(job.x_row), w.wrapping_add(job.w_row));
+            }
+            let sums = job.sums.add(4 * group);
+            (*sums, *sums.add(1), *sums.add(2), *sums.add(3)) = (a, b, c, d);
+        }
+    }
+}
+
+/// Elements of one pixel.
+///
+/// # Safety
+/// As [`write`].
+pub unsafe fn write1(job: &mut Write) {
+    // SAFETY: the caller's.
+    unsafe { write(job) }
+}
+
+/// Elements of some pixels.
+///
+/// # Safety
+/// What `job` describes lies in memory, and the elements may be written; `int8::is_usual`.
+pub unsafe fn write(job: &mut Write) {
+    // SAFETY: the caller's. Channels are whole words, as `is_usual` has seen.
+    unsafe {
+        let mut sum = job.sums;
+        for channel in 0..job.channels {
+            let c = job.cs.cast::<i32>().add(3 * channel);
+            let (bias, multiplier, shift) = (*c, *c.add(1), !*c.add(2) & 31);
+            let mut out = job.out.cast::<i8>().cast_mut().add(channel);
+            let end = sum.byte_add(job.room);
+            while sum != end {
+                // Halves up, as `high_mul`: twice the sum fits.
+                let product = i64::from((*sum).wrapping_add(bias) << 1) * i64::from(multiplier);
+                let high = (product >> 32) as i32 + (product as u32 >> 31) as i32;
+                // Halves away from zero: less one if negative, shifted by one less, and the last bit rounds up.
+                let halves = (high + (high >> 31)) >> shift;
+                let value = ((halves + 1) >> 1) + job.zero;
+                *out = value.max(-128).min(127) as i8;
+                sum = sum.add(1);
+                out = out.wrapping_offset(job.apart);
+            }
+        }
+    }
+}

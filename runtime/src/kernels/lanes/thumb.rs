@@ -1,0 +1,520 @@
+//! Loops in Thumb's first instructions, which Cortex-M0+ has and M3, too. MUL overwrites one of its factors, so what is loaded for
+//! one product is overwritten, what is used again is kept. High registers hold sums: ADD reaches them.
+
+use core::arch::naked_asm;
+use core::cell::Cell;
+
+use super::{Dots, Taps, Write};
+
+/// Puts `count` (at least 1) activations less `zero` into words `apart` bytes from one another.
+///
+/// # Safety
+/// They are there, and there is room.
+#[unsafe(naked)]
+pub unsafe extern "C" fn put(to: *mut i32, x: *const Cell<i8>, count: usize, zero: i32, apart: usize) {
+    naked_asm!(
+        "push {{r4-r6, lr}}",
+        "ldr r4, [sp, #16]",
+        "lsrs r2, r2, #1",
+        "bcc 2f",
+        "ldrb r5, [r1]",
+        "adds r1, r1, #1",
+        "sxtb r5, r5",
+        "subs r5, r5, r3",
+        "str r5, [r0]",
+        "adds r0, r0, r4",
+        "cmp r2, #0",
+        "2: beq 4f",
+        "3: ldrb r5, [r1]",
+        "ldrb r6, [r1, #1]",
+        "adds r1, r1, #2",
+        "sxtb r5, r5",
+        "sxtb r6, r6",
+        "subs r5, r5, r3",
+        "subs r6, r6, r3",
+        "str r5, [r0]",
+        "adds r0, r0, r4",
+        "str r6, [r0]",
+        "adds r0, r0, r4",
+        "subs r2, r2, #1",
+        "bne 3b",
+        "4: pop {{r4-r6, pc}}",
+    )
+}
+
+/// Products of the weight in r3 with a column of four pixels.
+macro_rules! four {
+    () => {
+        "ldm r0!, {{r4-r7}}
+        muls r4, r3, r4
+        muls r5, r3, r5
+        muls r6, r3, r6
+        muls r7, r3, r7
+        add r8, r4
+        add r9, r5
+        add r10, r6
+        add r11, r7"
+    };
+}
+
+/// Of two pixels.
+macro_rules! two {
+    () => {
+        "ldm r0!, {{r4, r5}}
+        muls r4, r3, r4
+        muls r5, r3, r5
+        add r8, r4
+        add r9, r5"
+    };
+}
+
+/// A turn: four columns, whose weights are a word.
+macro_rules! words {
+    ($column:ident) => {
+        concat!(
+            "ldm r1!, {{r2}}\nsxtb r3, r2\n",
+            $column!(),
+            "\nlsls r3, r2, #16\nasrs r3, r3, #24\n",
+            $column!(),
+            "\nlsls r3, r2, #8\nasrs r3, r3, #24\n",
+            $column!(),
+            "\nasrs r3, r2, #24\n",
+            $column!(),
+        )
+    };
+}
+
+/// A turn: one column.
+macro_rules! bytes {
+    ($column:ident) => {
+        concat!("movs r2, #0\nldrsb r3, [r1, r2]\nadds r1, r1, #1\n", $column!())
+    };
+}
+
+/// A function over filters; `$turn`: columns of a filter.
+macro_rules! dots {
+    ($(#[$meta:meta])* $name:ident, $turn:expr, $load:literal, $store:literal) => {
+        $(#[$meta])*
+        ///
+        /// # Safety
+        /// What `job` describes lies in memory, and the sums may be written.
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name(job: &mut Dots) {
+            naked_asm!(
+                "push {{r4-r7, lr}}",
+                "mov r4, r8",
+                "mov r5, r9",
+                "mov r6, r10",
+                "mov r7, r11",
+                "push {{r0, r4-r7}}",
+                "ldr r1, [r0, #8]", // w
+                "ldr r4, [r0, #4]", // x_end
+                "mov lr, r4",
+                "2: ldr r2, [sp]",
+                "ldr r3, [r2, #20]", // sums
+                $load,
+                "mov r8, r4",
+                "mov r9, r5",
+                "mov r10, r6",
+                "mov r11, r7",
+                "ldr r0, [r2]", // x
+                "3:",
+                $turn,
+                "cmp r0, lr",
+                "bne 3b",
+                "ldr r2, [sp]",
+                "mov r4, r8",
+                "mov r5, r9",
+                "mov r6, r10",
+                "mov r7, r11",
+                "ldr r3, [r2, #20]",
+                $store,
+                "str r3, [r2, #20]",
+                "ldr r3, [r2, #12]", // skip
+                "adds r1, r1, r3",
+                "ldr r3, [r2, #16]", // filters
+                "subs r3, r3, #1",
+                "str r3, [r2, #16]",
+                "bne 2b",
+                "pop {{r3-r7}}",
+                "mov r8, r4",
+                "mov r9, r5",
+                "mov r10, r6",
+                "mov r11, r7",
+                "pop {{r4-r7, pc}}",
+            )
+        }
+    };
+}
+
+dots! {
+    /// Four pixels; a filter is whole words.
+    dots4_words, words!(four), "ldm r3!, {{r4-r7}}", "stm r3!, {{r4-r7}}"
+}
+dots! {
+    /// Four pixels.
+    dots4_bytes, bytes!(four), "ldm r3!, {{r4-r7}}", "stm r3!, {{r4-r7}}"
+}
+dots! {
+    /// Two pixels; a filter is whole words.
+    dots2_words, words!(two), "ldm r3!, {{r4, r5}}", "stm r3!, {{r4, r5}}"
+}
+dots! {
+    /// Two pixels.
+    dots2_bytes, bytes!(two), "ldm r3!, {{r4, r5}}", "stm r3!, {{r4, r5}}"
+}
+
+/// Four weights in r2 times the activations in r4 to r7.
+macro_rules! quad {
+    ($sum:literal) => {
+        concat!(
+            "sxtb r3, r2\nmuls r3, r4, r3\nadd ",
+            $sum,
+            ", r3\nlsls r3, r2, #16\nasrs r3, r3, #24\nmuls r3, r5, r3\nadd ",
+            $sum,
+            ", r3\nlsls r3, r2, #8\nasrs r3, r3, #24\nmuls r3, r6, r3\nadd ",
+            $sum,
+            ", r3\nasrs r2, r2, #24\nmuls r2, r7, r2\nadd ",
+            $sum,
+            ", r2\n",
+        )
+    };
+}
+
+/// A quad of two filters.
+macro_rules! quads {
+    () => {
+        concat!("ldm r0!, {{r4-r7}}\nldm r1!, {{r2}}\n", quad!("r8"), "mov r3, r10\nldr r2, [r1, r3]\n", quad!("r9"))
+    };
+}
+
+/// A column of two filters.
+macro_rules! column {
+    () => {
+        "ldm r0!, {{r4}}
+        movs r2, #0
+        ldrsb r3, [r1, r2]
+        muls r3, r4, r3
+        add r8, r3
+        mov r2, r10
+        ldrsb r3, [r1, r2]
+        muls r3, r4, r3
+        add r9, r3
+        adds r1, r1, #1"
+    };
+}
+
+/// A function over pairs of filters. `$enter`: the way to the midst of a turn where that is where to begin.
+macro_rules! pairs {
+    ($(#[$meta:meta])* $name:ident, $less:literal, $enter:literal, $turn:expr, $again:expr) => {
+        $(#[$meta])*
+        ///
+        /// # Safety
+        /// What `job` describes lies in memory, and the sums may be written.
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name(job: &mut Dots) {
+            naked_asm!(
+                "push {{r4-r7, lr}}",
+                "mov r4, r8",
+                "mov r5, r9",
+                "mov r6, r10",
+                "push {{r0, r4-r6}}",
+                "ldr r1, [r0, #8]",  // w
+                "ldr r4, [r0, #4]",  // x_end
+                "mov lr, r4",
+                "ldr r4, [r0, #24]", // apart
+                $less,
+                "mov r10, r4",
+                "2: ldr r2, [sp]",
+                "ldr r3, [r2, #20]", // sums
+                "ldm r3!, {{r4, r5}}",
+                "mov r8, r4",
+                "mov r9, r5",
+                "ldr r0, [r2]",      // x
+                $enter,
+                "3:",
+                $turn,
+                "4:",
+                $again,
+                "cmp r0, lr",
+                "bne 3b",
+                "ldr r2, [sp]",
+                "mov r4, r8",
+                "mov r5, r9",
+                "ldr r3, [r2, #20]",
+                "stm r3!, {{r4, r5}}",
+                "str r3, [r2, #20]",
+                "ldr r3, [r2, #12]", // skip
+                "adds r1, r1, r3",
+                "ldr r3, [r2, #16]", // pairs
+                "subs r3, r3, #1",
+                "str r3, [r2, #16]",
+                "bne 2b",
+                "pop {{r3-r6}}",
+                "mov r8, r4",
+                "mov r9, r5",
+                "mov r10, r6",
+                "pop {{r4-r7, pc}}",
+            )
+        }
+    };
+}
+
+pairs! {
+    /// One pixel; a filter is whole words. Two quads a turn, of an odd number the first alone.
+    dots1_words,
+    "subs r4, r4, #4",
+    "mov r3, lr
+    subs r3, r3, r0
+    lsrs r3, r3, #5
+    bcs 4f",
+    quads!(),
+    quads!()
+}
+pairs! {
+    /// One pixel.
+    dots1_bytes, "", "", column!(), ""
+}
+
+/// Sums over taps of a depthwise convolution. A tap's four activations are a word, and so are its weights.
+///
+/// # Safety
+/// What `taps` describes lies in memory, whole words, and the sums may be written.
+#[unsafe(naked)]
+pub unsafe extern "C" fn taps(taps: &mut Taps) {
+    naked_asm!(
+        "push {{r4-r7, lr}}",
+        "mov r4, r8",
+        "mov r5, r9",
+        "mov r6, r10",
+        "mov r7, r11",
+        "push {{r0, r4-r7}}",
+        "ldr r4, [r0, #32]", // less
+        "mov r12, r4",
+        "2: ldr r2, [sp]",
+        "ldr r3, [r2, #24]", // rows
+        "str r3, [r2, #44]",
+        "ldm r2!, {{r0, r1, r6, r7}}", // x, w, x_tap, w_tap
+        "movs r4, #0",
+        "mov r8, r4",
+        "mov r9, r4",
+        "mov r10, r4",
+        "mov r11, r4",
+        "3: ldr r2, [sp]",
+        "ldr r4, [r2, #28]", // cols
+        "4: mov lr, r4",
+        "ldr r2, [r0]",
+        "ldr r3, [r1]",
+        "adds r0, r0, r6",
+        "adds r1, r1, r7",
+        "sxtb r4, r2",
+        "add r4, r12",
+        "sxtb r5, r3",
+        "muls r4, r5, r4",
+        "add r8, r4",
+        "lsls r4, r2, #16",
+        "asrs r4, r4, #24",
+        "add r4, r12",
+        "lsls r5, r3, #16",
+        "asrs r5, r5, #24",
+        "muls r4, r5, r4",
+        "add r9, r4",
+        "lsls r4, r2, #8",
+        "asrs r4, r4, #24",
+        "add r4, r12",
+        "lsls r5, r3, #8",
+        "asrs r5, r5, #24",
+        "muls r4, r5, r4",
+        "add r10, r4",
+        "asrs r2, r2, #24",
+        "add r2, r12",
+        "asrs r3, r3, #24",
+        "muls r2, r3, r2",
+        "add r11, r2",
+        "mov r4, lr",
+        "subs r4, r4, #1",
+        "bne 4b",
+        "ldr r2, [sp]",
+        "ldr r3, [r2, #16]", // x_row
+        "adds r0, r0, r3",
+        "ldr r3, [r2, #20]", // w_row
+        "adds r1, r1, r3",
+        "ldr r3, [r2, #44]",
+        "subs r3, r3, #1",
+        "str r3, [r2, #44]",
+        "bne 3b",
+        "mov r4, r8",
+        "mov r5, r9",
+        "mov r6, r10",
+        "mov r7, r11",
+        "ldr r3, [r2, #40]", // sums
+        "stm r3!, {{r4-r7}}",
+        "str r3, [r2, #40]",
+        "ldr r3, [r2]",
+        "adds r3, r3, #4",
+        "str r3, [r2]",
+        "ldr r3, [r2, #4]",
+        "adds r3, r3, #4",
+        "str r3, [r2, #4]",
+        "ldr r3, [r2, #36]", // groups
+        "subs r3, r3, #1",
+        "str r3, [r2, #36]",
+        "bne 2b",
+        "pop {{r3-r7}}",
+        "mov r8, r4",
+        "mov r9, r5",
+        "mov r10, r6",
+        "mov r11, r7",
+        "pop {{r4-r7, pc}}",
+    )
+}
+
+/// Elements of one pixel.
+///
+/// # Safety
+/// What `job` describes lies in memory, and the elements may be written; `int8::is_usual`.
+#[unsafe(naked)]
+pub unsafe extern "C" fn write1(job: &mut Write) {
+    naked_asm!(
+        "push {{r4-r7, lr}}",
+        "mov r4, r8",
+        "push {{r4}}",
+        "ldr r4, [r0, #24]",
+        "mov r12, r4",
+        "ldr r1, [r0, #12]",
+        "ldr r2, [r0, #4]",
+        "ldr r3, [r0, #8]",
+        "ldr r0, [r0]",
+        "lsls r3, r3, #2",
+        "adds r3, r0, r3",
+        "mov lr, r3",
+        "2: ldm r2!, {{r3-r5}}",
+        "ldm r0!, {{r6}}",
+        "mov r8, r5",
+        "adds r3, r3, r6",
+        // With the sum as h * 2^16 + l, l signed, and the multiplier as m * 2^16 + n: their product * 2^-16 is
+        // h m * 2^16 + (h n + l m + (l n >> 16)), which is halved 15 times, halves up.
+        "sxth r6, r3",
+        "subs r3, r3, r6",
+        "asrs r3, r3, #16",
+        "uxth r5, r4",
+        "lsrs r4, r4, #16",
+        "movs r7, r6",
+        "muls r7, r5, r7",
+        "asrs r7, r7, #16",
+        "muls r5, r3, r5",
+        "adds r7, r7, r5",
+        "muls r6, r4, r6",
+        "adds r7, r7, r6",
+        "muls r4, r3, r4",
+        "lsls r4, r4, #1",
+        "asrs r7, r7, #15",
+        "adcs r7, r4",
+        // Halves away from zero: less one if negative, and the last bit shifted out rounds up.
+        "asrs r3, r7, #31",
+        "adds r7, r7, r3",
+        "mov r5, r8",
+        "rsbs r5, r5, #0",
+        "asrs r7, r5",
+        "movs r3, #0",
+        "adcs r7, r3",
+        "add r7, r12",
+        "sxtb r3, r7",
+        "cmp r3, r7",
+        "bne 4f",
+        "3: strb r7, [r1]",
+        "adds r1, r1, #1",
+        "cmp r0, lr",
+        "bne 2b",
+        "pop {{r4}}",
+        "mov r8, r4",
+        "pop {{r4-r7, pc}}",
+        "4: asrs r7, r7, #31", // 127 or -128
+        "movs r3, #127",
+        "eors r7, r3",
+        "b 3b",
+    )
+}
+
+/// Elements of some pixels.
+///
+/// # Safety
+/// As [`write1`].
+#[unsafe(naked)]
+pub unsafe extern "C" fn write(job: &mut Write) {
+    naked_asm!(
+        "push {{r4-r7, lr}}",
+        "mov r4, r8",
+        "mov r5, r9",
+        "mov r6, r10",
+        "mov r7, r11",
+        "push {{r0, r4-r7}}",
+        "ldr r7, [r0, #24]", // zero
+        "ldr r4, [r0, #16]", // apart
+        "mov r12, r4",
+        "mov r2, r0",
+        "ldr r0, [r0]",
+        "2: ldr r3, [r2, #4]", // cs
+        "ldm r3!, {{r4-r6}}",
+        "str r3, [r2, #4]",
+        "mov r8, r4",
+        "uxth r4, r5",
+        "mov r10, r4",
+        "lsrs r5, r5, #16",
+        "mov r9, r5",
+        "rsbs r6, r6, #0",
+        "mov r11, r6",
+        "ldr r1, [r2, #12]", // out
+        "adds r3, r1, #1",
+        "str r3, [r2, #12]",
+        "ldr r3, [r2, #20]", // room
+        "adds r3, r0, r3",
+        "mov lr, r3",
+        // As in `write1`.
+        "3: ldm r0!, {{r2}}",
+        "add r2, r8",
+        "sxth r3, r2",
+        "subs r4, r2, r3",
+        "asrs r4, r4, #16",
+        "mov r5, r10",
+        "mov r6, r9",
+        "movs r2, r3",
+        "muls r2, r5, r2",
+        "asrs r2, r2, #16",
+        "muls r5, r4, r5",
+        "adds r2, r2, r5",
+        "muls r3, r6, r3",
+        "adds r2, r2, r3",
+        "muls r4, r6, r4",
+        "lsls r4, r4, #1",
+        "asrs r2, r2, #15",
+        "adcs r2, r4",
+        "asrs r3, r2, #31",
+        "adds r2, r2, r3",
+        "mov r5, r11",
+        "asrs r2, r5",
+        "adcs r2, r7",
+        "sxtb r3, r2",
+        "cmp r3, r2",
+        "bne 5f",
+        "4: strb r2, [r1]",
+        "add r1, r12",
+        "cmp r0, lr",
+        "bne 3b",
+        "ldr r2, [sp]",
+        "ldr r3, [r2, #8]", // channels
+        "subs r3, r3, #1",
+        "str r3, [r2, #8]",
+        "bne 2b",
+        "pop {{r3-r7}}",
+        "mov r8, r4",
+        "mov r9, r5",
+        "mov r10, r6",
+        "mov r11, r7",
+        "pop {{r4-r7, pc}}",
+        "5: asrs r2, r2, #31",
+        "movs r3, #127",
+        "eors r2, r3",
+        "b 4b",
+    )
+}
