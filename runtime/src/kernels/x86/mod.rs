@@ -5,6 +5,8 @@
 #![allow(unsafe_code)]
 
 #[macro_use]
+mod tiles;
+#[macro_use]
 mod halves;
 mod avx2;
 mod avx512;
