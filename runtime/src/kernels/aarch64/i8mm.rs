@@ -52,7 +52,7 @@ features! { "neon,dotprod,i8mm";
 /// The sums of a group, of rows `4 span..` of each block.
 #[inline]
 #[target_feature(enable = "neon,dotprod,i8mm")]
-fn group_dots<const ROWS: usize>(
+fn group_dots<const _KIND: u8, const ROWS: usize>(
     levels: [&[Line; LINES]; PAIR],
     codes: [&[i8; GROUP]; ROWS],
     span: usize,

@@ -208,8 +208,15 @@ features! { "neon";
         vectors
     }
 
-    /// Of a block's scales those of vector `span`.
+    /// Of a block's scales those of vector `span`, which the compiler knows.
     pub fn scales(all: &[u8; BLOCK], span: usize) -> V {
+        let all = as_bytes(load(all));
+        let half = if span % SPANS < 2 { vmovl_u8(vget_low_u8(all)) } else { vmovl_high_u8(all) };
+        vreinterpretq_s32_u32(if span.is_multiple_of(2) { vmovl_u16(vget_low_u16(half)) } else { vmovl_high_u16(half) })
+    }
+
+    /// The same, where it does not.
+    pub fn scales_of(all: &[u8; BLOCK], span: usize) -> V {
         const INDICES: [[u8; 16]; SPANS] =
             [indices([0, 1, 2, 3]), indices([4, 5, 6, 7]), indices([8, 9, 10, 11]), indices([12, 13, 14, 15])];
         scales_at(all, &INDICES[span % SPANS])

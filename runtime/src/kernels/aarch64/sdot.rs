@@ -2,41 +2,32 @@
 
 macro_rules! sdot {
     ($features:literal) => {
-        /// Four codes as [`dot4`] takes them: sixteen, and which of the four fours.
-        type Four = (V, usize);
+        /// Adds the sums of a group.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn group_dot<const _KIND: u8>(sum: V, levels: [V; LINES], codes: &[i8; GROUP]) -> V {
+            let [low, high] = [0, 1].map(|half| load_codes(&codes.as_chunks().0[half]));
+            let [a, b, c, d, e, f, g, h] = levels;
+            let sum = sdot::<1>(sdot::<0>(sum, a, low), b, low);
+            let sum = sdot::<3>(sdot::<2>(sum, c, low), d, low);
+            let sum = sdot::<1>(sdot::<0>(sum, e, high), f, high);
+            sdot::<3>(sdot::<2>(sum, g, high), h, high)
+        }
 
-        features! { $features;
-            fn four(codes: &[i8; GROUP], line: usize) -> Four {
-                let halves = codes.as_chunks::<16>().0;
-                (load_codes(&halves[line / 4 & 1]), line % 4)
+        /// Four products for each sum, of any int8.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn dots4(sum: V, x: V, w: V) -> V {
+            let mut sum = sum;
+            // SAFETY: reads and writes these registers alone.
+            unsafe {
+                core::arch::asm!(
+                    "sdot {sum:v}.4s, {x:v}.16b, {w:v}.16b",
+                    sum = inout(vreg) sum, x = in(vreg) x, w = in(vreg) w,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
             }
-
-            fn dot4(sum: V, levels: V, x: Four) -> V {
-                match x {
-                    (x, 0) => sdot::<0>(sum, levels, x),
-                    (x, 1) => sdot::<1>(sum, levels, x),
-                    (x, 2) => sdot::<2>(sum, levels, x),
-                    (x, _) => sdot::<3>(sum, levels, x),
-                }
-            }
-
-            fn dot8(sum: V, levels: V, x: Four) -> V {
-                dot4(sum, levels, x)
-            }
-
-            /// Four products for each sum, of any int8.
-            fn dots4(sum: V, x: V, w: V) -> V {
-                let mut sum = sum;
-                // SAFETY: reads and writes these registers alone.
-                unsafe {
-                    core::arch::asm!(
-                        "sdot {sum:v}.4s, {x:v}.16b, {w:v}.16b",
-                        sum = inout(vreg) sum, x = in(vreg) x, w = in(vreg) w,
-                        options(pure, nomem, nostack, preserves_flags)
-                    );
-                }
-                sum
-            }
+            sum
         }
 
         #[inline]
@@ -72,24 +63,16 @@ macro_rules! sdot {
 /// What tiles are made of.
 macro_rules! sdot_tiles {
     ($features:literal) => {
-        /// Rows are by themselves.
-        const IN_PAIRS: bool = false;
         /// Pixels side by side where a block is alone.
         const ALONE: usize = TILE;
 
         quad_tiles! { $features }
-
-        /// Levels stay as they were made.
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn laid(levels: [V; LINES]) -> [V; LINES] {
-            levels
-        }
+        one_by_one! { $features }
 
         /// The sums of a group, of rows `4 span..` of each block.
         #[inline]
         #[target_feature(enable = $features)]
-        fn group_dots<const ROWS: usize>(
+        fn group_dots<const _KIND: u8, const ROWS: usize>(
             levels: [&[Line; LINES]; PAIR],
             codes: [&[i8; GROUP]; ROWS],
             span: usize,
@@ -124,18 +107,6 @@ macro_rules! sdot_tiles {
             add_line::<2, _, _>(dots, lines[2], x);
             add_line::<3, _, _>(dots, lines[3], x);
         }
-
-        /// Of rows of codes with even and with odd numbers.
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn tile_scales(all: &[u8; BLOCK], span: usize) -> [V; 2] {
-            [scales(all, span); 2]
-        }
-
-        /// Sums are by row already.
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn by_row<const ROWS: usize>(_part: &mut [[V; PAIR]; ROWS]) {}
 
         /// Each row's four codes times each vector of a line.
         #[inline]

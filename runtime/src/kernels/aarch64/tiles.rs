@@ -1,5 +1,13 @@
 //! A tile of rows times a panel, for instructions that take several rows' or columns' codes at a time.
 
+/// Adds the sums of a group with one row of codes.
+macro_rules! add_group {
+    ($sum:ident, $kind:ident, $levels:expr, $codes:ident) => {
+        *$sum = group_dot::<$kind>(*$sum, $levels, $codes)
+    };
+}
+
+/// Those of several.
 macro_rules! quad_tiles {
     ($features:literal) => {
         /// Adds the sums of a panel, which int32 holds, with `ROWS` rows to theirs; returns `ROWS`.
@@ -7,9 +15,9 @@ macro_rules! quad_tiles {
         #[target_feature(enable = $features)]
         fn tile<const KIND: u8, const ROWS: usize>(tile: Tile<'_>, sums: [&mut [[i64; BLOCK]]; PAIR]) -> usize {
             if ROWS == 1 && IN_PAIRS {
-                rows_of::<2>(tile, 1, sums)
+                rows_of::<KIND, 2>(tile, 1, sums)
             } else {
-                rows_of::<ROWS>(tile, ROWS, sums)
+                rows_of::<KIND, ROWS>(tile, ROWS, sums)
             }
             ROWS
         }
@@ -17,7 +25,7 @@ macro_rules! quad_tiles {
         /// The first `count` of `ROWS`; what is left are the last one again, whose sums nobody gets.
         #[inline]
         #[target_feature(enable = $features)]
-        fn rows_of<const ROWS: usize>(
+        fn rows_of<const KIND: u8, const ROWS: usize>(
             (panel, x, (first, row), _, (start, end, _)): Tile<'_>,
             count: usize,
             mut sums: [&mut [[i64; BLOCK]]; PAIR],
@@ -42,7 +50,7 @@ macro_rules! quad_tiles {
                             codes.map(|codes| codes.get_unchecked(at)),
                         )
                     };
-                    let dots = group_dots(levels, codes, span);
+                    let dots = group_dots::<KIND, _>(levels, codes, span);
                     for block in 0..PAIR {
                         let scales = tile_scales(scale[block], span);
                         for row in 0..ROWS {
@@ -58,5 +66,30 @@ macro_rules! quad_tiles {
                 }
             }
         }
+    };
+}
+
+/// Where the sums of a tile are by row.
+macro_rules! one_by_one {
+    ($features:literal) => {
+        /// Rows are by themselves.
+        const IN_PAIRS: bool = false;
+
+        features! { $features;
+            /// Levels stay as they were made.
+            fn laid(levels: [V; LINES]) -> [V; LINES] {
+                levels
+            }
+
+            /// Of rows of codes with even and with odd numbers.
+            fn tile_scales(all: &[u8; BLOCK], span: usize) -> [V; 2] {
+                [scales_of(all, span); 2]
+            }
+        }
+
+        /// Nothing to do.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn by_row<const ROWS: usize>(_part: &mut [[V; PAIR]; ROWS]) {}
     };
 }

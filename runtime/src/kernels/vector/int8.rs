@@ -1,5 +1,5 @@
-//! Convolutions and fully connected layers of int8: [`crate::kernels::scalar::int8`], made of the backends' primitives as
-//! [`super::matmul`] is.
+//! Convolutions and fully connected layers of int8 on cores with vectors: [`crate::kernels::scalar::int8`], made of the backends'
+//! primitives as [`super::matmul`] is.
 //!
 //! ```text
 //! for each tile of pixels, as many as there is room for:
@@ -615,69 +615,6 @@ macro_rules! convolutions {
                 put(rounded(both, of_sum), bounds, &to[at..at + some]);
                 done += some;
             }
-        }
-    };
-}
-
-/// A tile of pixels times lines of weights, where an instruction multiplies a line with four inputs of one pixel.
-macro_rules! tiles_of_pixels {
-    ($features:literal) => {
-        /// Pixels side by side where a block is alone.
-        const ALONE: usize = TILE * PAIR;
-
-        /// Adds each channel's weights.
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn add_weights(lines: &mut [Line], all: &mut [i32; BLOCK]) {
-            for (span, all) in all.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-                let mut sum = splat(0);
-                for line in lines.iter() {
-                    sum = dot8(sum, splat(0x0101_0101), load(&line.0.as_chunks().0[span]));
-                }
-                add_to(sum, all);
-            }
-        }
-
-        /// Adds to `PIXELS` pixels' sums their products with `count` lines of each block; `x` has the first one's inputs, the
-        /// next's are `apart` bytes on. Returns `PIXELS`.
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn some_pixels<const PIXELS: usize, const BLOCKS: usize>(
-            lines: &Lines,
-            count: usize,
-            (x, apart): (&[i8], usize),
-            sums: [&mut [[i32; BLOCK]]; PAIR],
-        ) -> usize {
-            let mut inputs = [&[][..]; PIXELS];
-            for (at, inputs) in inputs.iter_mut().enumerate() {
-                let some = x.get(at * apart..).and_then(|x| x.as_chunks::<4>().0.get(..count));
-                let Some(some) = some else { return PIXELS };
-                *inputs = some;
-            }
-            for span in 0..BLOCK / LANES {
-                let mut dots = [[splat(0); BLOCKS]; PIXELS];
-                for at in 0..count.min(PANEL_LINES) {
-                    let mut vectors = [splat(0); BLOCKS];
-                    for (vector, lines) in vectors.iter_mut().zip(lines) {
-                        // SAFETY: so many lines of each block have been written, each byte of them.
-                        let line = unsafe { lines.get_unchecked(at).assume_init_ref() };
-                        *vector = load(&line.0.as_chunks().0[span]);
-                    }
-                    for (pixel, dots) in dots.iter_mut().enumerate() {
-                        // SAFETY: all have `count`.
-                        let x = splat(i32::from_le_bytes(unsafe { *inputs[pixel].get_unchecked(at) }.map(|x| x as u8)));
-                        for (dot, vector) in dots.iter_mut().zip(vectors) {
-                            *dot = dot8(*dot, x, vector);
-                        }
-                    }
-                }
-                for pixel in 0..PIXELS {
-                    for block in 0..BLOCKS {
-                        add_to(dots[pixel][block], &mut sums[block][pixel].as_chunks_mut().0[span]);
-                    }
-                }
-            }
-            PIXELS
         }
     };
 }

@@ -243,11 +243,7 @@ macro_rules! matmul_kernels {
                     signs.into_iter().for_each(fetch);
                     let mut dots = [splat(if raised(KIND) == 0 { 0 } else { *base }); BLOCK / LANES];
                     for (span, dot) in dots.iter_mut().enumerate() {
-                        for (line, levels) in levels_of::<KIND, BYTES>(group, signs, span, book).into_iter().enumerate()
-                        {
-                            let x = four(codes, line);
-                            *dot = if KIND == N8 { dot8(*dot, levels, x) } else { dot4(*dot, levels, x) };
-                        }
+                        add_group!(dot, KIND, levels_of::<KIND, BYTES>(group, signs, span, book), codes);
                     }
                     for (span, (part, dot)) in part.iter_mut().zip(dots).enumerate() {
                         *part = add_scaled(*part, dot, scales(scale, span));
@@ -372,77 +368,6 @@ macro_rules! matmul_kernels {
             let made = weights.codes.len().min(LEVEL_PANEL);
             // SAFETY: the first `made` have just been written, each byte of them.
             unsafe { to[..made].assume_init_ref() }
-        }
-    };
-}
-
-/// A tile of rows times a panel, where an instruction multiplies a vector of levels with four codes of one row.
-macro_rules! tiles_of_rows {
-    ($features:literal) => {
-        /// Levels stay as they were made.
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn laid(levels: [V; LINES]) -> [V; LINES] {
-            levels
-        }
-
-        /// Adds the sums of a panel, which int32 holds, with `ROWS` rows to theirs; returns `ROWS`.
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn tile<const KIND: u8, const ROWS: usize>(
-            (panel, x, (first, row), bases, (start, end, all)): Tile<'_>,
-            sums: [&mut [[i64; BLOCK]]; PAIR],
-        ) -> usize {
-            let groups = end - start;
-            let (mut codes, mut base) = ([&[][..]; ROWS], [&[][..]; ROWS]);
-            for (at, (codes, base)) in codes.iter_mut().zip(&mut base).enumerate() {
-                let sums_of = all * (row + at);
-                let bases_of = if raised(KIND) == 0 { 0..0 } else { sums_of + start..sums_of + end };
-                let slices = (row_groups(x, first + row + at).get(start..end), bases.get(bases_of));
-                let (Some(some), Some(sums)) = slices else { return ROWS };
-                (*codes, *base) = (some, sums);
-            }
-            if panel.iter().any(|(levels, scales)| levels.len() != groups || scales.len() != groups) {
-                return ROWS;
-            }
-            for span in 0..BLOCK / LANES {
-                let mut part = [[splat(0); PAIR]; ROWS];
-                for at in 0..groups {
-                    // SAFETY: all slices are `groups` long.
-                    let levels = |block: usize| unsafe { panel[block].0.get_unchecked(at) };
-                    let scale = |block: usize| unsafe { panel[block].1.get_unchecked(at) };
-                    let codes = |row: usize| unsafe { codes[row].get_unchecked(at) };
-                    let base = |row: usize| if raised(KIND) == 0 { 0 } else { unsafe { *base[row].get_unchecked(at) } };
-                    let mut dots = [[splat(0); PAIR]; ROWS];
-                    for row in 0..ROWS {
-                        dots[row] = [splat(base(row)); PAIR];
-                    }
-                    for line in 0..LINES {
-                        let mut vectors = [splat(0); PAIR];
-                        for block in 0..PAIR {
-                            vectors[block] = load(&levels(block)[line].0.as_chunks().0[span]);
-                        }
-                        for (row, dots) in dots.iter_mut().enumerate() {
-                            let x = four(codes(row), line);
-                            for (dot, levels) in dots.iter_mut().zip(vectors) {
-                                *dot = if KIND == N8 { dot8(*dot, levels, x) } else { dot4(*dot, levels, x) };
-                            }
-                        }
-                    }
-                    for block in 0..PAIR {
-                        let scale = scales(scale(block), span);
-                        for row in 0..ROWS {
-                            part[row][block] = add_scaled(part[row][block], dots[row][block], scale);
-                        }
-                    }
-                }
-                for row in 0..ROWS {
-                    for block in 0..PAIR {
-                        flush(part[row][block], &mut sums[block][row].as_chunks_mut().0[span]);
-                    }
-                }
-            }
-            ROWS
         }
     };
 }

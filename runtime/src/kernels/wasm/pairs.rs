@@ -3,8 +3,6 @@
 
 macro_rules! pairs {
     ($features:literal; look up by $swizzle:ident) => {
-        use crate::kernels::vector::matmul::word;
-
         /// Half of a block's rows.
         type V = [v128; 2];
         const LANES: usize = 8;
@@ -14,10 +12,6 @@ macro_rules! pairs {
         const PAIR: usize = 1;
 
         features! { $features;
-            fn four(codes: &[i8; GROUP], line: usize) -> V {
-                splat(word(codes, line))
-            }
-
             fn load(bytes: &[u8; 32]) -> V {
                 // SAFETY: 32 bytes are there; the loads ask for no alignment.
                 unsafe { [v128_load(bytes.as_ptr().cast()), v128_load(bytes.as_ptr().add(16).cast())] }

@@ -3,8 +3,6 @@
 
 use core::arch::x86_64::*;
 
-use crate::kernels::vector::matmul::word;
-
 /// A block's rows.
 type V = __m512i;
 const LANES: usize = 16;
@@ -188,10 +186,6 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
     fn shifted(v: V, by: i32) -> V {
         let right = _mm512_srl_epi16(v, _mm_cvtsi32_si128(by));
         if by < 0 { _mm512_sll_epi16(v, _mm_cvtsi32_si128(-by)) } else { right }
-    }
-
-    fn four(codes: &[i8; GROUP], line: usize) -> V {
-        splat(word(codes, line))
     }
 
     fn splat(value: i32) -> V {

@@ -2,9 +2,7 @@
 
 macro_rules! half_lines {
     ($features:literal) => {
-        use crate::kernels::vector::matmul::word;
-
-        /// Half of a block's rows.
+                /// Half of a block's rows.
         type V = __m256i;
         const LANES: usize = 8;
         /// Rows of codes that fit the registers beside the weights.
@@ -178,10 +176,6 @@ macro_rules! half_lines {
             fn shifted(v: V, by: i32) -> V {
                 let right = _mm256_srl_epi16(v, _mm_cvtsi32_si128(by));
                 if by < 0 { _mm256_sll_epi16(v, _mm_cvtsi32_si128(-by)) } else { right }
-            }
-
-            fn four(codes: &[i8; GROUP], line: usize) -> V {
-                splat(word(codes, line))
             }
 
             fn splat(value: i32) -> V {
