@@ -46,6 +46,12 @@ const VERBS: &[(&str, &str, &str, Verb)] = &[
         "one board",
         board::main,
     ),
+    (
+        "web",
+        "[--serve]",
+        "the page of examples/web with its modules and the bundled model; --serve: at 127.0.0.1:8000",
+        web::main,
+    ),
     ("demo", "", "quantize the bundled model; generate on the host and on the emulated boards", demo::main),
 ];
 
