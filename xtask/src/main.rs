@@ -36,7 +36,7 @@ const VERBS: &[(&str, &str, &str, Verb)] = &[
     ("ci", "", "formatting, lints, documentation, then test", ci::main),
     (
         "bench",
-        "[speed|quality|boards|memory|models|nets|open ... | all] [OPTIONS]",
+        "[speed|quality|boards|memory|models|nets|open|web ... | all] [OPTIONS]",
         "the figures of BENCHMARKS.md, as tables; without a name speed: [--json FILE] [--plot FILE.svg]",
         bench::main,
     ),

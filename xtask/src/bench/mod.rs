@@ -7,13 +7,14 @@ mod nets;
 mod open;
 mod quality;
 mod speed;
+mod web;
 
 use anyhow::{Result, bail};
 
 type Bench = fn(&[String]) -> Result<()>;
 
 /// Name, what it measures, the function.
-const BENCHES: [(&str, &str, Bench); 7] = [
+const BENCHES: [(&str, &str, Bench); 8] = [
     (
         "quality",
         "KL divergence and perplexity by bits per weight, in integers and in floats; llama.cpp and others beside them",
@@ -29,6 +30,7 @@ const BENCHES: [(&str, &str, Bench); 7] = [
         "language models of 135M to 1.2B parameters and nets beside other runtimes and the machine's limits",
         speed::main,
     ),
+    ("web", "the bundled model in Chromium, in each build of WebAssembly, beside wllama", web::main),
 ];
 
 /// A bench without options.
