@@ -67,6 +67,12 @@ pub fn build() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Lints of the build that has all instructions.
+pub fn lint() -> Result<()> {
+    let mut cargo = cargo("clippy", PAGE, "std,panic_abort", "release", BUILDS[0])?;
+    run(cargo.args(["--quiet", "--package", "mote-runtime", "--package", "mote-example-web", "--", "-D", "warnings"]))
+}
+
 /// Runs the tests of all this, which count themselves.
 pub fn check() -> Result<usize> {
     if which("node").is_none() {
