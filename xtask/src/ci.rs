@@ -1,7 +1,7 @@
 //! `ci`: what must hold of every commit. Lints and documentation are checked on host and boards, then `test`.
 
 use crate::shell::{cargo, run};
-use crate::{setup, table, test};
+use crate::{setup, table, test, web};
 use anyhow::Result;
 use table::Firmware;
 
@@ -32,6 +32,7 @@ pub fn main(args: &[String]) -> Result<()> {
         alone.current_dir(&root).args(["clippy", "--quiet", "--package", "mote-runtime", "--no-default-features"]);
         run(alone.args(["--features", features, "--", "-D", "warnings"]))?;
     }
+    web::lint()?;
     // The shared crate with its tests, on the host; then each board's firmware for its own target.
     let mut support = cargo();
     support.current_dir(root.join("boards")).args(["clippy", "--quiet", "--package", "mote-board-support"]);

@@ -38,7 +38,7 @@ const VERBS: &[(&str, &str, &str, Verb)] = &[
     ("ci", "", "formatting, lints, documentation, then test", ci::main),
     (
         "bench",
-        "[speed|aarch64|quality|boards|memory|models|nets|open ... | all] [OPTIONS]",
+        "[speed|aarch64|quality|boards|memory|models|nets|open|web ... | all] [OPTIONS]",
         "the figures of BENCHMARKS.md, as tables; without a name speed: [--json FILE] [--plot FILE.svg]",
         bench::main,
     ),
@@ -47,6 +47,12 @@ const VERBS: &[(&str, &str, &str, Verb)] = &[
         "list | build NAME [IMAGE|FEATURE] | run NAME IMAGE [ARGS] | symbols NAME [IMAGE|FEATURE]",
         "one board",
         board::main,
+    ),
+    (
+        "web",
+        "[--serve]",
+        "the page of examples/web with its modules and the bundled model; --serve: at 127.0.0.1:8000",
+        web::main,
     ),
     ("demo", "", "quantize the bundled model; generate on the host and on the emulated boards", demo::main),
 ];

@@ -1,5 +1,6 @@
 //! Chromium without a window, over the pipe of its DevTools protocol: requests and answers are JSON with a zero byte after each.
 //! <https://chromedevtools.github.io/devtools-protocol/>
+#![allow(dead_code)] // each test uses some of it
 
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -53,15 +54,40 @@ impl Browser {
 
     /// Opens a file on a phone of this width, in a light or dark scheme, and returns what `script` gives there.
     pub fn look(&mut self, file: &Path, width: u32, scheme: &str, script: &str) -> Value {
-        let screen = json!({ "width": width, "height": 844, "deviceScaleFactor": 1, "mobile": true });
+        self.open(&format!("file://{}", file.display()), width, scheme);
+        self.run(script)
+    }
+
+    /// Opens a page on a screen of this width, a phone's if it is narrow, in a light or dark scheme.
+    pub fn open(&mut self, url: &str, width: u32, scheme: &str) {
+        let screen = json!({ "width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600 });
         self.ask("Emulation.setDeviceMetricsOverride", screen);
         let media = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         self.ask("Emulation.setEmulatedMedia", json!({ "features": media }));
-        self.ask("Page.navigate", json!({ "url": format!("file://{}", file.display()) }));
+        self.ask("Page.navigate", json!({ "url": url }));
         while self.hear()["method"] != "Page.loadEventFired" {}
-        let run = self.ask("Runtime.evaluate", json!({ "expression": script, "returnByValue": true }));
+    }
+
+    /// What `script` gives in the page; of a promise, what it comes to.
+    pub fn run(&mut self, script: &str) -> Value {
+        let how = json!({ "expression": script, "returnByValue": true, "awaitPromise": true });
+        let run = self.ask("Runtime.evaluate", how);
         assert!(run.get("exceptionDetails").is_none(), "{run}");
         run["result"]["value"].clone()
+    }
+
+    /// Chooses a file in the page's file picker.
+    pub fn choose(&mut self, picker: &str, file: &Path) {
+        let found =
+            self.ask("Runtime.evaluate", json!({ "expression": format!("document.querySelector({picker:?})") }));
+        let (picker, files) = (&found["result"]["objectId"], [file.display().to_string()]);
+        self.ask("DOM.setFileInputFiles", json!({ "objectId": picker, "files": files }));
+    }
+
+    /// The page as a picture, PNG in base64.
+    pub fn picture(&mut self) -> String {
+        let how = json!({ "format": "png", "captureBeyondViewport": true });
+        self.ask("Page.captureScreenshot", how)["data"].as_str().unwrap().to_owned()
     }
 
     fn ask(&mut self, method: &str, params: Value) -> Value {

@@ -8,13 +8,14 @@ mod nets;
 mod open;
 mod quality;
 mod speed;
+mod web;
 
 use anyhow::{Result, bail};
 
 type Bench = fn(&[String]) -> Result<()>;
 
 /// Name, what it measures, the function.
-const BENCHES: [(&str, &str, Bench); 8] = [
+const BENCHES: &[(&str, &str, Bench)] = &[
     (
         "aarch64",
         "aarch64's hot loops, instructions and cycles by LLVM's models, beside llama.cpp's; [--kleidiai DIR]",
@@ -35,6 +36,7 @@ const BENCHES: [(&str, &str, Bench); 8] = [
         "language models of 135M to 1.2B parameters and nets beside other runtimes and the machine's limits",
         speed::main,
     ),
+    ("web", "the bundled model in Chromium, in each build of WebAssembly, beside wllama", web::main),
 ];
 
 /// A bench without options.
