@@ -2,8 +2,8 @@
 //! primitives as [`super::matmul`] is.
 //!
 //! ```text
-//! for each tile of pixels, as many as there is room for:
-//!   their patches, the inputs under each, the zero point outside the image
+//! for each region of pixels, as many as there is room for:
+//!   their inputs, the zero point outside the image; of those the patches, the inputs under each
 //!   for each pair of 16 output channels:
 //!     for each panel of columns:
 //!       the pair's weights, turned: lines of 4 columns of 16 channels
@@ -11,10 +11,13 @@
 //!     elements of 16 channels of each pixel
 //! ```
 //!
-//! All of a tile is read before any of it is written, so what is right pixel by pixel is right here (`ops::Overlap`). Zero points are
+//! A depthwise convolution of 16 channels turns the inputs, too: lines of 4 taps above one another, from which each pixel takes its
+//! columns.
+//!
+//! All of a region is read before any of it is written, so what is right pixel by pixel is right here (`ops::Overlap`). Zero points are
 //! taken off the sums: `sum of (x - zx)(w - zw) = sum of xw - zx * sum of w - zw * sum of x + columns * zx * zw`, modulo 2^32 as in the
 //! scalar kernel. Where the dot product takes unsigned bytes, inputs and their zero point are raised by 128. What this is not for,
-//! groups and patches that have no room, the scalar kernels do.
+//! groups and windows that have no room, the scalar kernels do.
 
 use core::cell::Cell;
 
@@ -22,8 +25,11 @@ use crate::fixed::tflite::Rounding;
 use crate::image::tensors::BLOCK;
 use crate::kernels::scalar::int8::{Axis, Channel, Input, Output, Window};
 
-/// Bytes of the patches of a tile or of the inputs of a region; pixels of either, at most. They lie on the stack.
+/// Bytes of the patches of a region, of its inputs, and of what may be read and written after either; its pixels, at most. They lie on
+/// the stack.
 pub const PATCHES: usize = 1 << 16;
+pub const REGION: usize = 1 << 15;
+pub const BEYOND: usize = 64;
 pub const MOST_PIXELS: usize = 240;
 /// Columns of 4 taps and lines of weights of a depthwise convolution, at most: they lie on the stack.
 pub const MOST_LINES: usize = 256;
@@ -78,38 +84,6 @@ pub fn usual(added: i32, multiplier: i32, shift: i32, rounding: Rounding) -> Opt
     is_usual(multiplier, shift, rounding).then(|| numbers(added, multiplier, shift))
 }
 
-/// Output pixels in an op's order.
-pub struct Pixels {
-    pub at: usize,
-    pub y: usize,
-    pub x: usize,
-    width: usize,
-    backward: bool,
-}
-
-impl Pixels {
-    /// From the first on.
-    #[inline(always)]
-    pub fn new(g: &Window) -> Self {
-        let (height, width, backward) = (g.y.output, g.x.output, g.backward);
-        let last = |count: usize| if backward { count.saturating_sub(1) } else { 0 };
-        Self { at: last(height * width), y: last(height), x: last(width), width, backward }
-    }
-
-    /// On to the next.
-    #[inline(always)]
-    pub fn step(&mut self) {
-        if self.backward {
-            self.at = self.at.wrapping_sub(1);
-            (self.y, self.x) =
-                if self.x == 0 { (self.y.wrapping_sub(1), self.width - 1) } else { (self.y, self.x - 1) };
-        } else {
-            self.at += 1;
-            (self.y, self.x) = if self.x + 1 == self.width { (self.y + 1, 0) } else { (self.y, self.x + 1) };
-        }
-    }
-}
-
 /// Inputs that so many outputs of an axis see, those outside the image among them.
 pub fn reach(axis: &Axis, outputs: usize) -> usize {
     outputs.saturating_sub(1) * axis.stride + axis.kernel.saturating_sub(1) * axis.dilation.get() + 1
@@ -130,12 +104,12 @@ pub struct Region {
 }
 
 impl Region {
-    /// Rows and columns of a region of at most `pixels`, whose inputs, at most `most` columns of them, have room in `PATCHES` with a
-    /// block beyond. `None` if not one output's have.
-    pub fn size(g: &Window, most: usize, pixels: usize) -> Option<(usize, usize)> {
-        let room = (PATCHES - BLOCK).checked_div(g.channels)?;
-        let columns = within(&g.x, most.min(room / reach(&g.y, 1))).min(pixels);
-        let rows = within(&g.y, room / reach(&g.x, columns)).min(pixels.checked_div(columns)?);
+    /// Rows and columns of a region of at most `pixels`, whose inputs have room in `bytes`, those of a row in `row_bytes`. `None` if not
+    /// one output's have.
+    pub fn size(g: &Window, bytes: usize, row_bytes: usize, pixels: usize) -> Option<(usize, usize)> {
+        let most = row_bytes.min(bytes / reach(&g.y, 1)).checked_div(g.channels)?;
+        let columns = within(&g.x, most).min(pixels);
+        let rows = within(&g.y, bytes / (reach(&g.x, columns) * g.channels)).min(pixels.checked_div(columns)?);
         let rows = if columns == g.x.output { rows } else { rows.min(1) };
         (rows > 0 && columns > 0).then_some((rows, columns))
     }
@@ -173,48 +147,53 @@ impl Region {
         }
         Some(width)
     }
-}
 
-/// The inputs under output pixel `(y, x)`, `[kernel height, kernel width, channels]`, raised, into `patch`: the zero point outside
-/// the image, zeros beyond.
-#[inline(always)]
-pub fn gather<const RAISED: i32>(
-    g: &Window,
-    (y, x): (usize, usize),
-    (image, zero): Input<'_, i8>,
-    patch: &mut [i8],
-) -> Option<()> {
-    let ((rows, iy), (cols, ix)) = (g.y.taps(y), g.x.taps(x));
-    let (patch, beyond) = patch.split_at_mut_checked(g.y.kernel * g.x.kernel * g.channels)?;
-    if !beyond.is_empty() {
-        beyond.fill(0);
-    }
-    let inside = rows.len() == g.y.kernel && cols.len() == g.x.kernel;
-    if inside && g.x.dilation.get() == 1 {
-        // The whole window: a stretch a row.
-        let len = g.x.kernel * g.channels;
-        let mut from = (iy * g.x.input + ix) * g.channels;
-        for to in patch.chunks_exact_mut(len) {
-            copy::<RAISED>(to, image.get(from..)?.get(..len)?);
-            from += g.y.dilation.get() * g.x.input * g.channels;
-        }
-        return Some(());
-    }
-    if !inside {
-        patch.fill((zero + RAISED) as i8);
-    }
-    // Taps side by side are side by side in memory, weights and image alike.
-    let together = if g.x.dilation.get() == 1 { cols.len().max(1) } else { 1 };
-    for (n, ky) in rows.enumerate() {
-        let row = (iy + n * g.y.dilation.get()) * g.x.input;
-        for (n, kx) in cols.clone().step_by(together).enumerate() {
-            let from = (row + ix + n * together * g.x.dilation.get()) * g.channels;
-            let to = (ky * g.x.kernel + kx) * g.channels;
-            let len = together * g.channels;
-            copy::<RAISED>(patch.get_mut(to..)?.get_mut(..len)?, image.get(from..)?.get(..len)?);
+    /// Each pixel's inputs, `[kernel height, kernel width, channels]`, from those of the region, whose rows are `width` long: a pixel
+    /// begins at a multiple of 4 bytes. `BEYOND` bytes after both are nobody's.
+    #[inline(always)]
+    pub fn patches(&self, g: &Window, from: (&[i8], usize), to: &mut [i8]) -> Option<()> {
+        // Taps side by side are side by side in memory, weights and inputs alike.
+        let together = if g.x.dilation.get() == 1 { g.x.kernel } else { 1 };
+        match together * g.channels {
+            ..=16 => self.patches_of::<16>(g, together, from, to),
+            ..=32 => self.patches_of::<32>(g, together, from, to),
+            ..=48 => self.patches_of::<48>(g, together, from, to),
+            ..=64 => self.patches_of::<64>(g, together, from, to),
+            _ => self.patches_of::<0>(g, together, from, to),
         }
     }
-    Some(())
+
+    /// In pieces of `WIDE` bytes, or of as many as there are: what is too much, the next piece overwrites.
+    #[inline(always)]
+    fn patches_of<const WIDE: usize>(
+        &self,
+        g: &Window,
+        together: usize,
+        (from, width): (&[i8], usize),
+        to: &mut [i8],
+    ) -> Option<()> {
+        let len = together * g.channels;
+        let padded = (g.y.kernel * g.x.kernel * g.channels).next_multiple_of(4);
+        for row in 0..self.rows {
+            for column in 0..self.columns {
+                let first = (row * g.y.stride * width + column * g.x.stride) * g.channels;
+                let mut at = (row * self.columns + column) * padded;
+                for ky in 0..g.y.kernel {
+                    for kx in (0..g.x.kernel).step_by(together) {
+                        let tap = (ky * g.y.dilation.get() * width + kx * g.x.dilation.get()) * g.channels;
+                        let (from, to) = (from.get(first + tap..)?, to.get_mut(at..)?);
+                        if WIDE == 0 {
+                            to.get_mut(..len)?.copy_from_slice(from.get(..len)?);
+                        } else {
+                            *to.first_chunk_mut::<WIDE>()? = *from.first_chunk()?;
+                        }
+                        at += len;
+                    }
+                }
+            }
+        }
+        Some(())
+    }
 }
 
 /// Copies inputs, raised; both are of one length. The last piece overlaps the one before.
@@ -262,7 +241,7 @@ macro_rules! convolutions {
     ($features:literal) => {
         use crate::kernels::scalar::int8::{self as scalar_int8, Channel, Input, Output, Quantized, Sum, Term, Window};
         use crate::kernels::vector::int8::{
-            MOST_LINES, MOST_PIXELS, MOST_TAPS, PANEL_LINES, PATCHES, Pixels, Region, Sixteen, gather, reach, usual,
+            BEYOND, MOST_LINES, MOST_PIXELS, MOST_TAPS, PANEL_LINES, PATCHES, REGION, Region, Sixteen, reach, usual,
             wide,
         };
         use core::cell::Cell;
@@ -283,26 +262,34 @@ macro_rules! convolutions {
             out: &[Cell<i8>],
         ) -> Option<()> {
             let (columns, all) = (g.y.kernel * g.x.kernel * g.channels, cs.len());
-            let (padded, pixels) = (columns.next_multiple_of(4), g.y.output * g.x.output);
-            let room = (PATCHES / padded.max(1)).min(MOST_PIXELS);
-            if groups.get() > 1 || room == 0 || columns == 0 {
+            let padded = columns.next_multiple_of(4);
+            // A pixel is its own patch.
+            let alone = [&g.y, &g.x].iter().all(|axis| axis.kernel == 1 && axis.stride == 1) && padded == columns;
+            let bytes = if alone { PATCHES } else { REGION };
+            let pixels = (PATCHES / padded.max(1)).min(MOST_PIXELS);
+            let (Some((rows, across)), 1, 1..) = (Region::size(g, bytes, bytes, pixels), groups.get(), columns) else {
                 return scalar_int8::conv2d(g, groups, (x, zx), (w, zw), cs, o, out);
-            }
-            let mut patches = [MaybeUninit::uninit(); PATCHES];
+            };
+            let mut region = [MaybeUninit::uninit(); REGION + BEYOND];
+            let mut patches = [MaybeUninit::uninit(); PATCHES + BEYOND];
             let mut lines: Lines = [[MaybeUninit::uninit(); PANEL_LINES]; PAIR];
             let mut memory = [[MaybeUninit::uninit(); MOST_PIXELS]; PAIR];
-            let patches = filled(patches.get_mut(..room.min(pixels) * padded)?, 0i8);
-            let mut inputs = [0; MOST_PIXELS];
-            let (mut next, bounds) = (Pixels::new(g), bounds_of(o));
-            let apart = if g.backward { all.wrapping_neg() } else { all };
-            for first in (0..pixels).step_by(room) {
-                let (count, first) = (room.min(pixels - first), next.at);
-                for (patch, sum) in patches.chunks_exact_mut(padded).take(count).zip(&mut inputs) {
-                    gather::<RAISED>(g, (next.y, next.x), (x, zx), patch)?;
-                    next.step();
-                    if zw != 0 {
-                        let raised = |x: &i8| if RAISED == 0 { i32::from(*x) } else { i32::from(*x as u8) };
-                        *sum = patch.iter().map(raised).sum::<i32>().wrapping_mul(zw);
+            let patches = filled(patches.get_mut(..rows * across * padded + BEYOND)?, 0i8);
+            let inside = if alone { 0 } else { reach(&g.y, rows) * reach(&g.x, across) * g.channels + BEYOND };
+            let inside = filled(region.get_mut(..inside)?, 0i8);
+            let (mut inputs, bounds) = ([0; MOST_PIXELS], bounds_of(o));
+            for region in Region::all(g, rows, across) {
+                if alone {
+                    region.copy::<RAISED>(g, (x, zx), patches)?;
+                } else {
+                    let width = region.copy::<RAISED>(g, (x, zx), inside)?;
+                    region.patches(g, (inside, width), patches)?;
+                }
+                let (count, first) = (region.rows * region.columns, region.y * g.x.output + region.x);
+                if zw != 0 {
+                    let raised = |x: &i8| if RAISED == 0 { i32::from(*x) } else { i32::from(*x as u8) };
+                    for (patch, sum) in patches.chunks_exact(padded).take(count).zip(&mut inputs) {
+                        *sum = patch.get(..columns)?.iter().map(raised).sum::<i32>().wrapping_mul(zw);
                     }
                 }
                 for pair in (0..cs.len()).step_by(PAIR * BLOCK) {
@@ -342,22 +329,22 @@ macro_rules! convolutions {
                         let zx = zx + RAISED;
                         let constant = (columns as i32).wrapping_mul(zx.wrapping_mul(zw));
                         let less = weights.map(|sum| sum.wrapping_mul(zx).wrapping_sub(constant));
-                        finish((sums, &inputs), &less, cs, (o, bounds), (first * all + channel, apart), out)?;
+                        finish((sums, &inputs), &less, cs, (o, bounds), (first * all + channel, all), out)?;
                     }
                 }
             }
             Some(())
         }
 
-        /// Writes the elements of up to 16 channels of some pixels, the first from `at` on, the next `apart` elements on: of their sums,
-        /// less what each channel and what each pixel has too much.
+        /// Writes the elements of up to 16 of `all` channels of pixels side by side, the first from `at` on: of their sums, less what each
+        /// channel and what each pixel has too much.
         #[target_feature(enable = $features)]
         fn finish(
             (sums, inputs): (&[[i32; BLOCK]], &[i32]),
             less: &[i32; BLOCK],
             cs: &[Channel],
             (o, bounds): (&Output, [V; 3]),
-            (mut at, apart): (usize, usize),
+            (mut at, all): (usize, usize),
             out: &[Cell<i8>],
         ) -> Option<()> {
             let usual = Sixteen::new(cs, o);
@@ -365,7 +352,7 @@ macro_rules! convolutions {
             let less_each: [V; BLOCK / LANES] = from_fn(|span| words(&less.as_chunks().0[span]));
             for (sums, inputs) in sums.iter().zip(inputs) {
                 let to = out.get(at..)?.get(..cs.len())?;
-                at = at.wrapping_add(apart);
+                at += all;
                 if let Some(numbers) = &numbers {
                     for span in 0..BLOCK / LANES {
                         let v = minus(words(&sums.as_chunks().0[span]), less_each[span]);
@@ -452,14 +439,14 @@ macro_rules! convolutions {
         ) -> Option<()> {
             let (all, quads) = (cs.len(), g.y.kernel.div_ceil(4));
             let taps = quads * g.x.kernel;
-            let size = Region::size(g, MOST_LINES / quads.max(1), MOST_PIXELS);
+            let size = Region::size(g, PATCHES, MOST_LINES / quads.max(1) * all, MOST_PIXELS);
             let (Some((rows, columns)), 1, 1..=MOST_TAPS) = (size, multiplier.get(), taps) else {
                 return scalar_int8::depthwise_conv2d(g, multiplier, (x, zx), (w, zw), cs, o, out);
             };
-            let mut memory = [MaybeUninit::uninit(); PATCHES];
+            let mut memory = [MaybeUninit::uninit(); PATCHES + BEYOND];
             let mut lines = [MaybeUninit::uninit(); MOST_LINES];
             let (mut weights, mut sums) = ([MaybeUninit::uninit(); MOST_TAPS], [MaybeUninit::uninit(); MOST_PIXELS]);
-            let room = reach(&g.y, rows) * reach(&g.x, columns) * all + BLOCK;
+            let room = reach(&g.y, rows) * reach(&g.x, columns) * all + BEYOND;
             let (memory, bounds) = (filled(memory.get_mut(..room)?, 0), bounds_of(o));
             let lines = filled(lines.get_mut(..quads * reach(&g.x, columns))?, [splat(0); BLOCK / LANES]);
             let weights = filled(&mut weights[..taps], [splat(0); BLOCK / LANES]);
