@@ -130,22 +130,26 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
         let odd = |v: V| _mm512_srli_epi64::<32>(v);
         let evens = _mm512_add_epi64(_mm512_mul_epi32(x, multiplier), half);
         let odds = _mm512_add_epi64(_mm512_mul_epi32(odd(x), odd(multiplier)), half);
-        let high = _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64::<31>(evens), _mm512_slli_epi64::<1>(odds));
-        // Halves away from zero: `fixed::tflite::divide_by_pot`.
+        let low = _mm512_set1_epi64(0xFFFF_FFFF);
+        let high =
+            _mm512_ternarylogic_epi32::<0xCA>(low, _mm512_srli_epi64::<31>(evens), _mm512_slli_epi64::<1>(odds));
+        // Halves away from zero: `fixed::tflite::divide_by_pot`. A difference's sign instead of a comparison, whose mask would have to
+        // become a vector.
         let most = minus(_mm512_srli_epi32::<1>(dropped), _mm512_srai_epi32::<31>(high));
-        let up = _mm512_cmpgt_epi32_mask(_mm512_and_si512(high, dropped), most);
-        let shifted = _mm512_srav_epi32(high, right);
-        _mm512_mask_add_epi32(shifted, up, shifted, splat(1))
+        let up = _mm512_srai_epi32::<31>(minus(most, _mm512_and_si512(high, dropped)));
+        minus(_mm512_srav_epi32(high, right), up)
     }
 
     fn limited(x: V, min: V, max: V, zero: V) -> V {
         _mm512_add_epi32(_mm512_min_epi32(_mm512_max_epi32(x, min), max), zero)
     }
 
-    /// The lowest bytes of all elements.
+    /// The lowest bytes of all elements. `vpmovdb` takes longer.
     fn narrow(x: V, to: &mut [i8; LANES]) {
+        let lowest: [u8; 64] = from_fn(|at| (4 * at) as u8 & 63);
+        let bytes = _mm512_castsi512_si128(_mm512_permutexvar_epi8(load(&lowest), x));
         // SAFETY: 16 bytes are there; the store asks for no alignment.
-        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(x)) };
+        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), bytes) };
     }
 
     /// The sums, 32 bits each, into those of 16 channels.
