@@ -1,6 +1,6 @@
 //! Text from an image in one call: tokens in, tokens and text out, all memory allocated once.
 
-use crate::{Arena, HostError, Model, Threads};
+use crate::{Arena, Draft, HostError, Model, Threads};
 use mote_runtime::sample::{ONE, Params, Sampler};
 use mote_runtime::text::Decoder;
 use std::ops::ControlFlow;
@@ -57,6 +57,10 @@ pub struct Generation {
     pub text: String,
     /// Why it ended.
     pub ended: Ended,
+    /// Tokens that a draft guessed and the model checked, and those among them that were right.
+    pub drafted: usize,
+    /// See [`Generation::drafted`].
+    pub accepted: usize,
     /// Bytes of the arena.
     pub arena_bytes: u64,
     /// Time for the prompt.
@@ -79,13 +83,33 @@ impl Model {
         options: &Options,
         on_token: &mut dyn FnMut(u32, &str) -> ControlFlow<()>,
     ) -> Result<Generation, HostError> {
+        self.generate_with(prompt, options, None, on_token)
+    }
+
+    /// As [`Model::generate`], with a draft: the same tokens and text, in fewer passes over the weights where it guesses well.
+    ///
+    /// # Errors
+    /// As [`Model::generate`], and those of the draft.
+    pub fn generate_with(
+        &self,
+        prompt: &[u32],
+        options: &Options,
+        mut draft: Option<&mut dyn Draft>,
+        on_token: &mut dyn FnMut(u32, &str) -> ControlFlow<()>,
+    ) -> Result<Generation, HostError> {
         let given = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
         let begin: Vec<u32> = std::iter::once(self.image().plan().start).chain(options.begin).collect();
         let wanted = match self.has_encoder() {
             true => given.max(options.max_tokens.saturating_add(begin.len() as u32)),
             false => given.saturating_add(options.max_tokens),
         };
-        let limits = self.limits(options.batch, options.context.unwrap_or(wanted), options.threads);
+        // A token and its guesses are one batch.
+        let most_guesses = draft.as_ref().map_or(0, |draft| draft.most());
+        let limits = self.limits(
+            options.batch.max(most_guesses.saturating_add(1)),
+            options.context.unwrap_or(wanted),
+            options.threads,
+        );
         let pool = Threads::new(options.threads as usize);
         let mut arena = Arena::for_limits(self, limits)?;
         let mut session = self.session(&mut arena, &pool)?;
@@ -118,10 +142,14 @@ impl Model {
             ended = Ended::Stopped;
         }
         let start = Instant::now();
+        // What was guessed after the last token that the session was given, and how many of that were right so far.
+        let (mut guesses, mut right) = (Vec::new(), 0);
+        let (mut drafted, mut accepted) = (0, 0);
+        let mut rows = session.rows().wrapping_sub(1);
         let most = if ended == Ended::Stopped { 0 } else { options.max_tokens };
         for left in (0..most).rev() {
             let frac_bits = session.logits_frac_bits();
-            let id = sampler.sample(session.last_logits()?, frac_bits, &tokens);
+            let id = sampler.sample(session.logits(rows)?, frac_bits, &tokens);
             tokens.push(id);
             if tokenizer.is_some_and(|t| t.is_end(id)) {
                 ended = Ended::EndToken;
@@ -135,16 +163,31 @@ impl Model {
             if left == 0 {
                 break;
             }
-            if session.position() == limits.context {
+            // All but the token just chosen.
+            let position = tokens.len() - 1;
+            if position == limits.context as usize {
                 ended = Ended::ContextFull;
                 break;
             }
-            session.prefill(&[id])?;
+            if guesses.get(right) == Some(&id) {
+                (right, rows, accepted) = (right + 1, rows + 1, accepted + 1);
+                continue;
+            }
+            session.rewind(position as u32);
+            (guesses, right, rows) = (vec![id], 0, 0);
+            if let Some(draft) = &mut draft {
+                // None behind the context's end, or beyond what is wanted.
+                let room = (limits.context as usize - tokens.len()).min(left as usize - 1).min(most_guesses as usize);
+                guesses.extend(draft.guess(&tokens, room)?.into_iter().take(room));
+            }
+            session.prefill(&guesses)?;
+            guesses.remove(0);
+            drafted += guesses.len();
         }
         let decode = start.elapsed();
         // A text that ends within a character.
         let _ = show(None, tokens.last().copied().unwrap_or(0));
         let arena_bytes = self.image().arena_bytes(limits)?;
-        Ok(Generation { prompt_tokens, tokens, text, ended, arena_bytes, prefill, decode })
+        Ok(Generation { prompt_tokens, tokens, text, ended, drafted, accepted, arena_bytes, prefill, decode })
     }
 }

@@ -20,10 +20,12 @@
 //!
 //! Underneath, step by step: [`Model::session`] in an [`Arena`] on [`Threads`].
 
+pub mod draft;
 mod generate;
 pub mod text;
 mod threads;
 
+pub use draft::{Draft, DraftError, Lookup, Small};
 pub use generate::{Ended, Generation, Options};
 pub use mote_runtime as runtime;
 pub use threads::Threads;
@@ -56,6 +58,8 @@ pub enum HostError {
     Text(TextError),
     /// The image has no tokenizer.
     NoTokenizer,
+    /// A model cannot guess for another.
+    Draft(DraftError),
     /// `MOTE_KERNEL` names kernels that this machine does not have.
     Kernel(String),
 }
@@ -67,6 +71,7 @@ impl fmt::Display for HostError {
             Self::Image(path, why) => write!(f, "{}: {why}", path.display()),
             Self::Session(why) => write!(f, "{why}"),
             Self::Text(why) => write!(f, "{why}"),
+            Self::Draft(why) => write!(f, "this model cannot draft: {why}"),
             Self::NoTokenizer => {
                 write!(f, "the image has no tokenizer: give token ids, or quantize the model again with its tokenizer")
             }

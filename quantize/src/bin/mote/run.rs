@@ -1,12 +1,12 @@
 //! `mote run`.
 
 use crate::args::{self, Compute, Sampling};
-use anyhow::{Result, bail};
-use mote_host::{Ended, Generation, Options};
+use anyhow::{Context, Result, bail};
+use mote_host::{Arena, Draft, Ended, Generation, Lookup, Model, Options, Small};
 use serde::Serialize;
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -34,6 +34,17 @@ pub struct Args {
     context: Option<u32>,
     #[command(flatten)]
     compute: Compute,
+    /// Guess up to N tokens from what the text said after the same words before, and check them at once: the same text, faster where it
+    /// repeats itself
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "8", conflicts_with = "draft",
+          value_parser = clap::value_parser!(u32).range(1..=64))]
+    lookup: Option<u32>,
+    /// Guess with a smaller model of the same vocabulary: the same text, faster where its guesses are right
+    #[arg(long, value_name = "IMAGE")]
+    draft: Option<PathBuf>,
+    /// Tokens that --draft guesses at a time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    draft_tokens: u32,
     /// Print text, tokens and speed as JSON when done
     #[arg(long)]
     json: bool,
@@ -49,6 +60,8 @@ struct Outcome {
     prefill_tokens_per_second: f64,
     decode_tokens_per_second: f64,
     arena_bytes: u64,
+    drafted_tokens: usize,
+    accepted_tokens: usize,
 }
 
 /// Runs it.
@@ -82,8 +95,25 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         threads: args.compute.threads,
         begin: args.begin,
     };
+    // What a model that guesses works with.
+    let small = args.draft.as_deref().map(|path| open_small(path, &model)).transpose()?;
+    let pool = args.compute.pool();
+    let mut arena = match &small {
+        Some(small) => Some(small_arena(small, args, prompt.len())?),
+        None => None,
+    };
+    let mut lookup = args.lookup.map(|most| Lookup { most });
+    let mut guesser = match (&small, &mut arena) {
+        (Some(small), Some(arena)) => Some(Small::new(small, &model, arena, &pool, args.draft_tokens)?),
+        _ => None,
+    };
+    let draft = match (&mut lookup, &mut guesser) {
+        (Some(lookup), _) => Some(lookup as &mut dyn Draft),
+        (_, Some(small)) => Some(small as &mut dyn Draft),
+        _ => None,
+    };
     let mut shown = 0;
-    let generation = model.generate(&prompt, &options, &mut |id, text| {
+    let generation = model.generate_with(&prompt, &options, draft, &mut |id, text| {
         shown += 1;
         let mut out = std::io::stdout().lock();
         let written = match (args.json, has_text, shown > before) {
@@ -99,7 +129,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if generation.ended == Ended::Stopped {
         return Ok(ExitCode::SUCCESS);
     }
-    let Generation { tokens, prompt_tokens, text, ended, arena_bytes, prefill, decode } = generation;
+    let Generation { tokens, prompt_tokens, text, ended, drafted, accepted, arena_bytes, prefill, decode } = generation;
     let made = tokens.len() - prompt_tokens;
     let given = if model.has_encoder() { prompt.len() } else { prompt_tokens };
     let rate = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
@@ -116,6 +146,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         decode_tokens_per_second: rate(made, decode),
         arena_bytes,
         tokens,
+        drafted_tokens: drafted,
+        accepted_tokens: accepted,
     };
     if args.json {
         args::print_json(&outcome)?;
@@ -129,6 +161,23 @@ pub fn main(args: &Args) -> Result<ExitCode> {
             args::size(outcome.arena_bytes),
             outcome.seed
         );
+        if args.lookup.is_some() || args.draft.is_some() {
+            eprintln!("{accepted} of {drafted} drafted tokens accepted");
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Maps the image of a model that guesses for `model`.
+fn open_small(path: &Path, model: &Model) -> Result<Model> {
+    let small = args::open(path)?;
+    Small::check(&small, model).with_context(|| format!("--draft {}", path.display()))?;
+    Ok(small)
+}
+
+/// Memory for a model that guesses: for as long a text as the model may write, or as its own context allows.
+fn small_arena(small: &Model, args: &Args, prompt: usize) -> Result<Arena> {
+    let wanted = u32::try_from(prompt).unwrap_or(u32::MAX).saturating_add(args.n);
+    let context = args.context.map_or(wanted, |context| context.min(wanted)).max(1);
+    Ok(Arena::for_limits(small, args.compute.limits(small, context))?)
 }
