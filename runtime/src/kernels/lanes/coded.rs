@@ -23,8 +23,8 @@ use crate::kernels::{Codes, Kernels, Put, scalar};
 pub static KERNELS: Kernels = Kernels {
     name: "any-i8-lanes",
     // As in the scalar table.
-    n4: if cfg!(feature = "n4") { n4 } else { n8 },
-    n8,
+    n4: if cfg!(feature = "n4") { n4 } else { scalar::KERNELS.n4 },
+    n8: if cfg!(feature = "n8") { n8 } else { scalar::KERNELS.n8 },
     ..scalar::KERNELS
 };
 

@@ -206,7 +206,7 @@ macro_rules! column {
 
 /// A function over pairs of filters. `$enter`: the way to the midst of a turn where that is where to begin.
 macro_rules! pairs {
-    ($(#[$meta:meta])* $name:ident, $less:literal, $enter:literal, $turn:expr, $again:expr) => {
+    ($(#[$meta:meta])* $name:ident, $less:literal, $enter:literal, $turn:expr) => {
         $(#[$meta])*
         ///
         /// # Safety
@@ -234,11 +234,10 @@ macro_rules! pairs {
                 $enter,
                 "3:",
                 $turn,
-                "4:",
-                $again,
                 "cmp r0, lr",
-                "bne 3b",
-                "ldr r2, [sp]",
+                "beq 9f",
+                "b 3b",
+                "9: ldr r2, [sp]",
                 "mov r4, r8",
                 "mov r5, r9",
                 "ldr r3, [r2, #20]",
@@ -249,8 +248,9 @@ macro_rules! pairs {
                 "ldr r3, [r2, #16]", // pairs
                 "subs r3, r3, #1",
                 "str r3, [r2, #16]",
-                "bne 2b",
-                "pop {{r3-r6}}",
+                "beq 8f",
+                "b 2b",
+                "8: pop {{r3-r6}}",
                 "mov r8, r4",
                 "mov r9, r5",
                 "mov r10, r6",
@@ -261,19 +261,22 @@ macro_rules! pairs {
 }
 
 pairs! {
-    /// One pixel; a filter is whole words. Two quads a turn, of an odd number the first alone.
+    /// One pixel; a filter is whole words. Four quads a turn, the first so many that what is left are whole turns.
     dots1_words,
     "subs r4, r4, #4",
     "mov r3, lr
     subs r3, r3, r0
-    lsrs r3, r3, #5
-    bcs 4f",
-    quads!(),
-    quads!()
+    lsls r3, r3, #27
+    bcs 7f
+    bpl 3f
+    b 6f
+    7: bpl 5f
+    b 4f",
+    concat!(quads!(), "4:", quads!(), "5:", quads!(), "6:", quads!())
 }
 pairs! {
     /// One pixel.
-    dots1_bytes, "", "", column!(), ""
+    dots1_bytes, "", "", column!()
 }
 
 /// Sums over taps of a depthwise convolution. A tap's four activations are a word, and so are its weights.
