@@ -95,17 +95,23 @@ pub fn features(image: &Image<'_>) -> Vec<&'static str> {
 type Needs = fn(&Image<'_>) -> bool;
 
 /// Formats that firmware is built without unless its image needs them, by the features of mote-board-support.
-const FORMATS: [(&str, Needs); 6] = [
+const FORMATS: [(&str, Needs); 8] = [
     ("t3", |image| has(image, Dtype::T3)),
     ("n4", |image| has(image, Dtype::N4)),
     ("t4", |image| has(image, Dtype::T4)),
     ("n5", |image| has(image, Dtype::N5)),
-    ("cache4", |image| (0..image.plan().slots).any(|at| image.slot(at).is_ok_and(|slot| slot.kind == Kind::Cache4))),
+    ("n8", |image| has(image, Dtype::N8)),
+    ("int16", |image| has_slot(image, Kind::I16)),
+    ("cache4", |image| has_slot(image, Kind::Cache4)),
     ("wordpiece", |image| {
         let text = image.section(section::TEXT).ok();
         text.and_then(|text| Tokenizer::open(text).ok()).is_some_and(|tokenizer| tokenizer.is_wordpiece())
     }),
 ];
+
+fn has_slot(image: &Image<'_>, kind: Kind) -> bool {
+    (0..image.plan().slots).any(|at| image.slot(at).is_ok_and(|slot| slot.kind == kind))
+}
 
 fn has(image: &Image<'_>, dtype: Dtype) -> bool {
     (0..image.tensor_count()).any(|at| image.tensor(at).is_ok_and(|tensor| tensor.dtype == dtype))

@@ -219,18 +219,20 @@ fn cost(console: &mut Console, counter: &mut impl Counter, m: &mut Memory) -> Op
             let _ = function(&g, NonZeroUsize::MIN, (image, 3), (w, 0), cs, &o, out);
         });
     }
-    for (name, dtype, uniform, count) in [
-        ("n4_uniform_hundredths", Dtype::N4, true, 1),
-        ("n4_hundredths", Dtype::N4, false, 1),
-        ("n4_two_rows_hundredths", Dtype::N4, false, 2),
-        ("t4_hundredths", Dtype::T4, false, 1),
-        ("n8_hundredths", Dtype::N8, false, 1),
+    for (name, dtype, uniform, [rows, groups, count]) in [
+        ("n4_uniform_hundredths", Dtype::N4, true, [128, 4, 1]),
+        ("n4_uniform_512_columns_hundredths", Dtype::N4, true, [64, 16, 1]),
+        ("n4_hundredths", Dtype::N4, false, [128, 4, 1]),
+        ("n4_two_rows_hundredths", Dtype::N4, false, [128, 4, 2]),
+        ("t4_hundredths", Dtype::T4, false, [128, 4, 1]),
+        ("n8_hundredths", Dtype::N8, false, [128, 4, 1]),
     ] {
-        let mut w = coded(&mut r, dtype, [128, 4], &mut m.w)?;
+        let mut w = coded(&mut r, dtype, [rows, groups], &mut m.w)?;
+        w.stretch = 16; // 16 * 32 * 128 * 128 * 255 < 2^31
         w.codebook = core::array::from_fn(|i| if uniform { i as i8 - 8 } else { 7 * i as i8 - 50 });
-        let codes = Codes::new(bytemuck::cast_slice(&m.x), count, 128, 128)?;
-        each(console, name, counter, (128 * 128 * count) as u64, || {
-            (kernels::select().blocks(&w))(&w, 0..8, &codes, &mut |_, _, sums| {
+        let codes = Codes::new(bytemuck::cast_slice(&m.x), count, groups * 32, groups * 32)?;
+        each(console, name, counter, (rows * groups * 32 * count) as u64, || {
+            (kernels::select().blocks(&w))(&w, 0..rows / BLOCK, &codes, &mut |_, _, sums| {
                 core::hint::black_box(sums);
             });
         });

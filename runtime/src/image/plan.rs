@@ -180,7 +180,7 @@ impl Slot {
             2 => Kind::Q8,
             3 => Kind::Cache,
             4 => Kind::I8,
-            5 => Kind::I16,
+            5 if cfg!(feature = "int16") => Kind::I16,
             6 if cfg!(feature = "cache4") => Kind::Cache4,
             _ => return None,
         };

@@ -110,6 +110,7 @@ impl Dtype {
             Self::N4 => cfg!(feature = "n4"),
             Self::T4 => cfg!(feature = "t4"),
             Self::N5 => cfg!(feature = "n5"),
+            Self::N8 => cfg!(feature = "n8"),
             _ => true,
         }
     }
@@ -148,7 +149,12 @@ impl TensorDesc {
     /// Bytes that a tensor of this type and these dimensions takes; `None` if that overflows.
     #[must_use]
     pub fn data_bytes(dtype: Dtype, dims: [u32; 4]) -> Option<u64> {
-        let count = dims.iter().try_fold(1u64, |n, d| n.checked_mul(u64::from(*d)))?;
+        // A product of 64 bits takes a small core long; dimensions of 1 are common.
+        let times = |n, d: &u32| match (n, u64::from(*d)) {
+            (1, n) | (n, 1) => Some(n),
+            (n, d) => n.checked_mul(d),
+        };
+        let count = dims.iter().try_fold(1u64, times)?;
         let code_bits = match dtype {
             Dtype::I8 | Dtype::U8 => return Some(count),
             Dtype::I16 => return count.checked_mul(2),

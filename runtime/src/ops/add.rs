@@ -44,7 +44,7 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let slots = slots(r.image, op)?;
     match slots[0].kind {
-        Kind::I16 => run_of::<i16>(r, op, &slots, int8::add),
+        Kind::I16 if cfg!(feature = "int16") => run_of::<i16>(r, op, &slots, int8::add),
         _ => {
             let add = r.kernels.int8().add;
             run_of::<i8>(r, op, &slots, add)

@@ -57,7 +57,7 @@ fn rescale(op: &Op, [a, b, out]: &[Slot; 3]) -> Option<(Rescale, [i32; 2])> {
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let slots = slots(r.image, op)?;
-    if slots[0].kind == Kind::I16 { run16(r, op, &slots) } else { run8(r, op, &slots) }
+    if cfg!(feature = "int16") && slots[0].kind == Kind::I16 { run16(r, op, &slots) } else { run8(r, op, &slots) }
 }
 
 fn run16(r: &mut Run<'_>, op: &Op, slots: &[Slot; 3]) -> Option<()> {

@@ -49,7 +49,7 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let slots = window::slots(r.image, op)?;
     match slots[0].kind {
-        Kind::I16 => run_of::<i16>(r, op, &slots, int8::conv2d),
+        Kind::I16 if cfg!(feature = "int16") => run_of::<i16>(r, op, &slots, int8::conv2d),
         _ => {
             let conv = r.kernels.int8().conv2d;
             run_of::<i8>(r, op, &slots, conv)

@@ -36,7 +36,7 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (input, output) = (quantized_arg(r.image, op, 0)?, quantized_arg(r.image, op, 1)?);
-    if input.kind == Kind::I16 {
+    if cfg!(feature = "int16") && input.kind == Kind::I16 {
         let steps = Steps::new(r.image, op, 2)?;
         return elementwise(r, op, [&input, &input, &output], &|x, _| steps.at(x as i16).into());
     }

@@ -28,7 +28,7 @@ pub(crate) fn i32_arg(image: &Image<'_>, op: &Op, which: usize) -> Option<Slot> 
 /// Bytes of an element of a plain tensor's slot.
 pub(crate) fn element_bytes(slot: &Slot) -> usize {
     match slot.plain() {
-        Some(Dtype::I16) => 2,
+        Some(Dtype::I16) if cfg!(feature = "int16") => 2,
         Some(Dtype::I32) => 4,
         _ => 1,
     }
@@ -37,7 +37,7 @@ pub(crate) fn element_bytes(slot: &Slot) -> usize {
 /// Least and largest element of a plain tensor's slot.
 pub(crate) fn element_range(slot: &Slot) -> [i32; 2] {
     match slot.plain() {
-        Some(Dtype::I16) => [i16::MIN.into(), i16::MAX.into()],
+        Some(Dtype::I16) if cfg!(feature = "int16") => [i16::MIN.into(), i16::MAX.into()],
         Some(Dtype::I32) => [i32::MIN, i32::MAX],
         _ => [i8::MIN.into(), i8::MAX.into()],
     }
@@ -79,7 +79,7 @@ impl<'a> Elements<'a> {
     pub(crate) fn get(&self, at: usize) -> Option<i32> {
         Some(match self.size {
             1 => i32::from(self.cells.get(at)?.get() as i8),
-            2 => i16::from_ne_bytes(self.cells(at)?.each_ref().map(Cell::get)).into(),
+            2 if cfg!(feature = "int16") => i16::from_ne_bytes(self.cells(at)?.each_ref().map(Cell::get)).into(),
             _ => i32::from_ne_bytes(self.cells(at)?.each_ref().map(Cell::get)),
         })
     }
@@ -88,7 +88,7 @@ impl<'a> Elements<'a> {
     pub(crate) fn put(&self, at: usize, value: i32) -> Option<()> {
         match self.size {
             1 => self.cells.get(at)?.set(value as u8),
-            2 => set(self.cells(at)?, (value as i16).to_ne_bytes()),
+            2 if cfg!(feature = "int16") => set(self.cells(at)?, (value as i16).to_ne_bytes()),
             _ => set(self.cells(at)?, value.to_ne_bytes()),
         }
         Some(())

@@ -42,7 +42,7 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let slots = window::slots(r.image, op)?;
     match slots[0].kind {
-        Kind::I16 => run_of::<i16>(r, op, &slots),
+        Kind::I16 if cfg!(feature = "int16") => run_of::<i16>(r, op, &slots),
         _ => run_of::<i8>(r, op, &slots),
     }
 }

@@ -90,7 +90,7 @@ pub(crate) fn ensure_output(g: &Window, channels: usize, out: &Slot) -> Option<(
 /// The input's zero point and how sums become elements of this kind: argument `which`.
 pub(crate) fn numbers(op: &Op, which: usize, kind: Kind) -> Option<(i32, Output)> {
     let [zero_in, zero_point, min, max] = match kind {
-        Kind::I16 => {
+        Kind::I16 if cfg!(feature = "int16") => {
             let word = arg(op, which)?;
             [0, 0, i32::from(word as i16), i32::from((word >> 16) as i16)]
         }
@@ -169,7 +169,7 @@ pub(crate) fn check_pool(image: &Image<'_>, op: &Op) -> Option<()> {
 pub(crate) fn run_pool(r: &mut Run<'_>, op: &Op, fold: (i32, Fold), result: fn(i32, i32) -> Option<i32>) -> Option<()> {
     let slots = slots(r.image, op)?;
     match slots[0].kind {
-        Kind::I16 => pool_of::<i16>(r, op, slots, fold, result),
+        Kind::I16 if cfg!(feature = "int16") => pool_of::<i16>(r, op, slots, fold, result),
         _ => pool_of::<i8>(r, op, slots, fold, result),
     }
 }

@@ -13,9 +13,9 @@ use crate::kernels::{Codes, Kernels, Put, scalar};
 pub static KERNELS: Kernels = Kernels {
     name: "arm-int8-dsp",
     // As in the scalar table.
-    n4: if cfg!(feature = "n4") { n4 } else { n8 },
-    t4: if cfg!(feature = "t4") { t4 } else { n8 },
-    n8,
+    n4: if cfg!(feature = "n4") { n4 } else { scalar::KERNELS.n4 },
+    t4: if cfg!(feature = "t4") { t4 } else { scalar::KERNELS.t4 },
+    n8: if cfg!(feature = "n8") { n8 } else { scalar::KERNELS.n8 },
     ..scalar::KERNELS
 };
 

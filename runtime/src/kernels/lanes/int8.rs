@@ -3,7 +3,7 @@
 //! ```text
 //! for each tile of up to four pixels:
 //!   their patches, the inputs under each less the zero point, a word each               `Patches::gather`
-//!   for each 16 output channels:
+//!   for each 16 output channels, or 64 of a single pixel:
 //!     the sums, each weight read once for all pixels                                    `dots`
 //!     their elements
 //! ```
@@ -24,13 +24,11 @@ pub use scalar::add;
 
 /// Words of activations.
 const WORDS: usize = 1152;
-/// Output channels whose sums are kept, an even number.
-const CHANNELS: usize = 16;
-/// Pixels of a tile.
-const PIXELS: usize = 4;
+/// Sums that are kept: of each channel those of the tile's pixels.
+const SUMS: usize = 64;
 
-/// Sums, of each channel those of the tile's pixels.
-type Sums = [i32; CHANNELS * PIXELS];
+/// Those of 64 channels of a pixel, 16 of four, an even number.
+type Sums = [i32; SUMS];
 
 /// Activations of the pixels of a tile.
 struct Patches {
@@ -72,11 +70,11 @@ impl Patches {
         }
     }
 
-    /// Adds to sums the dots of the pixels with `filters` filters (1 to [`CHANNELS`]) that begin `apart` bytes from one another,
+    /// Adds to sums the dots of the pixels with `filters` filters (at least 1, with the pixels at most [`SUMS`]) that begin `apart` bytes from one another,
     /// `columns` of each.
     fn dots(&self, w: &[i8], [filters, columns, apart]: [usize; 3], sums: &mut Sums) -> Option<()> {
         let x = self.words.get(..columns * self.pixels)?;
-        let fits = (1..=CHANNELS).contains(&filters) && w.len() >= (filters - 1) * apart + columns;
+        let fits = filters > 0 && filters * self.pixels <= SUMS && w.len() >= (filters - 1) * apart + columns;
         (fits && columns > 0 && apart >= columns).then_some(())?;
         let words = w.as_ptr().addr() % 4 == 0 && columns % 4 == 0 && apart % 4 == 0;
         let x = x.as_ptr().cast();
@@ -161,7 +159,7 @@ pub fn conv2d(
 ) -> Option<()> {
     let depth = g.channels / groups;
     let columns = g.y.kernel * g.x.kernel * depth;
-    let mut sums: Sums = [0; CHANNELS * PIXELS];
+    let mut sums: Sums = [0; SUMS];
     let (width, total) = (NonZeroUsize::new(g.x.output)?, g.y.output * g.x.output);
     let connected = groups.get() == 1 && x.len() == columns && total == 1;
     if zw != 0 || columns == 0 || (columns > WORDS && !connected) {
@@ -183,6 +181,7 @@ pub fn conv2d(
         };
         let pixels = room.min(total - done);
         patches.pixels = room;
+        let step = SUMS >> (room / 2);
         let turned = |at: usize| if g.backward { total - 1 - at } else { at };
         for group in 0..groups.get() {
             if columns <= WORDS {
@@ -193,7 +192,7 @@ pub fn conv2d(
             }
             let mut first = group * share;
             while first < (group + 1) * share {
-                let some = cs.get(first..(first + CHANNELS).min((group + 1) * share))?;
+                let some = cs.get(first..(first + step).min((group + 1) * share))?;
                 let w = w.get(first * columns..)?;
                 sums.get_mut(..some.len() * room)?.fill(0);
                 if columns <= WORDS {
@@ -206,7 +205,7 @@ pub fn conv2d(
                 }
                 let at = turned(done) * cs.len() + first;
                 write(&sums, [pixels, room], (some, o, usual), (out, at, apart))?;
-                first += CHANNELS;
+                first += step;
             }
         }
         done += pixels;
@@ -231,16 +230,16 @@ pub fn depthwise_conv2d(
     let (x_tap, w_tap) = (g.x.dilation.get() * g.channels, cs.len());
     let (x_row, w_row) = (g.y.dilation.get() * g.x.input * g.channels, g.x.kernel * w_tap);
     let usual = is_usual(cs, o, g.y.kernel * g.x.kernel);
-    let mut sums: Sums = [0; CHANNELS * PIXELS];
+    let mut sums: Sums = [0; SUMS];
     g.pixels(out, cs.len(), |oy, ox, out| {
         let ((rows, iy), (cols, ix)) = (g.y.taps(oy), g.x.taps(ox));
         let at = [(iy * g.x.input + ix) * g.channels, (rows.start * g.x.kernel + cols.start) * w_tap];
         let mut first = 0;
         while first < cs.len() {
-            let count = (cs.len() - first).min(CHANNELS * PIXELS);
+            let count = (cs.len() - first).min(SUMS);
             let cs = cs.get(first..first + count)?;
             if rows.is_empty() || cols.is_empty() {
-                sums = [0; CHANNELS * PIXELS];
+                sums = [0; SUMS];
             } else {
                 // The last element of what is read is there.
                 let (down, across) = (rows.len() - 1, cols.len() - 1);

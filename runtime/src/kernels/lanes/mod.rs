@@ -93,3 +93,23 @@ struct Write {
     /// Zero point.
     zero: i32,
 }
+
+/// A block of coded weights and a row of activations, some groups.
+#[repr(C)]
+#[derive(Debug)]
+struct Block {
+    /// Words of the groups' activations: `coded.rs`.
+    x: *const u32,
+    /// Their end.
+    x_end: *const u32,
+    /// The first group's codes, whole words.
+    codes: *const u8,
+    /// The first group's scales.
+    scales: *const u8,
+    /// The sums of 16 rows.
+    sums: *mut i32,
+    /// Levels of a byte's two codes.
+    table: *const u32,
+    /// Steps left, of the loop.
+    left: usize,
+}

@@ -3,7 +3,7 @@
 
 use core::cell::Cell;
 
-use super::{Dots, Taps, Write};
+use super::{Block, Dots, Taps, Write};
 
 /// See `thumb.rs`.
 ///
@@ -195,4 +195,105 @@ pub unsafe fn write(job: &mut Write) {
             }
         }
     }
+}
+
+/// Sums of a block, four rows at a time. `$begin`: what their sums of a group begin with, from its first words of activations, which
+/// are moved on; `$line`: adds a line's products; `$lines`: lines of a group; `$end`: of a row's sum of a group.
+macro_rules! blocks {
+    ($(#[$meta:meta])* $name:ident, $begin:expr, $line:ident, $lines:literal, $end:expr) => {
+        $(#[$meta])*
+        ///
+        /// # Safety
+        /// What `job` describes lies in memory, at least a group, and the sums may be written.
+        pub unsafe fn $name(job: &mut Block) {
+            // SAFETY: the caller's.
+            unsafe {
+                let _table = job.table;
+                for row in (0..16).step_by(4) {
+                    let (mut x, mut codes, mut scales) = (job.x, job.codes.add(4 * row), job.scales.add(row));
+                    let mut sums = [0i32; 4];
+                    while x != job.x_end {
+                        let begin: fn(&mut *const u32) -> u32 = $begin;
+                        let [mut a, mut b, mut c, mut d] = [begin(&mut x); 4];
+                        let group_end = x.add(4 * $lines);
+                        while x != group_end {
+                            let four = [*x, *x.add(1), *x.add(2), *x.add(3)];
+                            $line!(four, codes, 0, _table, a);
+                            $line!(four, codes, 4, _table, b);
+                            $line!(four, codes, 8, _table, c);
+                            $line!(four, codes, 12, _table, d);
+                            x = x.add(4);
+                            codes = codes.add(64);
+                        }
+                        let end: fn(u32) -> i32 = $end;
+                        let scaled = |sum: u32, n: usize| end(sum).wrapping_mul(i32::from(*scales.add(n)));
+                        sums[0] = sums[0].wrapping_add(scaled(a, 0));
+                        sums[1] = sums[1].wrapping_add(scaled(b, 1));
+                        sums[2] = sums[2].wrapping_add(scaled(c, 2));
+                        sums[3] = sums[3].wrapping_add(scaled(d, 3));
+                        scales = scales.add(16);
+                    }
+                    *job.sums.add(row).cast::<[i32; 4]>() = sums;
+                }
+            }
+        }
+    };
+}
+
+/// Eight codes, two to a product.
+macro_rules! masked {
+    ($x:ident, $codes:ident, $at:literal, $table:ident, $sum:ident) => {
+        let word = *$codes.add($at).cast::<u32>();
+        $sum = $sum.wrapping_add((word & 0xF_000F).wrapping_mul($x[0]));
+        $sum = $sum.wrapping_add((word >> 4 & 0xF_000F).wrapping_mul($x[1]));
+        $sum = $sum.wrapping_add((word >> 8 & 0xF_000F).wrapping_mul($x[2]));
+        $sum = $sum.wrapping_add((word >> 12 & 0xF_000F).wrapping_mul($x[3]));
+    };
+}
+
+/// Eight codes, whose levels two and two are in the table. Each product is one less, and what its lower half holds never below 0.
+macro_rules! looked_up {
+    ($x:ident, $codes:ident, $at:literal, $table:ident, $sum:ident) => {
+        let word = *$codes.add($at).cast::<u32>();
+        let sum_of_two = |offset: u32, x: u32| {
+            let levels = *$table.byte_add((offset & 0x3FC) as usize);
+            (levels.wrapping_mul(x).wrapping_sub(3 << 14) as i32 >> 16) as u32
+        };
+        $sum = $sum.wrapping_add(sum_of_two(word << 2, $x[0]));
+        $sum = $sum.wrapping_add(sum_of_two(word >> 6, $x[1]));
+        $sum = $sum.wrapping_add(sum_of_two(word >> 14, $x[2]));
+        $sum = $sum.wrapping_add(sum_of_two(word >> 22, $x[3]));
+    };
+}
+
+/// Four weights of 8 bits.
+macro_rules! whole {
+    ($x:ident, $codes:ident, $at:literal, $table:ident, $sum:ident) => {
+        let weight = |n: usize| i32::from(*$codes.add($at + n).cast::<i8>()) as u32;
+        $sum = $sum.wrapping_add(weight(0).wrapping_mul($x[0]));
+        $sum = $sum.wrapping_add(weight(1).wrapping_mul($x[1]));
+        $sum = $sum.wrapping_add(weight(2).wrapping_mul($x[2]));
+        $sum = $sum.wrapping_add(weight(3).wrapping_mul($x[3]));
+    };
+}
+
+blocks! {
+    /// Codes whose levels are 8 less.
+    uniform,
+    |x| {
+        let start = **x;
+        *x = x.add(1);
+        start
+    },
+    masked,
+    4,
+    |sum| (sum as i32 >> 16) + 1
+}
+blocks! {
+    /// Codes whose levels are in the table: 16 products, each one less.
+    codebook, |_| 0, looked_up, 4, |sum| sum as i32 + 16
+}
+blocks! {
+    /// Weights of 8 bits.
+    bytes, |_| 0, whole, 8, |sum| sum as i32
 }

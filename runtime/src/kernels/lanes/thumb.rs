@@ -4,7 +4,7 @@
 use core::arch::naked_asm;
 use core::cell::Cell;
 
-use super::{Dots, Taps, Write};
+use super::{Block, Dots, Taps, Write};
 
 /// Puts `count` (at least 1) activations less `zero` into words `apart` bytes from one another.
 ///
@@ -206,7 +206,7 @@ macro_rules! column {
 
 /// A function over pairs of filters. `$enter`: the way to the midst of a turn where that is where to begin.
 macro_rules! pairs {
-    ($(#[$meta:meta])* $name:ident, $less:literal, $enter:literal, $turn:expr, $again:expr) => {
+    ($(#[$meta:meta])* $name:ident, $less:literal, $enter:literal, $turn:expr) => {
         $(#[$meta])*
         ///
         /// # Safety
@@ -234,11 +234,10 @@ macro_rules! pairs {
                 $enter,
                 "3:",
                 $turn,
-                "4:",
-                $again,
                 "cmp r0, lr",
-                "bne 3b",
-                "ldr r2, [sp]",
+                "beq 9f",
+                "b 3b",
+                "9: ldr r2, [sp]",
                 "mov r4, r8",
                 "mov r5, r9",
                 "ldr r3, [r2, #20]",
@@ -249,8 +248,9 @@ macro_rules! pairs {
                 "ldr r3, [r2, #16]", // pairs
                 "subs r3, r3, #1",
                 "str r3, [r2, #16]",
-                "bne 2b",
-                "pop {{r3-r6}}",
+                "beq 8f",
+                "b 2b",
+                "8: pop {{r3-r6}}",
                 "mov r8, r4",
                 "mov r9, r5",
                 "mov r10, r6",
@@ -261,19 +261,22 @@ macro_rules! pairs {
 }
 
 pairs! {
-    /// One pixel; a filter is whole words. Two quads a turn, of an odd number the first alone.
+    /// One pixel; a filter is whole words. Four quads a turn, the first so many that what is left are whole turns.
     dots1_words,
     "subs r4, r4, #4",
     "mov r3, lr
     subs r3, r3, r0
-    lsrs r3, r3, #5
-    bcs 4f",
-    quads!(),
-    quads!()
+    lsls r3, r3, #27
+    bcs 7f
+    bpl 3f
+    b 6f
+    7: bpl 5f
+    b 4f",
+    concat!(quads!(), "4:", quads!(), "5:", quads!(), "6:", quads!())
 }
 pairs! {
     /// One pixel.
-    dots1_bytes, "", "", column!(), ""
+    dots1_bytes, "", "", column!()
 }
 
 /// Sums over taps of a depthwise convolution. A tap's four activations are a word, and so are its weights.
@@ -516,5 +519,282 @@ pub unsafe extern "C" fn write(job: &mut Write) {
         "movs r3, #127",
         "eors r2, r3",
         "b 4b",
+    )
+}
+
+/// On to the next rows of the job in r0, whose codes are `$codes` bytes on and scales `$scales`: not zero if there are some.
+macro_rules! next {
+    ($codes:literal, $scales:literal) => {
+        concat!(
+            concat!("ldr r1, [r0, #8]\nadds r1, r1, #", $codes, "\nstr r1, [r0, #8]\n"),
+            concat!("ldr r1, [r0, #12]\nadds r1, r1, #", $scales, "\nstr r1, [r0, #12]\n"),
+            "ldr r1, [r0, #24]\nsubs r1, r1, #1\nstr r1, [r0, #24]\n",
+        )
+    };
+}
+
+/// A step of [`uniform`]: two codes of two rows, by both shifts from r6 and r3, times the activations in `$x`.
+macro_rules! two_rows {
+    ($x:literal, $zero:literal, $one:literal) => {
+        concat!(
+            $zero,
+            "\nands r7, r4\nmuls r7, ",
+            $x,
+            ", r7\nadd r8, r7\n",
+            $one,
+            "\nands r7, r4\nmuls r7, ",
+            $x,
+            ", r7\nadd r9, r7\n",
+        )
+    };
+}
+
+/// A line of [`uniform`].
+macro_rules! line {
+    ($zero:literal, $one:literal) => {
+        concat!(
+            concat!("ldr r6, [r5, #", $zero, "]\nldr r3, [r5, #", $one, "]\nldm r0!, {{r1, r2}}\n"),
+            two_rows!("r1", "movs r7, r6", "movs r7, r3"),
+            two_rows!("r2", "lsrs r7, r6, #4", "lsrs r7, r3, #4"),
+            "ldm r0!, {{r1, r2}}\n",
+            two_rows!("r1", "lsrs r7, r6, #8", "lsrs r7, r3, #8"),
+            two_rows!("r2", "lsrs r7, r6, #12", "lsrs r7, r3, #12"),
+        )
+    };
+}
+
+/// Sums of a block of codes whose levels are 8 less: two rows at a time.
+///
+/// # Safety
+/// What `job` describes lies in memory, at least a group, and the sums may be written.
+#[unsafe(naked)]
+pub unsafe extern "C" fn uniform(job: &mut Block) {
+    naked_asm!(
+        "push {{r4-r7, lr}}",
+        "mov r4, r8",
+        "mov r5, r9",
+        "mov r6, r10",
+        "mov r7, r11",
+        "push {{r0, r4-r7}}",
+        "ldr r4, [r0, #4]", // x_end
+        "mov lr, r4",
+        "movs r4, #8",
+        "str r4, [r0, #24]",
+        "movs r4, #15",
+        "lsls r5, r4, #16",
+        "orrs r4, r5",
+        "2: ldm r0!, {{r1, r2, r3, r5}}", // x, x_end, codes, scales
+        "mov r12, r5",
+        "mov r5, r3",
+        "mov r0, r1",
+        "movs r7, #0",
+        "mov r10, r7",
+        "mov r11, r7",
+        "3: ldm r0!, {{r1}}",
+        "mov r8, r1",
+        "mov r9, r1",
+        line!("0", "4"),
+        line!("64", "68"),
+        "adds r5, r5, #128",
+        line!("0", "4"),
+        line!("64", "68"),
+        "adds r5, r5, #128",
+        "mov r1, r12",
+        "ldrb r2, [r1]",
+        "ldrb r3, [r1, #1]",
+        "adds r1, r1, #16",
+        "mov r12, r1",
+        "mov r7, r8",
+        "asrs r7, r7, #16",
+        "adds r7, r7, #1",
+        "muls r7, r2, r7",
+        "add r10, r7",
+        "mov r7, r9",
+        "asrs r7, r7, #16",
+        "adds r7, r7, #1",
+        "muls r7, r3, r7",
+        "add r11, r7",
+        "cmp r0, lr",
+        "beq 4f",
+        "b 3b",
+        "4: ldr r0, [sp]",
+        "ldr r1, [r0, #16]", // sums
+        "mov r2, r10",
+        "mov r3, r11",
+        "stm r1!, {{r2, r3}}",
+        "str r1, [r0, #16]",
+        next!("8", "2"),
+        "beq 5f",
+        "b 2b",
+        "5: pop {{r3-r7}}",
+        "mov r8, r4",
+        "mov r9, r5",
+        "mov r10, r6",
+        "mov r11, r7",
+        "pop {{r4-r7, pc}}",
+    )
+}
+
+/// A byte's two codes times their activations: the table's offset from r6 by `$shift`.
+macro_rules! byte {
+    ($shift:literal, $x:literal) => {
+        concat!(
+            $shift,
+            "\nands r7, r4\nldr r7, [r3, r7]\nmuls r7, ",
+            $x,
+            ", r7\nadd r7, r9\nasrs r7, r7, #16\nadd r8, r7\n",
+        )
+    };
+}
+
+/// A line of [`codebook`].
+macro_rules! coded_line {
+    ($at:literal) => {
+        concat!(
+            concat!("ldr r6, [r5, #", $at, "]\nldm r0!, {{r1, r2}}\n"),
+            byte!("lsls r7, r6, #2", "r1"),
+            byte!("lsrs r7, r6, #6", "r2"),
+            "ldm r0!, {{r1, r2}}\n",
+            byte!("lsrs r7, r6, #14", "r1"),
+            byte!("lsrs r7, r6, #22", "r2"),
+        )
+    };
+}
+
+/// Sums of a block of codes whose levels are in the table, a row at a time.
+///
+/// # Safety
+/// What `job` describes lies in memory, at least a group, and the sums may be written.
+#[unsafe(naked)]
+pub unsafe extern "C" fn codebook(job: &mut Block) {
+    naked_asm!(
+        "push {{r4-r7, lr}}",
+        "mov r4, r8",
+        "mov r5, r9",
+        "mov r6, r10",
+        "push {{r0, r4-r6}}",
+        "ldr r4, [r0, #4]", // x_end
+        "mov lr, r4",
+        "movs r4, #16",
+        "str r4, [r0, #24]",
+        "movs r4, #3", // one less, and half as much as the lower half holds: it never is below 0
+        "lsls r4, r4, #14",
+        "rsbs r4, r4, #0",
+        "mov r9, r4",
+        "movs r4, #255",
+        "lsls r4, r4, #2",
+        "2: ldm r0!, {{r1, r2, r3, r5}}", // x, x_end, codes, scales
+        "mov r12, r5",
+        "mov r5, r3",
+        "ldr r3, [r0, #4]", // table
+        "mov r0, r1",
+        "movs r7, #0",
+        "mov r10, r7",
+        "3: movs r7, #0",
+        "mov r8, r7",
+        coded_line!("0"),
+        coded_line!("64"),
+        "adds r5, r5, #128",
+        coded_line!("0"),
+        coded_line!("64"),
+        "adds r5, r5, #128",
+        "mov r1, r12",
+        "ldrb r2, [r1]",
+        "adds r1, r1, #16",
+        "mov r12, r1",
+        "mov r7, r8",
+        "adds r7, r7, #16", // what 16 products are less
+        "muls r7, r2, r7",
+        "add r10, r7",
+        "cmp r0, lr",
+        "beq 4f",
+        "b 3b",
+        "4: ldr r0, [sp]",
+        "ldr r1, [r0, #16]", // sums
+        "mov r2, r10",
+        "stm r1!, {{r2}}",
+        "str r1, [r0, #16]",
+        next!("4", "1"),
+        "beq 5f",
+        "b 2b",
+        "5: pop {{r3-r6}}",
+        "mov r8, r4",
+        "mov r9, r5",
+        "mov r10, r6",
+        "pop {{r4-r7, pc}}",
+    )
+}
+
+/// Sums of a block of weights of 8 bits: two rows at a time. The table's place is a pointer of the loop.
+///
+/// # Safety
+/// What `job` describes lies in memory, at least a group, and the sums may be written.
+#[unsafe(naked)]
+pub unsafe extern "C" fn bytes(job: &mut Block) {
+    naked_asm!(
+        "push {{r4-r7, lr}}",
+        "mov r4, r8",
+        "mov r5, r9",
+        "mov r6, r10",
+        "mov r7, r11",
+        "push {{r0, r4-r7}}",
+        "ldr r4, [r0, #4]", // x_end
+        "mov lr, r4",
+        "movs r4, #8",
+        "str r4, [r0, #24]",
+        "2: ldr r1, [r0, #12]", // scales
+        "str r1, [r0, #20]",
+        "ldr r1, [r0, #8]", // codes
+        "ldr r0, [r0]",
+        "movs r7, #0",
+        "mov r10, r7",
+        "mov r11, r7",
+        "3: movs r3, #0",
+        "mov r8, r3",
+        "mov r9, r3",
+        "movs r3, #128",
+        "adds r3, r0, r3",
+        "mov r12, r3",
+        "4: ldm r0!, {{r4-r7}}",
+        "ldr r2, [r1]",
+        quad!("r8"),
+        "ldr r2, [r1, #4]",
+        quad!("r9"),
+        "ldm r0!, {{r4-r7}}",
+        "ldr r2, [r1, #64]",
+        quad!("r8"),
+        "ldr r2, [r1, #68]",
+        quad!("r9"),
+        "adds r1, r1, #128",
+        "cmp r0, r12",
+        "bne 4b",
+        "ldr r3, [sp]",
+        "ldr r4, [r3, #20]",
+        "ldrb r5, [r4]",
+        "ldrb r6, [r4, #1]",
+        "adds r4, r4, #16",
+        "str r4, [r3, #20]",
+        "mov r7, r8",
+        "muls r7, r5, r7",
+        "add r10, r7",
+        "mov r7, r9",
+        "muls r7, r6, r7",
+        "add r11, r7",
+        "cmp r0, lr",
+        "bne 3b",
+        "ldr r0, [sp]",
+        "ldr r1, [r0, #16]", // sums
+        "mov r2, r10",
+        "mov r3, r11",
+        "stm r1!, {{r2, r3}}",
+        "str r1, [r0, #16]",
+        next!("8", "2"),
+        "bne 2b",
+        "pop {{r3-r7}}",
+        "mov r8, r4",
+        "mov r9, r5",
+        "mov r10, r6",
+        "mov r11, r7",
+        "pop {{r4-r7, pc}}",
     )
 }
