@@ -34,16 +34,13 @@ type Sought = (&'static str, &'static str, usize);
 const MODULE: &str = "mote_runtime::kernels::aarch64::";
 
 /// Those of NEON have become part of the table's closures.
-const MOTE: [Sought; 12] = [
+const MOTE: [Sought; 9] = [
     ("N4, one row, NEON", "<{}neon::KERNELS::{closure#1} as ", 0),
     ("N4, one row, `SDOT`", "{}dotprod::all_sums::<5, 256>", 0),
     ("N8, one row, `SDOT`", "{}dotprod::all_sums::<6, 512>", 0),
-    ("N4, four rows, NEON", "{}neon::rows_of::<5, 4>", 0),
-    ("N4, one row of several, `SDOT`", "{}dotprod::rows_of::<5, 1>", 0),
-    ("N4, two rows, `SDOT`", "{}dotprod::rows_of::<5, 2>", 0),
-    ("N4, four rows, `SDOT`", "{}dotprod::rows_of::<5, 4>", 0),
-    ("N4, two rows, `SMMLA`", "{}i8mm::rows_of::<5, 2>", 0),
-    ("N4, four rows, `SMMLA`", "{}i8mm::rows_of::<5, 4>", 0),
+    ("N4, four rows, NEON", "{}neon::many_rows::<5, 256>", 0),
+    ("N4, four rows, `SDOT`", "{}dotprod::many_rows::<5, 256>", 0),
+    ("N4, four rows, `SMMLA`", "{}i8mm::many_rows::<5, 256>", 0),
     ("int8 convolution, NEON", "<{}neon::KERNELS::{closure#5} as ", 0),
     ("int8 convolution, `SDOT`", "{}dotprod::conv2d", 0),
     ("int8 convolution, `SMMLA`", "{}i8mm::conv2d", 0),
@@ -203,7 +200,7 @@ fn products(i: &Instruction<'_>) -> u64 {
     match i.name {
         "smmla" => 32,
         "sdot" => 16,
-        "smull" | "smull2" if i.operands.contains(".8h") => 8,
+        "smull" | "smull2" | "smlal" | "smlal2" if i.operands.contains(".8h") => 8,
         _ => 0,
     }
 }

@@ -108,23 +108,36 @@ fn group_dots<const KIND: u8, const ROWS: usize>(
     span: usize,
 ) -> [[V; PAIR]; ROWS] {
     let mut wide = [[[splat(0); 2]; PAIR]; ROWS];
-    for at in 0..LINES / 2 {
-        let mut lines = [[splat(0); 2]; PAIR];
-        for (lines, levels) in lines.iter_mut().zip(levels) {
-            for (line, levels) in lines.iter_mut().zip(&levels.as_chunks::<2>().0[at]) {
-                *line = load(&levels.0.as_chunks().0[span]);
-            }
-        }
-        for (wide, codes) in wide.iter_mut().zip(codes) {
-            let x = [splat(word(codes, 2 * at)), splat(word(codes, 2 * at + 1))];
-            wide.iter_mut().zip(lines).for_each(|(wide, lines)| *wide = add_lines::<KIND>(*wide, lines, x));
-        }
-    }
+    add_two::<0, KIND, _>(&mut wide, levels, codes, span);
+    add_two::<1, KIND, _>(&mut wide, levels, codes, span);
+    add_two::<2, KIND, _>(&mut wide, levels, codes, span);
+    add_two::<3, KIND, _>(&mut wide, levels, codes, span);
     let mut dots = [[splat(0); PAIR]; ROWS];
     for (dots, wide) in dots.iter_mut().zip(wide) {
         dots.iter_mut().zip(wide).for_each(|(dot, wide)| *dot = narrowed(wide));
     }
     dots
+}
+
+/// Adds those of lines `2 * AT` and the next.
+#[inline]
+#[target_feature(enable = "neon")]
+fn add_two<const AT: usize, const KIND: u8, const ROWS: usize>(
+    wide: &mut [[Wide; PAIR]; ROWS],
+    levels: [&[Line; LINES]; PAIR],
+    codes: [&[i8; GROUP]; ROWS],
+    span: usize,
+) {
+    let mut lines = [[splat(0); 2]; PAIR];
+    for (lines, levels) in lines.iter_mut().zip(levels) {
+        for (line, levels) in lines.iter_mut().zip(&levels.as_chunks::<2>().0[AT]) {
+            *line = load(&levels.0.as_chunks().0[span]);
+        }
+    }
+    for (wide, codes) in wide.iter_mut().zip(codes) {
+        let x = [splat(word(codes, 2 * AT)), splat(word(codes, 2 * AT + 1))];
+        wide.iter_mut().zip(lines).for_each(|(wide, lines)| *wide = add_lines::<KIND>(*wide, lines, x));
+    }
 }
 
 /// Adds to `PIXELS` pixels' sums their products with `count` lines of each block; `x` has the first one's inputs, the next's are

@@ -77,12 +77,7 @@ features! { "neon";
         const BYTES: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1];
         const BITS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128];
         let both = vreinterpretq_u8_u16(vdupq_n_u16(u16::from_le_bytes(signs)));
-        negated_at(levels, of_bytes(vqtbl1q_u8(both, as_bytes(load(&BYTES)))), load(&BITS))
-    }
-
-    /// Negated where a byte has its bit.
-    fn negated_at(levels: V, bytes: V, bits: V) -> V {
-        let all = vtstq_u8(as_bytes(bytes), as_bytes(bits));
+        let all = vtstq_u8(vqtbl1q_u8(both, as_bytes(load(&BYTES))), as_bytes(load(&BITS)));
         of_bytes(vsubq_u8(veorq_u8(as_bytes(levels), all), all))
     }
 
@@ -108,13 +103,14 @@ features! { "neon";
         of_bytes(vqtbl1q_u8(as_bytes(book), vorrq_u8(of(lower, 0x03), of(upper, 0x0C))))
     }
 
-    /// The same of codes along a trellis, from the codes of one and of two rows before.
+    /// The same of codes along a trellis, from the codes of one and of two rows before: bit 4 looks up what is negated.
     pub fn along_trellis(codes: V, rows: [V; 2], book: V) -> [V; 2] {
-        let [before, before_that] = rows;
-        let turned = veorq_u8(as_bytes(codes), vandq_u8(as_bytes(before_that), vdupq_n_u8(0x11)));
-        let [low, high] = nibbles(of_bytes(turned), book);
-        let bit = |bit: u8| of_bytes(vdupq_n_u8(bit));
-        [negated_at(low, before, bit(0x01)), negated_at(high, before, bit(0x10))]
+        let [before, before_that] = rows.map(as_bytes);
+        let both = uint8x16x2_t(as_bytes(book), vreinterpretq_u8_s8(vnegq_s8(as_signed(book))));
+        let turned = veorq_u8(as_bytes(codes), vandq_u8(before_that, vdupq_n_u8(0x11)));
+        // Low nibbles of the first with what the second has above them, and high ones below it.
+        let joined = [vsliq_n_u8::<4>(turned, before), vsriq_n_u8::<4>(before, turned)];
+        joined.map(|index| of_bytes(vqtbl2q_u8(both, vandq_u8(index, vdupq_n_u8(0x1F)))))
     }
 
     pub fn bytes(codes: V) -> V {
