@@ -314,6 +314,12 @@ impl Toolchain {
         self.bin.as_deref()
     }
 
+    /// Whether it makes the standard library from source, which has no C library in it.
+    #[must_use]
+    pub fn builds_std(&self) -> bool {
+        self.build_std
+    }
+
     /// In words.
     #[must_use]
     pub fn describe(&self) -> String {
