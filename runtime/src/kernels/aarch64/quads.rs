@@ -122,6 +122,25 @@ features! { "neon";
         vmovl_s16(vget_low_s16(vmovl_s8(x)))
     }
 
+    /// Adds the products of 16 channels' inputs of four pixels with their weights. Less their zero points, which are int8, both fit 16 bits.
+    pub fn add_tap(sums: &mut [[V; SPANS]; 4], x: (&[[i8; 16]; 4], i32), weights: (&[i8; 16], i32)) {
+        let ((inputs, zx), (weights, zw)) = (x, weights);
+        let w = less(weights, zw);
+        for (sums, inputs) in sums.iter_mut().zip(inputs) {
+            for ((sums, x), w) in sums.as_chunks_mut().0.iter_mut().zip(less(inputs, zx)).zip(w) {
+                let [low, high]: &mut [V; 2] = sums;
+                *low = vmlal_s16(*low, vget_low_s16(x), vget_low_s16(w));
+                *high = vmlal_high_s16(*high, x, w);
+            }
+        }
+    }
+
+    /// Bytes less their zero point.
+    fn less(bytes: &[i8; 16], zero: i32) -> [int16x8_t; 2] {
+        let (bytes, zero) = (as_signed(load_codes(bytes)), vdupq_n_s8(zero as i8));
+        [vsubl_s8(vget_low_s8(bytes), vget_low_s8(zero)), vsubl_high_s8(bytes, zero)]
+    }
+
     pub fn words(x: &[i32; LANES]) -> V {
         // SAFETY: 16 bytes are there; the load asks for no alignment.
         unsafe { vld1q_s32(x.as_ptr()) }

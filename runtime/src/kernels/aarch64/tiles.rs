@@ -7,6 +7,13 @@ macro_rules! add_group {
     };
 }
 
+/// Adds the products of 16 channels' inputs of four pixels with their weights.
+macro_rules! add_tap {
+    ($sums:ident, ($inputs:ident, $zx:ident), ($weights:ident, $zw:ident)) => {
+        add_tap(&mut $sums, (&$inputs, $zx), (&$weights, $zw))
+    };
+}
+
 /// Those of several.
 macro_rules! quad_tiles {
     ($features:literal) => {

@@ -424,13 +424,7 @@ macro_rules! convolutions {
                         Some(whole) => weights = *whole,
                         None => weights.iter_mut().zip(w).for_each(|(to, w)| *to = *w),
                     }
-                    for span in 0..BLOCK / LANES {
-                        let w = minus(widened(&weights.as_chunks().0[span]), splat(zw));
-                        for (sums, x) in sums.iter_mut().zip(&inputs) {
-                            let x = minus(widened(&x.as_chunks().0[span]), splat(zx));
-                            sums[span] = add_scaled(sums[span], x, w);
-                        }
-                    }
+                    add_tap!(sums, (inputs, zx), (weights, zw));
                 }
             }
             Some(sums)

@@ -11,6 +11,19 @@ macro_rules! add_group {
     };
 }
 
+/// Adds the products of 16 channels' inputs of four pixels with their weights.
+macro_rules! add_tap {
+    ($sums:ident, ($inputs:ident, $zx:ident), ($weights:ident, $zw:ident)) => {
+        for span in 0..BLOCK / LANES {
+            let w = minus(widened(&$weights.as_chunks().0[span]), splat($zw));
+            for (sums, x) in $sums.iter_mut().zip(&$inputs) {
+                let x = minus(widened(&x.as_chunks().0[span]), splat($zx));
+                sums[span] = add_scaled(sums[span], x, w);
+            }
+        }
+    };
+}
+
 /// A tile of rows times a panel, where an instruction multiplies a vector of levels with four codes of one row.
 macro_rules! tiles_of_rows {
     ($features:literal) => {
