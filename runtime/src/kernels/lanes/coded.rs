@@ -48,6 +48,7 @@ struct How<'t> {
 
 fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     if w.codebook == UNIFORM {
+        // SAFETY: `each_block` describes it.
         let block = |job: &mut Block| unsafe { core_loops::uniform(job) };
         return each_block(
             w,
@@ -63,11 +64,13 @@ fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
             *pair = lanes(high, low);
         }
     }
+    // SAFETY: `each_block` describes it.
     let block = |job: &mut Block| unsafe { core_loops::codebook(job) };
     each_block(w, blocks, x, put, &How { group_bytes: 256, words: 16, spread: spread_pairs, block, table: &table });
 }
 
 fn n8(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
+    // SAFETY: `each_block` describes it.
     let block = |job: &mut Block| unsafe { core_loops::bytes(job) };
     each_block(w, blocks, x, put, &How { group_bytes: 512, words: GROUP, spread: spread_each, block, table: &[] });
 }
@@ -103,12 +106,13 @@ fn spread_each(x: &[i8; GROUP], words: &mut [MaybeUninit<u32>]) {
 
 #[inline(never)] // its buffer once, not for each caller
 fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>, how: &How<'_>) {
-    let words = w.codes.as_ptr().addr() % 4 == 0;
+    let words = w.codes.as_ptr().addr().is_multiple_of(4);
     if !words || !x.fit(w) {
         let scalar = if how.group_bytes == 256 { scalar::KERNELS.n4 } else { scalar::KERNELS.n8 };
         return scalar(w, blocks, x, put);
     }
-    let most = WORDS / how.words;
+    let group_words = how.words.max(1);
+    let most = WORDS / group_words;
     let mut words = [MaybeUninit::uninit(); WORDS];
     let (mut sums, mut part) = ([[0i64; BLOCK]], [0i32; BLOCK]);
     for row in 0..x.rows() {
@@ -121,7 +125,7 @@ fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<
                 if !spread.contains(&first) {
                     spread = first..w.groups.min(first + most);
                     let x = x.get(spread.clone()).unwrap_or_default();
-                    for (words, x) in words.chunks_exact_mut(how.words).zip(x) {
+                    for (words, x) in words.chunks_exact_mut(group_words).zip(x) {
                         (how.spread)(x, words);
                     }
                 }

@@ -74,7 +74,7 @@ impl Patches {
         let x = self.words.get(..columns * self.pixels)?;
         let fits = filters > 0 && filters * self.pixels <= SUMS && w.len() >= (filters - 1) * apart + columns;
         (fits && columns > 0 && apart >= columns).then_some(())?;
-        let words = w.as_ptr().addr() % 4 == 0 && columns % 4 == 0 && apart % 4 == 0;
+        let words = w.as_ptr().addr().is_multiple_of(4) && columns % 4 == 0 && apart % 4 == 0;
         let x = x.as_ptr().cast();
         let (w, sums, skip) = (w.as_ptr(), sums.as_mut_ptr(), apart - columns);
         let mut job = Dots { x, x_end: x.wrapping_add(columns * self.pixels), w, skip, filters, sums, apart };
@@ -165,7 +165,7 @@ pub fn conv2d(
     }
     let share = cs.len() / groups;
     // Groups are written before the next is read.
-    let most = if groups.get() > 1 { 1 } else { WORDS / columns };
+    let most = if groups.get() > 1 { 1 } else { WORDS.checked_div(columns).unwrap_or(1) };
     let usual = is_usual(cs, o, columns);
     let apart = if g.backward { -(cs.len() as isize) } else { cs.len() as isize };
     let mut patches = Patches { words: [MaybeUninit::uninit(); WORDS], pixels: 1 };
@@ -219,8 +219,8 @@ fn high_mul(a: i32, b: i32) -> i32 {
     }
     let low = i32::from(a as i16);
     let (high, m, n) = ((a - low) >> 16, b >> 16, b & 0xFFFF);
-    let middle = (low * n >> 16) + high * n + low * m;
-    2 * high * m + ((middle >> 14) + 1 >> 1)
+    let middle = ((low * n) >> 16) + high * n + low * m;
+    2 * high * m + (((middle >> 14) + 1) >> 1)
 }
 
 /// See [`scalar::add`].
@@ -236,7 +236,7 @@ pub fn add(x: &[Cell<i8>], y: &[Cell<i8>], to: &[Cell<i8>], s: &Sum, o: &Output)
         // Halves away from zero: less one if negative, shifted by one less, and the last bit rounds up.
         match t.shift {
             0 => high,
-            shift => ((high + (high >> 31)) >> (!shift & 31)) + 1 >> 1,
+            shift => (((high + (high >> 31)) >> (!shift & 31)) + 1) >> 1,
         }
     };
     let count = to.len().min(x.len()).min(y.len());
@@ -260,7 +260,7 @@ pub fn depthwise_conv2d(
     o: &Output,
     out: &[Cell<i8>],
 ) -> Option<()> {
-    let words = (x.as_ptr().addr() | w.as_ptr().addr() | cs.len()) % 4 == 0;
+    let words = (x.as_ptr().addr() | w.as_ptr().addr() | cs.len()).is_multiple_of(4);
     if zw != 0 || multiplier.get() != 1 || cs.len() < 4 || cs.len() != g.channels {
         return scalar::depthwise_conv2d(g, multiplier, (x, zx), (w, zw), cs, o, out);
     }

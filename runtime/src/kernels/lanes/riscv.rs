@@ -191,7 +191,7 @@ pub unsafe fn write(job: &mut Write) {
                 // Halves away from zero: less one if negative, shifted by one less, and the last bit rounds up.
                 let halves = (high + (high >> 31)) >> shift;
                 let value = ((halves + 1) >> 1) + job.zero;
-                *out = value.max(-128).min(127) as i8;
+                *out = value.clamp(-128, 127) as i8;
                 sum = sum.add(1);
                 out = out.wrapping_offset(job.apart);
             }
