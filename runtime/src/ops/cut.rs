@@ -125,6 +125,10 @@ mod steps {
     pub(crate) fn pool_units(r: &Run<'_>, op: &Op) -> Option<Units> {
         let slots = slots(r.image, op)?;
         let g = pool(op, &slots[0])?;
-        Some(Cut::new(r, &g, &slots, None).units(&g, g.channels, g.y.kernel.checked_mul(g.x.kernel)?.checked_mul(2)?))
+        Some(Cut::new(r, &g, &slots, None).units(
+            &g,
+            g.channels,
+            g.y.kernel.saturating_mul(g.x.kernel).saturating_mul(2),
+        ))
     }
 }
