@@ -9,6 +9,8 @@
 //! 5. [`session`]: runs a program over an arena; [`text`] and [`sample`] turn text into tokens and logits into tokens,
 //!    [`nearest`] asks word vectors for neighbours.
 //!
+//! Long work can be done in pieces, so that an executor or a loop of one's own does other things in between: [`session::work`].
+//!
 //! What every op computes, to the bit, stands in `NUMERICS.md` beside this crate.
 //!
 //! ```no_run

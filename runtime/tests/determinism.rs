@@ -4,7 +4,7 @@ mod support;
 
 use mote_runtime::view::{Pool, Single};
 use mote_runtime::{Error, Image, Limits, Session};
-use support::{Arena, Random, Threads, small_model};
+use support::{Arena, Random, Threads, small_gpt, small_model};
 
 /// The logits of every position.
 fn all_logits(file: &[u8], tokens: &[u32], limits: Limits, pool: &dyn Pool, fill: impl FnMut() -> u8) -> Vec<i32> {
@@ -83,6 +83,37 @@ fn rewinding_forgets() {
         session.rewind(back);
         session.prefill(&tokens[back as usize..]).unwrap();
         assert_eq!(session.last_logits().unwrap(), expected, "from {back}");
+    }
+}
+
+#[test]
+fn logits_of_many_rows_are_those_of_each() {
+    for (name, builder) in [("llama", small_model(5)), ("gpt", small_gpt(6))] {
+        let file = builder.image();
+        let image = Image::open(&file).unwrap();
+        let vocab = image.plan().vocab as usize;
+        for threads in [1, 3] {
+            let (limits, pool) = (limits(9, threads as u32), Threads(threads));
+            let mut arena = Arena::new(image.arena_bytes(limits).unwrap() as usize, || 0xA5);
+            let mut session = Session::with_pool(&image, arena.get(), limits, &pool).unwrap();
+            session.prefill(&tokens()[..9]).unwrap();
+            let expected: Vec<i32> = (0..9).flat_map(|row| session.logits(row).unwrap().to_vec()).collect();
+            let each = session.head_bytes();
+            assert!(each > 16, "{name}: a head that ends in a matrix");
+            for rows in [1, 2, 5, 9] {
+                let (mut room, mut out) = (vec![1; rows * each], vec![1; rows * vocab]);
+                session.logits_of(rows as u32, &mut room, &mut out).unwrap();
+                assert!(out == expected[..rows * vocab], "{name}, {rows} rows, {threads} threads");
+                let short = session.logits_of(rows as u32, &mut room[1..], &mut out);
+                assert_eq!(short, Err(Error::ArenaSize { found: rows * each - 1, needed: (rows * each) as u64 }));
+                let short = session.logits_of(rows as u32, &mut room, &mut out[1..]);
+                assert_eq!(short, Err(Error::ArenaSize { found: rows * vocab - 1, needed: (rows * vocab) as u64 }));
+            }
+            assert_eq!(session.logits_of(10, &mut [], &mut []), Err(Error::Row { row: 9, rows: 9 }));
+            assert_eq!(session.logits_of(0, &mut [], &mut []), Ok(()));
+            assert!(session.logits(8).unwrap() == &expected[8 * vocab..], "and each by itself still");
+        }
+        assert_eq!(builder.vocab as usize, vocab);
     }
 }
 

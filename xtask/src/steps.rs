@@ -8,8 +8,9 @@ use table::Firmware;
 /// What a piece may cost. 1: every unit by itself.
 const BUDGETS: [u32; 3] = [1, 20_000, 100_000];
 
-/// Instructions that a piece may take where the budget is no more than 20 000: twelve for each that it may cost.
-const LONGEST: u64 = 240_000;
+/// Instructions that a piece may take where the budget is no more than 20 000: twenty for each that it may cost. Language models and
+/// DS-CNN stay below twelve, LeNet-5 on a Cortex-M3 takes fourteen.
+const LONGEST: u64 = 400_000;
 
 /// Nets, a convolutional one and one whose weights are codes; then a language model, a token at a time.
 const NETS: [(&str, &str); 2] = [("kws", "--runs 2"), ("lenet5", "--runs 2")];

@@ -13,7 +13,7 @@ use mote_runtime::kernels::scalar::int8::{self as scalar, Axis, ConvFn, Output, 
 use mote_runtime::kernels::{self, Codes, int8};
 
 /// Elements of an image, of weights and of an output, at most.
-const MOST: usize = 24 * 1024;
+const MOST: usize = 40 * 1024;
 /// Output channels, at most.
 const CHANNELS: usize = 72;
 
@@ -83,8 +83,10 @@ fn output(r: &mut Random) -> Output {
 /// The function of the scalar kernels and that of this board's, on one case. `None`: not the same.
 fn conv(r: &mut Random, m: &mut Memory, depthwise: bool) -> Option<()> {
     let kernels = if r.of(0, 2) == 0 { 1 } else { 5 };
-    let (y, x) = (axis(r, kernels), axis(r, kernels));
-    let groups = if r.of(0, 4) == 0 { r.of(2, 3) } else { 1 };
+    // Now and then a fully connected layer of any length.
+    let connected = !depthwise && r.of(0, 9) == 0;
+    let (y, x) = if connected { (Axis::each(1), Axis::each(1)) } else { (axis(r, kernels), axis(r, kernels)) };
+    let groups = if !connected && r.of(0, 4) == 0 { r.of(2, 3) } else { 1 };
     let taps = y.kernel * x.kernel;
     let (functions, in_channels, out_channels, second, weights): ([ConvFn<i8>; 2], _, _, _, _) = if depthwise {
         let multiplier = if r.of(0, 2) == 0 { r.of(2, 8) } else { 1 };
@@ -92,7 +94,7 @@ fn conv(r: &mut Random, m: &mut Memory, depthwise: bool) -> Option<()> {
         let out = channels * multiplier;
         ([scalar::depthwise_conv2d, int8::depthwise_conv2d], channels, out, multiplier, taps * out)
     } else {
-        let most = if taps == 1 { 300 } else { 40 };
+        let most = if connected { 3000 } else if taps == 1 { 300 } else { 40 };
         let (depth, share) = (r.of(1, most), r.of(1, CHANNELS / groups));
         ([scalar::conv2d, int8::conv2d], depth * groups, share * groups, groups, taps * depth * share * groups)
     };
@@ -165,7 +167,7 @@ fn coded<'m>(r: &mut Random, dtype: Dtype, [rows, groups]: [usize; 2], w: &'m mu
 /// Sums of one case by the scalar kernels and by this board's.
 fn matrix(r: &mut Random, m: &mut Memory) -> Option<()> {
     let dtype = [Dtype::N4, Dtype::T4, Dtype::N8][r.of(0, 2)];
-    let most = if r.of(0, 4) == 0 { 40 } else { 6 };
+    let most = if r.of(0, 4) == 0 { 75 } else { 6 };
     let (rows, groups, count) = (r.of(1, 40), r.of(1, most), r.of(1, 5));
     let stride = groups * 32 + r.of(0, 9);
     if rows.next_multiple_of(BLOCK) * groups * 34 > MOST {

@@ -145,11 +145,19 @@ impl Model {
         // What was guessed after the last token that the session was given, and how many of that were right so far.
         let (mut guesses, mut right) = (Vec::new(), 0);
         let (mut drafted, mut accepted) = (0, 0);
+        // Logits of a token and its guesses, and scratch for them.
+        let (batch, vocab) = (most_guesses as usize + 1, self.image().plan().vocab as usize);
+        let mut all = if draft.is_some() { vec![0; batch * vocab] } else { Vec::new() };
+        let mut room = if draft.is_some() { vec![0; batch * session.head_bytes()] } else { Vec::new() };
         let mut rows = session.rows().wrapping_sub(1);
         let most = if ended == Ended::Stopped { 0 } else { options.max_tokens };
         for left in (0..most).rev() {
             let frac_bits = session.logits_frac_bits();
-            let id = sampler.sample(session.logits(rows)?, frac_bits, &tokens);
+            let logits = match guesses.is_empty() {
+                true => session.logits(rows)?,
+                false => &mut all[rows as usize * vocab..][..vocab],
+            };
+            let id = sampler.sample(logits, frac_bits, &tokens);
             tokens.push(id);
             if tokenizer.is_some_and(|t| t.is_end(id)) {
                 ended = Ended::EndToken;
@@ -183,6 +191,9 @@ impl Model {
             session.prefill(&guesses)?;
             guesses.remove(0);
             drafted += guesses.len();
+            if !guesses.is_empty() {
+                session.logits_of(session.rows(), &mut room, &mut all)?;
+            }
         }
         let decode = start.elapsed();
         // A text that ends within a character.

@@ -175,7 +175,9 @@ pub(crate) fn units(r: &Run<'_>, op: &Op) -> Option<Units> {
     let room = (i8_arg(r.image, op, 2)?.cols as usize).checked_div(linear.padded() * planes)?;
     let (together, tiles) = tiles(&g, room, in_place)?;
     let together = together.min(g.y.output.checked_mul(g.x.output)?);
-    Some(Units::new(tiles.checked_mul(linear.blocks())?, &[BLOCK, linear.padded(), planes, together]))
+    // What becomes of a sum, in 64 bits, takes as long as so many products.
+    let each = linear.padded().checked_mul(planes)?.checked_add(24)?;
+    Some(Units::new(tiles.checked_mul(linear.blocks())?, &[BLOCK, each, together]))
 }
 
 /// Whether the slots lie apart.

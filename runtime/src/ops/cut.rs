@@ -121,14 +121,14 @@ mod steps {
         }
     }
 
-    /// The units of a pool. An element takes as long as two products.
+    /// The units of a pool. A tap takes as long as two products, an output as twelve taps.
     pub(crate) fn pool_units(r: &Run<'_>, op: &Op) -> Option<Units> {
         let slots = slots(r.image, op)?;
         let g = pool(op, &slots[0])?;
         Some(Cut::new(r, &g, &slots, None).units(
             &g,
             g.channels,
-            g.y.kernel.saturating_mul(g.x.kernel).saturating_mul(2),
+            g.y.kernel.saturating_mul(g.x.kernel).saturating_add(12).saturating_mul(2),
         ))
     }
 }

@@ -5,14 +5,15 @@
 //!
 //! Each thread takes whole blocks of 16 weight rows for all rows of the step, so weights are read once a step. A block is a unit.
 
+use super::cost::Part;
 #[cfg(feature = "steps")]
 use super::cost::Units;
 use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, optional, q8_row, slot_arg};
-use crate::image::plan::{Kind, Q8_HEAD};
+use crate::image::plan::{Kind, Q8_HEAD, Slot};
 use crate::image::tensors::BLOCK;
 use crate::image::{Dtype, Image, Op};
-use crate::kernels::{Codes, Rescale, rows};
-use crate::view::{Shape, for_column_parts};
+use crate::kernels::{Codes, Kernels, Rescale, rows};
+use crate::view::{Pool, Shape, for_column_parts};
 
 /// The op.
 pub static OP: OpDef =
@@ -37,26 +38,46 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let input = slot_arg(r.image, op, 0, Kind::Q8)?;
-    let weight = r.image.coded(arg(op, 1)?)?;
-    let bias = match optional(op, 2) {
-        Some(index) => r.image.raw(index, Dtype::I32)?,
-        None => &[],
-    };
-    let output = slot_arg(r.image, op, 3, Kind::I32)?;
-    let add = op.flags & ACCUMULATE != 0;
-    let count = r.rows_of(&input);
-    let (pool, kernels, part) = (r.pool, r.kernels, r.part.of(weight.rows.div_ceil(BLOCK)));
+    let (input, output) = (slot_arg(r.image, op, 0, Kind::Q8)?, slot_arg(r.image, op, 3, Kind::I32)?);
+    let how = How { pool: r.pool, kernels: r.kernels, part: r.part };
+    let (image, count) = (r.image, r.rows_of(&input));
     let [from, to] = r.slots([&input, &output])?;
     let to = I32Rows::new(&output, to)?;
-    let (from, stride) = (&*from, input.stride_bytes() as usize);
+    product(image, op, how, [&input, &output], (from, count), (to.data, to.stride))
+}
+
+/// What a product is computed with, and how much of it.
+#[derive(Clone, Copy)]
+pub(crate) struct How<'h> {
+    pub pool: &'h dyn Pool,
+    pub kernels: &'h Kernels,
+    pub part: Part,
+}
+
+/// The op on rows that need not lie in its slots, `input` and `output`: `count` rows as the in slot has them, and as many results, `to_stride` apart.
+pub(crate) fn product(
+    image: &Image<'_>,
+    op: &Op,
+    How { pool, kernels, part }: How<'_>,
+    [input, output]: [&Slot; 2],
+    (from, count): (&[u8], usize),
+    (to, to_stride): (&mut [i32], usize),
+) -> Option<()> {
+    let weight = image.coded(arg(op, 1)?)?;
+    let bias = match optional(op, 2) {
+        Some(index) => image.raw(index, Dtype::I32)?,
+        None => &[],
+    };
+    let add = op.flags & ACCUMULATE != 0;
+    let part = part.of(weight.rows.div_ceil(BLOCK));
+    let stride = input.stride_bytes() as usize;
     let codes = Codes::new(from.get(Q8_HEAD..)?, count, stride, stride.checked_sub(Q8_HEAD)?)?;
     let base = weight.exponent - i32::from(output.frac) - weight.excess_bits as i32;
     let block_macs = (BLOCK * weight.cols).saturating_mul(count).max(1);
     let granule = BLOCK * PART_MACS.div_ceil(block_macs);
     let cols = part.start * BLOCK..(part.end * BLOCK).min(weight.rows);
-    let shape = Shape { rows: count, stride: to.stride, cols, granule };
-    for_column_parts(pool, (to.data, shape), (&mut [], 0), &|mut part, _| {
+    let shape = Shape { rows: count, stride: to_stride, cols, granule };
+    for_column_parts(pool, (to, shape), (&mut [], 0), &|mut part, _| {
         let cols = part.cols();
         // A part behind the last block.
         if cols.is_empty() {
@@ -66,7 +87,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         (kernels.blocks(&weight))(&weight, blocks, &codes, &mut |block, first, sums| {
             let (mults, biases) = (weight.block_mults(block), block_of(bias, block));
             for (row, sums) in (first..).zip(sums) {
-                let Some((scale, _)) = q8_row(&input, from, row) else { return };
+                let Some((scale, _)) = q8_row(input, from, row) else { return };
                 let how = Rescale { mant: scale.mant, excess: weight.excess_bits, shift: base + scale.exp, add };
                 let out = part.row(row).get_mut(block * BLOCK - cols.start..).unwrap_or_default();
                 if let Some(out) = out.first_chunk_mut() {

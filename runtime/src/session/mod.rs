@@ -18,7 +18,7 @@ pub mod work;
 use crate::error::{Error, Result};
 use crate::image::plan::Kind;
 use crate::image::program::entry;
-use crate::image::{Element, Image, Limits, Port, Slot};
+use crate::image::{Element, Image, Limits, Op, Port, Slot};
 use crate::kernels::{self, Kernels};
 use crate::ops::cost::Part;
 use crate::ops::{self, Run};
@@ -244,6 +244,55 @@ impl<'a> Session<'a> {
             return Err(Error::Row { row, rows: self.rows });
         }
         Work::begin(self, entry::HEAD, &[], row)
+    }
+
+    /// Computes the logits of rows `0..rows` of the last batch into `out`, `vocab` of each: those of [`Session::logits`], but if the head
+    /// ends in a matrix, as heads do, its weights are read once for all rows. `room` is scratch, [`Session::head_bytes`] a row.
+    ///
+    /// # Errors
+    /// [`Error::Row`], [`Error::Entry`]. [`Error::ArenaSize`] for scratch, counted in bytes, or results, counted in logits, that are too
+    /// short.
+    pub fn logits_of(&mut self, rows: u32, room: &mut [u8], out: &mut [i32]) -> Result<()> {
+        if rows > self.rows {
+            return Err(Error::Row { row: rows - 1, rows: self.rows });
+        }
+        if rows == 0 {
+            return Ok(());
+        }
+        let (count, cols) = (rows as usize, self.logits.cols as usize);
+        let (found, needed) = (out.len(), (count as u64).saturating_mul(cols as u64));
+        let out = count.checked_mul(cols).and_then(|n| out.get_mut(..n)).ok_or(Error::ArenaSize { found, needed })?;
+        let Some((index, op, slot)) = self.last_matrix() else {
+            for (row, out) in (0..rows).zip(out.chunks_exact_mut(cols.max(1))) {
+                out.copy_from_slice(self.logits(row)?);
+            }
+            return Ok(());
+        };
+        let bad = Error::Op { index, code: op.code };
+        let bytes = slot.stride_bytes() as usize;
+        let (found, needed) = (room.len(), (count as u64).saturating_mul(bytes as u64));
+        let room =
+            count.checked_mul(bytes).and_then(|n| room.get_mut(..n)).ok_or(Error::ArenaSize { found, needed })?;
+        for (row, to) in (0..rows).zip(room.chunks_exact_mut(bytes.max(1))) {
+            Work::begin(self, entry::HEAD, &[], row)?.but_the_last().finish()?;
+            let [from] = ops::split_slots(self.arena, self.limits, [&slot]).ok_or(bad)?;
+            to.copy_from_slice(from.get(..bytes).ok_or(bad)?);
+        }
+        let how = ops::matmul::How { pool: self.pool, kernels: self.kernels, part: Part::WHOLE };
+        ops::matmul::product(self.image, &op, how, [&slot, &self.logits], (room, count), (out, cols)).ok_or(bad)
+    }
+
+    /// Bytes of scratch that [`Session::logits_of`] needs for a row.
+    #[must_use]
+    pub fn head_bytes(&self) -> usize {
+        self.last_matrix().map_or(0, |(.., slot)| slot.stride_bytes() as usize)
+    }
+
+    /// The matmul at the head's end that makes the logits, with its index and its input's slot.
+    fn last_matrix(&self) -> Option<(u32, Op, Slot)> {
+        let (index, op) = self.image.program().entry(entry::HEAD).ok()?.last()?;
+        let makes = op.code == ops::matmul::OP.code && op.flags == 0 && ops::arg(&op, 3)? == self.image.plan().logits;
+        makes.then_some((index, op, self.image.slot(ops::arg(&op, 0)?).ok()?))
     }
 
     /// What the head has left in its slot.

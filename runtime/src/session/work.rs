@@ -97,6 +97,12 @@ impl<'w, 'a> Work<'w, 'a> {
         self
     }
 
+    /// All but the last op.
+    pub(super) fn but_the_last(mut self) -> Self {
+        self.stage.count = self.stage.count.saturating_sub(1);
+        self
+    }
+
     /// Does all that is left.
     ///
     /// # Errors

@@ -18,9 +18,7 @@ use core::num::NonZeroUsize;
 
 use super::{Dots, Taps, Write, core_loops};
 use crate::fixed::tflite::Rounding;
-use crate::kernels::scalar::int8::{self as scalar, Channel, Input, Output, Quantized, Weights, Window};
-
-pub use scalar::add;
+use crate::kernels::scalar::int8::{self as scalar, Channel, Input, Output, Quantized, Sum, Term, Weights, Window};
 
 /// Words of activations.
 const WORDS: usize = 1152;
@@ -213,6 +211,45 @@ pub fn conv2d(
     Some(())
 }
 
+/// `a * b * 2^-31`, halves up, for |a| < 2^29 and b in (0, 2^31): `fixed::tflite::high_mul` of products of 16 bits.
+#[inline(always)]
+fn high_mul(a: i32, b: i32) -> i32 {
+    if cfg!(target_arch = "riscv32") {
+        return ((i64::from(a) * i64::from(b) + (1 << 30)) >> 31) as i32;
+    }
+    let low = i32::from(a as i16);
+    let (high, m, n) = ((a - low) >> 16, b >> 16, b & 0xFFFF);
+    let middle = (low * n >> 16) + high * n + low * m;
+    2 * high * m + ((middle >> 14) + 1 >> 1)
+}
+
+/// See [`scalar::add`].
+pub fn add(x: &[Cell<i8>], y: &[Cell<i8>], to: &[Cell<i8>], s: &Sum, o: &Output) {
+    // Terms are of 9 bits before they are moved up; their sum may be twice as large as either.
+    let usual = |t: &Term| t.multiplier > 0 && (-30..=0).contains(&t.shift) && t.up <= 20;
+    let [a, b, sum] = &s.terms;
+    if ![a, b, sum].into_iter().all(usual) || o.rounding != Rounding::Double || sum.up != 0 {
+        return scalar::add(x, y, to, s, o);
+    }
+    let scaled = |x: i32, t: &Term| {
+        let high = high_mul(x, t.multiplier);
+        // Halves away from zero: less one if negative, shifted by one less, and the last bit rounds up.
+        match t.shift {
+            0 => high,
+            shift => ((high + (high >> 31)) >> (!shift & 31)) + 1 >> 1,
+        }
+    };
+    let count = to.len().min(x.len()).min(y.len());
+    let elements = x.iter().zip(y).zip(to).take(count);
+    let each = |((x, y), to): ((&Cell<i8>, &Cell<i8>), &Cell<i8>)| {
+        let x = scaled((i32::from(x.get()) - a.zero) << a.up, a);
+        let y = scaled((i32::from(y.get()) - b.zero) << b.up, b);
+        let both = scaled(if s.subtract { x - y } else { x + y }, sum);
+        to.set((both + o.zero_point).max(o.min).min(o.max) as i8);
+    };
+    if s.backward { elements.rev().for_each(each) } else { elements.for_each(each) }
+}
+
 /// See [`scalar::depthwise_conv2d`].
 pub fn depthwise_conv2d(
     g: &Window,
@@ -224,7 +261,7 @@ pub fn depthwise_conv2d(
     out: &[Cell<i8>],
 ) -> Option<()> {
     let words = (x.as_ptr().addr() | w.as_ptr().addr() | cs.len()) % 4 == 0;
-    if zw != 0 || multiplier.get() != 1 || !words || cs.len() != g.channels {
+    if zw != 0 || multiplier.get() != 1 || cs.len() < 4 || cs.len() != g.channels {
         return scalar::depthwise_conv2d(g, multiplier, (x, zx), (w, zw), cs, o, out);
     }
     let (x_tap, w_tap) = (g.x.dilation.get() * g.channels, cs.len());
@@ -234,9 +271,11 @@ pub fn depthwise_conv2d(
     g.pixels(out, cs.len(), |oy, ox, out| {
         let ((rows, iy), (cols, ix)) = (g.y.taps(oy), g.x.taps(ox));
         let at = [(iy * g.x.input + ix) * g.channels, (rows.start * g.x.kernel + cols.start) * w_tap];
-        let mut first = 0;
-        while first < cs.len() {
-            let count = (cs.len() - first).min(SUMS);
+        let mut done = 0;
+        while done < cs.len() {
+            // The last four may be in the group before, too: a unit's inputs are not written before it ends.
+            let count = (cs.len() - done).min(SUMS);
+            let (first, count) = if count < 4 { (cs.len() - 4, 4) } else { (done, count & !3) };
             let cs = cs.get(first..first + count)?;
             if rows.is_empty() || cols.is_empty() {
                 sums = [0; SUMS];
@@ -259,12 +298,12 @@ pub fn depthwise_conv2d(
                     sums: sums.as_mut_ptr(),
                     left: 0,
                 };
-                // SAFETY: the first and the last of what is read have been seen to lie in `x` and `w`, words since all are multiples
+                // SAFETY: the first and the last of what is read have been seen to lie in `x` and `w`, words if all are multiples
                 // of four; there is room for the sums.
-                unsafe { core_loops::taps(&mut taps) };
+                unsafe { if words { core_loops::taps_words(&mut taps) } else { core_loops::taps_bytes(&mut taps) } };
             }
             write(&sums, [1, 1], (cs, o, usual), (out, first, 0))?;
-            first += count;
+            done = first + count;
         }
         Some(())
     })

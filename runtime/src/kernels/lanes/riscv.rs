@@ -137,7 +137,7 @@ pairs! {
 ///
 /// # Safety
 /// What `job` describes lies in memory, and the sums may be written.
-pub unsafe fn taps(job: &mut Taps) {
+pub unsafe fn taps_bytes(job: &mut Taps) {
     // SAFETY: the caller's.
     unsafe {
         for group in 0..job.groups {
@@ -159,6 +159,8 @@ pub unsafe fn taps(job: &mut Taps) {
         }
     }
 }
+
+pub use taps_bytes as taps_words;
 
 /// Elements of one pixel.
 ///

@@ -279,12 +279,15 @@ pairs! {
     dots1_bytes, "", "", column!()
 }
 
-/// Sums over taps of a depthwise convolution. A tap's four activations are a word, and so are its weights.
-///
-/// # Safety
-/// What `taps` describes lies in memory, whole words, and the sums may be written.
-#[unsafe(naked)]
-pub unsafe extern "C" fn taps(taps: &mut Taps) {
+/// Sums over taps of a depthwise convolution. `$tap`: the products of a tap's four channels.
+macro_rules! taps {
+    ($(#[$meta:meta])* $name:ident, $tap:expr) => {
+        $(#[$meta])*
+        ///
+        /// # Safety
+        /// What `taps` describes lies in memory, and the sums may be written.
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name(taps: &mut Taps) {
     naked_asm!(
         "push {{r4-r7, lr}}",
         "mov r4, r8",
@@ -306,34 +309,9 @@ pub unsafe extern "C" fn taps(taps: &mut Taps) {
         "3: ldr r2, [sp]",
         "ldr r4, [r2, #28]", // cols
         "4: mov lr, r4",
-        "ldr r2, [r0]",
-        "ldr r3, [r1]",
+        $tap,
         "adds r0, r0, r6",
         "adds r1, r1, r7",
-        "sxtb r4, r2",
-        "add r4, r12",
-        "sxtb r5, r3",
-        "muls r4, r5, r4",
-        "add r8, r4",
-        "lsls r4, r2, #16",
-        "asrs r4, r4, #24",
-        "add r4, r12",
-        "lsls r5, r3, #16",
-        "asrs r5, r5, #24",
-        "muls r4, r5, r4",
-        "add r9, r4",
-        "lsls r4, r2, #8",
-        "asrs r4, r4, #24",
-        "add r4, r12",
-        "lsls r5, r3, #8",
-        "asrs r5, r5, #24",
-        "muls r4, r5, r4",
-        "add r10, r4",
-        "asrs r2, r2, #24",
-        "add r2, r12",
-        "asrs r3, r3, #24",
-        "muls r2, r3, r2",
-        "add r11, r2",
         "mov r4, lr",
         "subs r4, r4, #1",
         "bne 4b",
@@ -370,6 +348,55 @@ pub unsafe extern "C" fn taps(taps: &mut Taps) {
         "mov r11, r7",
         "pop {{r4-r7, pc}}",
     )
+}
+    };
+}
+
+taps! {
+    /// A tap's four activations are a word, and so are its weights.
+    taps_words,
+    "ldr r2, [r0]
+    ldr r3, [r1]
+    sxtb r4, r2
+    add r4, r12
+    sxtb r5, r3
+    muls r4, r5, r4
+    add r8, r4
+    lsls r4, r2, #16
+    asrs r4, r4, #24
+    add r4, r12
+    lsls r5, r3, #16
+    asrs r5, r5, #24
+    muls r4, r5, r4
+    add r9, r4
+    lsls r4, r2, #8
+    asrs r4, r4, #24
+    add r4, r12
+    lsls r5, r3, #8
+    asrs r5, r5, #24
+    muls r4, r5, r4
+    add r10, r4
+    asrs r2, r2, #24
+    add r2, r12
+    asrs r3, r3, #24
+    muls r2, r3, r2
+    add r11, r2"
+}
+
+/// A channel's product.
+macro_rules! channel {
+    ($at:literal, $sum:literal) => {
+        concat!(
+            concat!("ldrb r2, [r0, #", $at, "]\nldrb r3, [r1, #", $at, "]\nsxtb r2, r2\nsxtb r3, r3\n"),
+            concat!("add r2, r12\nmuls r2, r3, r2\nadd ", $sum, ", r2\n"),
+        )
+    };
+}
+
+taps! {
+    /// Of any four channels.
+    taps_bytes,
+    concat!(channel!("0", "r8"), channel!("1", "r9"), channel!("2", "r10"), channel!("3", "r11"))
 }
 
 /// Elements of one pixel.
