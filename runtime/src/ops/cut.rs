@@ -128,7 +128,7 @@ mod steps {
         Some(Cut::new(r, &g, &slots, None).units(
             &g,
             g.channels,
-            g.y.kernel.checked_mul(g.x.kernel)?.checked_add(12)?.checked_mul(2)?,
+            g.y.kernel.saturating_mul(g.x.kernel).saturating_add(12).saturating_mul(2),
         ))
     }
 }

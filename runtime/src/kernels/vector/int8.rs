@@ -109,7 +109,8 @@ impl Region {
     pub fn size(g: &Window, bytes: usize, row_bytes: usize, pixels: usize) -> Option<(usize, usize)> {
         let most = row_bytes.min(bytes / reach(&g.y, 1)).checked_div(g.channels)?;
         let columns = within(&g.x, most).min(pixels);
-        let rows = within(&g.y, bytes / (reach(&g.x, columns) * g.channels)).min(pixels.checked_div(columns)?);
+        let rows =
+            within(&g.y, bytes / reach(&g.x, columns).saturating_mul(g.channels)).min(pixels.checked_div(columns)?);
         let rows = if columns == g.x.output { rows } else { rows.min(1) };
         (rows > 0 && columns > 0).then_some((rows, columns))
     }
