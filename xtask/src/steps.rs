@@ -1,6 +1,6 @@
 //! Work in pieces on the boards: the same digest for every budget, and no piece longer than it may be.
 
-use crate::board::lines;
+use crate::board::{self, lines};
 use crate::{digest, nets, symbols, table};
 use anyhow::{Context, Result, ensure};
 use table::Firmware;
@@ -23,16 +23,17 @@ pub fn check() -> Result<usize> {
         images.extend(nets::named(name)?.map(|image| (name, line, image)));
     }
     let (root, mut compared) = (table::root()?, 0);
+    let boards = board::all(&root)?;
     for (name, line, image) in &images {
-        for board in table::table(&root)? {
-            let context = (*name == MODEL.0).then_some(32);
-            let firmware = Firmware { image: Some(image), batch: context.map(|_| 1), context, ..Firmware::default() };
-            let whole = table::build(&root, &board, firmware)?;
-            let expected = lines(&board, &whole, &format!("{line} --sha256"))?;
-            let built = table::build(&root, &board, Firmware { steps: true, ..firmware })?;
-            symbols::check(&board, &built)?;
+        let context = (*name == MODEL.0).then_some(32);
+        let firmware = Firmware { image: Some(image), batch: context.map(|_| 1), context, ..Firmware::default() };
+        for board in board::fitting(&boards, firmware)? {
+            let whole = table::build(&root, board, firmware)?;
+            let expected = lines(board, &whole, &format!("{line} --sha256"))?;
+            let built = table::build(&root, board, Firmware { steps: true, ..firmware })?;
+            symbols::check(board, &built)?;
             for budget in BUDGETS {
-                let found = lines(&board, &built, &format!("{line} --sha256 --steps {budget}"))?;
+                let found = lines(board, &built, &format!("{line} --sha256 --steps {budget}"))?;
                 let sha256 = |lines: &[String]| lines.iter().find(|line| line.contains("_sha256=")).cloned();
                 ensure!(sha256(&expected).is_some(), "{}: {name}: no digest", board.name);
                 ensure!(sha256(&found) == sha256(&expected), "{}: {name}, budget {budget}: other bits", board.name);
