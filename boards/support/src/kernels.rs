@@ -94,7 +94,13 @@ fn conv(r: &mut Random, m: &mut Memory, depthwise: bool) -> Option<()> {
         let out = channels * multiplier;
         ([scalar::depthwise_conv2d, int8::depthwise_conv2d], channels, out, multiplier, taps * out)
     } else {
-        let most = if connected { 3000 } else if taps == 1 { 300 } else { 40 };
+        let most = if connected {
+            3000
+        } else if taps == 1 {
+            300
+        } else {
+            40
+        };
         let (depth, share) = (r.of(1, most), r.of(1, CHANNELS / groups));
         ([scalar::conv2d, int8::conv2d], depth * groups, share * groups, groups, taps * depth * share * groups)
     };
