@@ -1,8 +1,8 @@
 //! What ops cost, and the units that they may be cut into: for sessions that work step by step (`session/work.rs`).
 //!
 //! An op falls into units that are done one after the other, each leaving the arena as the whole op would have it: 16 columns
-//! of a matmul, a row of a convolution's output, a head of attention, a token's row of what works on rows. A piece of work is some of one op's. Ops that are short
-//! beside those are one unit.
+//! of a matmul, a row of a convolution's output, a head of attention, a token's row of what works on rows. A piece of work is
+//! some of one op's. Ops that are short beside those are one unit.
 //!
 //! Cost is counted in multiply-accumulates; what is none counts as so many as take as long on a Cortex-M3. It bounds time only
 //! roughly: kernels differ, and a piece has some cost of its own. `cargo xtask test steps` measures it.
@@ -72,6 +72,12 @@ mod steps {
     }
 
     impl Part {
+        /// All from `first` on.
+        #[must_use]
+        pub fn from(first: usize) -> Self {
+            Self { first, end: usize::MAX }
+        }
+
         /// How many units these are.
         #[must_use]
         pub fn count(self) -> usize {

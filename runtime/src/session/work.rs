@@ -24,7 +24,7 @@ use super::Session;
 use crate::error::{Error, Result};
 use crate::image::program::{Entry, entry};
 #[cfg(feature = "steps")]
-use crate::ops::cost::units;
+use crate::ops::cost::{Part, units};
 
 /// Work under way; it borrows the session until it is done or given up.
 #[must_use = "nothing is computed before `finish` or `step_for`"]
@@ -140,23 +140,28 @@ impl<'w, 'a> Work<'w, 'a> {
                 let def = self.session.image.op(op.code).ok_or(bad)?;
                 let mut run = self.session.sight(self.batch(), (self.position, self.source), self.row);
                 #[cfg(feature = "steps")]
-                let units = units(&run, &op).ok_or(bad)?;
+                let mut more = false;
                 #[cfg(feature = "steps")]
-                {
+                if budget == u64::MAX {
+                    // What ops cost matters to nobody.
+                    run.part = Part::from(self.unit);
+                    self.unit = 0;
+                } else {
+                    let units = units(&run, &op).ok_or(bad)?;
                     // The first piece is done whatever it costs.
                     if left < units.cost && left < budget {
                         return Ok(());
                     }
                     run.part = units.part(self.unit, left);
                     left = left.saturating_sub(units.cost.saturating_mul(run.part.count() as u64));
+                    self.unit += run.part.count();
+                    more = self.unit < units.count;
                 }
                 (def.run)(&mut run, &op).ok_or(bad)?;
                 #[cfg(feature = "steps")]
-                {
-                    self.unit += run.part.count();
-                    if self.unit < units.count {
-                        continue;
-                    }
+                if more {
+                    continue;
+                } else {
                     self.unit = 0;
                 }
                 self.op += 1;
