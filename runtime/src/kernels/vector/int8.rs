@@ -157,9 +157,9 @@ impl Region {
         let together = if g.x.dilation.get() == 1 { g.x.kernel } else { 1 };
         match together * g.channels {
             ..=16 => self.patches_of::<16>(g, together, from, to),
-            ..=32 => self.patches_of::<32>(g, together, from, to),
-            ..=48 => self.patches_of::<48>(g, together, from, to),
-            ..=64 => self.patches_of::<64>(g, together, from, to),
+            17..=32 => self.patches_of::<32>(g, together, from, to),
+            33..=48 => self.patches_of::<48>(g, together, from, to),
+            49..=64 => self.patches_of::<64>(g, together, from, to),
             _ => self.patches_of::<0>(g, together, from, to),
         }
     }
