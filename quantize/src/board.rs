@@ -302,7 +302,10 @@ impl Toolchain {
             // The project is stable Rust; this is for the one unstable flag.
             cargo.env("RUSTC_BOOTSTRAP", "1").arg(format!("-Zbuild-std={std}"));
         }
-        if let Some(lld) = self.lld.as_ref().filter(|_| target.contains("-none-")) {
+        let wasm = target.starts_with("wasm32-unknown-");
+        if let Some(lld) = self.lld.as_ref().filter(|_| wasm || target.contains("-none-")) {
+            // rust-lld is told what it links, Debian's goes by its name.
+            let lld = if wasm && lld.ends_with("ld.lld") { &lld.with_file_name("wasm-ld") } else { lld };
             cargo.env(format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_")), lld);
         }
         cargo
