@@ -45,7 +45,7 @@ pub fn main(args: &[String]) -> Result<()> {
     }
 }
 
-/// Targets and emulators.
+/// Targets and emulators; tests also take a [`browser`].
 pub fn ensure() -> Result<()> {
     let mut packages: Vec<&str> =
         TOOLS.iter().filter(|(file, _)| !is_there(file)).map(|(_, package)| *package).collect();
@@ -79,9 +79,21 @@ pub fn ensure() -> Result<()> {
     if which("npm").is_some() && !is_installed(RP2040JS)? {
         let mut npm = Command::new("npm");
         npm.args(["install", "--no-audit", "--no-fund", "--save-exact", "--prefix"]).arg(table::target_dir(&root));
-        run(npm.arg(RP2040JS))?;
+        if let Err(why) = run(npm.arg(RP2040JS)) {
+            say(&format!("tests on the rp2040 will be skipped: {why:#}"));
+        }
     }
     Ok(())
+}
+
+/// Chromium, which tests look at pages with; they skip themselves without one.
+pub fn browser() {
+    if which("chromium").is_none()
+        && which("google-chrome").is_none()
+        && let Err(why) = apt_install(&["chromium"])
+    {
+        say(&format!("tests in a browser will be skipped: {why:#}"));
+    }
 }
 
 /// Whether the package of npm is there, in this version.

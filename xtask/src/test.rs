@@ -28,6 +28,7 @@ const STEPS: &[(&str, Step)] = &[
 pub fn main(args: &[String]) -> Result<()> {
     let (flags, args): (Vec<_>, Vec<_>) = args.iter().partition(|arg| *arg == "--all");
     setup::ensure()?;
+    setup::browser();
     if table::shared("MANIFEST.md")?.is_none() {
         say("skipped: what needs ../shared/data (tokenizers and models of others), which is not there");
     }
