@@ -8,27 +8,10 @@
 #![no_std]
 #![no_main]
 
-use core::hint::black_box;
-use mote_board_support::memory;
-use mote_runtime::{Image, Limits, Session};
-
 #[cortex_m_rt::entry]
 fn main() -> ! {
-    let _ = run();
+    let _ = mote_board_support::least::run();
     loop {
         cortex_m::asm::wfi();
-    }
-}
-
-/// Runs the net until an error, of which there is none: `None`.
-fn run() -> Option<()> {
-    let room = memory::take()?.room;
-    let image = Image::open_with(room.image, memory::OPS).ok()?;
-    let mut session = Session::new(&image, room.arena, Limits { batch: 1, context: 1, threads: 1 }).ok()?;
-    loop {
-        // The optimiser must take these for a sensor and an actuator.
-        black_box(session.input_bytes(0).ok()?);
-        session.run().ok()?;
-        black_box(session.output_bytes(0).ok()?);
     }
 }

@@ -6,7 +6,7 @@
 //! 4. [`marks`]: painting of stack and arena, and their high-water marks;
 //! 5. [`print`](mod@print): text and numbers onto an [`embedded_io::Write`], without `core::fmt`;
 //! 6. [`counter`], [`semihosting`]: what differs between architectures; `mps2` (Arm only): what one family of boards has;
-//! 7. `kernels` (boards only): another application, which compares a board's kernels with the scalar ones.
+//! 7. `kernels` (boards only): another application, which compares a board's kernels with the scalar ones; `least`: the smallest.
 //!
 //! Rules: no float, no allocator, no panic. `cargo xtask board symbols` proves it of the linked firmware; the panic
 //! handler below exists because the language wants one, and is not in the ELF.
@@ -17,6 +17,8 @@ pub mod command;
 pub mod counter;
 #[cfg(all(feature = "convnet", target_os = "none"))]
 pub mod kernels;
+#[cfg(feature = "convnet")]
+pub mod least;
 pub mod marks;
 pub mod memory;
 #[cfg(feature = "mps2")]

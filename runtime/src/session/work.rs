@@ -145,7 +145,6 @@ impl<'w, 'a> Work<'w, 'a> {
                 if budget == u64::MAX {
                     // What ops cost matters to nobody.
                     run.part = Part::from(self.unit);
-                    self.unit = 0;
                 } else {
                     let units = units(&run, &op).ok_or(bad)?;
                     // The first piece is done whatever it costs.
@@ -159,9 +158,10 @@ impl<'w, 'a> Work<'w, 'a> {
                 }
                 (def.run)(&mut run, &op).ok_or(bad)?;
                 #[cfg(feature = "steps")]
-                if more {
-                    continue;
-                } else {
+                {
+                    if more {
+                        continue;
+                    }
                     self.unit = 0;
                 }
                 self.op += 1;

@@ -89,6 +89,13 @@ macro_rules! tiles_of_pixels {
         /// Pixels side by side where a block is alone.
         const ALONE: usize = TILE * PAIR;
 
+        /// Four products for each sum, of any int8, the first ones raised.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn dots4(sum: V, x: V, w: V) -> V {
+            dot8(sum, x, w)
+        }
+
         /// Adds each channel's weights.
         #[inline]
         #[target_feature(enable = $features)]

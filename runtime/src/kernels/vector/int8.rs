@@ -84,6 +84,14 @@ pub fn usual(added: i32, multiplier: i32, shift: i32, rounding: Rounding) -> Opt
     is_usual(multiplier, shift, rounding).then(|| numbers(added, multiplier, shift))
 }
 
+/// What sums of `products` products have too much for their zero points, but for the inputs' part, of 16 channels with these sums of
+/// weights.
+#[inline(always)]
+pub fn too_much(weights: [i32; BLOCK], products: usize, (zx, zw): (i32, i32)) -> [i32; BLOCK] {
+    let constant = (products as i32).wrapping_mul(zx.wrapping_mul(zw));
+    weights.map(|sum| sum.wrapping_mul(zx).wrapping_sub(constant))
+}
+
 /// Inputs that so many outputs of an axis see, those outside the image among them.
 pub fn reach(axis: &Axis, outputs: usize) -> usize {
     outputs.saturating_sub(1) * axis.stride + axis.kernel.saturating_sub(1) * axis.dilation.get() + 1
@@ -242,8 +250,8 @@ macro_rules! convolutions {
     ($features:literal) => {
         use crate::kernels::scalar::int8::{self as scalar_int8, Channel, Input, Output, Quantized, Sum, Term, Window};
         use crate::kernels::vector::int8::{
-            BEYOND, MOST_LINES, MOST_PIXELS, MOST_TAPS, PANEL_LINES, PATCHES, REGION, Region, Sixteen, reach, usual,
-            wide,
+            BEYOND, MOST_LINES, MOST_PIXELS, MOST_TAPS, PANEL_LINES, PATCHES, REGION, Region, Sixteen, reach, too_much,
+            usual, wide,
         };
         use core::cell::Cell;
         use core::num::NonZeroUsize;
@@ -327,9 +335,7 @@ macro_rules! convolutions {
                     for (block, (sums, weights)) in sums.iter_mut().zip(&all_weights).enumerate() {
                         let channel = pair + block * BLOCK;
                         let Some(cs) = cs.get(channel..all.min(channel + BLOCK)) else { break };
-                        let zx = zx + RAISED;
-                        let constant = (columns as i32).wrapping_mul(zx.wrapping_mul(zw));
-                        let less = weights.map(|sum| sum.wrapping_mul(zx).wrapping_sub(constant));
+                        let less = too_much(*weights, columns, (zx + RAISED, zw));
                         finish((sums, &inputs), &less, cs, (o, bounds), (first * all + channel, all), out)?;
                     }
                 }
@@ -472,13 +478,11 @@ macro_rules! convolutions {
                             *sum = dots4(*sum, splat(0x0101_0101), *weights);
                         }
                     }
-                    let mut less = [0; BLOCK];
-                    let zx = zx + RAISED;
-                    let constant = ((g.y.kernel * g.x.kernel) as i32).wrapping_mul(zx.wrapping_mul(zw));
+                    let mut all_weights = [0; BLOCK];
                     for (span, sum) in of_weights.into_iter().enumerate() {
-                        add_to(sum, &mut less.as_chunks_mut().0[span]);
+                        add_to(sum, &mut all_weights.as_chunks_mut().0[span]);
                     }
-                    let less = less.map(|sum| sum.wrapping_mul(zx).wrapping_sub(constant));
+                    let less = too_much(all_weights, g.y.kernel * g.x.kernel, (zx + RAISED, zw));
                     let cs = cs.get(channel..all.min(channel + BLOCK))?;
                     for (row, sums) in sums.chunks_exact_mut(region.columns).take(region.rows).enumerate() {
                         let from = memory.get(row * g.y.stride * width * all + channel..)?;

@@ -98,11 +98,6 @@ macro_rules! pairs {
                 })
             }
 
-            /// Four products for each sum, of any int8.
-            fn dots4(sum: V, x: V, w: V) -> V {
-                dot8(sum, x, w)
-            }
-
             /// Byte `i` of each is among word `i`'s.
             fn turned(rows: [&[u8; BLOCK]; 4]) -> [V; BLOCK / LANES] {
                 // SAFETY: 16 bytes are there; the load asks for no alignment.

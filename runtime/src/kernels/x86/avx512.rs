@@ -83,11 +83,6 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
         dot4(sum, levels, x)
     }
 
-    /// Four products for each sum, of any int8, the first ones raised.
-    fn dots4(sum: V, x: V, w: V) -> V {
-        dot8(sum, x, w)
-    }
-
     /// Byte `i` of each is among word `i`'s.
     fn turned(rows: [&[u8; BLOCK]; 4]) -> [V; 1] {
         // SAFETY: 16 bytes are there; the load asks for no alignment.
@@ -144,12 +139,10 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
         _mm512_add_epi32(_mm512_min_epi32(_mm512_max_epi32(x, min), max), zero)
     }
 
-    /// The lowest bytes of all elements. `vpmovdb` takes longer.
+    /// The lowest bytes of all elements.
     fn narrow(x: V, to: &mut [i8; LANES]) {
-        let lowest: [u8; 64] = from_fn(|at| (4 * at) as u8 & 63);
-        let bytes = _mm512_castsi512_si128(_mm512_permutexvar_epi8(load(&lowest), x));
         // SAFETY: 16 bytes are there; the store asks for no alignment.
-        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), bytes) };
+        unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(x)) };
     }
 
     /// The sums, 32 bits each, into those of 16 channels.

@@ -2,7 +2,7 @@
 
 macro_rules! half_lines {
     ($features:literal) => {
-                /// Half of a block's rows.
+        /// Half of a block's rows.
         type V = __m256i;
         const LANES: usize = 8;
         /// Rows of codes that fit the registers beside the weights.
@@ -75,11 +75,6 @@ macro_rules! half_lines {
                 let [low, high] = nibbles(turned, book);
                 // Raised levels, too, are negated so.
                 [negated_at(low, before, _mm256_set1_epi8(0x01)), negated_at(high, before, _mm256_set1_epi8(0x10))]
-            }
-
-            /// Four products for each sum, of any int8, the first ones raised.
-            fn dots4(sum: V, x: V, w: V) -> V {
-                dot8(sum, x, w)
             }
 
             /// Byte `i` of each is among word `i`'s.
