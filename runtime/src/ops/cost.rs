@@ -35,6 +35,14 @@ impl Part {
         #[cfg(not(feature = "steps"))]
         return 0..count;
     }
+
+    /// Whether these are all.
+    pub(crate) fn is_whole(self) -> bool {
+        #[cfg(feature = "steps")]
+        return self.first == 0 && self.end == usize::MAX;
+        #[cfg(not(feature = "steps"))]
+        return true;
+    }
 }
 
 #[cfg(feature = "steps")]
