@@ -172,14 +172,7 @@ impl Feedback {
     }
 
     /// Moves the scales of one group to where the form is least, its codes as they are. Of the slope it changes what belongs to the group.
-    fn rescale(
-        &self,
-        group: usize,
-        here: &Range<usize>,
-        found: &mut Found,
-        error: &mut [Lanes],
-        slope: &mut [Lanes],
-    ) {
+    fn rescale(&self, group: usize, here: &Range<usize>, found: &mut Found, error: &mut [Lanes], slope: &mut [Lanes]) {
         let line = |c: usize| &self.hessian[c * self.cols..][here.clone()];
         let along: Vec<Lanes> =
             found.levels[here.clone()].iter().map(|l| lanes(|lane| l[lane] * found.units[lane])).collect();
