@@ -2,7 +2,8 @@
 //! Arm's microcontrollers with the DSP extension (`SMLAD` and its kin), and `cfg(mote_lanes)`, those of smaller cores.
 //!
 //! rustc has no stable `cfg` for the DSP extension. ARMv7E-M (Cortex-M4, M7) always has it; ARMv8-M (M33, M35P) may, and M55 and M85 do, if the
-//! code is compiled for them: `-C target-cpu` or `-C target-feature=+dsp` among the flags.
+//! code is compiled for them: `-C target-cpu` or `-C target-feature=+dsp` among the flags. Link-time optimisation reads assembly
+//! before it heeds the flags, so `MOTE_CPU` has a line that goes before each function of it.
 
 use std::env;
 
@@ -23,10 +24,11 @@ fn main() {
     }
     let target = variable("TARGET");
     let flags = variable("CARGO_ENCODED_RUSTFLAGS");
-    let told =
-        ["+dsp", "cortex-m33", "cortex-m35p", "cortex-m55", "cortex-m85"].iter().any(|word| flags.contains(word))
-            || has("dsp");
-    if target.starts_with("thumbv7em") || (target.starts_with("thumbv8m.main") && told && !flags.contains("-dsp")) {
+    let told = ["cortex-m33", "cortex-m35p", "cortex-m55", "cortex-m85"].into_iter().find(|cpu| flags.contains(cpu));
+    let told = told.or((flags.contains("+dsp") || has("dsp")).then_some("cortex-m33"));
+    let cpu = told.filter(|_| target.starts_with("thumbv8m.main") && !flags.contains("-dsp"));
+    println!("cargo:rustc-env=MOTE_CPU={}", cpu.map(|cpu| format!(".cpu {cpu}")).unwrap_or_default());
+    if target.starts_with("thumbv7em") || cpu.is_some() {
         println!("cargo:rustc-cfg=mote_dsp");
     } else if target.starts_with("thumbv6m") || target.starts_with("riscv32im") {
         println!("cargo:rustc-cfg=mote_lanes");

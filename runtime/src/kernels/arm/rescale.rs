@@ -7,9 +7,9 @@
 //! SSAT to 8 bits
 //! ```
 
-use core::arch::naked_asm;
 use core::cell::Cell;
 
+use super::naked_asm;
 use crate::fixed::tflite::Rounding;
 use crate::kernels::scalar::int8::{Channel, Output};
 
