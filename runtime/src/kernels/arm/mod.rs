@@ -12,9 +12,3 @@ mod rescale;
 mod taps;
 
 pub(super) use coded::KERNELS;
-
-/// `core::arch::naked_asm!` for the core that the code is compiled for (`build.rs`).
-macro_rules! naked_asm {
-    ($($line:tt)*) => { ::core::arch::naked_asm!(env!("MOTE_CPU"), $($line)*) };
-}
-use naked_asm;

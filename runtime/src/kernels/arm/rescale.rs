@@ -9,7 +9,6 @@
 
 use core::cell::Cell;
 
-use super::naked_asm;
 use crate::fixed::tflite::Rounding;
 use crate::kernels::scalar::int8::{Channel, Output};
 
