@@ -51,7 +51,7 @@ struct Dots {
 /// The taps of a pixel of a depthwise convolution that lie inside the image, of groups of four channels.
 #[repr(C)]
 #[derive(Debug)]
-struct Taps {
+struct Taps1 {
     /// Activations and weights of the first group at the first tap, whole words.
     x: *const i8,
     w: *const i8,
@@ -74,6 +74,26 @@ struct Taps {
     left: usize,
 }
 
+/// Taps of four pixels of a depthwise convolution.
+#[repr(C)]
+#[derive(Debug)]
+struct Taps4 {
+    /// Of each tap the first channel's weight, and the activations of the four pixels.
+    list: *const [*const i8; 5],
+    /// Its end, behind at least one tap.
+    list_end: *const [*const i8; 5],
+    /// From a channel's activation to the next's: 0 or 1.
+    x_step: usize,
+    /// Channels, at least 1.
+    channels: usize,
+    /// Zero point of the activations.
+    zero: i32,
+    /// [channel][pixel].
+    sums: *mut i32,
+    /// Not 0 if these are added to what the sums are.
+    again: usize,
+}
+
 /// Sums that become elements.
 #[repr(C)]
 #[derive(Debug)]
@@ -88,10 +108,12 @@ struct Write {
     out: *const Cell<i8>,
     /// Bytes from a pixel to the next.
     apart: isize,
-    /// Bytes of a channel's sums.
-    room: usize,
+    /// Bytes of the sums of a channel that become elements, at least one.
+    bytes: usize,
     /// Zero point.
     zero: i32,
+    /// Bytes from behind those to the next channel's.
+    skip: usize,
 }
 
 /// A block of coded weights and a row of activations, some groups.

@@ -3,7 +3,7 @@
 
 use core::cell::Cell;
 
-use super::{Block, Dots, Taps, Write};
+use super::{Block, Dots, Taps1, Taps4, Write};
 
 /// See `thumb.rs`.
 ///
@@ -133,11 +133,11 @@ pairs! {
     dots1_bytes, [0], 1
 }
 
-/// Sums over taps of a depthwise convolution.
+/// Sums over the taps of a pixel of a depthwise convolution.
 ///
 /// # Safety
 /// What `job` describes lies in memory, and the sums may be written.
-pub unsafe fn taps_bytes(job: &mut Taps) {
+pub unsafe fn taps1(job: &mut Taps1) {
     // SAFETY: the caller's.
     unsafe {
         for group in 0..job.groups {
@@ -160,7 +160,34 @@ pub unsafe fn taps_bytes(job: &mut Taps) {
     }
 }
 
-pub use taps_bytes as taps_words;
+/// Sums over the taps of four pixels.
+///
+/// # Safety
+/// As [`taps1`].
+pub unsafe fn taps4(job: &mut Taps4) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = job.sums;
+        for channel in 0..job.channels {
+            let (mut tap, at) = (job.list, channel * job.x_step);
+            let [mut a, mut b, mut c, mut d] = if job.again == 0 { [0; 4] } else { *sums.cast::<[i32; 4]>() };
+            let mut weights = 0i32;
+            while tap != job.list_end {
+                let [w, p, q, r, s] = *tap;
+                let w = i32::from(*w.add(channel));
+                weights = weights.wrapping_add(w);
+                a = a.wrapping_add(w.wrapping_mul(i32::from(*p.add(at))));
+                b = b.wrapping_add(w.wrapping_mul(i32::from(*q.add(at))));
+                c = c.wrapping_add(w.wrapping_mul(i32::from(*r.add(at))));
+                d = d.wrapping_add(w.wrapping_mul(i32::from(*s.add(at))));
+                tap = tap.add(1);
+            }
+            let less = weights.wrapping_mul(job.zero);
+            *sums.cast() = [a, b, c, d].map(|sum| sum.wrapping_sub(less));
+            sums = sums.add(4);
+        }
+    }
+}
 
 /// Elements of one pixel.
 ///
@@ -183,7 +210,7 @@ pub unsafe fn write(job: &mut Write) {
             let c = job.cs.cast::<i32>().add(3 * channel);
             let (bias, multiplier, shift) = (*c, *c.add(1), !*c.add(2) & 31);
             let mut out = job.out.cast::<i8>().cast_mut().add(channel);
-            let end = sum.byte_add(job.room);
+            let end = sum.byte_add(job.bytes);
             while sum != end {
                 // Halves up, as `high_mul`: twice the sum fits.
                 let product = i64::from((*sum).wrapping_add(bias) << 1) * i64::from(multiplier);
@@ -195,6 +222,7 @@ pub unsafe fn write(job: &mut Write) {
                 sum = sum.add(1);
                 out = out.wrapping_offset(job.apart);
             }
+            sum = sum.byte_add(job.skip);
         }
     }
 }

@@ -4,7 +4,7 @@
 use core::arch::naked_asm;
 use core::cell::Cell;
 
-use super::{Block, Dots, Taps, Write};
+use super::{Block, Dots, Taps1, Taps4, Write};
 
 /// Puts `count` (at least 1) activations less `zero` into words `apart` bytes from one another.
 ///
@@ -279,15 +279,12 @@ pairs! {
     dots1_bytes, "", "", column!()
 }
 
-/// Sums over taps of a depthwise convolution. `$tap`: the products of a tap's four channels.
-macro_rules! taps {
-    ($(#[$meta:meta])* $name:ident, $tap:expr) => {
-        $(#[$meta])*
-        ///
-        /// # Safety
-        /// What `taps` describes lies in memory, and the sums may be written.
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name(taps: &mut Taps) {
+/// Sums over the taps of a pixel: a tap's four activations are a word, and so are its weights.
+///
+/// # Safety
+/// What `taps` describes lies in memory, and the sums may be written.
+#[unsafe(naked)]
+pub unsafe extern "C" fn taps1(taps: &mut Taps1) {
     naked_asm!(
         "push {{r4-r7, lr}}",
         "mov r4, r8",
@@ -309,7 +306,32 @@ macro_rules! taps {
         "3: ldr r2, [sp]",
         "ldr r4, [r2, #28]", // cols
         "4: mov lr, r4",
-        $tap,
+        "ldr r2, [r0]
+        ldr r3, [r1]
+        sxtb r4, r2
+        add r4, r12
+        sxtb r5, r3
+        muls r4, r5, r4
+        add r8, r4
+        lsls r4, r2, #16
+        asrs r4, r4, #24
+        add r4, r12
+        lsls r5, r3, #16
+        asrs r5, r5, #24
+        muls r4, r5, r4
+        add r9, r4
+        lsls r4, r2, #8
+        asrs r4, r4, #24
+        add r4, r12
+        lsls r5, r3, #8
+        asrs r5, r5, #24
+        muls r4, r5, r4
+        add r10, r4
+        asrs r2, r2, #24
+        add r2, r12
+        asrs r3, r3, #24
+        muls r2, r3, r2
+        add r11, r2",
         "adds r0, r0, r6",
         "adds r1, r1, r7",
         "mov r4, lr",
@@ -349,54 +371,87 @@ macro_rules! taps {
         "pop {{r4-r7, pc}}",
     )
 }
-    };
-}
 
-taps! {
-    /// A tap's four activations are a word, and so are its weights.
-    taps_words,
-    "ldr r2, [r0]
-    ldr r3, [r1]
-    sxtb r4, r2
-    add r4, r12
-    sxtb r5, r3
-    muls r4, r5, r4
-    add r8, r4
-    lsls r4, r2, #16
-    asrs r4, r4, #24
-    add r4, r12
-    lsls r5, r3, #16
-    asrs r5, r5, #24
-    muls r4, r5, r4
-    add r9, r4
-    lsls r4, r2, #8
-    asrs r4, r4, #24
-    add r4, r12
-    lsls r5, r3, #8
-    asrs r5, r5, #24
-    muls r4, r5, r4
-    add r10, r4
-    asrs r2, r2, #24
-    add r2, r12
-    asrs r3, r3, #24
-    muls r2, r3, r2
-    add r11, r2"
-}
-
-/// A channel's product.
-macro_rules! channel {
-    ($at:literal, $sum:literal) => {
-        concat!(
-            concat!("ldrb r2, [r0, #", $at, "]\nldrb r3, [r1, #", $at, "]\nsxtb r2, r2\nsxtb r3, r3\n"),
-            concat!("add r2, r12\nmuls r2, r3, r2\nadd ", $sum, ", r2\n"),
-        )
-    };
-}
-
-taps! {
-    /// Of any four channels.
-    taps_bytes,
-    concat!(channel!("0", "r8"), channel!("1", "r9"), channel!("2", "r10"), channel!("3", "r11"))
+/// Sums over the taps of four pixels.
+///
+/// # Safety
+/// As [`taps1`].
+#[unsafe(naked)]
+pub unsafe extern "C" fn taps4(taps: &mut Taps4) {
+    naked_asm!(
+        "push {{r4-r7, lr}}",
+        "mov r4, r8",
+        "mov r5, r9",
+        "mov r6, r10",
+        "mov r7, r11",
+        "push {{r0, r4-r7}}",
+        "ldr r4, [r0, #4]", // list_end
+        "mov lr, r4",
+        "movs r1, #0",
+        "movs r2, #0",
+        "2: movs r3, #0",
+        "mov r12, r3", // the sum of the weights
+        "mov r8, r3",
+        "mov r9, r3",
+        "mov r10, r3",
+        "mov r11, r3",
+        "ldr r0, [sp]",
+        "ldr r3, [r0, #24]", // again
+        "cmp r3, #0",
+        "beq 4f",
+        "ldr r3, [r0, #20]", // sums
+        "ldm r3!, {{r4-r7}}",
+        "mov r8, r4",
+        "mov r9, r5",
+        "mov r10, r6",
+        "mov r11, r7",
+        "4: ldr r0, [r0]", // list
+        "3: ldm r0!, {{r3-r7}}",
+        "ldrsb r3, [r3, r1]",
+        "add r12, r3",
+        "ldrsb r4, [r4, r2]",
+        "ldrsb r5, [r5, r2]",
+        "ldrsb r6, [r6, r2]",
+        "ldrsb r7, [r7, r2]",
+        "muls r4, r3, r4",
+        "muls r5, r3, r5",
+        "muls r6, r3, r6",
+        "muls r7, r3, r7",
+        "add r8, r4",
+        "add r9, r5",
+        "add r10, r6",
+        "add r11, r7",
+        "cmp r0, lr",
+        "bne 3b",
+        "ldr r0, [sp]",
+        "ldr r3, [r0, #16]", // zero
+        "mov r7, r12",
+        "muls r3, r7, r3",
+        "mov r4, r8",
+        "subs r4, r4, r3",
+        "mov r5, r9",
+        "subs r5, r5, r3",
+        "mov r6, r10",
+        "subs r6, r6, r3",
+        "mov r7, r11",
+        "subs r7, r7, r3",
+        "ldr r3, [r0, #20]",
+        "stm r3!, {{r4-r7}}",
+        "str r3, [r0, #20]",
+        "adds r1, r1, #1",
+        "ldr r3, [r0, #8]", // x_step
+        "adds r2, r2, r3",
+        "ldr r3, [r0, #12]", // channels
+        "subs r3, r3, #1",
+        "str r3, [r0, #12]",
+        "bne 2b",
+        "pop {{r3-r7}}",
+        "mov r8, r4",
+        "mov r9, r5",
+        "mov r10, r6",
+        "mov r11, r7",
+        "pop {{r4-r7, pc}}",
+    )
 }
 
 /// Elements of one pixel.
@@ -497,7 +552,7 @@ pub unsafe extern "C" fn write(job: &mut Write) {
         "ldr r1, [r2, #12]", // out
         "adds r3, r1, #1",
         "str r3, [r2, #12]",
-        "ldr r3, [r2, #20]", // room
+        "ldr r3, [r2, #20]", // bytes
         "adds r3, r0, r3",
         "mov lr, r3",
         // As in `write1`.
@@ -532,6 +587,8 @@ pub unsafe extern "C" fn write(job: &mut Write) {
         "cmp r0, lr",
         "bne 3b",
         "ldr r2, [sp]",
+        "ldr r3, [r2, #28]", // skip
+        "adds r0, r0, r3",
         "ldr r3, [r2, #8]", // channels
         "subs r3, r3, #1",
         "str r3, [r2, #8]",
