@@ -16,9 +16,9 @@ use core::mem::MaybeUninit;
 use core::num::NonZeroUsize;
 use core::ops::Range;
 
-use super::{Dots, Taps1, Taps4, Write, core_loops};
-use crate::fixed::tflite::Rounding;
-use crate::kernels::scalar::int8::{self as scalar, Channel, Input, Output, Quantized, Sum, Term, Weights, Window};
+use super::{Dots, Tap, Taps, Write, core_loops};
+use crate::fixed::tflite::{Rounding, requantize};
+use crate::kernels::scalar::int8::{self as scalar, Channel, Input, Output, Sum, Term, Weights, Window};
 
 /// Words of activations.
 const WORDS: usize = 1152;
@@ -29,90 +29,85 @@ const SUMS: usize = 64;
 type Sums = [i32; SUMS];
 
 /// Activations of the pixels of a tile.
-struct Patches {
-    /// [column][pixel]; those are there that have been put.
-    words: [MaybeUninit<i32>; WORDS],
+struct Patches<'g> {
+    g: &'g Window,
+    /// The image, from a group's first channel on, whole; and its zero point.
+    image: *const i8,
+    zero: i32,
+    /// Channels of a group.
+    depth: usize,
     /// Pixels of the tile: 1, 2 or 4.
     pixels: usize,
+    /// Of the columns those that are there, at most [`WORDS`] of all pixels.
+    piece: Range<usize>,
+    /// [column][pixel]; those are there that have been put.
+    words: &'g mut [MaybeUninit<i32>; WORDS],
 }
 
-impl Patches {
-    /// Puts `x` less `zero` at columns `at` and following of a pixel.
-    fn put(&mut self, pixel: usize, at: usize, x: &[Cell<i8>], zero: i32) {
-        let words = self.words.get_mut(at * self.pixels + pixel..).unwrap_or_default();
-        if !x.is_empty() && (x.len() - 1) * self.pixels < words.len() {
-            // SAFETY: there is room for the last word.
-            unsafe { core_loops::put(words.as_mut_ptr().cast(), x.as_ptr(), x.len(), zero, 4 * self.pixels) };
-        }
-    }
-
-    /// The inputs under output pixel `(y, x)`, `depth` channels of each from the first of `image` on. Of these columns the `piece`, if
-    /// that is not all of them.
-    fn gather(
-        &mut self,
-        g: &Window,
-        (y, x): (usize, usize),
-        (depth, piece): (usize, Option<&Range<usize>>),
-        pixel: usize,
-        (image, zero): Input<'_, i8>,
-    ) {
-        let ((rows, iy), (cols, ix)) = (g.y.taps(y), g.x.taps(x));
-        if rows.len() < g.y.kernel || cols.len() < g.x.kernel {
-            let columns = piece.map_or(g.y.kernel * g.x.kernel * depth, Range::len);
-            let words = self.words.iter_mut().skip(pixel).step_by(self.pixels.max(1));
-            words.take(columns).for_each(|word| *word = MaybeUninit::new(0));
-        }
-        // Taps side by side are side by side in memory.
-        let together = if g.x.dilation.get() == 1 && depth == g.channels { cols.len() } else { 1 };
-        for (n, ky) in rows.enumerate() {
-            let row = (iy + n * g.y.dilation.get()) * g.x.input + ix;
-            let mut n = 0;
-            while n < cols.len() {
-                let from = (row + n * g.x.dilation.get()) * g.channels;
-                let x = image.get(from..).and_then(|x| x.get(..together * depth)).unwrap_or_default();
-                let at = (ky * g.x.kernel + cols.start + n) * depth;
-                match piece {
-                    None => self.put(pixel, at, x, zero),
-                    Some(piece) => self.put_piece(pixel, at, x, zero, piece),
-                }
-                n += together;
+// Functions of their own, that their loops have all registers.
+impl Patches<'_> {
+    /// The inputs under output pixel `at`.
+    #[inline(never)]
+    fn gather(&mut self, at: usize, pixel: usize) {
+        let g = self.g;
+        let Some(width) = NonZeroUsize::new(g.x.output) else { return };
+        let ((rows, iy), (cols, ix)) = (g.y.taps(at / width), g.x.taps(at % width));
+        let partial = rows.len() < g.y.kernel || cols.len() < g.x.kernel;
+        let to = self.words.as_mut_ptr().cast::<i32>().wrapping_add(pixel);
+        if partial {
+            for column in 0..self.piece.len() {
+                // SAFETY: the words of a piece.
+                unsafe { *to.add(column * self.pixels) = 0 };
             }
         }
-    }
-
-    /// As [`Self::put`], of those columns that lie in the piece, whose first is column 0.
-    #[inline(never)]
-    fn put_piece(&mut self, pixel: usize, at: usize, x: &[Cell<i8>], zero: i32, piece: &Range<usize>) {
-        let (first, end) = (at.max(piece.start), (at + x.len()).min(piece.end));
-        if first < end {
-            self.put(pixel, first - piece.start, x.get(first - at..end - at).unwrap_or_default(), zero);
+        // Taps side by side are side by side in memory.
+        let (across, step) = (cols.len(), g.x.dilation.get() * g.channels);
+        let (count, run) = if step == self.depth { (1, across * self.depth) } else { (across, self.depth) };
+        let mut row = self.image.wrapping_add((iy * g.x.input + ix) * g.channels);
+        for ky in rows {
+            let mut column = (ky * g.x.kernel + cols.start) * self.depth;
+            let mut x = row;
+            for _ in 0..count {
+                let (first, end) = (column.max(self.piece.start), (column + run).min(self.piece.end));
+                if first < end {
+                    let to = to.wrapping_add((first - self.piece.start) * self.pixels);
+                    // SAFETY: the taps lie in the image, which is whole, and their columns in the piece.
+                    unsafe {
+                        core_loops::put(to, x.wrapping_add(first - column), end - first, self.zero, 4 * self.pixels);
+                    }
+                }
+                column += run;
+                x = x.wrapping_add(step);
+            }
+            row = row.wrapping_add(g.y.dilation.get() * g.x.input * g.channels);
         }
     }
 
-    /// Takes off from the sums of `filters` filters the pixels' sums of `columns` columns, `zero` times each.
-    fn less(&self, zero: i32, [filters, columns]: [usize; 2], sums: &mut Sums) -> Option<()> {
+    /// Takes off from the sums of some filters the pixels' sums of the columns, `zero` times each.
+    #[inline(never)]
+    fn less(&self, zero: i32, filters: usize, sums: &mut Sums) {
         for pixel in 0..self.pixels {
-            let words = self.words.get(..columns * self.pixels)?.iter().skip(pixel).step_by(self.pixels);
-            // SAFETY: the words of all columns have been put.
+            let words = self.words.iter().skip(pixel).step_by(self.pixels).take(self.piece.len());
+            // SAFETY: the words of the piece have been put.
             let all = words.fold(0i32, |all, word| all.wrapping_add(unsafe { word.assume_init() }));
             for sum in sums.iter_mut().skip(pixel).step_by(self.pixels).take(filters) {
                 *sum = sum.wrapping_sub(all.wrapping_mul(zero));
             }
         }
-        Some(())
     }
 
-    /// Adds to sums the dots of the pixels with `filters` filters (at least 1, with the pixels at most [`SUMS`]) that begin `apart` bytes from one another,
-    /// `columns` of each.
-    fn dots(&self, w: &[i8], [filters, columns, apart]: [usize; 3], sums: &mut Sums) -> Option<()> {
-        let x = self.words.get(..columns * self.pixels)?;
-        let fits = filters > 0 && filters * self.pixels <= SUMS && w.len() >= (filters - 1) * apart + columns;
-        (fits && columns > 0 && apart >= columns).then_some(())?;
-        let words = w.as_ptr().addr().is_multiple_of(4) && columns % 4 == 0 && apart % 4 == 0;
-        let x = x.as_ptr().cast();
-        let (w, sums, skip) = (w.as_ptr(), sums.as_mut_ptr(), apart - columns);
-        let mut job = Dots { x, x_end: x.wrapping_add(columns * self.pixels), w, skip, filters, sums, apart };
-        // SAFETY: the words of all columns have been put, the weights of all filters, and the sums of as many as there may be.
+    /// Adds to sums the dots of the pixels with `filters` filters, at least 1 and with the pixels at most [`SUMS`], of `apart` columns
+    /// each.
+    #[inline(never)]
+    fn dots(&self, w: &[i8], filters: usize, apart: usize, sums: &mut Sums) -> Option<()> {
+        let columns = self.piece.len();
+        let w = w.get(..(filters.checked_sub(1)?) * apart + columns)?.as_ptr();
+        (filters * self.pixels <= SUMS && columns > 0).then_some(())?;
+        let words = (w.addr() | columns | apart).is_multiple_of(4);
+        let x = self.words.as_ptr().cast::<i32>();
+        let x_end = x.wrapping_add(columns * self.pixels);
+        let mut job = Dots { x, x_end, w, skip: apart - columns, filters, sums: sums.as_mut_ptr(), apart };
+        // SAFETY: the words of all columns have been put, the weights of all filters are there, and the sums of as many as there may be.
         unsafe {
             match (self.pixels, words) {
                 (4, true) => core_loops::dots4_words(&mut job),
@@ -128,7 +123,7 @@ impl Patches {
                     }
                     if filters % 2 == 1 {
                         // The last is its own pair.
-                        let (w, sums) = (w.add((filters - 1) * apart), sums.add(filters - 1));
+                        let (w, sums) = (w.add((filters - 1) * apart), sums.as_mut_ptr().add(filters - 1));
                         pairs(&mut Dots { w, sums, skip: 0, filters: 1, apart: 0, ..job });
                     }
                 }
@@ -158,26 +153,30 @@ fn write(
     (out, first, apart): (&[Cell<i8>], usize, isize),
 ) -> Option<()> {
     let pixel = |n: usize| out.get(first.wrapping_add((apart as usize).wrapping_mul(n))..)?.get(..cs.len());
-    let fast = usual && !cs.is_empty();
-    if fast {
-        let (out, _) = (pixel(0)?.as_ptr(), pixel(pixels - 1)?);
-        let sums = sums.get(..cs.len() * room)?.as_ptr();
-        let (channels, bytes, skip, zero) = (cs.len(), 4 * pixels, 4 * (room - pixels), o.zero_point);
-        let mut job = Write { sums, cs: cs.as_ptr(), channels, out, apart, bytes, zero, skip };
-        // SAFETY: sums and channels are there, at least one pixel of `room`; the first and the last pixel's elements lie in `out`, so all do.
+    let (start, _, sums) = (pixel(0)?.as_ptr(), pixel(pixels.checked_sub(1)?)?, sums.get(..cs.len() * room)?);
+    if usual && !cs.is_empty() && pixels <= room {
+        let (channels, bytes, skip) = (cs.len(), 4 * pixels, 4 * (room - pixels));
+        let (sums, cs, zero) = (sums.as_ptr(), cs.as_ptr(), o.zero_point);
+        let mut job = Write { sums, cs, channels, out: start, apart, bytes, zero, skip };
+        // SAFETY: sums and channels are there; the first and the last pixel's elements lie in `out`, so all do.
         unsafe { if room == 1 { core_loops::write1(&mut job) } else { core_loops::write(&mut job) } }
         if (o.min, o.max) == (-128, 127) {
             return Some(());
         }
     }
     for n in 0..pixels {
-        for ((sums, c), out) in sums.chunks_exact(room.max(1)).zip(cs).zip(pixel(n)?) {
-            let value =
-                if fast { i32::from(out.get()).max(o.min).min(o.max) as i8 } else { i8::result(*sums.get(n)?, c, o) };
-            out.set(value);
+        for ((sums, c), out) in sums.chunks_exact(room).zip(cs).zip(pixel(n)?) {
+            out.set(if usual { o.clamp(i32::from(out.get()) - o.zero_point) } else { element(*sums.get(n)?, c, o) });
         }
     }
     Some(())
+}
+
+/// The element of a sum, the long way.
+#[inline(never)]
+fn element(sum: i32, c: &Channel, o: &Output) -> i8 {
+    let [bias, multiplier, shift] = c.map(i32::from_le_bytes);
+    o.clamp(requantize(sum.wrapping_add(bias), multiplier, shift, o.rounding))
 }
 
 /// See [`scalar::conv2d`].
@@ -190,17 +189,18 @@ pub fn conv2d(
     o: &Output,
     out: &[Cell<i8>],
 ) -> Option<()> {
-    let depth = g.channels / groups;
+    let (depth, share) = (g.channels / groups, cs.len() / groups);
     let columns = g.y.kernel * g.x.kernel * depth;
-    let mut sums: Sums = [0; SUMS];
-    let (width, total) = (NonZeroUsize::new(g.x.output)?, g.y.output * g.x.output);
-    let share = cs.len() / groups;
+    let total = g.y.output * g.x.output;
+    // All channels of all pixels and taps are there.
+    let image = x.get(..g.y.input * g.x.input * g.channels)?.as_ptr().cast::<i8>();
     // Groups are written before the next is read.
     let most = if groups.get() > 1 { 1 } else { WORDS.checked_div(columns)? };
     // Differences of weights have a bit more.
     let usual = is_usual(cs, o, columns << u32::from(zw != 0));
     let apart = if g.backward { -(cs.len() as isize) } else { cs.len() as isize };
-    let mut patches = Patches { words: [MaybeUninit::uninit(); WORDS], pixels: 1 };
+    let (mut sums, mut words) = ([0; SUMS], [MaybeUninit::uninit(); WORDS]);
+    let mut patches = Patches { g, image, zero: zx, depth, pixels: 1, piece: 0..0, words: &mut words };
     let mut done = 0;
     while done < total {
         // Three pixels take no longer than four.
@@ -211,36 +211,35 @@ pub fn conv2d(
         };
         let pixels = room.min(total - done);
         patches.pixels = room;
-        let step = SUMS >> (room / 2);
+        patches.image = image;
         let turned = |at: usize| if g.backward { total - 1 - at } else { at };
-        for group in 0..groups.get() {
+        let mut first = 0;
+        for group in 1..=groups.get() {
             // Nothing has been gathered.
-            let mut piece = 0..0;
-            let mut first = group * share;
-            while first < (group + 1) * share {
-                let some = cs.get(first..(first + step).min((group + 1) * share))?;
-                let w = w.get(first * columns..)?;
-                sums.get_mut(..some.len() * room)?.fill(0);
-                for at in (0..columns).step_by(WORDS) {
-                    let wanted = at..columns.min(at + WORDS);
-                    if piece != wanted {
-                        piece = wanted;
-                        let some_of = (columns > WORDS).then_some(&piece);
+            patches.piece = 0..0;
+            while first < group * share {
+                let filters = (group * share - first).min(SUMS >> (room / 2));
+                sums.fill(0);
+                let mut at = 0;
+                while at < columns {
+                    let piece = at..columns.min(at + WORDS);
+                    if patches.piece != piece {
+                        patches.piece = piece.clone();
                         for pixel in 0..room {
-                            let at = turned(done + pixel.min(pixels - 1));
-                            let at = (at / width, at % width);
-                            patches.gather(g, at, (depth, some_of), pixel, (x.get(group * depth..)?, zx));
+                            patches.gather(turned(done + pixel.min(pixels - 1)), pixel);
                         }
                     }
-                    patches.dots(w.get(at..)?, [some.len(), piece.len(), columns], &mut sums)?;
+                    patches.dots(w.get(first * columns + at..)?, filters, columns, &mut sums)?;
                     if zw != 0 {
-                        patches.less(zw, [some.len(), piece.len()], &mut sums)?;
+                        patches.less(zw, filters, &mut sums);
                     }
+                    at = piece.end;
                 }
                 let at = turned(done) * cs.len() + first;
-                write(&sums, [pixels, room], (some, o, usual), (out, at, apart))?;
-                first += step;
+                write(&sums, [pixels, room], (cs.get(first..first + filters)?, o, usual), (out, at, apart))?;
+                first += filters;
             }
+            patches.image = patches.image.wrapping_add(depth);
         }
         done += pixels;
     }
@@ -302,38 +301,43 @@ pub fn depthwise_conv2d(
     o: &Output,
     out: &[Cell<i8>],
 ) -> Option<()> {
-    let words = (x.as_ptr().addr() | w.as_ptr().addr() | cs.len()).is_multiple_of(4) && multiplier.get() == 1 && zw == 0;
+    let one_each = multiplier.get() == 1;
+    let words = one_each && zw == 0 && (x.as_ptr().addr() | w.as_ptr().addr() | cs.len()).is_multiple_of(4);
     // Channels that read the same input channel, or side by side.
-    let (together, x_step) =
-        if multiplier.get() == 1 { (NonZeroUsize::new(cs.len())?, 1) } else { (multiplier, 0) };
+    let together = if one_each { NonZeroUsize::new(cs.len())? } else { multiplier };
     let usual = is_usual(cs, o, (g.y.kernel * g.x.kernel) << u32::from(zw != 0));
-    let turned = |at: usize, count: usize| if g.backward { count - 1 - at } else { at };
-    let mut sums = [0; 4 * CHANNELS];
-    let tiles = NonZeroUsize::new(g.x.output.div_ceil(4))?;
     // All channels of all pixels and taps are there.
-    (x.get(..g.y.input * g.x.input * g.channels)?, w.get(..g.y.kernel * g.x.kernel * cs.len())?);
+    let x = x.get(..g.y.input * g.x.input * g.channels)?.as_ptr().cast::<i8>();
+    let w = w.get(..g.y.kernel * g.x.kernel * cs.len())?.as_ptr();
     (cs.len() == g.channels * multiplier.get()).then_some(())?;
+    let mut sums = [0; 4 * CHANNELS];
+    let (nothing, zero_weights) = ([u32::from_ne_bytes([zx as u8; 4]); CHANNELS / 4], [zw as i8; CHANNELS]);
+    let lines = [nothing.as_ptr().cast(), if zw == 0 { core::ptr::null() } else { zero_weights.as_ptr() }];
+    let tiles = NonZeroUsize::new(g.x.output.div_ceil(4))?;
     for at in 0..g.y.output * tiles.get() {
-        let at = turned(at, g.y.output * tiles.get());
-        let (oy, tile) = (at / tiles, at % tiles);
-        let (mut ox, end) = (4 * tile, g.x.output.min(4 * tile + 4));
+        let at = if g.backward { g.y.output * tiles.get() - 1 - at } else { at };
+        let (oy, mut ox) = (at / tiles, at % tiles * 4);
+        let end = g.x.output.min(ox + 4);
         while ox < end {
-            let alone = words && end - ox < 3;
-            let pixels = if alone { 1 } else { end - ox };
-            let to = (oy * g.x.output + ox) * cs.len();
+            let (pixels, room) = if words && end - ox < 3 { (1, 1) } else { (end - ox, 4) };
             let mut first = 0;
             while first < cs.len() {
-                let count = (together.get() - first % together).min(CHANNELS);
-                if alone {
-                    let image = (x.get(first..)?, zx);
-                    one_pixel(g, [oy, ox], image, w.get(first..)?, [cs.len(), count], &mut sums)?;
-                } else {
-                    let channels = ([first / multiplier, first], [cs.len(), count]);
-                    four_pixels(g, (oy, ox..end), ((x, zx), x_step), (w, zw), channels, &mut sums)?;
-                }
-                let room = if alone { 1 } else { 4 };
-                write(&sums, [pixels, room], (cs.get(first..first + count)?, o, usual), (out, to + first, cs.len() as isize))?;
-                first += count;
+                let channels = (together.get() - first % together).min(CHANNELS);
+                let some = cs.get(first..first + channels)?;
+                let (x, w) = (x.wrapping_add(first / multiplier), w.wrapping_add(first));
+                let job = Taps {
+                    list: core::ptr::null(),
+                    list_end: core::ptr::null(),
+                    x_step: one_each.into(),
+                    channels,
+                    zero: zx,
+                    sums: sums.as_mut_ptr(),
+                    again: 0,
+                };
+                sum_taps(g, oy, ox..ox + pixels, room == 1, (x, w, cs.len()), job, lines)?;
+                let to = (oy * g.x.output + ox) * cs.len() + first;
+                write(&sums, [pixels, room], (some, o, usual), (out, to, cs.len() as isize))?;
+                first += channels;
             }
             ox += pixels;
         }
@@ -341,117 +345,84 @@ pub fn depthwise_conv2d(
     Some(())
 }
 
-/// Sums of `count` channels of a pixel, whole words that begin `channels` apart.
-fn one_pixel(
+/// Does the job for some pixels of row `oy`, from the first channel of the image, at `x`, and of the weights, at `w`, `apart` from a tap to
+/// the next. Taps outside the image are activations of the zero point, a line of `nothing`; a line of the weights' zero points if they have one. The image, the weights and the sums are as the caller has checked.
+fn sum_taps(
     g: &Window,
-    [oy, ox]: [usize; 2],
-    (x, zx): Input<'_, i8>,
-    w: &[i8],
-    [channels, count]: [usize; 2],
-    sums: &mut [i32],
+    oy: usize,
+    pixels: Range<usize>,
+    alone: bool,
+    (x, w, apart): (*const i8, *const i8, usize),
+    mut job: Taps,
+    [nothing, zero_weights]: [*const i8; 2],
 ) -> Option<()> {
-    let ((rows, iy), (cols, ix)) = (g.y.taps(oy), g.x.taps(ox));
-    if rows.is_empty() || cols.is_empty() {
-        sums.fill(0);
-        return Some(());
-    }
-    let (x_tap, x_row) = (g.x.dilation.get() * channels, g.y.dilation.get() * g.x.input * channels);
-    // The last element of what is read is there.
-    let (down, across) = (rows.len() - 1, cols.len() - 1);
-    let x = x.get((iy * g.x.input + ix) * channels..)?.get(..down * x_row + across * x_tap + count)?;
-    let w = w.get((rows.start * g.x.kernel + cols.start) * channels..)?;
-    let w = w.get(..(down * g.x.kernel + across) * channels + count)?;
-    let mut taps = Taps1 {
-        x: x.as_ptr().cast(),
-        w: w.as_ptr(),
-        x_tap,
-        w_tap: channels,
-        x_row: x_row.wrapping_sub(cols.len() * x_tap),
-        w_row: (g.x.kernel - cols.len()) * channels,
-        rows: rows.len(),
-        cols: cols.len(),
-        less: zx.wrapping_neg(),
-        groups: count / 4,
-        sums: sums.get_mut(..count)?.as_mut_ptr(),
-        left: 0,
-    };
-    // SAFETY: the first and the last of what is read have been seen to lie in `x` and `w`, words as all are multiples of four; there
-    // is room for the sums.
-    unsafe { core_loops::taps1(&mut taps) };
-    Some(())
-}
-
-/// Sums of `count` channels of up to four pixels of a row: [channel][pixel]. Taps outside the image are activations of the zero point.
-/// Image and weights are whole, `first` is the first channel's place in each.
-fn four_pixels(
-    g: &Window,
-    (oy, pixels): (usize, Range<usize>),
-    ((x, zx), x_step): (Input<'_, i8>, usize),
-    (w, zw): Weights<'_>,
-    ([first_in, first], [channels, count]): ([usize; 2], [usize; 2]),
-    sums: &mut [i32; 4 * CHANNELS],
-) -> Option<()> {
-    let (nothing, zero_weights) = ([zx as i8; CHANNELS], [zw as i8; CHANNELS]);
-    let (rows, iy) = g.y.taps(oy);
-    if rows.is_empty() {
-        *sums = [0; 4 * CHANNELS];
-    }
     // The pixels' first columns, less than 0 or beyond the last if they are outside.
-    let mut cols = [0; 4];
-    for (n, col) in cols.iter_mut().enumerate() {
-        *col = ((pixels.start + n).min(pixels.end - 1) * g.x.stride).wrapping_sub(g.x.pad);
+    let mut first_cols = [0; 4];
+    for (col, ox) in first_cols.iter_mut().zip(pixels.clone()) {
+        *col = (ox * g.x.stride).wrapping_sub(g.x.pad);
     }
-    let (dilation, step) = (g.x.dilation.get(), g.x.dilation.get() * g.channels);
-    let mut list = [MaybeUninit::<[*const i8; 5]>::uninit(); TAPS];
-    let (mut listed, mut left, mut again) = (0, rows.len() * g.x.kernel, 0);
-    let mut weights = w.as_ptr().wrapping_add(first + rows.start * g.x.kernel * channels);
-    let mut row = x.as_ptr().cast::<i8>().wrapping_add(first_in + iy * g.x.input * g.channels);
-    for _ in rows {
-        let mut cols = cols;
-        let mut inputs = cols.map(|col| row.wrapping_offset(col as isize * g.channels as isize));
+    let (rows, iy) = g.y.taps(oy);
+    let mut list = [MaybeUninit::<Tap>::uninit(); TAPS];
+    let mut listed = 0;
+    let mut row = x.wrapping_add(iy * g.x.input * g.channels);
+    let mut add = |list: &mut [MaybeUninit<Tap>]| {
+        (job.list, job.list_end) = (list.as_ptr_range().start.cast(), list.as_ptr_range().end.cast());
+        // Less the same with all weights zero: once more between two changes of sign.
+        for turn in 0..if zero_weights.is_null() { 1 } else { 3 } {
+            // SAFETY: there are as many sums; there is a tap at least, and all that are listed have been written: inside the image and
+            // the weights, or in `nothing` and `zero_weights`.
+            unsafe {
+                let mut again = Taps { ..job };
+                match turn {
+                    0 if alone => core_loops::taps1(&mut again),
+                    0 => core_loops::taps4(&mut again),
+                    _ => {
+                        for sum in core::slice::from_raw_parts_mut(job.sums, 4 * CHANNELS) {
+                            *sum = sum.wrapping_neg();
+                        }
+                        if turn == 1 {
+                            list.iter_mut().for_each(|tap| tap.assume_init_mut()[0] = zero_weights);
+                            again.again = 1;
+                            core_loops::taps4(&mut again);
+                        }
+                    }
+                }
+            }
+        }
+        job.again = 1;
+    };
+    for ky in rows {
+        let mut weights = w.wrapping_add(ky * g.x.kernel * apart);
+        let mut cols = first_cols;
+        let mut inputs = cols.map(|col| row.wrapping_add(col.wrapping_mul(g.channels)));
         for _ in 0..g.x.kernel {
             let mut tap = [weights; 5];
-            for ((to, input), col) in tap.iter_mut().skip(1).zip(&mut inputs).zip(&mut cols) {
-                *to = if *col < g.x.input { *input } else { nothing.as_ptr() };
-                *col = col.wrapping_add(dilation);
-                *input = input.wrapping_add(step);
+            let mut inside = false;
+            for ((to, input), col) in tap.iter_mut().skip(1).zip(&mut inputs).zip(&mut cols).take(pixels.len()) {
+                inside |= *col < g.x.input;
+                *to = if *col < g.x.input { *input } else { nothing };
+                *col = col.wrapping_add(g.x.dilation.get());
+                *input = input.wrapping_add(g.x.dilation.get() * g.channels);
             }
-            list.get_mut(listed)?.write(tap);
-            weights = weights.wrapping_add(channels);
-            (listed, left) = (listed + 1, left - 1);
-            if listed < TAPS && left > 0 {
+            weights = weights.wrapping_add(apart);
+            if !inside {
                 continue;
             }
-            let list = list.get_mut(..listed)?;
-            let mut add = |list: &[MaybeUninit<[*const i8; 5]>], sums: &mut [i32]| {
-                let (first, sums) = (list.as_ptr_range(), sums.as_mut_ptr());
-                let (list, list_end) = (first.start.cast(), first.end.cast());
-                let mut taps = Taps4 { list, list_end, x_step, channels: count, zero: zx, sums, again };
-                // SAFETY: there is a tap at least, and all that are listed have been written; inside the image and the weights, which
-                // are as long as `depthwise_conv2d` has seen, or in `nothing`. There is room for the sums.
-                unsafe { core_loops::taps4(&mut taps) };
-                again = 1;
-            };
-            add(list, sums);
-            if zw != 0 {
-                // Less the same with all weights zero: once more between two changes of sign.
-                for tap in list.iter_mut() {
-                    // SAFETY: it has been written.
-                    unsafe { tap.assume_init_mut()[0] = zero_weights.as_ptr() };
-                }
-                negate(sums);
-                add(list, sums);
-                negate(sums);
+            list.get_mut(listed)?.write(tap);
+            listed += 1;
+            if listed == TAPS {
+                add(&mut list);
+                listed = 0;
             }
-            listed = 0;
         }
         row = row.wrapping_add(g.y.dilation.get() * g.x.input * g.channels);
     }
+    if listed > 0 {
+        add(list.get_mut(..listed)?);
+    }
+    if job.again == 0 {
+        // SAFETY: as above.
+        unsafe { core::slice::from_raw_parts_mut(job.sums, 4 * CHANNELS) }.fill(0);
+    }
     Some(())
-}
-
-#[cold]
-#[inline(never)]
-fn negate(sums: &mut [i32]) {
-    sums.iter_mut().for_each(|sum| *sum = sum.wrapping_neg());
 }

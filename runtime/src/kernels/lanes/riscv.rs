@@ -1,18 +1,16 @@
 //! Loops for RV32IM, whose registers hold all that they need: the functions of `thumb.rs`, a column or four at a time. Bytes are
 //! loaded with their sign, so words of weights are no gain.
 
-use core::cell::Cell;
-
-use super::{Block, Dots, Taps1, Taps4, Write};
+use super::{Block, Dots, Taps, Write};
 
 /// See `thumb.rs`.
 ///
 /// # Safety
 /// Activations are there, and there is room.
-pub unsafe fn put(to: *mut i32, x: *const Cell<i8>, count: usize, zero: i32, apart: usize) {
+pub unsafe fn put(to: *mut i32, x: *const i8, count: usize, zero: i32, apart: usize) {
     // SAFETY: the caller's.
     unsafe {
-        let (mut to, mut x) = (to, x.cast::<i8>());
+        let (mut to, mut x) = (to, x);
         let end = x.add(count);
         while x != end {
             *to = i32::from(*x) - zero;
@@ -133,29 +131,28 @@ pairs! {
     dots1_bytes, [0], 1
 }
 
-/// Sums over the taps of a pixel of a depthwise convolution.
+/// Sums over the taps of a pixel.
 ///
 /// # Safety
 /// What `job` describes lies in memory, and the sums may be written.
-pub unsafe fn taps1(job: &mut Taps1) {
+pub unsafe fn taps1(job: &mut Taps) {
     // SAFETY: the caller's.
     unsafe {
-        for group in 0..job.groups {
-            let (mut x, mut w) = (job.x.add(4 * group), job.w.add(4 * group));
-            let [mut a, mut b, mut c, mut d] = [0i32; 4];
-            for _ in 0..job.rows {
-                for _ in 0..job.cols {
-                    let product = |n: usize| (i32::from(*x.add(n)) + job.less).wrapping_mul(i32::from(*w.add(n)));
-                    a = a.wrapping_add(product(0));
-                    b = b.wrapping_add(product(1));
-                    c = c.wrapping_add(product(2));
-                    d = d.wrapping_add(product(3));
-                    (x, w) = (x.add(job.x_tap), w.add(job.w_tap));
-                }
-                (x, w) = (x.wrapping_add(job.x_row), w.wrapping_add(job.w_row));
+        for first in (0..job.channels).step_by(4) {
+            let mut tap = job.list;
+            let sums = job.sums.add(first).cast::<[i32; 4]>();
+            let [mut a, mut b, mut c, mut d] = if job.again == 0 { [0; 4] } else { *sums };
+            while tap != job.list_end {
+                let [w, x, ..] = *tap;
+                let (w, x) = (w.add(first), x.add(first));
+                let product = |n: usize| (i32::from(*x.add(n)) - job.zero).wrapping_mul(i32::from(*w.add(n)));
+                a = a.wrapping_add(product(0));
+                b = b.wrapping_add(product(1));
+                c = c.wrapping_add(product(2));
+                d = d.wrapping_add(product(3));
+                tap = tap.add(1);
             }
-            let sums = job.sums.add(4 * group);
-            (*sums, *sums.add(1), *sums.add(2), *sums.add(3)) = (a, b, c, d);
+            *sums = [a, b, c, d];
         }
     }
 }
@@ -164,7 +161,7 @@ pub unsafe fn taps1(job: &mut Taps1) {
 ///
 /// # Safety
 /// As [`taps1`].
-pub unsafe fn taps4(job: &mut Taps4) {
+pub unsafe fn taps4(job: &mut Taps) {
     // SAFETY: the caller's.
     unsafe {
         let mut sums = job.sums;
