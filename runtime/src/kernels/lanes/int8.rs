@@ -86,12 +86,18 @@ impl Patches<'_> {
     /// Takes off from the sums of some filters the pixels' sums of the columns, `zero` times each.
     #[inline(never)]
     fn less(&self, zero: i32, filters: usize, sums: &mut Sums) {
+        let (words, sums) = (self.words.as_ptr().cast::<i32>(), sums.as_mut_ptr());
         for pixel in 0..self.pixels {
-            let words = self.words.iter().skip(pixel).step_by(self.pixels).take(self.piece.len());
-            // SAFETY: the words of the piece have been put.
-            let all = words.fold(0i32, |all, word| all.wrapping_add(unsafe { word.assume_init() }));
-            for sum in sums.iter_mut().skip(pixel).step_by(self.pixels).take(filters) {
-                *sum = sum.wrapping_sub(all.wrapping_mul(zero));
+            let mut all = 0i32;
+            // SAFETY: the words of the piece have been put, and there are as many sums.
+            unsafe {
+                for column in 0..self.piece.len() {
+                    all = all.wrapping_add(*words.add(column * self.pixels + pixel));
+                }
+                for filter in 0..filters {
+                    let sum = sums.add(filter * self.pixels + pixel);
+                    *sum = (*sum).wrapping_sub(all.wrapping_mul(zero));
+                }
             }
         }
     }
@@ -164,16 +170,29 @@ fn write(
             return Some(());
         }
     }
-    for n in 0..pixels {
-        for ((sums, c), out) in sums.chunks_exact(room).zip(cs).zip(pixel(n)?) {
-            out.set(if usual { o.clamp(i32::from(out.get()) - o.zero_point) } else { element(*sums.get(n)?, c, o) });
+    long_way(sums, [pixels, room], (cs, o, usual), (out, first, apart))
+}
+
+/// As [`write`]: sums that are not usual, or the limits of elements that are written.
+#[inline(never)]
+fn long_way(
+    sums: &[i32],
+    [pixels, room]: [usize; 2],
+    (cs, o, written): (&[Channel], &Output, bool),
+    (out, first, apart): (&[Cell<i8>], usize, isize),
+) -> Option<()> {
+    for (n, c) in cs.iter().enumerate() {
+        let (mut at, sums) = (first + n, sums.get(n * room..)?);
+        for sum in sums.iter().take(pixels) {
+            let out = out.get(at)?;
+            out.set(if written { o.clamp(i32::from(out.get()) - o.zero_point) } else { element(*sum, c, o) });
+            at = at.wrapping_add(apart as usize);
         }
     }
     Some(())
 }
 
-/// The element of a sum, the long way.
-#[inline(never)]
+/// The element of a sum.
 fn element(sum: i32, c: &Channel, o: &Output) -> i8 {
     let [bias, multiplier, shift] = c.map(i32::from_le_bytes);
     o.clamp(requantize(sum.wrapping_add(bias), multiplier, shift, o.rounding))
@@ -310,32 +329,33 @@ pub fn depthwise_conv2d(
     let x = x.get(..g.y.input * g.x.input * g.channels)?.as_ptr().cast::<i8>();
     let w = w.get(..g.y.kernel * g.x.kernel * cs.len())?.as_ptr();
     (cs.len() == g.channels * multiplier.get()).then_some(())?;
-    let mut sums = [0; 4 * CHANNELS];
     let (nothing, zero_weights) = ([u32::from_ne_bytes([zx as u8; 4]); CHANNELS / 4], [zw as i8; CHANNELS]);
-    let lines = [nothing.as_ptr().cast(), if zw == 0 { core::ptr::null() } else { zero_weights.as_ptr() }];
+    let mut list = [MaybeUninit::uninit(); TAPS];
+    let mut sums = [0; 4 * CHANNELS];
+    let mut work = Depthwise {
+        g,
+        apart: cs.len(),
+        nothing: nothing.as_ptr().cast(),
+        zero_weights: if zw == 0 { core::ptr::null() } else { zero_weights.as_ptr() },
+        alone: false,
+        job: Taps { list: core::ptr::null(), list_end: core::ptr::null(), x_step: one_each.into(), channels: 0, zero: zx, sums: sums.as_mut_ptr(), again: 0 },
+        list: &mut list,
+    };
     let tiles = NonZeroUsize::new(g.x.output.div_ceil(4))?;
     for at in 0..g.y.output * tiles.get() {
         let at = if g.backward { g.y.output * tiles.get() - 1 - at } else { at };
         let (oy, mut ox) = (at / tiles, at % tiles * 4);
         let end = g.x.output.min(ox + 4);
         while ox < end {
-            let (pixels, room) = if words && end - ox < 3 { (1, 1) } else { (end - ox, 4) };
+            work.alone = words && end - ox < 3;
+            let (pixels, room) = if work.alone { (1, 1) } else { (end - ox, 4) };
             let mut first = 0;
             while first < cs.len() {
                 let channels = (together.get() - first % together).min(CHANNELS);
-                let some = cs.get(first..first + channels)?;
-                let (x, w) = (x.wrapping_add(first / multiplier), w.wrapping_add(first));
-                let job = Taps {
-                    list: core::ptr::null(),
-                    list_end: core::ptr::null(),
-                    x_step: one_each.into(),
-                    channels,
-                    zero: zx,
-                    sums: sums.as_mut_ptr(),
-                    again: 0,
-                };
-                sum_taps(g, oy, ox..ox + pixels, room == 1, (x, w, cs.len()), job, lines)?;
+                work.job.channels = channels;
+                work.sum(x.wrapping_add(first / multiplier), w.wrapping_add(first), oy, [ox, pixels]);
                 let to = (oy * g.x.output + ox) * cs.len() + first;
+                let some = cs.get(first..first + channels)?;
                 write(&sums, [pixels, room], (some, o, usual), (out, to, cs.len() as isize))?;
                 first += channels;
             }
@@ -345,84 +365,98 @@ pub fn depthwise_conv2d(
     Some(())
 }
 
-/// Does the job for some pixels of row `oy`, from the first channel of the image, at `x`, and of the weights, at `w`, `apart` from a tap to
-/// the next. Taps outside the image are activations of the zero point, a line of `nothing`; a line of the weights' zero points if they have one. The image, the weights and the sums are as the caller has checked.
-fn sum_taps(
-    g: &Window,
-    oy: usize,
-    pixels: Range<usize>,
+/// What is the same for all pixels of a depthwise convolution. Image, weights and sums are as its function has checked.
+struct Depthwise<'g> {
+    g: &'g Window,
+    /// Weights from a tap to the next.
+    apart: usize,
+    /// A line of activations of the zero point: taps outside the image.
+    nothing: *const i8,
+    /// A line of the weights' zero points, if they have one.
+    zero_weights: *const i8,
+    /// Words of one pixel.
     alone: bool,
-    (x, w, apart): (*const i8, *const i8, usize),
-    mut job: Taps,
-    [nothing, zero_weights]: [*const i8; 2],
-) -> Option<()> {
-    // The pixels' first columns, less than 0 or beyond the last if they are outside.
-    let mut first_cols = [0; 4];
-    for (col, ox) in first_cols.iter_mut().zip(pixels.clone()) {
-        *col = (ox * g.x.stride).wrapping_sub(g.x.pad);
-    }
-    let (rows, iy) = g.y.taps(oy);
-    let mut list = [MaybeUninit::<Tap>::uninit(); TAPS];
-    let mut listed = 0;
-    let mut row = x.wrapping_add(iy * g.x.input * g.channels);
-    let mut add = |list: &mut [MaybeUninit<Tap>]| {
-        (job.list, job.list_end) = (list.as_ptr_range().start.cast(), list.as_ptr_range().end.cast());
-        // Less the same with all weights zero: once more between two changes of sign.
-        for turn in 0..if zero_weights.is_null() { 1 } else { 3 } {
-            // SAFETY: there are as many sums; there is a tap at least, and all that are listed have been written: inside the image and
-            // the weights, or in `nothing` and `zero_weights`.
-            unsafe {
-                let mut again = Taps { ..job };
-                match turn {
-                    0 if alone => core_loops::taps1(&mut again),
-                    0 => core_loops::taps4(&mut again),
-                    _ => {
-                        for sum in core::slice::from_raw_parts_mut(job.sums, 4 * CHANNELS) {
-                            *sum = sum.wrapping_neg();
-                        }
-                        if turn == 1 {
-                            list.iter_mut().for_each(|tap| tap.assume_init_mut()[0] = zero_weights);
-                            again.again = 1;
-                            core_loops::taps4(&mut again);
-                        }
+    job: Taps,
+    list: &'g mut [MaybeUninit<Tap>; TAPS],
+}
+
+impl Depthwise<'_> {
+    /// The sums of `pixels` pixels of row `oy`, from the first channel of the image, at `x`, and of the weights, at `w`.
+    #[inline(never)]
+    fn sum(&mut self, x: *const i8, w: *const i8, oy: usize, [ox, pixels]: [usize; 2]) {
+        let g = self.g;
+        let (rows, iy) = g.y.taps(oy);
+        let row = x.wrapping_add(iy * g.x.input * g.channels);
+        self.job.again = 0;
+        let mut listed = 0;
+        for (n, ky) in rows.enumerate() {
+            let row = row.wrapping_add(n * g.y.dilation.get() * g.x.input * g.channels);
+            for kx in 0..g.x.kernel {
+                let Some(tap) = self.list.get_mut(listed) else { return };
+                let tap = tap.write([w.wrapping_add((ky * g.x.kernel + kx) * self.apart); 5]);
+                // Of the first pixel; less than 0 or beyond the last if it is outside.
+                let mut col = (ox * g.x.stride + kx * g.x.dilation.get()).wrapping_sub(g.x.pad);
+                let mut inside = false;
+                for input in tap.iter_mut().skip(1).take(pixels) {
+                    *input = self.nothing;
+                    if col < g.x.input {
+                        inside = true;
+                        *input = row.wrapping_add(col * g.channels);
                     }
+                    col = col.wrapping_add(g.x.stride);
+                }
+                listed += usize::from(inside);
+                if listed == TAPS {
+                    self.add(listed);
+                    listed = 0;
                 }
             }
         }
-        job.again = 1;
-    };
-    for ky in rows {
-        let mut weights = w.wrapping_add(ky * g.x.kernel * apart);
-        let mut cols = first_cols;
-        let mut inputs = cols.map(|col| row.wrapping_add(col.wrapping_mul(g.channels)));
-        for _ in 0..g.x.kernel {
-            let mut tap = [weights; 5];
-            let mut inside = false;
-            for ((to, input), col) in tap.iter_mut().skip(1).zip(&mut inputs).zip(&mut cols).take(pixels.len()) {
-                inside |= *col < g.x.input;
-                *to = if *col < g.x.input { *input } else { nothing };
-                *col = col.wrapping_add(g.x.dilation.get());
-                *input = input.wrapping_add(g.x.dilation.get() * g.channels);
-            }
-            weights = weights.wrapping_add(apart);
-            if !inside {
-                continue;
-            }
-            list.get_mut(listed)?.write(tap);
-            listed += 1;
-            if listed == TAPS {
-                add(&mut list);
-                listed = 0;
-            }
+        if listed > 0 {
+            self.add(listed);
+        } else if self.job.again == 0 {
+            self.add_nothing();
         }
-        row = row.wrapping_add(g.y.dilation.get() * g.x.input * g.channels);
     }
-    if listed > 0 {
-        add(list.get_mut(..listed)?);
+
+    /// Adds what is listed, one tap at least.
+    fn add(&mut self, listed: usize) {
+        self.job.list = self.list.as_ptr().cast();
+        self.job.list_end = self.job.list.wrapping_add(listed);
+        // SAFETY: there are as many sums, and all that are listed have been written: inside the image and the weights, or in lines as long
+        // as there may be channels.
+        unsafe {
+            if self.alone { core_loops::taps1(&mut self.job.clone()) } else { core_loops::taps4(&mut self.job.clone()) }
+        }
+        self.job.again = 1;
+        if !self.zero_weights.is_null() {
+            self.less(listed);
+        }
     }
-    if job.again == 0 {
+
+    /// Less what is listed with all weights zero: once more between two changes of sign.
+    #[inline(never)]
+    fn less(&mut self, listed: usize) {
+        for tap in self.list.iter_mut().take(listed) {
+            // SAFETY: it has been written.
+            unsafe { tap.assume_init_mut()[0] = self.zero_weights };
+        }
+        self.each_sum(i32::wrapping_neg);
+        self.job.list = self.list.as_ptr().cast();
         // SAFETY: as above.
-        unsafe { core::slice::from_raw_parts_mut(job.sums, 4 * CHANNELS) }.fill(0);
+        unsafe { core_loops::taps4(&mut self.job.clone()) };
+        self.each_sum(i32::wrapping_neg);
     }
-    Some(())
+
+    #[inline(never)]
+    fn add_nothing(&mut self) {
+        self.each_sum(|_| 0);
+    }
+
+    fn each_sum(&mut self, f: fn(i32) -> i32) {
+        for at in 0..4 * CHANNELS {
+            // SAFETY: there are as many sums.
+            unsafe { *self.job.sums.add(at) = f(*self.job.sums.add(at)) };
+        }
+    }
 }

@@ -53,7 +53,7 @@ type Tap = [*const i8; 5];
 
 /// Taps of four pixels of a depthwise convolution; or of the first of them, words of four channels.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Taps {
     list: *const Tap,
     /// Its end, behind at least one tap.
