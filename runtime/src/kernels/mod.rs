@@ -5,6 +5,7 @@
 //! to agree on but the sums. What is not a sum is the scalar kernels' source, compiled for the backend's instructions.
 
 #[cfg(mote_vector)]
+#[cfg_attr(target_arch = "riscv64", allow(unused_macros, dead_code))] // which has loops of its own
 #[macro_use]
 mod vector; // first, for its macros
 #[cfg(all(mote_vector, target_arch = "aarch64"))]
@@ -13,6 +14,8 @@ mod aarch64;
 pub mod arm;
 #[cfg(mote_lanes)]
 mod lanes;
+#[cfg(all(mote_vector, target_arch = "riscv64"))]
+mod riscv64;
 pub(crate) mod rows;
 #[forbid(unsafe_code)]
 pub mod scalar;
@@ -31,6 +34,8 @@ pub use arm::int8;
 /// Convolutions of int8 of a microcontroller.
 #[cfg(mote_lanes)]
 pub use lanes::int8;
+#[cfg(all(mote_vector, target_arch = "riscv64"))]
+use riscv64 as arch;
 /// Convolutions of int8 of a microcontroller.
 #[cfg(not(any(mote_dsp, mote_lanes, mote_vector)))]
 pub use scalar::int8;
