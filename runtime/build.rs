@@ -14,17 +14,22 @@ fn main() {
     let variable = |name| env::var(name).unwrap_or_default();
     let features = variable("CARGO_CFG_TARGET_FEATURE");
     let has = |wanted: &str| features.split(',').any(|feature| feature == wanted);
+    let target = variable("TARGET");
+    let flags = variable("CARGO_ENCODED_RUSTFLAGS");
     let vectors = match variable("CARGO_CFG_TARGET_ARCH").as_str() {
         "x86_64" => true,
         "aarch64" => has("neon"),
         "wasm32" => has("simd128"),
+        // With `std` Linux is asked. Else flags say so: `v` is no stable feature, of which cargo would tell.
+        "riscv64" => {
+            let asks = env::var_os("CARGO_FEATURE_STD").is_some() && variable("CARGO_CFG_TARGET_OS") == "linux";
+            asks || has("v") || flags.contains("+v")
+        }
         _ => false,
     };
     if vectors {
         println!("cargo:rustc-cfg=mote_vector");
     }
-    let target = variable("TARGET");
-    let flags = variable("CARGO_ENCODED_RUSTFLAGS");
     let asked = |feature: &str, cpus: &[&str]| {
         let told = flags.contains(&format!("+{feature}")) || has(feature) || cpus.iter().any(|cpu| flags.contains(cpu));
         target.starts_with("thumbv8m.main") && told && !flags.contains(&format!("-{feature}"))

@@ -11,6 +11,7 @@ macro_rules! naked_asm {
 }
 
 #[cfg(mote_vector)]
+#[cfg_attr(target_arch = "riscv64", allow(unused_macros, dead_code))] // which has loops of its own
 #[macro_use]
 mod vector; // first, for its macros
 #[cfg(all(mote_vector, target_arch = "aarch64"))]
@@ -21,6 +22,8 @@ pub mod arm;
 pub mod helium;
 #[cfg(mote_lanes)]
 mod lanes;
+#[cfg(all(mote_vector, target_arch = "riscv64"))]
+mod riscv64;
 pub(crate) mod rows;
 #[forbid(unsafe_code)]
 pub mod scalar;
@@ -42,6 +45,8 @@ pub use helium::int8;
 /// Convolutions of int8 of a microcontroller.
 #[cfg(mote_lanes)]
 pub use lanes::int8;
+#[cfg(all(mote_vector, target_arch = "riscv64"))]
+use riscv64 as arch;
 /// Convolutions of int8 of a microcontroller.
 #[cfg(not(any(mote_dsp, mote_mve, mote_lanes, mote_vector)))]
 pub use scalar::int8;

@@ -12,9 +12,10 @@ use crate::ops::unpack;
 
 /// Positions whose weighted sum fits int32 whatever bytes the cache holds: 512 * 32768 * -128 = -2^31.
 const STRETCH: usize = 512;
-/// Elements of the output summed together: what the registers of hosts hold, or of microcontrollers.
-const WIDE: usize = if cfg!(mote_vector) { 64 } else { NARROW };
-const HALF: usize = if cfg!(mote_vector) { 32 } else { NARROW };
+/// Elements of the output summed together: what the registers of hosts hold, or of cores for which this is compiled without vectors.
+const WIDE: usize = if VECTORS { 64 } else { NARROW };
+const HALF: usize = if VECTORS { 32 } else { NARROW };
+const VECTORS: bool = cfg!(all(mote_vector, not(target_arch = "riscv64")));
 const NARROW: usize = 8;
 
 /// See [`crate::kernels::rows::attend`].

@@ -8,6 +8,6 @@
 pub mod matmul;
 #[macro_use]
 pub mod int8;
-#[cfg(not(target_arch = "aarch64"))] // which has instructions that take codes of several rows
+#[cfg(not(any(target_arch = "aarch64", target_arch = "riscv64")))] // which have tiles of their own
 #[macro_use]
 pub mod broadcast;

@@ -1,0 +1,428 @@
+//! Blocks of coded weights: a line of codes becomes the levels of eight columns, 16 rows each in a register (`image/tensors.rs` has
+//! the layout); those are multiplied with one row of codes, or put into a panel for several ([`super::tile`]).
+//!
+//! ```text
+//! registers
+//!   v0-v3     a line, loaded as four streams of bytes: byte b of each row is in v0 + b
+//!   v16-v19   levels of the high nibbles, columns 4 to 7      v20-v23   of the low nibbles, columns 0 to 3
+//!   v8        what is looked up                               v9, v10   where the row before, and the one before that, is
+//!   v11       scales, for a panel                             v24-v27   sums of a group      v28-v31   of all groups
+//! ```
+//!
+//! A register has 16 codes, however long it is: work on single columns sets that length. Work on four columns at a time is done on
+//! all of four registers, whatever lies behind the 16th code.
+//!
+//! Two products fit 16 bits, since levels that are looked up are -127 to 127; 8-bit weights, which may be -128, are widened before.
+
+/// Sums of a block's groups with a row of codes, which int32 holds, are added to `sums`: codes, scales, the row from the first group on,
+/// number of groups (at least 1), codebook, 16 sums, signs.
+///
+/// # Safety
+/// All groups' codes, scales, columns of the row and, of N5, signs are there.
+pub type RowFn =
+    unsafe extern "C" fn(*const u8, *const u8, *const i8, usize, *const i8, *mut i64, *const [[u8; 16]; 4]);
+
+/// Puts a block's groups into a panel, level times scale: codes, scales, where the first column goes, number of groups (at least 1),
+/// codebook, bytes from one column to the next, signs.
+///
+/// # Safety
+/// As [`RowFn`]; there is room for 16 words of each column.
+pub type PanelFn = unsafe extern "C" fn(*const u8, *const u8, *mut i16, usize, *const i8, usize, *const [[u8; 16]; 4]);
+
+/// Work on a column's 16 codes, of which a mask may leave some as they are; on their products; on four registers whole.
+macro_rules! of_codes {
+    () => {
+        "vsetivli zero, 16, e8, m1, ta, mu\n"
+    };
+}
+macro_rules! of_products {
+    () => {
+        "vsetivli zero, 16, e16, m2, ta, ma\n"
+    };
+}
+macro_rules! of_four {
+    () => {
+        "vsetvli t0, zero, e8, m4, ta, ma\n"
+    };
+}
+
+/// Levels of codes in v0-v3, low nibbles and high ones.
+macro_rules! look_up {
+    () => {
+        concat!(
+            "vand.vi v16, v0, 15
+            vsrl.vi v0, v0, 4\n",
+            of_codes!(),
+            "vrgather.vv v20, v8, v16
+            vrgather.vv v21, v8, v17
+            vrgather.vv v22, v8, v18
+            vrgather.vv v23, v8, v19
+            vrgather.vv v16, v8, v0
+            vrgather.vv v17, v8, v1
+            vrgather.vv v18, v8, v2
+            vrgather.vv v19, v8, v3\n"
+        )
+    };
+}
+
+/// The codes in v0-v3 of one row before, into v4-v7, and of the one before that, into v16-v19. A ring of 16 rows.
+macro_rules! rows_before {
+    () => {
+        concat!(
+            of_codes!(),
+            "vrgather.vv v4, v0, v9
+            vrgather.vv v5, v1, v9
+            vrgather.vv v6, v2, v9
+            vrgather.vv v7, v3, v9
+            vrgather.vv v16, v0, v10
+            vrgather.vv v17, v1, v10
+            vrgather.vv v18, v2, v10
+            vrgather.vv v19, v3, v10\n"
+        )
+    };
+}
+
+/// For each kind of codes: what is set up once (registers may be used as one likes, of 16 codes), for each group, and for each line or
+/// step of eight columns; what `a0` moves on by at a group's end.
+macro_rules! once {
+    (n4) => {
+        "vle8.v v8, (a4)\n"
+    };
+    (n5) => {
+        // Of a line's signs the byte of a row's low nibbles, and of its high ones; which half of it.
+        "vle8.v v8, (a4)
+        vid.v v10
+        vsrl.vi v9, v10, 1
+        vand.vi v10, v10, 1
+        vsll.vi v12, v10, 2
+        vadd.vi v10, v9, 8\n"
+    };
+    (n8) => {
+        ""
+    };
+    (t4) => {
+        "vle8.v v8, (a4)
+        vid.v v9
+        vadd.vi v10, v9, -2
+        vadd.vi v9, v9, -1
+        vand.vi v10, v10, 15
+        vand.vi v9, v9, 15
+        li t1, 0x11\n"
+    };
+    (t3) => {
+        concat!(
+            once!(t4),
+            "li t1, 0x55
+            li t3, 0x33
+            li a7, 0xCC\n"
+        )
+    };
+}
+macro_rules! group {
+    (t3) => {
+        // Bits that pick a set: differs from two rows before, one row before. Pairs of these at even bits and the next, of even
+        // lines of 8 columns in v12-v15 and of odd ones in v4-v7.
+        concat!(
+            "addi t2, a0, 128
+            vlseg4e8.v v0, (t2)\n",
+            rows_before!(),
+            of_four!(),
+            "vxor.vv v16, v16, v0
+            vand.vx v0, v4, t1
+            vxor.vv v4, v4, v0
+            vadd.vv v0, v0, v0
+            vand.vx v12, v16, t1
+            vor.vv v12, v12, v0
+            vsrl.vi v16, v16, 1
+            vand.vx v16, v16, t1
+            vor.vv v4, v4, v16\n",
+            of_codes!(),
+        )
+    };
+    ($kind:ident) => {
+        ""
+    };
+}
+macro_rules! levels {
+    (n4) => {
+        concat!(
+            "vlseg4e8.v v0, (a0)
+            addi a0, a0, 64\n",
+            of_four!(),
+            look_up!(),
+        )
+    };
+    (n5) => {
+        concat!(
+            levels!(n4),
+            "vle8.v v1, (a6)
+            addi a6, a6, 16
+            vrgather.vv v2, v1, v9
+            vrgather.vv v3, v1, v10
+            vsrl.vv v2, v2, v12
+            vsrl.vv v3, v3, v12\n",
+            levels!(@sign "v2", "1", "v20"),
+            levels!(@sign "v2", "2", "v21"),
+            levels!(@sign "v2", "4", "v22"),
+            levels!(@sign "v2", "8", "v23"),
+            levels!(@sign "v3", "1", "v16"),
+            levels!(@sign "v3", "2", "v17"),
+            levels!(@sign "v3", "4", "v18"),
+            levels!(@sign "v3", "8", "v19"),
+        )
+    };
+    (@sign $signs:literal, $bit:literal, $levels:literal) => {
+        concat!(
+            concat!("vand.vi v1, ", $signs, ", ", $bit, "\n"),
+            "vmsne.vi v0, v1, 0\n",
+            concat!("vrsub.vi ", $levels, ", ", $levels, ", 0, v0.t\n"),
+        )
+    };
+    (t4) => {
+        concat!(
+            "vlseg4e8.v v0, (a0)
+            addi a0, a0, 64\n",
+            rows_before!(),
+            of_four!(),
+            "vand.vx v16, v16, t1
+            vxor.vv v0, v0, v16\n",
+            look_up!(),
+            // -1 where a level is negated.
+            of_four!(),
+            "vsll.vi v12, v4, 7
+            vsll.vi v4, v4, 3
+            vsra.vi v12, v12, 7
+            vsra.vi v4, v4, 7
+            vxor.vv v20, v20, v12
+            vxor.vv v16, v16, v4
+            vsub.vv v20, v20, v12
+            vsub.vv v16, v16, v4\n",
+            of_codes!(),
+        )
+    };
+    // Two bits of each nibble, of 16 columns a line; where the pairs that pick a set come from.
+    (t3 $bits:literal, $pairs:literal) => {
+        concat!(
+            "vlseg4e8.v v0, (a0)\n",
+            of_four!(),
+            $bits,
+            "vand.vx v0, v0, t3\n",
+            $pairs,
+            "vand.vx v16, v16, a7
+            vor.vv v0, v0, v16\n",
+            look_up!(),
+        )
+    };
+}
+
+/// Each step of a group, and after it what is to be done with its levels.
+macro_rules! steps {
+    (t3, $then:ident) => {
+        concat!(
+            levels!(t3 "", "vsll.vi v16, v12, 2\n"),
+            $then!(),
+            levels!(t3 "vsrl.vi v0, v0, 2\n", "vsll.vi v16, v4, 2\n"),
+            $then!(),
+            "addi a0, a0, 64\n",
+            levels!(t3 "", "vmv.v.v v16, v12\n"),
+            $then!(),
+            levels!(t3 "vsrl.vi v0, v0, 2\n", "vmv.v.v v16, v4\n"),
+            $then!(),
+            "addi a0, a0, 128\n",
+        )
+    };
+    ($kind:ident, $then:ident) => {
+        concat!(
+            levels!($kind),
+            $then!(),
+            levels!($kind),
+            $then!(),
+            levels!($kind),
+            $then!(),
+            levels!($kind),
+            $then!(),
+        )
+    };
+}
+
+/// Adds the levels' products with eight codes of the row to the group's sums.
+macro_rules! multiply {
+    () => {
+        concat!(
+            "lb t4, (a2)
+            lb t5, 1(a2)
+            lb t6, 2(a2)
+            lb a4, 3(a2)
+            vwmul.vx v0, v20, t4
+            lb t4, 4(a2)
+            vwmul.vx v2, v22, t6
+            lb t6, 6(a2)
+            vwmacc.vx v0, t5, v21
+            lb t5, 5(a2)
+            vwmacc.vx v2, a4, v23
+            lb a4, 7(a2)
+            vwmul.vx v20, v16, t4
+            vwmul.vx v22, v18, t6
+            addi a2, a2, 8
+            vwmacc.vx v20, t5, v17
+            vwmacc.vx v22, a4, v19\n",
+            of_products!(),
+            "vwadd.wv v24, v24, v0
+            vwadd.wv v24, v24, v2
+            vwadd.wv v24, v24, v20
+            vwadd.wv v24, v24, v22\n",
+        )
+    };
+}
+
+/// Puts the levels of eight columns into the panel, times their scales.
+macro_rules! store {
+    () => {
+        concat!(
+            "vwmulsu.vv v0, v20, v11
+            vwmulsu.vv v2, v21, v11\n",
+            store!("v0"),
+            "vwmulsu.vv v0, v22, v11\n",
+            store!("v2"),
+            "vwmulsu.vv v2, v23, v11\n",
+            store!("v0"),
+            "vwmulsu.vv v20, v16, v11\n",
+            store!("v2"),
+            "vwmulsu.vv v22, v17, v11\n",
+            store!("v20"),
+            "vwmulsu.vv v0, v18, v11\n",
+            store!("v22"),
+            "vwmulsu.vv v2, v19, v11\n",
+            store!("v0"),
+            store!("v2"),
+        )
+    };
+    ($words:literal) => {
+        concat!("vse16.v ", $words, ", (a2)\nadd a2, a2, a5\n")
+    };
+}
+
+/// A line of 8-bit weights, and the next, for both uses.
+macro_rules! bytes {
+    () => {
+        "vlseg4e8.v v0, (a0)
+        addi a0, a0, 64
+        vlseg4e8.v v4, (a0)
+        addi a0, a0, 64\n"
+    };
+}
+macro_rules! multiply_bytes {
+    () => {
+        concat!(
+            bytes!(),
+            multiply_bytes!("0", "v8", "v0"),
+            multiply_bytes!("1", "v10", "v1"),
+            multiply_bytes!("2", "v12", "v2"),
+            multiply_bytes!("3", "v14", "v3"),
+            multiply_bytes!("4", "v16", "v4"),
+            multiply_bytes!("5", "v18", "v5"),
+            multiply_bytes!("6", "v20", "v6"),
+            multiply_bytes!("7", "v22", "v7"),
+            "addi a2, a2, 8\n",
+        )
+    };
+    ($at:literal, $wide:literal, $bytes:literal) => {
+        concat!(
+            concat!("lb t4, ", $at, "(a2)\n"),
+            concat!("vsext.vf2 ", $wide, ", ", $bytes, "\n"),
+            concat!("vwmacc.vx v24, t4, ", $wide, "\n"),
+        )
+    };
+}
+macro_rules! store_bytes {
+    () => {
+        concat!(
+            bytes!(),
+            store_bytes!("v12", "v0"),
+            store_bytes!("v14", "v1"),
+            store_bytes!("v16", "v2"),
+            store_bytes!("v18", "v3"),
+            store_bytes!("v12", "v4"),
+            store_bytes!("v14", "v5"),
+            store_bytes!("v16", "v6"),
+            store_bytes!("v18", "v7"),
+        )
+    };
+    ($wide:literal, $bytes:literal) => {
+        concat!(
+            concat!("vwmulsu.vv ", $wide, ", ", $bytes, ", v11\n"),
+            concat!("vse16.v ", $wide, ", (a2)\nadd a2, a2, a5\n"),
+        )
+    };
+}
+
+/// The functions of a kind: `$group` of a group for one row, `$group_of_panel` for a panel.
+macro_rules! kind {
+    ($kind:ident, $row:ident, $panel:ident, $group:expr, $group_of_panel:expr) => {
+        function! {
+            /// See [`RowFn`].
+            fn $row(
+                codes: *const u8,
+                scales: *const u8,
+                x: *const i8,
+                groups: usize,
+                book: *const i8,
+                sums: *mut i64,
+                signs: *const [[u8; 16]; 4],
+            );
+            of_codes!(),
+            once!($kind),
+            "vsetivli zero, 16, e32, m4, ta, ma
+            vmv.v.i v28, 0
+            1:
+            vmv.v.i v24, 0",
+            group!($kind),
+            $group,
+            "vsetivli zero, 16, e32, m4, ta, ma
+            vle8.v v0, (a1)
+            addi a1, a1, 16
+            addi a3, a3, -1
+            vzext.vf4 v4, v0
+            vmacc.vv v28, v24, v4
+            bnez a3, 1b
+            vle64.v v0, (a5)
+            vwadd.wv v0, v0, v28
+            vse64.v v0, (a5)",
+        }
+
+        function! {
+            /// See [`PanelFn`].
+            fn $panel(
+                codes: *const u8,
+                scales: *const u8,
+                panel: *mut i16,
+                groups: usize,
+                book: *const i8,
+                apart: usize,
+                signs: *const [[u8; 16]; 4],
+            );
+            of_codes!(),
+            once!($kind),
+            "1:
+            vle8.v v11, (a1)
+            addi a1, a1, 16",
+            group!($kind),
+            $group_of_panel,
+            "addi a3, a3, -1
+bnez a3, 1b",
+        }
+    };
+    ($kind:ident, $row:ident, $panel:ident) => {
+        kind! { $kind, $row, $panel, steps!($kind, multiply), steps!($kind, store) }
+    };
+}
+
+kind! { t3, t3_row, t3_panel }
+kind! { n4, n4_row, n4_panel }
+kind! { t4, t4_row, t4_panel }
+kind! { n5, n5_row, n5_panel }
+kind! {
+    n8, n8_row, n8_panel,
+    concat!(of_products!(), multiply_bytes!(), multiply_bytes!(), multiply_bytes!(), multiply_bytes!()),
+    concat!(store_bytes!(), store_bytes!(), store_bytes!(), store_bytes!())
+}
