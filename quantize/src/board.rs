@@ -50,6 +50,8 @@ pub struct Board {
     pub folder: String,
     /// Target triple.
     pub target: String,
+    /// What code is compiled for, if that is more than the target says.
+    pub cpu: Option<String>,
     /// Core, as people call it.
     pub core: String,
     /// Clock of the counter.
@@ -210,6 +212,7 @@ fn read_row(row: &toml::Value) -> Result<Board> {
         description: text("description")?,
         folder: text("folder")?,
         target: text("target")?,
+        cpu: row.get("cpu").map(|_| text("cpu")).transpose()?,
         core: text("core")?,
         clock_hz: count("clock_hz")?,
         flash: region("flash")?,
@@ -281,6 +284,11 @@ fn print(bin: Option<&Path>, what: &[&str]) -> Option<PathBuf> {
     out.status.success().then(|| PathBuf::from(text.trim()))
 }
 
+/// The environment variable that sets something of Cargo's for a target.
+fn target_variable(target: &str, what: &str) -> String {
+    format!("CARGO_TARGET_{}_{what}", target.to_uppercase().replace(['-', '.'], "_"))
+}
+
 impl Toolchain {
     /// A cargo command that builds for `target`; `std` names the libraries it needs (`core`, or `std,panic_unwind`).
     #[must_use]
@@ -306,7 +314,7 @@ impl Toolchain {
         if let Some(lld) = self.lld.as_ref().filter(|_| wasm || target.contains("-none-")) {
             // rust-lld is told what it links, Debian's goes by its name.
             let lld = if wasm && lld.ends_with("ld.lld") { &lld.with_file_name("wasm-ld") } else { lld };
-            cargo.env(format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_")), lld);
+            cargo.env(target_variable(target, "LINKER"), lld);
         }
         cargo
     }
@@ -365,6 +373,10 @@ pub fn cargo(root: &Path, board: &Board, verb: &str, firmware: Firmware<'_>) -> 
     let steps = firmware.steps.then(|| "mote-board-support/steps".to_owned());
     let all: Vec<String> = features.into_iter().map(str::to_owned).chain(of_support).chain(steps).collect();
     cargo.arg(target_dir(root)).args(["--no-default-features", "--features", &all.join(",")]);
+    if let Some(cpu) = &board.cpu {
+        // Cargo adds the flags of boards/.cargo/config.toml.
+        cargo.env(target_variable(&board.target, "RUSTFLAGS"), format!("-Ctarget-cpu={cpu}"));
+    }
     for name in ["MOTE_IMAGE", "MOTE_BATCH", "MOTE_CONTEXT", "MOTE_ARENA_BYTES", "MOTE_OPS"] {
         cargo.env_remove(name);
     }

@@ -269,7 +269,9 @@ fn matters(op: &Op, streams: &mut [Stream], tensors: &[Tensor], room: &mut Room)
 }
 
 fn largest(x: &Tensor) -> Result<f64> {
-    Ok(f64::from(x.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?))
+    let x = x.flatten_all()?;
+    let end = |end: Tensor| Ok::<f64, FloatError>(f64::from(end.to_scalar::<f32>()?));
+    Ok(end(x.max(0)?)?.max(-end(x.min(0)?)?))
 }
 
 /// Share of the mean of a Hessian's diagonal that is added to it: what this text never used may still matter to another
@@ -286,6 +288,9 @@ fn add(sum: &mut Option<Tensor>, more: Tensor) -> Result<()> {
     Ok(())
 }
 
+/// Elements of inputs whose products are one matrix product: texts are short beside a Hessian, which each product writes anew.
+const MET_TOGETHER: usize = 1 << 20;
+
 /// What the matrix of `op` meets.
 fn meet(op: &Op, exact: &mut [Stream], coded: &mut [Stream], hadamard: u32, room: &mut Room) -> Result<Met> {
     let transformed = |x: &Tensor| -> Result<Tensor> {
@@ -297,6 +302,8 @@ fn meet(op: &Op, exact: &mut [Stream], coded: &mut [Stream], hadamard: u32, room
     let accumulates = op.flags & ops::matmul::ACCUMULATE != 0;
     let reads = if accumulates { vec![op.args[0], op.args[3]] } else { vec![op.args[0]] };
     let (mut hessian, mut drift, mut owed, mut count) = (None, None, None, 0);
+    let texts = exact.len();
+    let (mut met, mut lost, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     for (at, exact) in exact.iter_mut().enumerate() {
         room.enter(exact, &reads)?;
         let y = transformed(exact.value(op.args[0])?)?;
@@ -304,17 +311,25 @@ fn meet(op: &Op, exact: &mut [Stream], coded: &mut [Stream], hadamard: u32, room
         if let Some(coded) = coded.get_mut(at) {
             room.enter(coded, &reads)?;
             let x = transformed(coded.value(op.args[0])?)?;
-            add(&mut hessian, x.t()?.matmul(&x)?)?;
-            add(&mut drift, (y - &x)?.t()?.matmul(&x)?)?;
+            lost.push((y - &x)?);
+            met.push(x);
             if accumulates {
-                let missing = (exact.value(op.args[3])? - coded.value(op.args[3])?)?;
-                add(&mut owed, missing.t()?.matmul(&x)?)?;
+                missing.push((exact.value(op.args[3])? - coded.value(op.args[3])?)?);
             }
             room.leave(coded)?;
         } else {
-            add(&mut hessian, y.t()?.matmul(&y)?)?;
+            met.push(y);
         }
         room.leave(exact)?;
+        if met.iter().map(|x| x.elem_count()).sum::<usize>() >= MET_TOGETHER || at + 1 == texts {
+            let x = Tensor::cat(&std::mem::take(&mut met), 0)?;
+            for (sum, rows) in [(&mut drift, &mut lost), (&mut owed, &mut missing)] {
+                if !rows.is_empty() {
+                    add(sum, Tensor::cat(&std::mem::take(rows), 0)?.t()?.matmul(&x)?)?;
+                }
+            }
+            add(&mut hessian, x.t()?.matmul(&x)?)?;
+        }
     }
     let mean = |sum: Option<Tensor>| -> Result<Vec<f32>> {
         let Some(sum) = sum else { return Ok(Vec::new()) };

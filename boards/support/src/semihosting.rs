@@ -180,7 +180,7 @@ pub fn command_line(buffer: &mut [u8]) -> &str {
     let failed = unsafe { call(GET_CMDLINE, &mut block) } != 0;
     let [_, len] = block;
     let line = if failed { None } else { buffer.get(..len) };
-    let line = line.map(|l| l.strip_suffix(&[0]).unwrap_or(l));
+    let line = line.map(|line| if let [line @ .., 0] = line { line } else { line });
     line.and_then(|l| core::str::from_utf8(l).ok()).unwrap_or("")
 }
 

@@ -6,8 +6,9 @@
 2. llama.cpp quantizes that file, without an importance matrix and, to 3 and 4 bits, with one: the mean square of each column of
    each matrix's input, over the calibration text (llama-imatrix's numbers). llama-imatrix leaves out the output matrix by
    default; here both ways are measured and the better one is llama.cpp's row.
-3. Rounding to nearest (4 bits, groups of 32, a scale of 16 bits: the floor) and AutoRound (autoround.py; if it is installed)
-   give weights that transformers computes with in f32.
+3. Rounding to nearest (4 bits, groups of 32, a scale of 16 bits: the floor) and, if their environment is there (COMPRESS),
+   AutoRound, GPTQ and AWQ (autoround.py, llm_compressor.py) give weights that transformers computes with in f32. These three
+   leave the embedding and the output matrix in 16 bits: a second row of each has them rounded to nearest, in 8 bits.
 4. All of them and transformers (f32) walk the same windows in lock step: a window's logits are compared and dropped.
 
 The windows are those of `mote eval`, so that the numbers can stand in one table: the text is tokenized whole with
@@ -21,7 +22,6 @@ a row's length it takes another one (`--json` has the types), and what it refuse
 """
 
 import argparse
-import importlib.util
 import json
 import math
 import pathlib
@@ -59,6 +59,14 @@ CONVERSION_LIMIT = 1e-5
 CONVERSION_WINDOWS = 4
 # Of rounding to nearest.
 GROUP = 32
+# Python of the environment with llmcompressor, which brings AutoRound: it needs older versions than those here.
+COMPRESS = pathlib.Path(sys.prefix + "-compress") / "bin/python"
+# Script, and what it is told.
+COMPRESSORS = {
+    "AutoRound W4 g32": ["autoround.py"],
+    "GPTQ W4 g32": ["llm_compressor.py", "gptq"],
+    "AWQ W4 g32": ["llm_compressor.py", "awq"],
+}
 SILENT = llama_cpp.llama_log_callback(lambda level, text, data: None)
 
 
@@ -175,19 +183,33 @@ def matrices(model):
             yield name, module.weight.T if isinstance(module, Conv1D) else module.weight
 
 
+def round_to_nearest(w, bits):
+    """In place: codes of -most to most and a scale of 16 bits a group, which gives the largest weight its code. Bits it takes."""
+    most = 2 ** (bits - 1) - 1
+    for start in range(0, w.shape[1], GROUP):  # the last group may be shorter
+        group = w[:, start : start + GROUP]
+        scale = (group.abs().amax(1, keepdim=True) / most).half().float().clamp_min(2.0**-24)
+        group.copy_((group / scale).round().clamp(-most, most) * scale)
+    return bits * w.numel() + 16 * w.shape[0] * math.ceil(w.shape[1] / GROUP)
+
+
 def rounded_to_nearest(floats):
-    """The floor: codes of -7 to 7 and a scale of 16 bits a group, which gives the largest weight its code; vectors in f32."""
+    """The floor: every matrix in 4 bits; vectors in f32."""
     # A tied matrix is one parameter; positions are added, as a bias is.
     added = ("wpe", "position_embeddings", "token_type_embeddings")
     coded = {w.data_ptr(): w for name, w in matrices(floats.model) if not name.endswith(added)}
-    for w in coded.values():
-        for start in range(0, w.shape[1], GROUP):  # the last group may be shorter
-            group = w[:, start : start + GROUP]
-            scale = (group.abs().amax(1, keepdim=True) / 7).half().float().clamp_min(2.0**-24)
-            group.copy_((group / scale).round().clamp(-7, 7) * scale)
-    bits = sum(4 * w.numel() + 16 * w.shape[0] * math.ceil(w.shape[1] / GROUP) for w in coded.values())
+    bits = sum(round_to_nearest(w, 4) for w in coded.values())
     total = sum(p.numel() for p in floats.model.parameters())
     floats.bpw = (bits + 32 * (total - sum(w.numel() for w in coded.values()))) / total
+    return floats
+
+
+def ends_rounded(floats):
+    """Embedding and output matrix, which count 16 bits, in 8."""
+    ends = (floats.model.get_input_embeddings().weight, floats.model.get_output_embeddings().weight)
+    ends = {w.data_ptr(): w for w in ends}.values()
+    saved = sum(16 * w.numel() - round_to_nearest(w, 8) for w in ends)
+    floats.bpw -= saved / sum(p.numel() for p in floats.model.parameters())
     return floats
 
 
@@ -214,9 +236,9 @@ def importances(model, windows):
     return {name: (s / count).float().numpy() for name, s in sums.items()}
 
 
-def child(script, *args):
+def child(script, *args, python=sys.executable):
     """What a script of this folder prints as JSON; None and the end of its complaints if it fails."""
-    done = subprocess.run([sys.executable, HERE / script, *map(str, args)], capture_output=True, text=True)
+    done = subprocess.run([python, HERE / script, *map(str, args)], capture_output=True, text=True)
     if done.returncode != 0:
         return None, "\n".join(done.stderr.strip().splitlines()[-3:])
     return json.loads(done.stdout.splitlines()[-1]), ""
@@ -238,6 +260,12 @@ class Candidates:
         row = {"quantizer": name, "arithmetic": model.arithmetic, "bpw": model.bpw, "types": model.types}
         self.rows.append(row | more)
 
+    def refuse(self, name, why):
+        """Once, though importances may be of two kinds."""
+        refused = {"quantizer": name, "why": why}
+        if refused not in self.refused:
+            self.refused.append(refused)
+
     def llama_cpp(self, kind, file=None, seconds=0.0, **more):
         """`file` has importances and took `seconds` to make."""
         name = f"llama.cpp {kind}" + (" imatrix" if file else "")
@@ -246,7 +274,7 @@ class Candidates:
         path = self.folder / f"{len(self.models)}.gguf"
         used, complaint = child("llama_quantize.py", self.source, path, kind, self.threads, *([file] if file else []))
         if used is None:
-            self.refused.append({"quantizer": name, "why": complaint})
+            self.refuse(name, complaint)
             return
         used["seconds"] += seconds
         self.add(name, self.opened(path, self.context, self.threads), **used, **more)
@@ -268,20 +296,25 @@ class Candidates:
             for kind in (kind for kind, too in TYPES.items() if too):
                 self.llama_cpp(kind, file, seconds, imatrix=of)
 
-    def auto_round(self, model, calibration):
-        name = "AutoRound W4 g32"
-        if not self.wanted(name):
+    def compressors(self, model, calibration):
+        """AutoRound, GPTQ and AWQ."""
+        names = {name: name + " + 8-bit embedding" for name in COMPRESSORS}
+        wanted = [name for name, longer in names.items() if self.wanted(longer)]
+        if wanted and not COMPRESS.is_file():
+            print(f"{', '.join(wanted)} are not measured: there is no {COMPRESS}", file=sys.stderr)
             return
-        if importlib.util.find_spec("auto_round") is None:
-            print("AutoRound is not measured: it is not installed", file=sys.stderr)
-            return
-        windows, out = self.folder / "windows.json", self.folder / "autoround.pt"
+        windows, out = self.folder / "windows.json", self.folder / "weights.pt"
         windows.write_text(json.dumps(calibration))
-        used, complaint = child("autoround.py", model, windows, out)
-        if used is None:
-            self.refused.append({"quantizer": name, "why": complaint})
-            return
-        self.add(name, Floats(model, torch.load(out), used.pop("bpw")), **used)
+        for name in wanted:
+            script, *told = COMPRESSORS[name]
+            used, complaint = child(script, model, windows, out, *told, python=COMPRESS)
+            if used is None:
+                self.refuse(name, complaint)
+                continue
+            state, bpw = torch.load(out), used.pop("bpw")
+            if self.wanted(name):
+                self.add(name, Floats(model, state, bpw), **used)
+            self.add(names[name], ends_rounded(Floats(model, state, bpw)), **used)
 
 
 def better(rows, lost="kld_mean"):
@@ -390,7 +423,7 @@ def main():
             candidates.add(f"RTN int4 g{GROUP}", rounded_to_nearest(Floats(a.model)))
         candidates.all_of_llama_cpp(reference.model, calibration)
         if calibration:
-            candidates.auto_round(a.model, calibration)
+            candidates.compressors(a.model, calibration)
         steps = lock_step(reference, candidates.models, windows, a.max_tokens)
         rows = better([row | step.finish() for row, step in zip(candidates.rows, steps)])
         finish(a, reference, candidates, rows)

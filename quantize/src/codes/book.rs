@@ -1,13 +1,18 @@
 //! Levels of codes: fixed or learned, and the nearest-level search.
 
+use core::iter::repeat_n;
+
 use super::trellis::Trellis;
 use super::{Coding, fit};
 use mote_runtime::image::tensors::{BLOCK, GROUP};
+use rayon::prelude::*;
 
 /// Steps of the look-up table between two integers.
 const FINE: f32 = 8.0;
 /// Integers the table covers on either side of 0.
 const REACH: i32 = 160;
+/// Places of the table, of which the first 2 * `REACH` * `FINE` + 1 are used.
+const PLACES: usize = 4096;
 
 /// The levels that codes stand for.
 #[derive(Clone, Debug)]
@@ -15,6 +20,8 @@ pub struct Codebook {
     levels: Vec<f32>,
     /// Nearest code for each 1/8 of a level; empty for N8, where the code is the rounded value.
     nearest: Vec<u8>,
+    /// The level of that code; none for N8.
+    near: Option<Box<[f32; PLACES]>>,
     top: f32,
     /// Of T3 and T4, whose `levels` then are what their levels are like for one that looks at one weight at a time: means of two.
     trellis: Option<Trellis>,
@@ -24,7 +31,7 @@ impl Codebook {
     /// 8-bit codes: -127 to 127, each its own level.
     #[must_use]
     pub fn n8() -> Self {
-        Self { levels: Vec::new(), nearest: Vec::new(), top: 127.0, trellis: None }
+        Self { levels: Vec::new(), nearest: Vec::new(), near: None, top: 127.0, trellis: None }
     }
 
     /// 4-bit codes with these levels, in rising order.
@@ -56,8 +63,10 @@ impl Codebook {
 
     fn of(levels: Vec<f32>, trellis: Option<Trellis>) -> Self {
         let nearest = table(&levels);
+        let mut near = Box::new([0.0; PLACES]);
+        near.iter_mut().zip(&nearest).for_each(|(level, code)| *level = levels[usize::from(*code)]);
         let top = levels.iter().fold(1f32, |top, l| top.max(l.abs()));
-        Self { levels, nearest, top, trellis }
+        Self { levels, nearest, near: Some(near), top, trellis }
     }
 
     /// Largest magnitude of a level.
@@ -70,11 +79,24 @@ impl Codebook {
     #[must_use]
     pub fn nearest(&self, x: f32) -> (u8, f32) {
         if self.nearest.is_empty() {
-            let level = x.round().clamp(-127.0, 127.0);
+            let level = eight_bits(x);
             return (level as i8 as u8, level);
         }
         let code = self.nearest[place(x)];
         (code, self.levels[usize::from(code)])
+    }
+
+    /// The levels nearest to `values` (in levels).
+    #[inline(always)]
+    pub(super) fn round(&self, values: &mut [f32; GROUP]) {
+        match &self.near {
+            None => values.iter_mut().for_each(|x| *x = eight_bits(*x)),
+            Some(near) => {
+                let mut places = [0; GROUP];
+                places.iter_mut().zip(&*values).for_each(|(place, x)| *place = self::place(*x));
+                values.iter_mut().zip(places).for_each(|(x, place)| *x = near[place]);
+            }
+        }
     }
 
     /// Codes of one column of a block, and their levels, for `values` with `steps` between levels: the nearest codes, or the best way
@@ -140,13 +162,24 @@ pub(super) fn table(levels: &[f32]) -> Vec<u8> {
         let distance = |code: &u8| (levels[usize::from(*code)] - x).abs();
         (0..levels.len() as u8).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0)
     };
-    (-span..=span).map(closest).collect()
+    (-span..=span).map(closest).chain(repeat_n(0, PLACES)).take(PLACES).collect()
 }
 
 /// Where `x` is in a table of the nearest.
+#[inline(always)]
 pub(super) fn place(x: f32) -> usize {
-    let index = (x * FINE).round() + REACH as f32 * FINE;
-    (index.max(0.0) as usize).min(2 * (REACH as f32 * FINE) as usize)
+    const LAST: f32 = REACH as f32 * FINE;
+    let x = x * FINE;
+    let x = if x > LAST { LAST } else { x };
+    let x = if x < -LAST { -LAST } else { x };
+    // Floats of 2^23 and more have no fraction bits: the sum is rounded, and its last bits are the integer.
+    (x + (8_388_608.0 + LAST)).to_bits() as usize % PLACES
+}
+
+/// The nearest level of 8-bit codes.
+#[inline(always)]
+fn eight_bits(x: f32) -> f32 {
+    x.round_ties_even().clamp(-127.0, 127.0)
 }
 
 /// Levels for normal-like weights to start from: the centres of 16 equally likely parts of a normal distribution,
@@ -192,8 +225,8 @@ pub(super) fn learn(rows: usize, row: &dyn Fn(usize) -> Vec<f32>, importance: &[
         }
     }
     for _ in 0..ROUNDS {
-        let (mut top, mut bottom) = ([0f64; 16], [0f64; 16]);
-        for (rows, weight) in &sample {
+        let sums = |(rows, weight): &(Vec<Vec<f32>>, &[f32])| {
+            let (mut top, mut bottom) = ([0f64; 16], [0f64; 16]);
             let (mut scales, mut norms) = ([0f32; BLOCK], [1f64; BLOCK]);
             for (values, (scale, norm)) in rows.iter().zip(scales.iter_mut().zip(&mut norms)) {
                 *scale = fit::best_scale(values, weight, &book);
@@ -210,6 +243,13 @@ pub(super) fn learn(rows: usize, row: &dyn Fn(usize) -> Vec<f32>, importance: &[
                     bottom[level] += w * scale * scale;
                 }
             }
+            (top, bottom)
+        };
+        // Each place's sums for itself, added in order: the same whatever the threads.
+        let (mut top, mut bottom) = ([0f64; 16], [0f64; 16]);
+        for (top_here, bottom_here) in sample.par_iter().map(sums).collect::<Vec<_>>() {
+            top.iter_mut().zip(top_here).for_each(|(sum, here)| *sum += here);
+            bottom.iter_mut().zip(bottom_here).for_each(|(sum, here)| *sum += here);
         }
         let old = book.codebook();
         let levels: Vec<f64> =

@@ -11,6 +11,7 @@
 
 use super::{Codebook, Grid, Row, fit};
 use mote_runtime::image::tensors::{BLOCK, GROUP};
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -79,6 +80,7 @@ impl Feedback {
             matters: lanes(|lane| matters.get(lane).copied().unwrap_or(1.0)),
         };
         let mut error = vec![[0f32; BLOCK]; cols];
+        let line = |c: usize| &self.upper[c * cols..][..cols];
         for (group, here) in &self.groups {
             for (lane, (scales, grid)) in scales.iter().zip(grids).enumerate() {
                 let values: Vec<f32> = target[here.clone()].iter().map(|t| t[lane]).collect();
@@ -90,9 +92,11 @@ impl Feedback {
             for c in here.clone() {
                 (found.codes[c], found.levels[c]) = book.column(&target[c], &steps, &weights);
                 error[c] = lanes(|lane| wanted[c][lane] - found.levels[c][lane] * steps[lane]);
-                let (lost, line) = (error[c], &self.upper[c * cols..][..cols]);
-                target[c + 1..].iter_mut().zip(&line[c + 1..]).for_each(|(t, u)| add(t, &lost, *u));
+                add_all(&mut target[c + 1..here.end], &[(error[c], &line(c)[c + 1..here.end])]);
             }
+            // What is behind the group hears of its columns together: each is then fetched once.
+            let lost: Vec<Change> = here.clone().map(|c| (error[c], &line(c)[here.end..])).collect();
+            add_all(&mut target[here.end..], &lost);
         }
         self.descend(book, &mut found, &mut error);
         let mut out = Row::block(grids, book, self.groups.len());
@@ -116,12 +120,12 @@ impl Feedback {
         let line = |c: usize| &self.hessian[c * cols..][..cols];
         // H (w - q): half the form's slope.
         let mut slope: Vec<Lanes> = vec![[0.0; BLOCK]; cols];
-        for (c, e) in error.iter().enumerate() {
-            slope.iter_mut().zip(line(c)).for_each(|(s, h)| add(s, e, *h));
-        }
+        let all: Vec<Change> = error.iter().enumerate().map(|(c, e)| (*e, line(c))).collect();
+        add_all(&mut slope, &all);
         for _ in 0..ROUNDS {
             let mut moved = false;
             for (group, here) in &self.groups {
+                let before = error[here.clone()].to_vec();
                 let (steps, weights) = found.steps(*group);
                 for c in here.clone() {
                     let curvature = line(c)[c];
@@ -148,10 +152,18 @@ impl Feedback {
                         }
                         by[lane] = if pays[lane] { -by[lane] } else { 0.0 };
                     }
-                    slope.iter_mut().zip(line(c)).for_each(|(s, h)| add(s, &by, *h));
-                    moved = true;
+                    add_all(&mut slope[here.clone()], &[(by, &line(c)[here.clone()])]);
                 }
-                moved |= self.rescale(*group, here, found, error, &mut slope);
+                self.rescale(*group, here, found, error, &mut slope);
+                // Other groups hear of what has changed when all has.
+                let changed = here.clone().zip(&before).filter(|(c, before)| error[*c] != **before);
+                let changed: Vec<(Lanes, usize)> =
+                    changed.map(|(c, before)| (lanes(|lane| error[c][lane] - before[lane]), c)).collect();
+                moved |= !changed.is_empty();
+                for places in [0..here.start, here.end..cols] {
+                    let changed: Vec<Change> = changed.iter().map(|(by, c)| (*by, &line(*c)[places.clone()])).collect();
+                    add_all(&mut slope[places], &changed);
+                }
             }
             if !moved {
                 break;
@@ -159,26 +171,19 @@ impl Feedback {
         }
     }
 
-    /// Moves the scales of one group to where the form is least, its codes as they are.
-    fn rescale(
-        &self,
-        group: usize,
-        here: &Range<usize>,
-        found: &mut Found,
-        error: &mut [Lanes],
-        slope: &mut [Lanes],
-    ) -> bool {
-        let cols = self.cols;
+    /// Moves the scales of one group to where the form is least, its codes as they are. Of the slope it changes what belongs to the group.
+    fn rescale(&self, group: usize, here: &Range<usize>, found: &mut Found, error: &mut [Lanes], slope: &mut [Lanes]) {
+        let line = |c: usize| &self.hessian[c * self.cols..][here.clone()];
         let along: Vec<Lanes> =
             found.levels[here.clone()].iter().map(|l| lanes(|lane| l[lane] * found.units[lane])).collect();
+        let mut bend = vec![[0f32; BLOCK]; here.len()];
+        let all: Vec<Change> = here.clone().zip(&along).map(|(c, along)| (*along, line(c))).collect();
+        add_all(&mut bend, &all);
         let (mut downhill, mut curvature) = ([0f32; BLOCK], [0f32; BLOCK]);
-        for (c, along_c) in here.clone().zip(&along) {
-            let mut bend = [0f32; BLOCK];
-            let line = &self.hessian[c * cols..][here.clone()];
-            along.iter().zip(line).for_each(|(along, h)| add(&mut bend, along, *h));
+        for ((along, slope), bend) in along.iter().zip(&slope[here.clone()]).zip(&bend) {
             for lane in 0..BLOCK {
-                downhill[lane] += along_c[lane] * slope[c][lane];
-                curvature[lane] += along_c[lane] * bend[lane];
+                downhill[lane] += along[lane] * slope[lane];
+                curvature[lane] += along[lane] * bend[lane];
             }
         }
         let mut by = [0f32; BLOCK];
@@ -194,14 +199,12 @@ impl Feedback {
             }
         }
         if by == [0.0; BLOCK] {
-            return false;
+            return;
         }
-        for (c, along) in here.clone().zip(&along) {
-            let lost = lanes(|lane| -by[lane] * along[lane]);
-            add(&mut error[c], &lost, 1.0);
-            slope.iter_mut().zip(&self.hessian[c * cols..][..cols]).for_each(|(s, h)| add(s, &lost, *h));
-        }
-        true
+        let lost = |along: &Lanes| lanes(|lane| -by[lane] * along[lane]);
+        let changes: Vec<Change> = here.clone().zip(&along).map(|(c, along)| (lost(along), line(c))).collect();
+        error[here.clone()].iter_mut().zip(&changes).for_each(|(e, (lost, _))| add(e, lost, 1.0));
+        add_all(&mut slope[here.clone()], &changes);
     }
 }
 
@@ -212,8 +215,58 @@ fn lanes(of: impl Fn(usize) -> f32) -> Lanes {
     core::array::from_fn(of)
 }
 
+#[inline(always)]
 fn add(to: &mut Lanes, from: &Lanes, times: f32) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to += from * times);
+}
+
+/// What is to be added to other columns: this, so many times to each.
+type Change<'l> = (Lanes, &'l [f32]);
+
+/// Adds all changes to all columns.
+fn add_all(to: &mut [Lanes], changes: &[Change]) {
+    Arch::new().dispatch(AddAll { to, changes });
+}
+
+/// Columns that changes are added to together, in registers.
+const TOGETHER: usize = 8;
+
+struct AddAll<'c> {
+    to: &'c mut [Lanes],
+    changes: &'c [Change<'c>],
+}
+
+impl WithSimd for AddAll<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (tiles, rest) = self.to.as_chunks_mut::<TOGETHER>();
+        let rest_at = tiles.len() * TOGETHER;
+        for (tile, at) in tiles.iter_mut().zip((0..).step_by(TOGETHER)) {
+            add_to(simd, tile, self.changes, at);
+        }
+        for (one, at) in rest.as_chunks_mut::<1>().0.iter_mut().zip(rest_at..) {
+            add_to(simd, one, self.changes, at);
+        }
+    }
+}
+
+/// Adds all changes to the `N` columns from `at` on.
+#[inline(always)]
+fn add_to<S: Simd, const N: usize>(simd: S, to: &mut [Lanes; N], changes: &[Change], at: usize) {
+    for vector in 0..BLOCK / S::F32_LANES {
+        let mut sums: [S::f32s; N] = core::array::from_fn(|i| S::as_simd_f32s(&to[i]).0[vector]);
+        for (by, times) in changes {
+            let by = S::as_simd_f32s(by).0[vector];
+            let Some(times) = times[at..].first_chunk::<N>() else { return };
+            for (sum, times) in sums.iter_mut().zip(times) {
+                // Rounded twice, so that machines without the instruction that does both agree.
+                *sum = simd.add_f32s(*sum, simd.mul_f32s(by, simd.splat_f32s(*times)));
+            }
+        }
+        to.iter_mut().zip(sums).for_each(|(to, sum)| S::as_mut_simd_f32s(to).0[vector] = sum);
+    }
 }
 
 /// A block while its codes are chosen: codes and levels by places, scales by groups.

@@ -7,18 +7,40 @@ use mote_runtime::image::tensors::{BLOCK, GROUP};
 const TRIES: [f32; 17] =
     [0.66, 0.70, 0.74, 0.78, 0.82, 0.86, 0.89, 0.92, 0.94, 0.96, 0.98, 1.0, 1.02, 1.05, 1.09, 1.14, 1.2];
 
-/// Weighted squared error of a group at a scale, and the scale that is best for the codes it leads to.
-fn error_at(values: &[f32], weight: &[f32], book: &Codebook, scale: f32) -> (f32, f32) {
+/// Weighted squared error of a group at a scale; the scale that is best for the codes it leads to; and the error with that, less the
+/// square of the group itself.
+#[inline(always)]
+fn error_at(values: &[f32; GROUP], weight: &[f32; GROUP], book: &Codebook, scale: f32) -> (f32, f32, f32) {
     let inverse = 1.0 / scale;
-    let (mut error, mut product, mut square) = (0f32, 0f32, 0f32);
-    for (v, w) in values.iter().zip(weight) {
-        let (_, level) = book.nearest(v * inverse);
-        let difference = v - level * scale;
-        error += w * difference * difference;
-        product += w * v * level;
-        square += w * level * level;
+    let mut levels = *values;
+    levels.iter_mut().for_each(|v| *v *= inverse);
+    book.round(&mut levels);
+    let (mut errors, mut products, mut squares) = ([0f32; GROUP], [0f32; GROUP], [0f32; GROUP]);
+    for i in 0..GROUP {
+        let (weighted, difference) = (weight[i] * levels[i], values[i] - levels[i] * scale);
+        errors[i] = weight[i] * difference * difference;
+        products[i] = weighted * values[i];
+        squares[i] = weighted * levels[i];
     }
-    (error, if square > 0.0 { (product / square).max(0.0) } else { scale })
+    let (error, product, square) = (sum(&errors), sum(&products), sum(&squares));
+    let best = if square > 0.0 { (product / square).max(0.0) } else { scale };
+    (error, best, best * (best * square - 2.0 * product))
+}
+
+/// The sum of a group's numbers, by halves: as vectors add, and the same on every machine.
+#[inline(always)]
+fn sum(of: &[f32; GROUP]) -> f32 {
+    let sixteen: [f32; 16] = core::array::from_fn(|i| of[i] + of[i + 16]);
+    let eight: [f32; 8] = core::array::from_fn(|i| sixteen[i] + sixteen[i + 8]);
+    let four: [f32; 4] = core::array::from_fn(|i| eight[i] + eight[i + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
+/// A group's numbers, with zeros behind a last group that is shorter.
+fn whole(values: &[f32]) -> [f32; GROUP] {
+    let mut whole = [0.0; GROUP];
+    whole[..values.len()].copy_from_slice(values);
+    whole
 }
 
 /// The scale of least weighted error; 0 for a group of zeros.
@@ -30,13 +52,24 @@ pub(super) fn best_scale(values: &[f32], weight: &[f32], book: &Codebook) -> f32
         return 0.0;
     }
     let tries: &[f32] = if book.top() > 126.0 && book.codebook() == [0; 16] { &[1.0] } else { &TRIES };
+    best_of(&whole(values), &whole(weight), book, base, tries)
+}
+
+/// The best of scales that are `base` times one of `tries`, or what their codes lead to.
+fn best_of(values: &[f32; GROUP], weight: &[f32; GROUP], book: &Codebook, base: f32, tries: &[f32]) -> f32 {
+    let mut least = (f32::INFINITY, base);
     let mut best = (f32::INFINITY, base);
     for factor in tries {
-        let (error, refined) = error_at(values, weight, book, base * factor);
+        let (error, refined, refined_error) = error_at(values, weight, book, base * factor);
         best = if error < best.0 { (error, base * factor) } else { best };
-        if refined > 0.0 && tries.len() > 1 {
-            let (error, _) = error_at(values, weight, book, refined);
-            best = if error < best.0 { (error, refined) } else { best };
+        least = if refined_error < least.0 { (refined_error, refined) } else { least };
+    }
+    // At that scale other codes may be nearer, and lead on.
+    for _ in 0..2 {
+        if least.1 > 0.0 && tries.len() > 1 {
+            let (error, refined, _) = error_at(values, weight, book, least.1);
+            best = if error < best.0 { (error, least.1) } else { best };
+            least.1 = refined;
         }
     }
     best.1
@@ -49,13 +82,19 @@ pub(super) fn row_scales(row: &[f32], weight: &[f32], book: &Codebook) -> Vec<f3
 
 /// The integer scale in units of `unit` of least error near `scale`; 0 for a group of zeros.
 pub(super) fn integer_scale(values: &[f32], weight: &[f32], book: &Codebook, scale: f32, unit: f32) -> u8 {
+    let best = nearest_of(&whole(values), &whole(weight), book, scale, unit);
+    if scale > 0.0 { best } else { 0 }
+}
+
+/// The best of the integers around `scale / unit`.
+fn nearest_of(values: &[f32; GROUP], weight: &[f32; GROUP], book: &Codebook, scale: f32, unit: f32) -> u8 {
     let near = (scale / unit).round().clamp(0.0, 255.0) as i32;
-    let best = (near - 2..=near + 2)
-        .filter(|s| (1..=255).contains(s))
-        .map(|s| (error_at(values, weight, book, s as f32 * unit).0, s))
-        .min_by(|a, b| a.0.total_cmp(&b.0))
-        .map_or(0, |(_, s)| s);
-    if scale > 0.0 { best as u8 } else { 0 }
+    let mut best = (f32::INFINITY, 0);
+    for s in (near - 2..=near + 2).filter(|s| (1..=255).contains(s)) {
+        let (error, ..) = error_at(values, weight, book, s as f32 * unit);
+        best = if error < best.0 { (error, s as u8) } else { best };
+    }
+    best.1
 }
 
 /// Codes the padded rows of a block with integer scales in units of the rows' own.

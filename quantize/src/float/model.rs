@@ -178,7 +178,7 @@ pub(crate) fn step(c: &LlmConfig, steps: &Steps, op: &Op, tensors: &[Tensor], s:
             };
             (a[3], attention(&heads(s.value(a[0])?, a[4] as usize)?, s.cache(a[1])?, window)?)
         }
-        "glu" => (a[2], (silu(s.value(a[0])?)? * s.value(a[1])?)?),
+        "glu" => (a[2], (s.value(a[0])?.silu()? * s.value(a[1])?)?),
         "activation" => {
             let x = s.value(a[0])?;
             let y = match a[2] {
@@ -197,10 +197,6 @@ pub(crate) fn step(c: &LlmConfig, steps: &Steps, op: &Op, tensors: &[Tensor], s:
 fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     let mean = x.sqr()?.mean_keepdim(D::Minus1)?;
     Ok(x.broadcast_div(&(mean + eps)?.sqrt()?)?.broadcast_mul(weight)?)
-}
-
-fn silu(x: &Tensor) -> Result<Tensor> {
-    Ok((x / (x.neg()?.exp()? + 1.0)?)?)
 }
 
 /// Cosines and sines `[positions, frequencies]` from position `start` on.

@@ -18,6 +18,7 @@ pub enum Rounding {
 /// There it truncates towards zero after adding a nudge that has the product's sign; an exact half below zero goes up as well,
 /// since that nudge is one less. So it is the product plus a half, rounded down.
 #[must_use]
+#[cfg_attr(all(mote_lanes, target_arch = "arm"), inline(never))] // by a function of 64 bits
 pub fn high_mul(a: i32, b: i32) -> i32 {
     if a == i32::MIN && b == i32::MIN {
         return i32::MAX;
@@ -27,6 +28,7 @@ pub fn high_mul(a: i32, b: i32) -> i32 {
 
 /// `x * 2^-exponent`, halves away from zero: gemmlowp's `RoundingDivideByPOT`. Beyond exponent 31: 0.
 #[must_use]
+#[cfg_attr(all(mote_lanes, target_arch = "arm"), inline(never))]
 pub fn divide_by_pot(x: i32, exponent: u32) -> i32 {
     if exponent > 31 {
         return 0;

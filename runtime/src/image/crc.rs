@@ -11,6 +11,7 @@ pub const fn start() -> u32 {
 
 /// The state after `bytes`.
 #[must_use]
+#[inline(never)]
 pub fn update(mut crc: u32, bytes: &[u8]) -> u32 {
     for byte in bytes {
         crc ^= u32::from(*byte);

@@ -61,6 +61,7 @@ pub struct Span {
 impl Span {
     /// The span's bytes, or `None` if it does not lie in `file`.
     #[must_use]
+    #[inline(never)] // here and below: what is called from many places, all of them cold, is there once; smaller firmware
     pub fn of<'a>(&self, file: &'a [u8]) -> Option<&'a [u8]> {
         let start = usize::try_from(self.offset).ok()?;
         let len = usize::try_from(self.bytes).ok()?;
@@ -79,16 +80,46 @@ pub struct Section {
     pub span: Span,
 }
 
-pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+/// The words of a record, of which those that it lacks are 0. Records are read so, once, and not field by field: a word is four loads
+/// where addresses need not be aligned.
+pub(crate) fn words<const N: usize>(record: &[u8]) -> [u32; N] {
+    let mut words = [0; N];
+    read_words(record, &mut words);
+    words
+}
+
+#[inline(never)]
+fn read_words(record: &[u8], words: &mut [u32]) {
+    for (word, bytes) in words.iter_mut().zip(record.as_chunks().0) {
+        *word = u32::from_le_bytes(*bytes);
+    }
+}
+
+/// Whether words that must be 0 are.
+pub(crate) fn are_zero(words: &[u32]) -> bool {
+    words.iter().all(|word| *word == 0)
+}
+
+/// Two words, the low one first.
+pub(crate) fn wide(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
+}
+
+/// `a * b`, `None` on overflow: in products of 32 bits, which cores have that have none of 64.
+#[inline(never)]
+pub(crate) fn times(a: u64, b: u32) -> Option<u64> {
+    // Of nets without tokens nothing is to be multiplied, which a small core takes a hundred cycles for.
+    if a == 0 || b == 1 {
+        return Some(a);
+    }
+    let (low, high) = (a & u64::from(u32::MAX), a >> 32);
+    let low = low * u64::from(b);
+    let high = high * u64::from(b) + (low >> 32);
+    (high >> 32 == 0).then_some(wide(low as u32, high as u32))
 }
 
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 /// The byte offset at which a section may start after `end`.
@@ -97,69 +128,63 @@ pub const fn align_up(end: u64) -> u64 {
     end.div_ceil(ALIGN) * ALIGN
 }
 
-/// Reads and checks header and section table. Returns the sections in file order and their number.
+/// Reads and checks header and section table. Returns the table's entries, in file order.
 ///
 /// # Errors
 /// [`Error::NotAnImage`], [`Error::Version`], [`Error::FileSize`], [`Error::Checksum`], [`Error::Section`].
-pub fn read(file: &[u8]) -> Result<([Section; MAX_SECTIONS], usize)> {
+pub fn read(file: &[u8]) -> Result<&[[u8; ENTRY_BYTES]]> {
     if file.first_chunk() != Some(&MAGIC) {
         return Err(Error::NotAnImage);
     }
-    let size = Error::FileSize { found: file.len() as u64, expected: HEADER_BYTES as u64 };
-    let header = file.first_chunk::<HEADER_BYTES>().ok_or(size)?;
-    let version = u32_at(header, 8).ok_or(size)?;
+    let found = file.len() as u64;
+    let header = file.first_chunk::<HEADER_BYTES>().ok_or(Error::FileSize { found, expected: HEADER_BYTES as u64 })?;
+    let [_, _, version, count, low, high, stored, zeros @ ..] = words::<{ HEADER_BYTES / 4 }>(header);
     if version != VERSION {
         return Err(Error::Version { found: version, supported: VERSION });
     }
-    let stated = u64_at(header, 16).ok_or(size)?;
-    if stated != file.len() as u64 {
-        return Err(Error::FileSize { found: file.len() as u64, expected: stated });
+    let stated = wide(low, high);
+    if stated != found {
+        return Err(Error::FileSize { found, expected: stated });
     }
-    let count = u32_at(header, 12).ok_or(size)? as usize;
-    if count > MAX_SECTIONS {
-        return Err(Error::Section { section: 0 });
+    let none = Error::Section { section: 0 };
+    if count as usize > MAX_SECTIONS {
+        return Err(none);
     }
-    let end = HEADER_BYTES + count * ENTRY_BYTES;
-    let table = file.get(HEADER_BYTES..end).ok_or(Error::Section { section: 0 })?;
-    let stored = u32_at(header, 24).ok_or(size)?;
+    let mut end = HEADER_BYTES + count as usize * ENTRY_BYTES;
+    let table = file.get(HEADER_BYTES..end).ok_or(none)?;
     if stored != header_crc(header, table) {
         return Err(Error::Checksum { section: 0 });
     }
-    if header.iter().skip(28).any(|b| *b != 0) {
-        return Err(Error::Section { section: 0 });
+    if !are_zero(&zeros) {
+        return Err(none);
     }
-    let mut sections = [Section::default(); MAX_SECTIONS];
-    let mut expected = end as u64;
+    let (table, _) = table.as_chunks::<ENTRY_BYTES>();
     let mut last_kind = 0;
-    for (entry, out) in table.as_chunks::<ENTRY_BYTES>().0.iter().zip(sections.iter_mut()) {
-        let section = read_entry(entry).ok_or(Error::Section { section: 0 })?;
+    for entry in table {
+        let section = Section::read(entry).ok_or(none)?;
         let bad = Error::Section { section: section.kind };
-        let start = align_up(expected);
-        let gap = Span { offset: expected, bytes: start - expected };
-        let zero = gap.of(file).ok_or(bad)?.iter().all(|b| *b == 0);
-        if section.kind <= last_kind || section.span.offset != start || !zero {
+        let start = end.next_multiple_of(ALIGN as usize);
+        let zero = file.get(end..start).ok_or(bad)?.iter().all(|b| *b == 0);
+        if section.kind <= last_kind || section.span.offset != start as u64 || !zero {
             return Err(bad);
         }
-        section.span.of(file).ok_or(bad)?;
         last_kind = section.kind;
-        expected = start + section.span.bytes;
-        *out = section;
+        end = start + section.span.of(file).ok_or(bad)?.len();
     }
-    if expected != stated {
-        return Err(Error::FileSize { found: stated, expected });
+    if end != file.len() {
+        return Err(Error::FileSize { found: stated, expected: end as u64 });
     }
-    Ok((sections, count))
+    Ok(table)
 }
 
-fn read_entry(entry: &[u8; ENTRY_BYTES]) -> Option<Section> {
-    if u64_at(entry, 24)? != 0 {
-        return None;
+impl Section {
+    /// Reads an entry of the section table; `None` if bytes are not 0 that must be.
+    #[must_use]
+    pub fn read(entry: &[u8; ENTRY_BYTES]) -> Option<Self> {
+        let [kind, crc, offset_low, offset_high, low, high, zeros @ ..] = words::<{ ENTRY_BYTES / 4 }>(entry);
+        let span = Span { offset: wide(offset_low, offset_high), bytes: wide(low, high) };
+        are_zero(&zeros).then_some(Self { kind, crc, span })
     }
-    Some(Section {
-        kind: u32_at(entry, 0)?,
-        crc: u32_at(entry, 4)?,
-        span: Span { offset: u64_at(entry, 8)?, bytes: u64_at(entry, 16)? },
-    })
 }
 
 /// The bytes of header and section table for `sections`, as [`read`] expects them; calls `emit` for each piece.
@@ -197,8 +222,8 @@ pub(crate) fn put(record: &mut [u8], at: usize, bytes: &[u8]) {
 }
 
 fn header_crc(header: &[u8; HEADER_BYTES], table: &[u8]) -> u32 {
-    let mut blank = *header;
-    put(&mut blank, 24, &[0; 4]);
-    let crc = super::crc::update(super::crc::start(), &blank);
-    super::crc::finish(super::crc::update(crc, table))
+    let (before, after) = (header.first_chunk::<24>(), header.last_chunk::<{ HEADER_BYTES - 28 }>());
+    let parts: [&[u8]; 4] = [before.map_or(&[], |b| b), &[0; 4], after.map_or(&[], |a| a), table];
+    let crc = parts.iter().fold(super::crc::start(), |crc, part| super::crc::update(crc, part));
+    super::crc::finish(crc)
 }

@@ -14,7 +14,7 @@
 //! The element type is I8, U8, I16 or I32; U8 lies in a slot of int8, byte by byte, the others in slots of their own kind.
 //! `real = (integer - zero point) * mantissa * 2^-exponent`; mantissa 0: the model does not say.
 
-use super::header::{put, u16_at, u32_at};
+use super::header::{put, words};
 use super::tensors::Dtype;
 use super::{Image, section};
 use crate::error::{Error, Result};
@@ -80,17 +80,18 @@ impl Port {
     }
 
     fn decode(r: &[u8; RECORD_BYTES]) -> Option<Self> {
+        let [slot, head, zero_point, mantissa, exponent, dims @ .., zero] = words::<{ RECORD_BYTES / 4 }>(r);
         let port = Self {
-            slot: u32_at(r, 0)?,
-            dtype: Dtype::of(*r.get(4)?)?,
-            rank: *r.get(5)?,
-            zero_point: u32_at(r, 8)? as i32,
-            mantissa: u32_at(r, 12)?,
-            exponent: u32_at(r, 16)? as i32,
-            dims: [u32_at(r, 20)?, u32_at(r, 24)?, u32_at(r, 28)?, u32_at(r, 32)?],
+            slot,
+            dtype: Dtype::of(head as u8)?,
+            rank: (head >> 8) as u8,
+            zero_point: zero_point as i32,
+            mantissa,
+            exponent: exponent as i32,
+            dims,
         };
         let rank_ok = (1..=4).contains(&port.rank) && port.dims.iter().skip(port.rank.into()).all(|d| *d == 1);
-        let zero = u16_at(r, 6)? == 0 && u32_at(r, 36)? == 0;
+        let zero = head >> 16 == 0 && zero == 0;
         let zero_points = match port.dtype {
             Dtype::I8 => -128..=127,
             Dtype::U8 => 0..=255,
@@ -129,14 +130,13 @@ impl<'a> Ports<'a> {
     /// [`Error::Section`].
     pub fn read(bytes: &'a [u8]) -> Result<Self> {
         let bad = Error::Section { section: section::IO };
-        let (head, rest) = bytes.split_at_checked(HEAD_BYTES).ok_or(bad)?;
-        let counts = u32_at(head, 0).zip(u32_at(head, 4)).ok_or(bad)?;
+        let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or(bad)?;
+        let [inputs, outputs] = words(head);
         let (records, tail) = rest.as_chunks::<RECORD_BYTES>();
-        let stated = u64::from(counts.0) + u64::from(counts.1);
-        if !tail.is_empty() || records.len() as u64 != stated {
+        if !tail.is_empty() || inputs.checked_add(outputs).is_none_or(|stated| records.len() != stated as usize) {
             return Err(bad);
         }
-        Ok(Self { inputs: counts.0 as usize, records })
+        Ok(Self { inputs: inputs as usize, records })
     }
 
     /// As [`Ports::read`], of a section that may be absent.

@@ -21,19 +21,21 @@ pub use tensors::{Coded, Dtype, TensorDesc, Vector16};
 
 use crate::error::{Error, Result};
 use crate::ops;
-use header::{MAX_SECTIONS, Section};
+use header::Section;
 use plan::{Kind, Rows};
 use program::entry;
 
 /// Whether any op of this build works on inputs and outputs rather than tokens; if none does, their table is dead weight.
 const HAS_PORTS: bool = cfg!(feature = "convnet");
 
+/// The section table, checked.
+type Sections<'a> = &'a [[u8; header::ENTRY_BYTES]];
+
 /// An image that has been checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Image<'a> {
-    sections: [Section; MAX_SECTIONS],
-    count: usize,
     file: &'a [u8],
+    sections: Sections<'a>,
     program: Program<'a>,
     plan: Plan,
     plan_bytes: &'a [u8],
@@ -57,26 +59,17 @@ impl<'a> Image<'a> {
     /// # Errors
     /// As [`Image::open`]; [`Error::Op`] for an op that the table lacks.
     pub fn open_with(file: &'a [u8], table: ops::Table) -> Result<Self> {
-        let (sections, count) = header::read(file)?;
-        let find = |kind: u32| {
-            let found = sections.iter().take(count).find(|s| s.kind == kind).ok_or(Error::Absent { section: kind })?;
-            Ok((found.span.of(file).ok_or(Error::Section { section: kind })?, found.crc))
-        };
-        let summed = |kind: u32| {
-            let (bytes, crc) = find(kind)?;
-            if crc::crc32c(bytes) == crc { Ok(bytes) } else { Err(Error::Checksum { section: kind }) }
-        };
-        let plan_bytes = summed(section::PLAN)?;
+        let sections = header::read(file)?;
+        let plan_bytes = summed(file, sections, section::PLAN)?;
         let image = Self {
-            sections,
-            count,
             file,
-            program: Program::read(summed(section::PROGRAM)?)?,
+            sections,
+            program: Program::read(summed(file, sections, section::PROGRAM)?)?,
             plan: Plan::read(plan_bytes)?,
             plan_bytes,
-            tensor_table: summed(section::TENSORS)?,
-            weights: find(section::WEIGHTS)?.0,
-            ports: if HAS_PORTS { Ports::read_or_none(summed(section::IO))? } else { Ports::default() },
+            tensor_table: summed(file, sections, section::TENSORS)?,
+            weights: find(file, sections, section::WEIGHTS)?.0,
+            ports: if HAS_PORTS { Ports::read_or_none(summed(file, sections, section::IO))? } else { Ports::default() },
             ops: table,
         };
         image.check()?;
@@ -88,8 +81,8 @@ impl<'a> Image<'a> {
             return Err(Error::Section { section: section::TENSORS });
         }
         for index in 0..self.tensor_count() {
-            let desc = self.tensor(index)?;
-            desc.span.of(self.weights).ok_or(Error::Tensor { index })?;
+            let inside = || self.tensor_at(index)?.span.of(self.weights);
+            inside().ok_or(Error::Tensor { index })?;
         }
         for (index, op) in (0u32..).zip(self.program.ops()) {
             ops::check(self, &op).ok_or(Error::Op { index, code: op.code })?;
@@ -120,7 +113,7 @@ impl<'a> Image<'a> {
     /// # Errors
     /// [`Error::Checksum`].
     pub fn verify(&self) -> Result<()> {
-        for s in self.sections.iter().take(self.count) {
+        for s in self.sections() {
             let bad = Error::Checksum { section: s.kind };
             if crc::crc32c(s.span.of(self.file).ok_or(bad)?) != s.crc {
                 return Err(bad);
@@ -130,8 +123,8 @@ impl<'a> Image<'a> {
     }
 
     /// Sections in file order.
-    pub fn sections(&self) -> impl Iterator<Item = &Section> {
-        self.sections.iter().take(self.count)
+    pub fn sections(&self) -> impl Iterator<Item = Section> {
+        self.sections.iter().filter_map(Section::read)
     }
 
     /// The bytes of a section.
@@ -139,9 +132,7 @@ impl<'a> Image<'a> {
     /// # Errors
     /// [`Error::Absent`].
     pub fn section(&self, kind: u32) -> Result<&'a [u8]> {
-        let absent = Error::Absent { section: kind };
-        let found = self.sections.iter().take(self.count).find(|s| s.kind == kind).ok_or(absent)?;
-        found.span.of(self.file).ok_or(absent)
+        find(self.file, self.sections, kind).map(|(bytes, _)| bytes)
     }
 
     /// The program.
@@ -179,6 +170,11 @@ impl<'a> Image<'a> {
     /// # Errors
     /// [`Error::Tensor`].
     pub fn tensor(&self, index: u32) -> Result<TensorDesc> {
+        self.tensor_at(index).ok_or(Error::Tensor { index })
+    }
+
+    /// As [`Self::tensor`].
+    pub(crate) fn tensor_at(&self, index: u32) -> Option<TensorDesc> {
         TensorDesc::read(self.tensor_table, index)
     }
 
@@ -187,25 +183,30 @@ impl<'a> Image<'a> {
     /// # Errors
     /// [`Error::Slot`].
     pub fn slot(&self, index: u32) -> Result<Slot> {
+        self.slot_at(index).ok_or(Error::Slot { index })
+    }
+
+    /// As [`Self::slot`].
+    pub(crate) fn slot_at(&self, index: u32) -> Option<Slot> {
         plan::slot(self.plan_bytes, index)
     }
 
     /// The coded matrix `index`; `None` if it is none.
     #[must_use]
     pub fn coded(&self, index: u32) -> Option<Coded<'a>> {
-        Coded::new(&self.tensor(index).ok()?, self.weights)
+        Coded::new(&self.tensor_at(index)?, self.weights)
     }
 
     /// The int16 vector `index`; `None` if it is none.
     #[must_use]
     pub fn vector16(&self, index: u32) -> Option<Vector16<'a>> {
-        Vector16::new(&self.tensor(index).ok()?, self.weights)
+        Vector16::new(&self.tensor_at(index)?, self.weights)
     }
 
     /// The bytes of tensor `index` if it has type `dtype`.
     #[must_use]
     pub fn raw(&self, index: u32, dtype: Dtype) -> Option<&'a [u8]> {
-        let desc = self.tensor(index).ok()?;
+        let desc = self.tensor_at(index)?;
         if desc.dtype == dtype { desc.span.of(self.weights) } else { None }
     }
 
@@ -219,7 +220,21 @@ impl<'a> Image<'a> {
         if batch == 0 || context == 0 || threads == 0 || context > self.plan.max_context {
             return Err(bad);
         }
-        let end = |index| Ok(self.slot(index)?.range(limits).ok_or(bad)?.end);
-        (0..self.plan.slots).try_fold(0, |most, index| Ok(end(index)?.max(most)))
+        let end = |index| Some(self.slot_at(index)?.range(limits)?.end);
+        (0..self.plan.slots).try_fold(0, |most: u64, index| Some(end(index)?.max(most))).ok_or(bad)
     }
+}
+
+/// A section's bytes, and what they sum up to.
+#[inline(never)]
+fn find<'a>(file: &'a [u8], sections: Sections<'_>, kind: u32) -> Result<(&'a [u8], u32)> {
+    let found = sections.iter().filter_map(Section::read).find(|s| s.kind == kind).ok_or(Error::Absent { section: kind })?;
+    Ok((found.span.of(file).ok_or(Error::Section { section: kind })?, found.crc))
+}
+
+/// A section's bytes, which are summed.
+#[inline(never)]
+fn summed<'a>(file: &'a [u8], sections: Sections<'_>, kind: u32) -> Result<&'a [u8]> {
+    let (bytes, crc) = find(file, sections, kind)?;
+    if crc::crc32c(bytes) == crc { Ok(bytes) } else { Err(Error::Checksum { section: kind }) }
 }

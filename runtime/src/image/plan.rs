@@ -19,7 +19,7 @@
 
 use core::ops::Range;
 
-use super::header::{put, u16_at, u32_at, u64_at};
+use super::header::{are_zero, put, times, wide, words};
 use super::tensors::{Dtype, GROUP};
 use crate::error::{Error, Result};
 
@@ -112,21 +112,21 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Bytes from one row to the next. At most 2^34, so it never overflows.
+    /// Bytes from one row to the next: at most 2^30, as a slot of 2^28 columns or more is refused.
     #[must_use]
     pub fn stride_bytes(&self) -> u64 {
-        let cols = u64::from(self.cols);
-        match self.kind {
-            Kind::I32 => cols.next_multiple_of(4) * 4,
-            Kind::Q8 => Q8_HEAD as u64 + cols.next_multiple_of(GROUP as u64),
-            Kind::I8 => cols.next_multiple_of(SLOT_ALIGN),
-            Kind::I16 => (2 * cols).next_multiple_of(SLOT_ALIGN),
+        let cols = self.cols.min(1 << 28);
+        let bytes = match self.kind {
+            Kind::I32 => 4 * cols,
+            Kind::Q8 => Q8_HEAD as u32 + cols.next_multiple_of(GROUP as u32),
+            Kind::I8 => cols,
+            Kind::I16 => 2 * cols,
             Kind::Cache | Kind::Cache4 => {
                 let (codes, scale) = self.kind.cached(self.head_dim as usize);
-                let each = 2 * (codes as u64 + scale as u64);
-                u64::from(self.heads).saturating_mul(each).saturating_add(SLOT_ALIGN - 1) & !(SLOT_ALIGN - 1)
+                self.heads.saturating_mul(2 * (codes + scale) as u32)
             }
-        }
+        };
+        (bytes.saturating_add(SLOT_ALIGN as u32 - 1) & !(SLOT_ALIGN as u32 - 1)).into()
     }
 
     /// The type of the elements if the slot is one plain tensor: I8 (or U8: the same bytes), I16 or I32 of one row.
@@ -156,9 +156,17 @@ impl Slot {
 
     /// The slot's bytes in an arena of these limits; `None` on overflow.
     #[must_use]
+    #[inline(never)]
     pub fn range(&self, limits: Limits) -> Option<Range<u64>> {
         let start = affine(self.offset, limits)?;
         Some(start..start.checked_add(affine(self.size(), limits)?)?)
+    }
+
+    /// As [`Self::range`], in memory.
+    #[inline(never)]
+    pub(crate) fn place(&self, limits: Limits) -> Option<Range<usize>> {
+        let Range { start, end } = self.range(limits)?;
+        Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
     }
 
     /// The slot's record.
@@ -174,8 +182,9 @@ impl Slot {
         r
     }
 
-    fn decode(r: &[u8]) -> Option<Self> {
-        let kind = match *r.first()? {
+    fn decode(r: &[u8; SLOT_BYTES]) -> Option<Self> {
+        let [head, cols, heads, head_dim, k @ ..] = words::<{ SLOT_BYTES / 4 }>(r);
+        let kind = match head as u8 {
             1 => Kind::I32,
             2 => Kind::Q8,
             3 => Kind::Cache,
@@ -184,7 +193,7 @@ impl Slot {
             6 if cfg!(feature = "cache4") => Kind::Cache4,
             _ => return None,
         };
-        let rows = match *r.get(1)? {
+        let rows = match (head >> 8) as u8 {
             0 => Rows::One,
             1 => Rows::Batch,
             2 => Rows::Context,
@@ -194,11 +203,11 @@ impl Slot {
         let slot = Self {
             kind,
             rows,
-            frac: u16_at(r, 2)? as i16,
-            cols: u32_at(r, 4)?,
-            heads: u32_at(r, 8)?,
-            head_dim: u32_at(r, 12)?,
-            offset: affine_at(r, 16)?,
+            frac: (head >> 16) as i16,
+            cols,
+            heads,
+            head_dim,
+            offset: [wide(k[0], k[1]), wide(k[2], k[3]), wide(k[4], k[5]), wide(k[6], k[7])],
         };
         let is_cache = kind.is_cache();
         let shape_ok = slot.cols != 0
@@ -212,8 +221,7 @@ impl Slot {
             && (kind != Kind::Cache4 || slot.head_dim.is_multiple_of(2))
             && (!matches!(kind, Kind::I8 | Kind::I16) || (rows == Rows::One && slot.frac == 0))
             && (rows != Rows::ThreadContext || (kind == Kind::I32 && slot.cols == 1));
-        let [one, batch, context, scratch] = slot.offset;
-        let aligned = (one | batch | context) % SLOT_ALIGN == 0 && scratch % 4 == 0;
+        let aligned = (k[0] | k[2] | k[4]) % SLOT_ALIGN as u32 == 0 && k[6] % 4 == 0;
         (shape_ok && aligned).then_some(slot)
     }
 }
@@ -274,50 +282,32 @@ impl Plan {
             return Err(bad);
         }
         for index in 0..plan.slots {
-            slot(section, index)?;
+            slot(section, index).ok_or(Error::Slot { index })?;
         }
         Ok(plan)
     }
 
     fn decode(s: &[u8]) -> Option<Self> {
-        let zero = s.get(24..HEAD_BYTES)?.iter().all(|b| *b == 0);
-        zero.then_some(Self {
-            slots: u32_at(s, 0)?,
-            max_context: u32_at(s, 4)?,
-            vocab: u32_at(s, 8)?,
-            logits: u32_at(s, 12)?,
-            source_vocab: u32_at(s, 16)?,
-            start: u32_at(s, 20)?,
-        })
+        let [slots, max_context, vocab, logits, source_vocab, start, zeros @ ..] =
+            words::<{ HEAD_BYTES / 4 }>(s.first_chunk::<HEAD_BYTES>()?);
+        are_zero(&zeros).then_some(Self { slots, max_context, vocab, logits, source_vocab, start })
     }
 }
 
-/// Reads slot `index` of a plan section.
-///
-/// # Errors
-/// [`Error::Slot`].
-pub fn slot(section: &[u8], index: u32) -> Result<Slot> {
-    let bad = Error::Slot { index };
-    let at = (index as usize).checked_mul(SLOT_BYTES).and_then(|b| b.checked_add(HEAD_BYTES)).ok_or(bad)?;
-    let record: &[u8; SLOT_BYTES] = section.get(at..).and_then(|s| s.first_chunk()).ok_or(bad)?;
-    Slot::decode(record).ok_or(bad)
+/// Slot `index` of a plan section; `None` if there is none, or a malformed one.
+#[inline(never)]
+pub(super) fn slot(section: &[u8], index: u32) -> Option<Slot> {
+    Slot::decode(section.get(HEAD_BYTES..)?.as_chunks().0.get(index as usize)?)
 }
 
 /// `k[0] + k[1]*batch + k[2]*context + k[3]*context*threads`, the context rounded up to 4 in the last term so that
 /// thread scratch of 4-byte scores stays 16-byte aligned; `None` on overflow.
 #[must_use]
 pub fn affine(k: [u64; 4], limits: Limits) -> Option<u64> {
-    let context = u64::from(limits.context);
-    let scratch = context.next_multiple_of(4).checked_mul(u64::from(limits.threads))?;
-    let basis = [u64::from(limits.batch), context, scratch];
-    let [alone, rest @ ..] = k;
-    // Of nets without tokens nothing is to be multiplied, which a small core takes a hundred cycles for.
-    let mut terms = rest.iter().zip(basis).filter(|(k, _)| **k != 0);
-    terms.try_fold(alone, |sum, (k, b)| sum.checked_add(k.checked_mul(b)?))
-}
-
-fn affine_at(r: &[u8], at: usize) -> Option<[u64; 4]> {
-    Some([u64_at(r, at)?, u64_at(r, at + 8)?, u64_at(r, at + 16)?, u64_at(r, at + 24)?])
+    let [alone, batch, context, scratch] = k;
+    let scratch = times(times(scratch, 4)?, limits.threads)?;
+    let terms = [(batch, limits.batch), (context, limits.context), (scratch, limits.context.div_ceil(4))];
+    terms.iter().try_fold(alone, |sum: u64, (k, n)| sum.checked_add(times(*k, *n)?))
 }
 
 fn put_affine(r: &mut [u8], at: usize, k: [u64; 4]) {

@@ -11,7 +11,7 @@
 //!
 //! What the arguments of an op mean stands in its file under `ops/`.
 
-use super::header::{put, u16_at, u32_at, u64_at};
+use super::header::{are_zero, put, words};
 use crate::error::{Error, Result};
 
 /// Bytes of the head.
@@ -106,8 +106,9 @@ impl<'a> Program<'a> {
         let program = Self::split(section).ok_or(bad)?;
         // Entry points share no ops: as many as there are, so that walking all of them costs no more than the section.
         let mut left = program.ops.len() as u64;
-        for (entry, record) in program.entries().zip(program.entries) {
-            if u32_at(record, 12) != Some(0) {
+        for record in program.entries {
+            let (entry, zero) = decode_entry(record);
+            if zero != 0 {
                 return Err(bad);
             }
             let last = u64::from(entry.first) + u64::from(entry.count);
@@ -121,22 +122,20 @@ impl<'a> Program<'a> {
     }
 
     fn split(section: &'a [u8]) -> Option<Self> {
-        let entries = u32_at(section, 0)? as usize;
-        let ops = u32_at(section, 4)? as usize;
-        if u64_at(section, 8)? != 0 {
+        let (head, rest) = section.split_first_chunk::<HEAD_BYTES>()?;
+        let [entries, ops, zeros @ ..] = words::<{ HEAD_BYTES / 4 }>(head);
+        if !are_zero(&zeros) {
             return None;
         }
-        let (entry_bytes, op_bytes) = section.get(HEAD_BYTES..)?.split_at_checked(entries.checked_mul(ENTRY_BYTES)?)?;
+        let (entry_bytes, op_bytes) = rest.split_at_checked((entries as usize).checked_mul(ENTRY_BYTES)?)?;
         let (entry_table, _) = entry_bytes.as_chunks::<ENTRY_BYTES>();
         let (op_table, rest) = op_bytes.as_chunks::<OP_BYTES>();
-        (op_table.len() == ops && rest.is_empty()).then_some(Self { entries: entry_table, ops: op_table })
+        (op_table.len() == ops as usize && rest.is_empty()).then_some(Self { entries: entry_table, ops: op_table })
     }
 
     /// Entry points in file order.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + 'a {
-        self.entries
-            .iter()
-            .filter_map(|r| Some(Entry { id: u32_at(r, 0)?, first: u32_at(r, 4)?, count: u32_at(r, 8)? }))
+        self.entries.iter().map(|r| decode_entry(r).0)
     }
 
     /// Ops in order.
@@ -172,10 +171,14 @@ impl<'a> Program<'a> {
     }
 }
 
+/// An entry point, and the word that must be 0.
+fn decode_entry(r: &[u8; ENTRY_BYTES]) -> (Entry, u32) {
+    let [id, first, count, zero] = words(r);
+    (Entry { id, first, count }, zero)
+}
+
+#[inline(never)]
 fn decode(r: &[u8; OP_BYTES]) -> Op {
-    let mut args = [0; ARGS];
-    for (arg, bytes) in args.iter_mut().zip(r.as_chunks::<4>().0.iter().skip(1)) {
-        *arg = u32::from_le_bytes(*bytes);
-    }
-    Op { code: u16_at(r, 0).unwrap_or(0), flags: u16_at(r, 2).unwrap_or(0), args }
+    let [head, args @ ..] = words::<{ OP_BYTES / 4 }>(r);
+    Op { code: head as u16, flags: (head >> 16) as u16, args }
 }

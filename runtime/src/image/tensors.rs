@@ -54,8 +54,8 @@
 //! **N8** is N4 with a byte a code and no codebook: 8 lines of 64 bytes a group, byte b of row r in line l is
 //! column 32*group + 4*l + b.
 
-use super::header::{Span, put, u16_at, u32_at, u64_at};
-use crate::error::{Error, Result};
+use super::header::{Span, put, times, wide, words};
+
 
 /// Bytes of a tensor record.
 pub const RECORD_BYTES: usize = 64;
@@ -67,6 +67,10 @@ pub const BLOCK: usize = 16;
 pub const LINE: usize = 64;
 /// Bytes of a line's signs (N5).
 pub const SIGNS: usize = 16;
+
+/// Whether any codes are built in.
+const CODED: bool =
+    cfg!(any(feature = "t3", feature = "n4", feature = "t4", feature = "n5", feature = "n8"));
 
 /// Types of tensor data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +121,10 @@ impl Dtype {
 
     /// Bits of a code; `None` of what has no codes.
     #[must_use]
-    pub fn code_bits(self) -> Option<u8> {
+    pub const fn code_bits(self) -> Option<u8> {
+        if !CODED {
+            return None;
+        }
         match self {
             Self::T3 => Some(3),
             Self::N4 | Self::T4 => Some(4),
@@ -150,23 +157,23 @@ impl TensorDesc {
     #[must_use]
     pub fn data_bytes(dtype: Dtype, dims: [u32; 4]) -> Option<u64> {
         // A product of 64 bits takes a small core long; dimensions of 1 are common.
-        let times = |n, d: &u32| match (n, u64::from(*d)) {
-            (1, n) | (n, 1) => Some(n),
-            (n, d) => n.checked_mul(d),
-        };
-        let count = dims.iter().try_fold(1u64, times)?;
-        let code_bits = match dtype {
-            Dtype::I8 | Dtype::U8 => return Some(count),
-            Dtype::I16 => return count.checked_mul(2),
-            Dtype::I32 => return count.checked_mul(4),
-            Dtype::U64 => return count.checked_mul(8),
-            Dtype::T3 | Dtype::N4 | Dtype::T4 | Dtype::N5 | Dtype::N8 => u64::from(dtype.code_bits()?),
-        };
+        let product = |n, d: &u32| if *d == 1 { Some(n) } else { times(n, *d) };
+        let count = dims.iter().try_fold(1u64, product)?;
         let [rows, cols, _, _] = dims;
-        let rows = u64::from(rows).next_multiple_of(BLOCK as u64);
-        let groups = u64::from(cols).div_ceil(GROUP as u64);
-        let codes = rows.checked_mul(groups)?.checked_mul(GROUP as u64 * code_bits / 8)?;
-        codes.checked_add(rows.checked_mul(groups)?)?.checked_add(rows.checked_mul(2)?)
+        let bytes = match dtype {
+            Dtype::I8 | Dtype::U8 => 1,
+            Dtype::I16 => 2,
+            Dtype::I32 => 4,
+            Dtype::U64 => 8,
+            Dtype::T3 | Dtype::N4 | Dtype::T4 | Dtype::N5 | Dtype::N8 => {
+                let rows = u64::from(rows).next_multiple_of(BLOCK as u64);
+                let groups = times(rows, cols.div_ceil(GROUP as u32))?;
+                // The codes of a group, and its scale.
+                let codes = times(groups, GROUP as u32 / 8 * u32::from(dtype.code_bits()?) + 1)?;
+                return codes.checked_add(2 * rows);
+            }
+        };
+        times(count, bytes)
     }
 
     /// The record's bytes.
@@ -186,23 +193,20 @@ impl TensorDesc {
         r
     }
 
-    /// Reads record `index` and checks it by itself: type, dimensions, size; not yet its place.
-    ///
-    /// # Errors
-    /// [`Error::Tensor`].
-    pub fn read(table: &[u8], index: u32) -> Result<Self> {
-        let bad = Error::Tensor { index };
-        let at = (index as usize).checked_mul(RECORD_BYTES).ok_or(bad)?;
-        let r: &[u8; RECORD_BYTES] = table.get(at..).and_then(|t| t.first_chunk()).ok_or(bad)?;
-        Self::decode(r).ok_or(bad)
+    /// Reads record `index` and checks it by itself: type, dimensions, size; not yet its place. `None` if it is no such record.
+    #[must_use]
+    #[inline(never)]
+    pub fn read(table: &[u8], index: u32) -> Option<Self> {
+        Self::decode(table.as_chunks().0.get(index as usize)?)
     }
 
     fn decode(r: &[u8; RECORD_BYTES]) -> Option<Self> {
         let dtype = Dtype::of(r[0]).filter(|dtype| dtype.is_built_in())?;
         let rank = r[1];
-        let dims = [u32_at(r, 8)?, u32_at(r, 12)?, u32_at(r, 16)?, u32_at(r, 20)?];
-        let exponent = u32_at(r, 4)? as i32;
-        let span = Span { offset: u64_at(r, 24)?, bytes: u64_at(r, 32)? };
+        let w = words::<{ RECORD_BYTES / 4 }>(r);
+        let exponent = w[1] as i32;
+        let dims = [w[2], w[3], w[4], w[5]];
+        let span = Span { offset: wide(w[6], w[7]), bytes: wide(w[8], w[9]) };
         let mut codebook = [0i8; 16];
         for (to, from) in codebook.iter_mut().zip(r.iter().skip(40)) {
             *to = *from as i8;
@@ -210,8 +214,8 @@ impl TensorDesc {
         let coded = dtype.code_bits().is_some();
         let rank_ok = (1..=4).contains(&rank) && dims.iter().skip(rank as usize).all(|d| *d == 1);
         let dims_ok = dims.iter().all(|d| *d != 0) && (!coded || rank == 2);
-        let zero = u16_at(r, 2)? == 0 && u64_at(r, 56)? == 0;
-        let range = (-256..=256).contains(&exponent) && span.offset.is_multiple_of(super::header::ALIGN);
+        let zero = w[0] >> 16 == 0 && w[14] | w[15] == 0;
+        let range = (-256..=256).contains(&exponent) && w[6].is_multiple_of(super::header::ALIGN as u32);
         let lowest = if dtype == Dtype::N5 { 0 } else { -i8::MAX };
         let codes_ok = codebook.iter().all(|level| *level >= lowest);
         let size = Self::data_bytes(dtype, dims)? == span.bytes;
@@ -388,7 +392,7 @@ impl<'a> Coded<'a> {
     /// Multiplier of `row`; 0 if there is no such row.
     #[must_use]
     pub fn mult(&self, row: usize) -> u32 {
-        u16_at(self.mults, row.wrapping_mul(2)).map_or(0, u32::from)
+        self.mults.as_chunks().0.get(row).map_or(0, |mult| u16::from_le_bytes(*mult).into())
     }
 }
 

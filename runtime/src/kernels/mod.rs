@@ -4,6 +4,12 @@
 //! across), so any order of summation, any width and any number of threads gives the same bits; a backend has nothing
 //! to agree on but the sums. What is not a sum is the scalar kernels' source, compiled for the backend's instructions.
 
+/// `core::arch::naked_asm!` for the core that the code is compiled for (`build.rs`).
+#[cfg(any(mote_dsp, mote_mve))]
+macro_rules! naked_asm {
+    ($($line:tt)*) => { ::core::arch::naked_asm!(env!("MOTE_CPU"), $($line)*) };
+}
+
 #[cfg(mote_vector)]
 #[cfg_attr(target_arch = "riscv64", allow(unused_macros, dead_code))] // which has loops of its own
 #[macro_use]
@@ -12,6 +18,8 @@ mod vector; // first, for its macros
 mod aarch64;
 #[cfg(mote_dsp)]
 pub mod arm;
+#[cfg(mote_mve)]
+pub mod helium;
 #[cfg(mote_lanes)]
 mod lanes;
 #[cfg(all(mote_vector, target_arch = "riscv64"))]
@@ -32,12 +40,15 @@ use aarch64 as arch;
 #[cfg(mote_dsp)]
 pub use arm::int8;
 /// Convolutions of int8 of a microcontroller.
+#[cfg(mote_mve)]
+pub use helium::int8;
+/// Convolutions of int8 of a microcontroller.
 #[cfg(mote_lanes)]
 pub use lanes::int8;
 #[cfg(all(mote_vector, target_arch = "riscv64"))]
 use riscv64 as arch;
 /// Convolutions of int8 of a microcontroller.
-#[cfg(not(any(mote_dsp, mote_lanes, mote_vector)))]
+#[cfg(not(any(mote_dsp, mote_mve, mote_lanes, mote_vector)))]
 pub use scalar::int8;
 #[cfg(all(mote_vector, target_arch = "wasm32"))]
 use wasm as arch;
@@ -208,9 +219,11 @@ pub fn available() -> impl Iterator<Item = &'static Kernels> {
     let fast = arch::available();
     #[cfg(mote_dsp)]
     let fast = core::iter::once(&arm::KERNELS);
+    #[cfg(mote_mve)]
+    let fast = core::iter::once(&helium::KERNELS);
     #[cfg(mote_lanes)]
     let fast = core::iter::once(&lanes::KERNELS);
-    #[cfg(not(any(mote_vector, mote_dsp, mote_lanes)))]
+    #[cfg(not(any(mote_vector, mote_dsp, mote_mve, mote_lanes)))]
     let fast = core::iter::empty();
     fast.chain(core::iter::once(&scalar::KERNELS))
 }

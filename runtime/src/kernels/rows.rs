@@ -2,6 +2,7 @@
 //! all of it here. Whatever the compiler makes of it, the bits are those of the source.
 #![cfg_attr(target_arch = "x86_64", allow(unsafe_code))]
 
+use super::scalar::int8::Output;
 use super::{Head, Isa, Rescale, scalar};
 use crate::fixed::Scale;
 use crate::fixed::requantize::quantize_row;
@@ -43,6 +44,12 @@ versions! {
     /// `out = sat(sat(R(sum * ((mult * mant) >> excess), shift)) + bias + old)` for each row of a block.
     fn rescale = scalar::rescale,
         (sums: &[i64; BLOCK], mults: &[u16; BLOCK], bias: &[i32; BLOCK], how: Rescale, out: &mut [i32; BLOCK]);
+
+    /// `out = clamp(R(sum * mult + bias, shift))` for each row of a block and each row of codes; `out` has `stride` elements from one to the
+    /// next, of which `width` are the block's. `None` if it is too short.
+    fn requantize = scalar::rows::requantize,
+        (sums: &[[i64; BLOCK]], numbers: &([u16; BLOCK], [i64; BLOCK]), shift: i32, how: &Output, out: &mut [i8], at: (usize, usize))
+        -> Option<()>;
 
     /// `gate = silu(gate) * up`; `shift` brings the product to the result's fraction bits. `frac`: of the gate, 0 to 28.
     fn glu = scalar::rows::glu, (gate: &mut [i32], up: &[i32], frac: i32, shift: i32);

@@ -25,7 +25,7 @@
 use super::cache::split;
 #[cfg(feature = "steps")]
 use super::cost::Units;
-use super::{I32Rows, OpDef, Overlap, Run, arg, cache_arg, ensure, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, cache_arg, ensure, slot_arg, any_slot};
 use crate::fixed::Scale;
 use crate::image::plan::{Kind, Rows};
 use crate::image::{Image, Op};
@@ -51,7 +51,7 @@ pub const SOURCE: u16 = 1;
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let q = slot_arg(image, op, 0, Kind::I32)?;
     let cache = cache_arg(image, op, 1)?;
-    let scratch = image.slot(arg(op, 2)?).ok()?;
+    let scratch = any_slot(image, op, 2)?;
     let out = slot_arg(image, op, 3, Kind::I32)?;
     let heads = arg(op, 4)?;
     ensure(q.rows == Rows::Batch && out.rows == Rows::Batch && scratch.rows == Rows::ThreadContext)?;
@@ -63,7 +63,7 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let q_slot = slot_arg(r.image, op, 0, Kind::I32)?;
     let cache_slot = cache_arg(r.image, op, 1)?;
-    let scratch_slot = r.image.slot(arg(op, 2)?).ok()?;
+    let scratch_slot = any_slot(r.image, op, 2)?;
     let out_slot = slot_arg(r.image, op, 3, Kind::I32)?;
     let heads = arg(op, 4)?;
     let unit = Scale { mant: arg(op, 5)?, exp: arg(op, 6)? as i32 };

@@ -3,9 +3,12 @@
 //! Arguments: in slot, out slot (both I8 or both I16), input size, output size, steps (dilations 1), padding above | left << 16, window
 //! size, numbers with zero points 0 (`ops/window.rs`). Flag 2: backward; 4: halves up. NUMERICS.md, "pools".
 
-use super::window::{check_pool, run_pool};
+use core::cell::Cell;
+
+use super::window::{Folds, check_pool, run_pool};
 use super::{BACKWARD, OpDef, Overlap, Run};
 use crate::image::Op;
+use crate::kernels::scalar::int8::Quantized;
 
 /// The op.
 pub static OP: OpDef = OpDef {
@@ -29,6 +32,10 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         sum.wrapping_add(half).checked_div(count)
     };
     let up = |sum: i32, count: i32| sum.wrapping_add(count / 2).checked_div_euclid(count);
-    let sum = |all: &mut [i32], x: &[i32]| all.iter_mut().zip(x).for_each(|(all, x)| *all = all.wrapping_add(*x));
-    run_pool(r, op, (0, sum), if op.flags & UPWARD == 0 { away } else { up })
+    static FOLDS: Folds = Folds { start: 0, of_i8: sum, of_i16: sum };
+    run_pool(r, op, &FOLDS, if op.flags & UPWARD == 0 { away } else { up })
+}
+
+fn sum<T: Quantized>(all: &mut [i32], x: &[Cell<T>]) {
+    all.iter_mut().zip(x).for_each(|(all, x)| *all = all.wrapping_add(x.get().into()));
 }

@@ -97,6 +97,11 @@ impl<'a> Linear<'a> {
     /// `sum of weight * x + bias` of the rows of block `block`, exact, with the weights' exponent as fraction bits. `x`
     /// has the padded columns, or twice as many: low bytes, then high ones. Rows beyond the last are anything.
     pub(crate) fn sums(&self, kernel: BlocksFn, block: usize, x: &[i8]) -> [i64; BLOCK] {
+        self.finish(block, self.products(kernel, block, x))
+    }
+
+    /// The same before multipliers and bias: what the kernel gives.
+    pub(crate) fn products(&self, kernel: BlocksFn, block: usize, x: &[i8]) -> [i64; BLOCK] {
         let mut sums = [0i64; BLOCK];
         let (low, high) = x.split_at_checked(self.padded()).unwrap_or((x, &[]));
         kernel(&self.weights, block..block + 1, &Codes::one(low), &mut |_, _, low| {
@@ -107,17 +112,27 @@ impl<'a> Linear<'a> {
                 sums.iter_mut().zip(upper.as_flattened()).for_each(|(sum, upper)| *sum += upper << 8);
             });
         }
-        self.finish(block, sums)
+        sums
     }
 
-    /// What [`Self::sums`] makes of the sums of one row: those of block `block` times their multipliers, and the bias.
+    /// Sums of block `block` times their multipliers, and the bias.
     pub(crate) fn finish(&self, block: usize, mut sums: [i64; BLOCK]) -> [i64; BLOCK] {
-        let first = block * BLOCK;
-        let biases = self.bias.iter().skip(first).copied().chain(core::iter::repeat([0; 4]));
-        for ((sum, bias), row) in sums.iter_mut().zip(biases).zip(first..) {
+        let (mults, biases) = self.numbers(block);
+        for ((sum, mult), bias) in sums.iter_mut().zip(mults).zip(biases) {
             // |acc| < 2^38, of int16 2^46, and mult < 2^16; |bias| <= 2^31, lifted by 31 bits at most: the sum is below 2^63.
-            *sum = *sum * i64::from(self.weights.mult(row)) + (i64::from(i32::from_le_bytes(bias)) << self.lift);
+            *sum = *sum * i64::from(mult) + bias;
         }
         sums
+    }
+
+    /// The multipliers of block `block`, and its biases with the weights' exponent as fraction bits; zeros beyond the last row.
+    pub(crate) fn numbers(&self, block: usize) -> ([u16; BLOCK], [i64; BLOCK]) {
+        let (mut mults, mut biases) = ([0; BLOCK], [0; BLOCK]);
+        let rows = self.bias.iter().zip(0..).skip(block * BLOCK);
+        for ((mult, to), (bias, row)) in mults.iter_mut().zip(&mut biases).zip(rows) {
+            *mult = self.weights.mult(row) as u16;
+            *to = i64::from(i32::from_le_bytes(*bias)) << self.lift;
+        }
+        (mults, biases)
     }
 }

@@ -22,8 +22,9 @@ use crate::fixed::{saturate, shift_round};
 use crate::image::plan::{Kind, Slot};
 use crate::image::tensors::BLOCK;
 use crate::image::{Image, Op};
-use crate::kernels::Codes;
+use crate::kernels::rows::requantize;
 use crate::kernels::scalar::int8::{Axis, Output, Window};
+use crate::kernels::{Codes, Isa};
 use crate::view;
 
 /// The op.
@@ -71,37 +72,64 @@ enum Results<'a> {
 }
 
 impl Results<'_> {
-    /// Writes result `at`, `v` before its zero point. The bounds of an int16 are those of its high byte.
-    fn put(&mut self, at: usize, v: i32, o: &Output) -> Option<()> {
+    /// Writes the results of block `block`, of `rows` rows, for pixels from `pixel` on.
+    fn put(
+        &mut self,
+        isa: Isa,
+        l: &Linear<'_>,
+        o: &Output,
+        (block, pixel): (usize, usize),
+        sums: &[[i64; BLOCK]],
+    ) -> Option<()> {
+        let rows = l.weights.rows;
+        let (first, shift) = (block * BLOCK, l.weights.exponent);
         match self {
-            Self::I8(all) => *all.get_mut(at)? = o.clamp(v),
+            Self::I8(all) => {
+                let out = all.get_mut(pixel * rows + first..)?;
+                requantize(isa, sums, &l.numbers(block), shift, o, out, (rows, BLOCK.min(rows - first)))
+            }
             Self::I16(all) => {
+                // The bounds of an int16 are those of its high byte.
                 let (min, max) = (o.min * 256, o.max * 256 + 255);
-                *all.get_mut(at)? = v.saturating_add(o.zero_point).max(min).min(max) as i16;
+                for (sums, pixel) in sums.iter().zip(pixel..) {
+                    for (sum, row) in l.finish(block, *sums).into_iter().zip(first..rows) {
+                        let v = saturate(shift_round(sum, shift));
+                        *all.get_mut(pixel * rows + row)? = v.saturating_add(o.zero_point).max(min).min(max) as i16;
+                    }
+                }
+                Some(())
             }
         }
-        Some(())
     }
 }
+
+/// Bytes of patches that hosts keep on the stack: the slot has room for four pixels, enough where reading weights is what costs, but
+/// from codes to levels is a long way there.
+const OWN: usize = if cfg!(mote_vector) { 32 << 10 } else { 0 };
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (g, linear, planes) = parts(r.image, op)?;
     let slot = |which| quantized_arg(r.image, op, which);
     let (input, output, patches) = (slot(0)?, slot(1)?, slot(2)?);
     let (zero_point, o) = window::numbers(op, 10, Kind::I8)?;
-    let kernel = linear.kernel(r);
-    let (rows, pixels) = (linear.weights.rows, g.y.output.checked_mul(g.x.output)?);
+    let (kernel, isa) = (linear.kernel(r), r.kernels.isa);
+    let pixels = g.y.output.checked_mul(g.x.output)?;
     let in_place = apart(r, &input, &output)? && in_place(&g, &linear, planes);
     // Bytes of a patch, and patches that are made before the weights are read.
     let patch = linear.padded() * planes;
-    let (together, tiles) = tiles(&g, (patches.cols as usize).checked_div(patch)?, in_place)?;
+    let mut own = [0; OWN];
+    // A piece of a tile needs the patches of the piece before, and those are in the slot.
+    let has_own = !in_place && r.part.is_whole() && OWN > patches.cols as usize && OWN >= patch;
+    let room = if has_own { OWN } else { patches.cols as usize };
+    let (together, tiles) = tiles(&g, room.checked_div(patch)?, in_place)?;
     let position = |pixel: usize| Some((pixel.checked_div(g.x.output)?, pixel.checked_rem(g.x.output)?));
     for (turn, blocks) in units_of(r.part, tiles, linear.blocks()) {
         let first = in_turn(op, turn, tiles) * together;
         let tile = first..pixels.min(first + together);
         if !in_place && blocks.start == 0 {
             let [from, scratch] = r.slots([&input, &patches])?;
-            let (from, scratch) = (Input::new(&input, from)?, i8_cols(&patches, scratch)?);
+            let scratch = if has_own { &mut own } else { i8_cols(&patches, scratch)? };
+            let from = Input::new(&input, from)?;
             for (at, pixel) in tile.clone().enumerate() {
                 let patch = scratch.get_mut(at * patch..)?.get_mut(..patch)?;
                 gather(&g, &from, zero_point as i8, position(pixel)?, (patch, linear.padded()))?;
@@ -109,7 +137,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         }
         let read = if in_place { &input } else { &patches };
         let [from, to] = r.slots([read, &output])?;
-        let from = i8_cols(read, from)?;
+        let from = if has_own { &own } else { &*i8_cols(read, from)? };
         let mut to = match output.kind {
             Kind::I16 => Results::I16(view::as_elements(to)?),
             _ => Results::I8(view::as_i8_mut(to)),
@@ -124,25 +152,18 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
             } else {
                 (pixel - tile.start) * patch
             };
-            let mut put = |block: usize, pixel: usize, sums: [i64; BLOCK]| {
-                for (row, sum) in (block * BLOCK..rows).zip(sums) {
-                    to.put(pixel * rows + row, saturate(shift_round(sum, linear.weights.exponent)), &o)?;
-                }
-                Some(())
-            };
             if planes == 1 {
                 let bytes = bytemuck::must_cast_slice(from.get(start..)?);
                 let codes = Codes::new(bytes, together, apart.max(patch), patch)?;
                 let mut done = Some(());
                 kernel(&linear.weights, blocks.clone(), &codes, &mut |block, first, sums| {
-                    for (at, sums) in (pixel + first..).zip(sums) {
-                        done = done.and_then(|()| put(block, at, linear.finish(block, *sums)));
-                    }
+                    done = done.and_then(|()| to.put(isa, &linear, &o, (block, pixel + first), sums));
                 });
                 done?;
             } else {
                 for block in blocks.clone() {
-                    put(block, pixel, linear.sums(kernel, block, from.get(start..)?.get(..patch)?))?;
+                    let sums = linear.products(kernel, block, from.get(start..)?.get(..patch)?);
+                    to.put(isa, &linear, &o, (block, pixel), &[sums])?;
                 }
             }
         }

@@ -6,7 +6,7 @@
 //! stride may be 0 or negative. The output's other elements stay as they are. NUMERICS.md, "copy".
 
 use super::tensor::{element_bytes, tensor_arg, words};
-use super::{OpDef, Overlap, Run, arg, ensure};
+use super::{OpDef, Overlap, Run, arg, ensure, desc_arg};
 use crate::image::plan::Slot;
 use crate::image::{Image, Op};
 
@@ -27,7 +27,7 @@ struct Axis {
 
 /// The box, outermost dimension first.
 fn layout(image: &Image<'_>, op: &Op) -> Option<[Axis; RANK]> {
-    let [three, rank, a, b] = image.tensor(arg(op, 2)?).ok()?.dims;
+    let [three, rank, a, b] = desc_arg(image, op, 2)?.dims;
     let rank = rank as usize;
     ensure(three == 3 && rank <= RANK && a == 1 && b == 1)?;
     let (counts, strides) = words(image, op, 2)?.split_at_checked(rank)?;

@@ -35,6 +35,14 @@ impl Part {
         #[cfg(not(feature = "steps"))]
         return 0..count;
     }
+
+    /// Whether these are all.
+    pub(crate) fn is_whole(self) -> bool {
+        #[cfg(feature = "steps")]
+        return self.first == 0 && self.end == usize::MAX;
+        #[cfg(not(feature = "steps"))]
+        return true;
+    }
 }
 
 #[cfg(feature = "steps")]
@@ -45,7 +53,7 @@ mod steps {
     use super::Part;
     use crate::image::plan::{Kind, Rows};
     use crate::image::{Op, Slot};
-    use crate::ops::{self, Run, arg};
+    use crate::ops::{self, Run, any_slot};
 
     /// The units of an op.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +101,7 @@ mod steps {
         }
         match ROWS.iter().find(|(code, _)| *code == op.code) {
             Some((_, each)) => {
-                let slot = r.image.slot(arg(op, 0)?).ok()?;
+                let slot = any_slot(r.image, op, 0)?;
                 Some(Units::new(r.rows_of(&slot), &[slot.cols as usize, *each]))
             }
             None => whole(r, op),
@@ -118,11 +126,11 @@ mod steps {
         #[cfg(feature = "decoder")]
         (ops::attention::OP.code, ops::attention::units),
         #[cfg(feature = "convnet")]
-        (ops::conv2d::OP.code, ops::conv2d::units),
+        (ops::conv2d::OP.code, ops::layer::units),
         #[cfg(feature = "convnet")]
-        (ops::depthwise_conv2d::OP.code, ops::depthwise_conv2d::units),
+        (ops::depthwise_conv2d::OP.code, ops::layer::units),
         #[cfg(feature = "convnet")]
-        (ops::fully_connected::OP.code, ops::fully_connected::units),
+        (ops::fully_connected::OP.code, ops::layer::units),
         #[cfg(feature = "convnet")]
         (ops::average_pool2d::OP.code, ops::cut::pool_units),
         #[cfg(feature = "convnet")]
@@ -143,7 +151,7 @@ mod steps {
     fn whole(r: &Run<'_>, op: &Op) -> Option<Units> {
         let mut elements = 0usize;
         for which in r.image.op(op.code)?.slots {
-            let slot = r.image.slot(arg(op, *which)?).ok()?;
+            let slot = any_slot(r.image, op, *which)?;
             elements = elements.saturating_add(touched(r, &slot));
         }
         Some(Units::new(1, &[elements, ELEMENT]))

@@ -6,7 +6,7 @@
 //! slot of the tensor (the out slot's type), count, inner. NUMERICS.md, "gather".
 
 use super::tensor::{Around, around, element_bytes, i32_arg, tensor_arg};
-use super::{OpDef, Overlap, Run, arg, ensure, i8_arg};
+use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, desc_arg};
 use crate::image::{Dtype, Image, Op};
 use crate::view;
 
@@ -27,7 +27,7 @@ pub static SLOT: OpDef = OpDef {
 
 /// The table's shape.
 fn table(image: &Image<'_>, op: &Op) -> Option<Around> {
-    let desc = image.tensor(arg(op, 2)?).ok()?;
+    let desc = desc_arg(image, op, 2)?;
     let [count, inner, a, b] = desc.dims;
     (desc.dtype == Dtype::I8 && a == 1 && b == 1).then_some(Around {
         outer: 1,

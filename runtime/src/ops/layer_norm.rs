@@ -5,7 +5,7 @@
 //! normalised is `cols * x - sum`, so nothing is divided, and `eps` is stored as `eps * cols^3 * 2^(2 frac)`.
 //! NUMERICS.md, "layer norm".
 
-use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg, desc_arg};
 use crate::fixed::{saturate, shift_round};
 use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op};
@@ -21,8 +21,8 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     ensure(input.rows == out.rows && input.cols == out.cols && input.cols <= 1 << 17)?;
     let dims = [input.cols, 1, 1, 1];
     image.vector16(arg(op, 2)?)?;
-    ensure(image.tensor(arg(op, 2)?).ok()?.dims == dims)?;
-    let beta = image.tensor(arg(op, 3)?).ok()?;
+    ensure(desc_arg(image, op, 2)?.dims == dims)?;
+    let beta = desc_arg(image, op, 3)?;
     ensure(beta.dtype == Dtype::I32 && beta.dims == dims && beta.exponent == i32::from(out.frac))?;
     // eps below 2^63: with the squares it stays in 64 bits.
     ensure(arg(op, 5)? < 1 << 31 && arg(op, 6)? < 1 << 16 && arg(op, 7)? < 64)

@@ -3,9 +3,12 @@
 //! Arguments: in slot, out slot (both I8 or both I16), input size, output size, steps (dilations 1), padding above | left << 16, window
 //! size, numbers with zero points 0 (`ops/window.rs`). NUMERICS.md, "pools".
 
-use super::window::{check_pool, run_pool};
+use core::cell::Cell;
+
+use super::window::{Folds, check_pool, run_pool};
 use super::{BACKWARD, OpDef, Overlap, Run};
 use crate::image::Op;
+use crate::kernels::scalar::int8::Quantized;
 
 /// The op.
 pub static OP: OpDef = OpDef {
@@ -20,6 +23,10 @@ pub static OP: OpDef = OpDef {
 };
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let largest = |all: &mut [i32], x: &[i32]| all.iter_mut().zip(x).for_each(|(all, x)| *all = (*all).max(*x));
-    run_pool(r, op, (i32::MIN, largest), |largest, _| Some(largest))
+    static FOLDS: Folds = Folds { start: i32::MIN, of_i8: largest, of_i16: largest };
+    run_pool(r, op, &FOLDS, |largest, _| Some(largest))
+}
+
+fn largest<T: Quantized>(all: &mut [i32], x: &[Cell<T>]) {
+    all.iter_mut().zip(x).for_each(|(all, x)| *all = (*all).max(x.get().into()));
 }

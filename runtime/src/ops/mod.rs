@@ -35,6 +35,7 @@ pub mod glu;
 pub mod gru;
 pub mod hypot;
 pub mod kept_rows;
+mod layer;
 pub mod layer_norm;
 pub mod lookup;
 pub mod lstm;
@@ -65,7 +66,6 @@ pub mod transpose_conv2d;
 pub mod window;
 
 use core::cell::Cell;
-use core::ops::Range;
 
 use cost::Part;
 
@@ -73,7 +73,7 @@ use crate::error::{Error, Result};
 use crate::fixed::Scale;
 use crate::image::plan::{Kind, Q8_HEAD, Rows, Slot};
 use crate::image::program::{NONE, Op, entry};
-use crate::image::{Image, Limits};
+use crate::image::{Image, Limits, TensorDesc};
 use crate::kernels::{Isa, Kernels, rows};
 use crate::view::{self, Pool};
 
@@ -284,7 +284,7 @@ pub fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 #[must_use]
 pub fn check_rows(image: &Image<'_>, op: &Op, id: u32) -> Option<()> {
     let def = image.op(op.code)?;
-    let one = |which: &usize| Some(image.slot(arg(op, *which)?).ok()?.rows == Rows::One);
+    let one = |which: &usize| Some(any_slot(image, op, *which)?.rows == Rows::One);
     if def.code == embed::OP.code {
         ensure((op.flags & embed::SOURCE != 0) == (id == entry::ENCODE) || op.flags & embed::POSITIONS != 0)?;
     }
@@ -300,22 +300,22 @@ pub fn check_rows(image: &Image<'_>, op: &Op, id: u32) -> Option<()> {
 /// all do: it ends where the highest one does.
 ///
 /// # Errors
-/// [`Error::Op`], [`Error::Slot`].
+/// [`Error::Op`].
 pub fn check_arena(image: &Image<'_>, op: &Op, index: u32, limits: Limits) -> Result<()> {
-    let bad = Error::Op { index, code: op.code };
-    let range = |which: &usize| image.slot(arg(op, *which).ok_or(bad)?)?.range(limits).ok_or(bad);
-    let def = image.op(op.code).ok_or(bad)?;
+    apart(image, op, limits).ok_or(Error::Op { index, code: op.code })
+}
+
+fn apart(image: &Image<'_>, op: &Op, limits: Limits) -> Option<()> {
+    let def = image.op(op.code)?;
     for (i, first) in def.slots.iter().enumerate() {
-        let a = range(first)?;
+        let a = any_slot(image, op, *first)?.range(limits)?;
         for second in def.slots.iter().skip(i + 1) {
-            let b = range(second)?;
+            let b = any_slot(image, op, *second)?.range(limits)?;
             let apart = a.end <= b.start || b.end <= a.start;
-            if !apart && !def.overlap.pairs().contains(&(*first, *second)) {
-                return Err(bad);
-            }
+            ensure(apart || def.overlap.pairs().contains(&(*first, *second)))?;
         }
     }
-    Ok(())
+    Some(())
 }
 
 /// What a running op sees.
@@ -356,8 +356,7 @@ impl Run<'_> {
         let all = view::as_cells::<T>(self.arena)?;
         let mut cells: [&[Cell<T>]; N] = [&[]; N];
         for (to, slot) in cells.iter_mut().zip(slots) {
-            let start = usize::try_from(slot.range(self.limits)?.start).ok()? / size_of::<T>();
-            *to = all.get(start..)?.get(..slot.cols as usize)?;
+            *to = all.get(slot.place(self.limits)?.start / size_of::<T>()..)?.get(..slot.cols as usize)?;
         }
         Some(cells)
     }
@@ -376,8 +375,7 @@ pub(crate) fn split_slots<'a, const N: usize>(
 ) -> Option<[&'a mut [u8]; N]> {
     let mut ranges = [const { 0..0usize }; N];
     for (range, slot) in ranges.iter_mut().zip(slots) {
-        let Range { start, end } = slot.range(limits)?;
-        *range = usize::try_from(start).ok()?..usize::try_from(end).ok()?;
+        *range = slot.place(limits)?;
     }
     arena.get_disjoint_mut(ranges).ok()
 }
@@ -397,22 +395,34 @@ pub(crate) fn arg(op: &Op, which: usize) -> Option<u32> {
     op.args.get(which).copied()
 }
 
+/// Argument `which` as a slot of any kind.
+#[inline(never)]
+pub(crate) fn any_slot(image: &Image<'_>, op: &Op, which: usize) -> Option<Slot> {
+    image.slot_at(arg(op, which)?)
+}
+
+/// Argument `which` as a tensor's record.
+#[inline(never)]
+pub(crate) fn desc_arg(image: &Image<'_>, op: &Op, which: usize) -> Option<TensorDesc> {
+    image.tensor_at(arg(op, which)?)
+}
+
 /// Argument `which` as a slot of kind `kind`, neither a thread's scratch nor rows kept by position.
 pub(crate) fn slot_arg(image: &Image<'_>, op: &Op, which: usize, kind: Kind) -> Option<Slot> {
-    let slot = image.slot(arg(op, which)?).ok()?;
+    let slot = any_slot(image, op, which)?;
     let scattered = matches!(slot.rows, Rows::ThreadContext | Rows::Context);
     (slot.kind == kind && !scattered).then_some(slot)
 }
 
 /// Argument `which` as rows kept by position.
 pub(crate) fn kept_arg(image: &Image<'_>, op: &Op, which: usize) -> Option<Slot> {
-    let slot = image.slot(arg(op, which)?).ok()?;
+    let slot = any_slot(image, op, which)?;
     (slot.kind == Kind::I32 && slot.rows == Rows::Context).then_some(slot)
 }
 
 /// Argument `which` as a cache of keys and values.
 pub(crate) fn cache_arg(image: &Image<'_>, op: &Op, which: usize) -> Option<Slot> {
-    image.slot(arg(op, which)?).ok().filter(|slot| slot.kind.is_cache())
+    any_slot(image, op, which).filter(|slot| slot.kind.is_cache())
 }
 
 /// Argument `which` as an int8 tensor's slot.

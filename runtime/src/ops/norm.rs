@@ -8,7 +8,7 @@
 //! Layer normalization has depth and inner 1, instance normalization of an image depth = pixels, inner = channels, width 1,
 //! group normalization depth = pixels, inner = groups, width = channels of a group.
 
-use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols, part, window};
+use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols, part, window, desc_arg};
 use crate::fixed::rsqrt::rsqrt;
 use crate::fixed::{saturate, shift_round};
 use crate::image::plan::Kind;
@@ -41,7 +41,7 @@ struct Parts<'a> {
 fn parts<'a>(image: &Image<'a>, op: &Op) -> Option<Parts<'a>> {
     let [depth, inner, width] = [arg(op, 4)?, arg(op, 5)?, arg(op, 6)?].map(|d| d as usize);
     let channels = u32::try_from(inner.checked_mul(width)?).ok()?;
-    let (gain, bias) = (image.tensor(arg(op, 2)?).ok()?, image.tensor(arg(op, 3)?).ok()?);
+    let (gain, bias) = (desc_arg(image, op, 2)?, desc_arg(image, op, 3)?);
     ensure(gain.dims == [channels, 1, 1, 1] && bias.dims == gain.dims && depth.checked_mul(width)? <= MOST)?;
     let lift = u32::try_from(NORM_FRAC + gain.exponent - bias.exponent).ok()?;
     let biases = image.raw(arg(op, 3)?, Dtype::I32)?.as_chunks::<4>().0;

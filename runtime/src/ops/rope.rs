@@ -3,7 +3,7 @@
 //! Arguments: slot (I32, heads * head_dim columns), steps (U64 [head_dim / 2], turns a position in 2^-64), heads,
 //! head_dim. Scaled variants (Llama 3, linear, YaRN) differ in the steps alone. NUMERICS.md, "rope".
 
-use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, part, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, part, slot_arg, desc_arg};
 use crate::fixed::rope::{cos_sin, rotate};
 use crate::image::plan::{Kind, Rows};
 use crate::image::{Dtype, Image, Op};
@@ -15,7 +15,7 @@ pub static OP: OpDef =
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let slot = slot_arg(image, op, 0, Kind::I32)?;
     let (heads, head_dim) = (arg(op, 2)?, arg(op, 3)?);
-    let steps = image.tensor(arg(op, 1)?).ok()?;
+    let steps = desc_arg(image, op, 1)?;
     ensure(slot.rows == Rows::Batch)?;
     ensure(head_dim.is_multiple_of(2) && head_dim != 0 && heads.checked_mul(head_dim)? == slot.cols)?;
     ensure(steps.dtype == Dtype::U64 && steps.dims == [head_dim / 2, 1, 1, 1])

@@ -4,7 +4,7 @@
 //! Arguments: slot (I32, even columns), steps (U64 [cols / 2], turns a position in 2^-64), position of the first token. No
 //! table of positions is stored: a phase is exact, as in [`super::rope`]. NUMERICS.md, "sinusoid".
 
-use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg, desc_arg};
 use crate::fixed::rope::cos_sin;
 use crate::fixed::{saturate, shift_round};
 use crate::image::plan::{Kind, Rows};
@@ -16,7 +16,7 @@ pub static OP: OpDef =
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let slot = slot_arg(image, op, 0, Kind::I32)?;
-    let steps = image.tensor(arg(op, 1)?).ok()?;
+    let steps = desc_arg(image, op, 1)?;
     ensure(slot.rows == Rows::Batch && slot.cols.is_multiple_of(2))?;
     ensure(steps.dtype == Dtype::U64 && steps.dims == [slot.cols / 2, 1, 1, 1])
 }

@@ -3,9 +3,11 @@
 //! Arguments: in slot (I8), out slot (I8), elements of a row, multiplier and shift that bring a difference to Q5.26, and the
 //! least difference that counts (as int32). Flag 1: single rounding; 2: backward. NUMERICS.md, "softmax".
 
-use super::tensor::{Elements, rounding};
+use core::cell::Cell;
+
+use super::tensor::rounding;
 use super::window::SINGLE_ROUNDING;
-use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, i8_arg, in_turn};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, i8_arg, in_turn, turned};
 use crate::fixed::tflite::{divide_by_pot, exp_on_negative, high_mul, one_over_one_plus, requantize};
 use crate::image::{Image, Op};
 
@@ -36,32 +38,27 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let row = arg(op, 2)? as usize;
     let (multiplier, shift, least) = (arg(op, 3)? as i32, arg(op, 4)? as i32, arg(op, 5)? as i32);
     let (rows, rounding) = ((input.cols as usize).checked_div(row)?, rounding(op));
-    let [from, to] = Elements::of(r, [&input, &output])?;
+    let [from, to] = r.cells::<i8, 2>([&input, &output])?;
     for start in (0..rows).map(|n| in_turn(op, n, rows) * row) {
-        let mut largest = i32::from(i8::MIN);
-        for at in start..start + row {
-            largest = from.get(at)?.max(largest);
-        }
-        // e^(x - largest) in Q0.31; nothing if that is too little to count.
-        let exp = |x: i32| {
-            let difference = x - largest;
-            (difference >= least).then(|| exp_on_negative(requantize(difference, multiplier, shift, rounding), 5))
+        let (from, to) = (from.get(start..)?.get(..row)?, to.get(start..)?.get(..row)?);
+        let largest = from.iter().fold(i8::MIN, |largest, x| x.get().max(largest));
+        // e^(x - largest) in Q0.31; 0 if that is too little to count.
+        let exp = |x: &Cell<i8>| {
+            let difference = i32::from(x.get()) - i32::from(largest);
+            if difference < least {
+                return 0;
+            }
+            exp_on_negative(requantize(difference, multiplier, shift, rounding), 5)
         };
-        let mut sum = 0i32;
-        for at in start..start + row {
-            sum = sum.wrapping_add(exp(from.get(at)?).map_or(0, |e| divide_by_pot(e, SUM_BITS)));
-        }
+        let sum = from.iter().fold(0i32, |sum, x| sum.wrapping_add(divide_by_pot(exp(x), SUM_BITS)));
         let above = sum.leading_zeros();
         let inverse = one_over_one_plus((sum.wrapping_shl(above) as u32).wrapping_sub(1 << 31) as i32);
         let shift = SUM_BITS.wrapping_sub(above).wrapping_add(31 - 8);
         // An element is read for the last time when it is written.
-        for at in (0..row).map(|n| start + in_turn(op, n, row)) {
-            let value = exp(from.get(at)?).map_or(i8::MIN.into(), |e| {
-                let v = divide_by_pot(high_mul(inverse, e), shift);
-                v.saturating_add(i8::MIN.into()).clamp(i8::MIN.into(), i8::MAX.into())
-            });
-            to.put(at, value)?;
-        }
+        turned(op, from.iter().zip(to), |(from, to)| {
+            let v = divide_by_pot(high_mul(inverse, exp(from)), shift);
+            to.set(v.saturating_add(i8::MIN.into()).clamp(i8::MIN.into(), i8::MAX.into()) as i8);
+        });
     }
     Some(())
 }

@@ -3,7 +3,7 @@
 use core::cell::Cell;
 
 use super::window::SINGLE_ROUNDING;
-use super::{Run, arg, ensure, turned};
+use super::{Run, arg, ensure, turned, any_slot};
 use crate::fixed::tflite::{Rounding, requantize, requantize_wide};
 use crate::image::plan::Slot;
 use crate::image::{Dtype, Image, Op};
@@ -11,7 +11,7 @@ use crate::view;
 
 /// Argument `which` as the slot of one plain tensor.
 pub(crate) fn tensor_arg(image: &Image<'_>, op: &Op, which: usize) -> Option<Slot> {
-    let slot = image.slot(arg(op, which)?).ok()?;
+    let slot = any_slot(image, op, which)?;
     slot.plain().map(|_| slot)
 }
 
@@ -65,7 +65,7 @@ impl<'a> Elements<'a> {
         let mut elements = [const { Self { cells: &[], size: 1 } }; N];
         for (to, slot) in elements.iter_mut().zip(slots) {
             let size = element_bytes(slot);
-            let cells = all.get(usize::try_from(slot.range(limits)?.start).ok()?..)?;
+            let cells = all.get(slot.place(limits)?.start..)?;
             *to = Self { cells: cells.get(..(slot.cols as usize).checked_mul(size)?)?, size };
         }
         Some(elements)

@@ -13,8 +13,9 @@ use core::num::NonZeroUsize;
 
 use super::cut::{Cut, Piece};
 use super::tensor::{quantized_arg, rounding};
-use super::{BACKWARD, Run, arg, bytes_arg, ensure};
+use super::{BACKWARD, Run, arg, bytes_arg, ensure, desc_arg};
 use crate::image::plan::{Kind, Slot};
+use crate::image::header::times;
 use crate::image::{Dtype, Image, Op, TensorDesc};
 use crate::kernels::scalar::int8::{self, Axis, Fold, Output, Quantized, Window};
 
@@ -108,8 +109,14 @@ pub(crate) fn slots(image: &Image<'_>, op: &Op) -> Option<[Slot; 2]> {
 
 /// The record of the plain int8 weights that argument `which` names.
 pub(crate) fn weights(image: &Image<'_>, op: &Op, which: usize) -> Option<TensorDesc> {
-    let desc = image.tensor(arg(op, which)?).ok()?;
+    let desc = desc_arg(image, op, which)?;
     (desc.dtype == Dtype::I8).then_some(desc)
+}
+
+/// The product of these dimensions.
+#[inline(never)] // 64 bits
+pub(crate) fn products(dims: &[u32]) -> Option<u64> {
+    dims.iter().try_fold(1, |n, d| times(n, *d))
 }
 
 /// What an op with weights has: a table of channels (argument 3), numbers, the weights' zero point.
@@ -135,7 +142,7 @@ impl Sums {
         let (zero_in, output) = numbers(op, at, kind)?;
         let [zero, rest @ ..] = bytes_arg(op, at + 1)?;
         let zero_weights = i32::from(zero as i8);
-        let desc = image.tensor(arg(op, 3)?).ok()?;
+        let desc = desc_arg(image, op, 3)?;
         let words = if kind == Kind::I16 { 4 } else { 3 };
         ensure(desc.dtype == Dtype::I32 && desc.dims == [count, words, 1, 1] && rest == [0; 3])?;
         ensure(kind == Kind::I16 || op.flags & NARROW == 0)?;
@@ -165,12 +172,22 @@ pub(crate) fn check_pool(image: &Image<'_>, op: &Op) -> Option<()> {
     ensure(down == 1 && across == 1 && zero_in == 0 && o.zero_point == 0)
 }
 
-/// Runs a pool: `start` and `fold` over the taps inside the image; `result` of that and their number, before the clamp.
-pub(crate) fn run_pool(r: &mut Run<'_>, op: &Op, fold: (i32, Fold), result: fn(i32, i32) -> Option<i32>) -> Option<()> {
+/// How a pool folds: from what, and elements of which type.
+pub(crate) struct Folds {
+    pub start: i32,
+    pub of_i8: Fold<i8>,
+    pub of_i16: Fold<i16>,
+}
+
+/// What is folded, and how many elements that are: the result, before the clamp.
+pub(crate) type Finish = fn(i32, i32) -> Option<i32>;
+
+/// Runs a pool: folds the taps inside the image.
+pub(crate) fn run_pool(r: &mut Run<'_>, op: &Op, folds: &'static Folds, finish: Finish) -> Option<()> {
     let slots = slots(r.image, op)?;
     match slots[0].kind {
-        Kind::I16 if cfg!(feature = "int16") => pool_of::<i16>(r, op, slots, fold, result),
-        _ => pool_of::<i8>(r, op, slots, fold, result),
+        Kind::I16 if cfg!(feature = "int16") => pool_of(r, op, slots, (folds.start, folds.of_i16), finish),
+        _ => pool_of(r, op, slots, (folds.start, folds.of_i8), finish),
     }
 }
 
@@ -178,13 +195,13 @@ fn pool_of<T: Quantized>(
     r: &mut Run<'_>,
     op: &Op,
     [input, output]: [Slot; 2],
-    fold: (i32, Fold),
-    result: fn(i32, i32) -> Option<i32>,
+    fold: (i32, Fold<T>),
+    finish: Finish,
 ) -> Option<()> {
     let g = pool(op, &input)?;
     let (_, o) = numbers(op, 7, input.kind)?;
     let (cut, part) = (Cut::new(r, &g, &[input, output], None), r.part);
     let [from, to] = r.cells::<T, 2>([&input, &output])?;
     let p = cut.piece::<T, ()>(part, Piece { g, from, to, weights: &[], channels: &[] })?;
-    int8::pool2d(&p.g, p.from, fold, |folded, count| Some(o.limit(result(folded, count)?)), p.to)
+    int8::pool2d(&p.g, p.from, fold, |folded, count| Some(o.limit(finish(folded, count)?)), p.to)
 }

@@ -25,6 +25,9 @@ use crate::ops::{self, Run};
 use crate::view::{self, Pool, Single};
 use work::Work;
 
+/// Whether any op of this build works on tokens.
+const HAS_TOKENS: bool = cfg!(feature = "decoder");
+
 /// Runs a program over an arena: a language model's by tokens, any other by inputs and outputs.
 pub struct Session<'a> {
     image: &'a Image<'a>,
@@ -32,7 +35,6 @@ pub struct Session<'a> {
     limits: Limits,
     pool: &'a dyn Pool,
     kernels: &'a Kernels,
-    logits: Slot,
     position: u32,
     rows: u32,
     /// Positions of the source that has been encoded.
@@ -67,7 +69,6 @@ impl<'a> Session<'a> {
         for (index, op) in (0u32..).zip(image.program().ops()) {
             ops::check_arena(image, &op, index, limits)?;
         }
-        let logits = image.slot(image.plan().logits)?;
         let kernels = kernels::select();
         let mut session = Self {
             image,
@@ -75,7 +76,6 @@ impl<'a> Session<'a> {
             limits,
             pool,
             kernels,
-            logits,
             position: 0,
             rows: 0,
             source: 0,
@@ -146,7 +146,7 @@ impl<'a> Session<'a> {
 
     fn begin_source<'w>(&'w mut self, source: &'w [u32], embeds: bool) -> Result<Work<'w, 'a>> {
         let vocab = self.image.plan().source_vocab;
-        if vocab == 0 {
+        if vocab == 0 || !HAS_TOKENS {
             return Err(Error::Entry { id: entry::ENCODE });
         }
         if let Some(id) = source.iter().copied().find(|t| *t >= vocab) {
@@ -202,7 +202,7 @@ impl<'a> Session<'a> {
             return Err(Error::NoSource);
         }
         let vocab = self.image.plan().vocab;
-        if vocab == 0 {
+        if vocab == 0 || !HAS_TOKENS {
             return Err(Error::Entry { id: entry::BODY });
         }
         if let Some(id) = tokens.iter().copied().find(|t| *t >= vocab) {
@@ -259,7 +259,8 @@ impl<'a> Session<'a> {
         if rows == 0 {
             return Ok(());
         }
-        let (count, cols) = (rows as usize, self.logits.cols as usize);
+        let (count, logits) = (rows as usize, self.logits_slot()?);
+        let cols = logits.cols as usize;
         let (found, needed) = (out.len(), (count as u64).saturating_mul(cols as u64));
         let out = count.checked_mul(cols).and_then(|n| out.get_mut(..n)).ok_or(Error::ArenaSize { found, needed })?;
         let Some((index, op, slot)) = self.last_matrix() else {
@@ -279,7 +280,7 @@ impl<'a> Session<'a> {
             to.copy_from_slice(from.get(..bytes).ok_or(bad)?);
         }
         let how = ops::matmul::How { pool: self.pool, kernels: self.kernels, part: Part::WHOLE };
-        ops::matmul::product(self.image, &op, how, [&slot, &self.logits], (room, count), (out, cols)).ok_or(bad)
+        ops::matmul::product(self.image, &op, how, [&slot, &logits], (room, count), (out, cols)).ok_or(bad)
     }
 
     /// Bytes of scratch that [`Session::logits_of`] needs for a row.
@@ -292,12 +293,12 @@ impl<'a> Session<'a> {
     fn last_matrix(&self) -> Option<(u32, Op, Slot)> {
         let (index, op) = self.image.program().entry(entry::HEAD).ok()?.last()?;
         let makes = op.code == ops::matmul::OP.code && op.flags == 0 && ops::arg(&op, 3)? == self.image.plan().logits;
-        makes.then_some((index, op, self.image.slot(ops::arg(&op, 0)?).ok()?))
+        makes.then_some((index, op, ops::any_slot(self.image, &op, 0)?))
     }
 
     /// What the head has left in its slot.
     fn head(&mut self) -> Result<&mut [i32]> {
-        let slot = self.logits;
+        let slot = self.logits_slot()?;
         let missing = Error::Slot { index: self.image.plan().logits };
         let [bytes] = ops::split_slots(self.arena, self.limits, [&slot]).ok_or(missing)?;
         let all = view::as_i32(bytes).ok_or(missing)?;
@@ -315,7 +316,11 @@ impl<'a> Session<'a> {
     /// Fraction bits of the logits: `logit = integer * 2^-bits`.
     #[must_use]
     pub fn logits_frac_bits(&self) -> u32 {
-        self.logits.frac.max(0).unsigned_abs().into()
+        self.logits_slot().map_or(0, |slot| slot.frac.max(0).unsigned_abs().into())
+    }
+
+    fn logits_slot(&self) -> Result<Slot> {
+        self.image.slot(self.image.plan().logits)
     }
 
     /// Input `index` of a program without tokens, to be filled before [`Session::run`], which may overwrite it. `T` is

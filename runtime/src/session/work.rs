@@ -178,8 +178,16 @@ impl<'w, 'a> Work<'w, 'a> {
 
     /// A stage has run for a batch: goes on to the next batch, the next stage, or the end, where the session learns of it.
     fn next(&mut self) {
-        let rows = self.batch().len();
         self.op = 0;
+        if !super::HAS_TOKENS {
+            #[cfg(feature = "steps")]
+            if self.stage.id == entry::RUN {
+                self.session.unfinished = false;
+            }
+            self.done = true;
+            return;
+        }
+        let rows = self.batch().len();
         self.position = self.position.wrapping_add(rows as u32);
         self.rest = self.rest.get(rows..).unwrap_or_default();
         if !self.rest.is_empty() {

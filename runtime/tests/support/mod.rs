@@ -673,6 +673,12 @@ impl Bench {
         assert!(self.arena.guards_hold());
         // Threads share scratch as they come.
         let mut whole = whole;
+        if def.code == ops::conv2d_coded::OP.code {
+            // A whole one may keep its patches elsewhere.
+            let patches = image.slot(op.args[2]).unwrap().range(limits).unwrap();
+            let patches = patches.start as usize..patches.end as usize;
+            [&mut whole, &mut self.arena].into_iter().for_each(|arena| arena.get()[patches.clone()].fill(0));
+        }
         assert!(pool.threads() > 1 || self.arena.get() == whole.get(), "{}: {units:?}", def.name);
     }
 

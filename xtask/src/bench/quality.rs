@@ -1,6 +1,6 @@
 //! What quantizing loses, on several models and on copies of them with outlier channels: `mote` in integers and in floats, and
-//! (quantize/bench/quality/peers.py) llama.cpp, rounding to nearest, AutoRound, all on the same text after the same calibration. A
-//! sentence encoder's embeddings are compared on sentences (embeddings.py).
+//! (quantize/bench/quality/peers.py) llama.cpp, rounding to nearest, AutoRound, GPTQ, AWQ, all on the same text after the same
+//! calibration. A sentence encoder's embeddings are compared on sentences (embeddings.py).
 
 use crate::shell::{Used, cargo, measured, output, run, say};
 use crate::{digest, python, table};
@@ -162,7 +162,7 @@ fn ours(mote: &Path, model: &Path, texts: &Texts, flags: &str, o: &Options, embe
             eval.args(["--context", CONTEXT, "--max-tokens", positions]);
         }
         eval.arg("--json").args((arithmetic == "float").then_some("--float"));
-        let found: Value = serde_json::from_str(&output(&mut eval)?).context("mote eval --json")?;
+        let found: Value = serde_json::from_str(&measured(&mut eval)?.stdout).context("mote eval --json")?;
         if embeds {
             let distance = &found["cosine_distance"];
             return Ok(json!({
@@ -274,7 +274,8 @@ fn measure(name: &str, model: &Path, texts: &Texts, mote: &Path, python: Option<
     println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     rows.iter().for_each(|row| println!("{}", line(row, parameters, columns)));
     for one in &refused {
-        println!("\n{} refused: {}", one["quantizer"].as_str().unwrap_or_default(), one["why"]);
+        let [quantizer, why] = ["quantizer", "why"].map(|field| one[field].as_str().unwrap_or_default());
+        println!("\n{quantizer} refused: {}", why.replace('\n', "; "));
     }
     println!();
     Ok(json!({ "model": name, "parameters": parameters, "rows": rows, "refused": refused }))

@@ -8,8 +8,6 @@
 //! A filter of K columns has `first` (1 to 4) in its first quad, the other K - first in full ones: weights are read four at a
 //! time, and those of the first quad beyond `first` once more in the next, with zeros for activations here.
 
-use core::arch::naked_asm;
-
 /// Spreads `quads` (at least 1) words of four int8 each to pairs of 16 bits plus those of `less`; `apart`: bytes from one word of
 /// a pixel to the next.
 ///

@@ -93,7 +93,7 @@ impl Patches {
         let ((rows, iy), (cols, ix)) = (g.y.taps(y), g.x.taps(x));
         let row_columns = g.x.kernel * depth;
         // All taps begin with a quad.
-        let whole = depth % 4 == 0;
+        let whole = depth.is_multiple_of(4);
         if whole {
             self.clear(pixel, 0, rows.start * row_columns);
             self.clear(pixel, rows.end * row_columns, g.y.kernel * row_columns);

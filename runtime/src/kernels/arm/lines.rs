@@ -7,8 +7,6 @@
 //!                                              line, of two rows 4 and 4
 //! ```
 
-use core::arch::naked_asm;
-
 /// A block: `groups` (at least 1) groups of 32 columns are added to the sums, for each row of activations [16].
 ///
 /// # Safety

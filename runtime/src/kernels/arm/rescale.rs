@@ -7,7 +7,6 @@
 //! SSAT to 8 bits
 //! ```
 
-use core::arch::naked_asm;
 use core::cell::Cell;
 
 use crate::fixed::tflite::Rounding;

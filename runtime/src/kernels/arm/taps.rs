@@ -1,7 +1,5 @@
 //! Sums of a depthwise convolution's pixel: four channels side by side are a word of activations and one of weights.
 
-use core::arch::naked_asm;
-
 /// The taps of a pixel that lie inside the image, of some groups of four channels.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

@@ -8,17 +8,17 @@
 //!     their elements
 //! ```
 //!
-//! All of a tile is read before any of it is written, so what is right pixel by pixel is right here (`ops::Overlap`). What this
-//! is not for, the scalar kernels do: weights with a zero point, filters of more than [`WORDS`] columns that are no fully connected
-//! layer's.
+//! A tile is a unit (`ops::Overlap`): what is right pixel by pixel is right here. Filters of more than [`WORDS`] columns come piece by
+//! piece. No case is left to the scalar kernels, whose code would be linked beside this.
 
 use core::cell::Cell;
 use core::mem::MaybeUninit;
 use core::num::NonZeroUsize;
+use core::ops::Range;
 
-use super::{Dots, Taps, Write, core_loops};
-use crate::fixed::tflite::Rounding;
-use crate::kernels::scalar::int8::{self as scalar, Channel, Input, Output, Quantized, Sum, Term, Weights, Window};
+use super::{Dots, Tap, Taps, Write, core_loops};
+use crate::fixed::tflite::{Rounding, requantize};
+use crate::kernels::scalar::int8::{self as scalar, Channel, Input, Output, Sum, Term, Weights, Window};
 
 /// Words of activations.
 const WORDS: usize = 1152;
@@ -29,56 +29,91 @@ const SUMS: usize = 64;
 type Sums = [i32; SUMS];
 
 /// Activations of the pixels of a tile.
-struct Patches {
-    /// [column][pixel]; those are there that have been put.
-    words: [MaybeUninit<i32>; WORDS],
+struct Patches<'g> {
+    g: &'g Window,
+    /// The image, from a group's first channel on, whole; and its zero point.
+    image: *const i8,
+    zero: i32,
+    /// Channels of a group.
+    depth: usize,
     /// Pixels of the tile: 1, 2 or 4.
     pixels: usize,
+    /// Of the columns those that are there, at most [`WORDS`] of all pixels.
+    piece: Range<usize>,
+    /// [column][pixel]; those are there that have been put.
+    words: &'g mut [MaybeUninit<i32>; WORDS],
 }
 
-impl Patches {
-    /// Puts `x` less `zero` at columns `at` and following of a pixel.
-    fn put(&mut self, pixel: usize, at: usize, x: &[Cell<i8>], zero: i32) {
-        let words = self.words.get_mut(at * self.pixels + pixel..).unwrap_or_default();
-        if !x.is_empty() && (x.len() - 1) * self.pixels < words.len() {
-            // SAFETY: there is room for the last word.
-            unsafe { core_loops::put(words.as_mut_ptr().cast(), x.as_ptr(), x.len(), zero, 4 * self.pixels) };
+// Functions of their own, that their loops have all registers.
+impl Patches<'_> {
+    /// The inputs under output pixel `at`.
+    #[inline(never)]
+    fn gather(&mut self, at: usize, pixel: usize) {
+        let g = self.g;
+        let Some(width) = NonZeroUsize::new(g.x.output) else { return };
+        let ((rows, iy), (cols, ix)) = (g.y.taps(at / width), g.x.taps(at % width));
+        let partial = rows.len() < g.y.kernel || cols.len() < g.x.kernel;
+        let to = self.words.as_mut_ptr().cast::<i32>().wrapping_add(pixel);
+        if partial {
+            for column in 0..self.piece.len() {
+                // SAFETY: the words of a piece.
+                unsafe { *to.add(column * self.pixels) = 0 };
+            }
+        }
+        // Taps side by side are side by side in memory.
+        let (across, step) = (cols.len(), g.x.dilation.get() * g.channels);
+        let (count, run) = if step == self.depth { (1, across * self.depth) } else { (across, self.depth) };
+        let mut row = self.image.wrapping_add((iy * g.x.input + ix) * g.channels);
+        for ky in rows {
+            let mut column = (ky * g.x.kernel + cols.start) * self.depth;
+            let mut x = row;
+            for _ in 0..count {
+                let (first, end) = (column.max(self.piece.start), (column + run).min(self.piece.end));
+                if first < end {
+                    let to = to.wrapping_add((first - self.piece.start) * self.pixels);
+                    // SAFETY: the taps lie in the image, which is whole, and their columns in the piece.
+                    unsafe {
+                        core_loops::put(to, x.wrapping_add(first - column), end - first, self.zero, 4 * self.pixels);
+                    }
+                }
+                column += run;
+                x = x.wrapping_add(step);
+            }
+            row = row.wrapping_add(g.y.dilation.get() * g.x.input * g.channels);
         }
     }
 
-    /// The inputs under output pixel `(y, x)`, `depth` channels of each from the first of `image` on.
-    fn gather(&mut self, g: &Window, (y, x): (usize, usize), depth: usize, pixel: usize, (image, zero): Input<'_, i8>) {
-        let ((rows, iy), (cols, ix)) = (g.y.taps(y), g.x.taps(x));
-        if rows.len() < g.y.kernel || cols.len() < g.x.kernel {
-            let columns = g.y.kernel * g.x.kernel * depth;
-            let words = self.words.iter_mut().skip(pixel).step_by(self.pixels.max(1));
-            words.take(columns).for_each(|word| *word = MaybeUninit::new(0));
-        }
-        // Taps side by side are side by side in memory.
-        let together = if g.x.dilation.get() == 1 && depth == g.channels { cols.len() } else { 1 };
-        for (n, ky) in rows.enumerate() {
-            let row = (iy + n * g.y.dilation.get()) * g.x.input + ix;
-            let mut n = 0;
-            while n < cols.len() {
-                let from = (row + n * g.x.dilation.get()) * g.channels;
-                let x = image.get(from..).and_then(|x| x.get(..together * depth)).unwrap_or_default();
-                self.put(pixel, (ky * g.x.kernel + cols.start + n) * depth, x, zero);
-                n += together;
+    /// Takes off from the sums of some filters the pixels' sums of the columns, `zero` times each.
+    #[inline(never)]
+    fn less(&self, zero: i32, filters: usize, sums: &mut Sums) {
+        let (words, sums) = (self.words.as_ptr().cast::<i32>(), sums.as_mut_ptr());
+        for pixel in 0..self.pixels {
+            let mut all = 0i32;
+            // SAFETY: the words of the piece have been put, and there are as many sums.
+            unsafe {
+                for column in 0..self.piece.len() {
+                    all = all.wrapping_add(*words.add(column * self.pixels + pixel));
+                }
+                for filter in 0..filters {
+                    let sum = sums.add(filter * self.pixels + pixel);
+                    *sum = (*sum).wrapping_sub(all.wrapping_mul(zero));
+                }
             }
         }
     }
 
-    /// Adds to sums the dots of the pixels with `filters` filters (at least 1, with the pixels at most [`SUMS`]) that begin `apart` bytes from one another,
-    /// `columns` of each.
-    fn dots(&self, w: &[i8], [filters, columns, apart]: [usize; 3], sums: &mut Sums) -> Option<()> {
-        let x = self.words.get(..columns * self.pixels)?;
-        let fits = filters > 0 && filters * self.pixels <= SUMS && w.len() >= (filters - 1) * apart + columns;
-        (fits && columns > 0 && apart >= columns).then_some(())?;
-        let words = w.as_ptr().addr().is_multiple_of(4) && columns % 4 == 0 && apart % 4 == 0;
-        let x = x.as_ptr().cast();
-        let (w, sums, skip) = (w.as_ptr(), sums.as_mut_ptr(), apart - columns);
-        let mut job = Dots { x, x_end: x.wrapping_add(columns * self.pixels), w, skip, filters, sums, apart };
-        // SAFETY: the words of all columns have been put, the weights of all filters, and the sums of as many as there may be.
+    /// Adds to sums the dots of the pixels with `filters` filters, at least 1 and with the pixels at most [`SUMS`], of `apart` columns
+    /// each.
+    #[inline(never)]
+    fn dots(&self, w: &[i8], filters: usize, apart: usize, sums: &mut Sums) -> Option<()> {
+        let columns = self.piece.len();
+        let w = w.get(..(filters.checked_sub(1)?) * apart + columns)?.as_ptr();
+        (filters * self.pixels <= SUMS && columns > 0).then_some(())?;
+        let words = (w.addr() | columns | apart).is_multiple_of(4);
+        let x = self.words.as_ptr().cast::<i32>();
+        let x_end = x.wrapping_add(columns * self.pixels);
+        let mut job = Dots { x, x_end, w, skip: apart - columns, filters, sums: sums.as_mut_ptr(), apart };
+        // SAFETY: the words of all columns have been put, the weights of all filters are there, and the sums of as many as there may be.
         unsafe {
             match (self.pixels, words) {
                 (4, true) => core_loops::dots4_words(&mut job),
@@ -94,7 +129,7 @@ impl Patches {
                     }
                     if filters % 2 == 1 {
                         // The last is its own pair.
-                        let (w, sums) = (w.add((filters - 1) * apart), sums.add(filters - 1));
+                        let (w, sums) = (w.add((filters - 1) * apart), sums.as_mut_ptr().add(filters - 1));
                         pairs(&mut Dots { w, sums, skip: 0, filters: 1, apart: 0, ..job });
                     }
                 }
@@ -118,31 +153,49 @@ fn is_usual(cs: &[Channel], o: &Output, products: usize) -> bool {
 /// next `apart` elements behind. `usual`: see [`is_usual`].
 #[inline(never)]
 fn write(
-    sums: &Sums,
+    sums: &[i32],
     [pixels, room]: [usize; 2],
     (cs, o, usual): (&[Channel], &Output, bool),
     (out, first, apart): (&[Cell<i8>], usize, isize),
 ) -> Option<()> {
     let pixel = |n: usize| out.get(first.wrapping_add((apart as usize).wrapping_mul(n))..)?.get(..cs.len());
-    let fast = usual && pixels == room && !cs.is_empty();
-    if fast {
-        let (out, _) = (pixel(0)?.as_ptr(), pixel(pixels - 1)?);
-        let (sums, channels, zero) = (sums.as_ptr(), cs.len(), o.zero_point);
-        let mut job = Write { sums, cs: cs.as_ptr(), channels, out, apart, room: 4 * room, zero };
+    let (start, _, sums) = (pixel(0)?.as_ptr(), pixel(pixels.checked_sub(1)?)?, sums.get(..cs.len() * room)?);
+    if usual && !cs.is_empty() && pixels <= room {
+        let (channels, bytes, skip) = (cs.len(), 4 * pixels, 4 * (room - pixels));
+        let (sums, cs, zero) = (sums.as_ptr(), cs.as_ptr(), o.zero_point);
+        let mut job = Write { sums, cs, channels, out: start, apart, bytes, zero, skip };
         // SAFETY: sums and channels are there; the first and the last pixel's elements lie in `out`, so all do.
         unsafe { if room == 1 { core_loops::write1(&mut job) } else { core_loops::write(&mut job) } }
         if (o.min, o.max) == (-128, 127) {
             return Some(());
         }
     }
-    for n in 0..pixels {
-        for ((sums, c), out) in sums.chunks_exact(room.max(1)).zip(cs).zip(pixel(n)?) {
-            let value =
-                if fast { i32::from(out.get()).max(o.min).min(o.max) as i8 } else { i8::result(*sums.get(n)?, c, o) };
-            out.set(value);
+    long_way(sums, [pixels, room], (cs, o, usual), (out, first, apart))
+}
+
+/// As [`write`]: sums that are not usual, or the limits of elements that are written.
+#[inline(never)]
+fn long_way(
+    sums: &[i32],
+    [pixels, room]: [usize; 2],
+    (cs, o, written): (&[Channel], &Output, bool),
+    (out, first, apart): (&[Cell<i8>], usize, isize),
+) -> Option<()> {
+    for (n, c) in cs.iter().enumerate() {
+        let (mut at, sums) = (first + n, sums.get(n * room..)?);
+        for sum in sums.iter().take(pixels) {
+            let out = out.get(at)?;
+            out.set(if written { o.clamp(i32::from(out.get()) - o.zero_point) } else { element(*sum, c, o) });
+            at = at.wrapping_add(apart as usize);
         }
     }
     Some(())
+}
+
+/// The element of a sum.
+fn element(sum: i32, c: &Channel, o: &Output) -> i8 {
+    let [bias, multiplier, shift] = c.map(i32::from_le_bytes);
+    o.clamp(requantize(sum.wrapping_add(bias), multiplier, shift, o.rounding))
 }
 
 /// See [`scalar::conv2d`].
@@ -155,20 +208,18 @@ pub fn conv2d(
     o: &Output,
     out: &[Cell<i8>],
 ) -> Option<()> {
-    let depth = g.channels / groups;
+    let (depth, share) = (g.channels / groups, cs.len() / groups);
     let columns = g.y.kernel * g.x.kernel * depth;
-    let mut sums: Sums = [0; SUMS];
-    let (width, total) = (NonZeroUsize::new(g.x.output)?, g.y.output * g.x.output);
-    let connected = groups.get() == 1 && x.len() == columns && total == 1;
-    if zw != 0 || columns == 0 || (columns > WORDS && !connected) {
-        return scalar::conv2d(g, groups, (x, zx), (w, zw), cs, o, out);
-    }
-    let share = cs.len() / groups;
+    let total = g.y.output * g.x.output;
+    // All channels of all pixels and taps are there.
+    let image = x.get(..g.y.input * g.x.input * g.channels)?.as_ptr().cast::<i8>();
     // Groups are written before the next is read.
-    let most = if groups.get() > 1 { 1 } else { WORDS.checked_div(columns).unwrap_or(1) };
-    let usual = is_usual(cs, o, columns);
+    let most = if groups.get() > 1 { 1 } else { WORDS.checked_div(columns)? };
+    // Differences of weights have a bit more.
+    let usual = is_usual(cs, o, columns << u32::from(zw != 0));
     let apart = if g.backward { -(cs.len() as isize) } else { cs.len() as isize };
-    let mut patches = Patches { words: [MaybeUninit::uninit(); WORDS], pixels: 1 };
+    let (mut sums, mut words) = ([0; SUMS], [MaybeUninit::uninit(); WORDS]);
+    let mut patches = Patches { g, image, zero: zx, depth, pixels: 1, piece: 0..0, words: &mut words };
     let mut done = 0;
     while done < total {
         // Three pixels take no longer than four.
@@ -179,32 +230,35 @@ pub fn conv2d(
         };
         let pixels = room.min(total - done);
         patches.pixels = room;
-        let step = SUMS >> (room / 2);
+        patches.image = image;
         let turned = |at: usize| if g.backward { total - 1 - at } else { at };
-        for group in 0..groups.get() {
-            if columns <= WORDS {
-                for pixel in 0..room {
-                    let at = turned(done + pixel.min(pixels - 1));
-                    patches.gather(g, (at / width, at % width), depth, pixel, (x.get(group * depth..)?, zx));
-                }
-            }
-            let mut first = group * share;
-            while first < (group + 1) * share {
-                let some = cs.get(first..(first + step).min((group + 1) * share))?;
-                let w = w.get(first * columns..)?;
-                sums.get_mut(..some.len() * room)?.fill(0);
-                if columns <= WORDS {
-                    patches.dots(w, [some.len(), columns, columns], &mut sums)?;
-                } else {
-                    for (at, x) in (0..).step_by(WORDS).zip(x.chunks(WORDS)) {
-                        patches.put(0, 0, x, zx);
-                        patches.dots(w.get(at..)?, [some.len(), x.len(), columns], &mut sums)?;
+        let mut first = 0;
+        for group in 1..=groups.get() {
+            // Nothing has been gathered.
+            patches.piece = 0..0;
+            while first < group * share {
+                let filters = (group * share - first).min(SUMS >> (room / 2));
+                sums.fill(0);
+                let mut at = 0;
+                while at < columns {
+                    let piece = at..columns.min(at + WORDS);
+                    if patches.piece != piece {
+                        patches.piece = piece.clone();
+                        for pixel in 0..room {
+                            patches.gather(turned(done + pixel.min(pixels - 1)), pixel);
+                        }
                     }
+                    patches.dots(w.get(first * columns + at..)?, filters, columns, &mut sums)?;
+                    if zw != 0 {
+                        patches.less(zw, filters, &mut sums);
+                    }
+                    at = piece.end;
                 }
                 let at = turned(done) * cs.len() + first;
-                write(&sums, [pixels, room], (some, o, usual), (out, at, apart))?;
-                first += step;
+                write(&sums, [pixels, room], (cs.get(first..first + filters)?, o, usual), (out, at, apart))?;
+                first += filters;
             }
+            patches.image = patches.image.wrapping_add(depth);
         }
         done += pixels;
     }
@@ -250,7 +304,13 @@ pub fn add(x: &[Cell<i8>], y: &[Cell<i8>], to: &[Cell<i8>], s: &Sum, o: &Output)
     if s.backward { elements.rev().for_each(each) } else { elements.for_each(each) }
 }
 
-/// See [`scalar::depthwise_conv2d`].
+/// Channels of a depthwise convolution that are summed together.
+const CHANNELS: usize = 64;
+/// Taps of it that are listed together.
+const TAPS: usize = 25;
+
+/// See [`scalar::depthwise_conv2d`]. Four pixels of a row, a unit of `ops::Overlap`, read each weight once; whole words of a single one
+/// go faster by themselves.
 pub fn depthwise_conv2d(
     g: &Window,
     multiplier: NonZeroUsize,
@@ -260,51 +320,143 @@ pub fn depthwise_conv2d(
     o: &Output,
     out: &[Cell<i8>],
 ) -> Option<()> {
-    let words = (x.as_ptr().addr() | w.as_ptr().addr() | cs.len()).is_multiple_of(4);
-    if zw != 0 || multiplier.get() != 1 || cs.len() < 4 || cs.len() != g.channels {
-        return scalar::depthwise_conv2d(g, multiplier, (x, zx), (w, zw), cs, o, out);
-    }
-    let (x_tap, w_tap) = (g.x.dilation.get() * g.channels, cs.len());
-    let (x_row, w_row) = (g.y.dilation.get() * g.x.input * g.channels, g.x.kernel * w_tap);
-    let usual = is_usual(cs, o, g.y.kernel * g.x.kernel);
-    let mut sums: Sums = [0; SUMS];
-    g.pixels(out, cs.len(), |oy, ox, out| {
-        let ((rows, iy), (cols, ix)) = (g.y.taps(oy), g.x.taps(ox));
-        let at = [(iy * g.x.input + ix) * g.channels, (rows.start * g.x.kernel + cols.start) * w_tap];
-        let mut done = 0;
-        while done < cs.len() {
-            // The last four may be in the group before, too: a unit's inputs are not written before it ends.
-            let count = (cs.len() - done).min(SUMS);
-            let (first, count) = if count < 4 { (cs.len() - 4, 4) } else { (done, count & !3) };
-            let cs = cs.get(first..first + count)?;
-            if rows.is_empty() || cols.is_empty() {
-                sums = [0; SUMS];
-            } else {
-                // The last element of what is read is there.
-                let (down, across) = (rows.len() - 1, cols.len() - 1);
-                let x = x.get(at[0] + first..)?.get(..down * x_row + across * x_tap + count)?;
-                let w = w.get(at[1] + first..)?.get(..down * w_row + across * w_tap + count)?;
-                let mut taps = Taps {
-                    x: x.as_ptr().cast(),
-                    w: w.as_ptr(),
-                    x_tap,
-                    w_tap,
-                    x_row: x_row.wrapping_sub(cols.len() * x_tap),
-                    w_row: w_row - cols.len() * w_tap,
-                    rows: rows.len(),
-                    cols: cols.len(),
-                    less: zx.wrapping_neg(),
-                    groups: count / 4,
-                    sums: sums.as_mut_ptr(),
-                    left: 0,
-                };
-                // SAFETY: the first and the last of what is read have been seen to lie in `x` and `w`, words if all are multiples
-                // of four; there is room for the sums.
-                unsafe { if words { core_loops::taps_words(&mut taps) } else { core_loops::taps_bytes(&mut taps) } };
+    let one_each = multiplier.get() == 1;
+    let words = one_each && zw == 0 && (x.as_ptr().addr() | w.as_ptr().addr() | cs.len()).is_multiple_of(4);
+    // Channels that read the same input channel, or side by side.
+    let together = if one_each { NonZeroUsize::new(cs.len())? } else { multiplier };
+    let usual = is_usual(cs, o, (g.y.kernel * g.x.kernel) << u32::from(zw != 0));
+    // All channels of all pixels and taps are there.
+    let x = x.get(..g.y.input * g.x.input * g.channels)?.as_ptr().cast::<i8>();
+    let w = w.get(..g.y.kernel * g.x.kernel * cs.len())?.as_ptr();
+    (cs.len() == g.channels * multiplier.get()).then_some(())?;
+    let (nothing, zero_weights) = ([u32::from_ne_bytes([zx as u8; 4]); CHANNELS / 4], [zw as i8; CHANNELS]);
+    let mut list = [MaybeUninit::uninit(); TAPS];
+    let mut sums = [0; 4 * CHANNELS];
+    let mut work = Depthwise {
+        g,
+        apart: cs.len(),
+        nothing: nothing.as_ptr().cast(),
+        zero_weights: if zw == 0 { core::ptr::null() } else { zero_weights.as_ptr() },
+        alone: false,
+        job: Taps { list: core::ptr::null(), list_end: core::ptr::null(), x_step: one_each.into(), channels: 0, zero: zx, sums: sums.as_mut_ptr(), again: 0 },
+        list: &mut list,
+    };
+    let tiles = NonZeroUsize::new(g.x.output.div_ceil(4))?;
+    for at in 0..g.y.output * tiles.get() {
+        let at = if g.backward { g.y.output * tiles.get() - 1 - at } else { at };
+        let (oy, mut ox) = (at / tiles, at % tiles * 4);
+        let end = g.x.output.min(ox + 4);
+        while ox < end {
+            work.alone = words && end - ox < 3;
+            let (pixels, room) = if work.alone { (1, 1) } else { (end - ox, 4) };
+            let mut first = 0;
+            while first < cs.len() {
+                let channels = (together.get() - first % together).min(CHANNELS);
+                work.job.channels = channels;
+                work.sum(x.wrapping_add(first / multiplier), w.wrapping_add(first), oy, [ox, pixels]);
+                let to = (oy * g.x.output + ox) * cs.len() + first;
+                let some = cs.get(first..first + channels)?;
+                write(&sums, [pixels, room], (some, o, usual), (out, to, cs.len() as isize))?;
+                first += channels;
             }
-            write(&sums, [1, 1], (cs, o, usual), (out, first, 0))?;
-            done = first + count;
+            ox += pixels;
         }
-        Some(())
-    })
+    }
+    Some(())
+}
+
+/// What is the same for all pixels of a depthwise convolution. Image, weights and sums are as its function has checked.
+struct Depthwise<'g> {
+    g: &'g Window,
+    /// Weights from a tap to the next.
+    apart: usize,
+    /// A line of activations of the zero point: taps outside the image.
+    nothing: *const i8,
+    /// A line of the weights' zero points, if they have one.
+    zero_weights: *const i8,
+    /// Words of one pixel.
+    alone: bool,
+    job: Taps,
+    list: &'g mut [MaybeUninit<Tap>; TAPS],
+}
+
+impl Depthwise<'_> {
+    /// The sums of `pixels` pixels of row `oy`, from the first channel of the image, at `x`, and of the weights, at `w`.
+    #[inline(never)]
+    fn sum(&mut self, x: *const i8, w: *const i8, oy: usize, [ox, pixels]: [usize; 2]) {
+        let g = self.g;
+        let (rows, iy) = g.y.taps(oy);
+        let row = x.wrapping_add(iy * g.x.input * g.channels);
+        self.job.again = 0;
+        let mut listed = 0;
+        for (n, ky) in rows.enumerate() {
+            let row = row.wrapping_add(n * g.y.dilation.get() * g.x.input * g.channels);
+            for kx in 0..g.x.kernel {
+                let Some(tap) = self.list.get_mut(listed) else { return };
+                let tap = tap.write([w.wrapping_add((ky * g.x.kernel + kx) * self.apart); 5]);
+                // Of the first pixel; less than 0 or beyond the last if it is outside.
+                let mut col = (ox * g.x.stride + kx * g.x.dilation.get()).wrapping_sub(g.x.pad);
+                let mut inside = false;
+                for input in tap.iter_mut().skip(1).take(pixels) {
+                    *input = self.nothing;
+                    if col < g.x.input {
+                        inside = true;
+                        *input = row.wrapping_add(col * g.channels);
+                    }
+                    col = col.wrapping_add(g.x.stride);
+                }
+                listed += usize::from(inside);
+                if listed == TAPS {
+                    self.add(listed);
+                    listed = 0;
+                }
+            }
+        }
+        if listed > 0 {
+            self.add(listed);
+        } else if self.job.again == 0 {
+            self.add_nothing();
+        }
+    }
+
+    /// Adds what is listed, one tap at least.
+    fn add(&mut self, listed: usize) {
+        self.job.list = self.list.as_ptr().cast();
+        self.job.list_end = self.job.list.wrapping_add(listed);
+        // SAFETY: there are as many sums, and all that are listed have been written: inside the image and the weights, or in lines as long
+        // as there may be channels.
+        unsafe {
+            if self.alone { core_loops::taps1(&mut self.job.clone()) } else { core_loops::taps4(&mut self.job.clone()) }
+        }
+        self.job.again = 1;
+        if !self.zero_weights.is_null() {
+            self.less(listed);
+        }
+    }
+
+    /// Less what is listed with all weights zero: once more between two changes of sign.
+    #[inline(never)]
+    fn less(&mut self, listed: usize) {
+        for tap in self.list.iter_mut().take(listed) {
+            // SAFETY: it has been written.
+            unsafe { tap.assume_init_mut()[0] = self.zero_weights };
+        }
+        self.each_sum(i32::wrapping_neg);
+        self.job.list = self.list.as_ptr().cast();
+        // SAFETY: as above.
+        unsafe { core_loops::taps4(&mut self.job.clone()) };
+        self.each_sum(i32::wrapping_neg);
+    }
+
+    #[inline(never)]
+    fn add_nothing(&mut self) {
+        self.each_sum(|_| 0);
+    }
+
+    fn each_sum(&mut self, f: fn(i32) -> i32) {
+        for at in 0..4 * CHANNELS {
+            // SAFETY: there are as many sums.
+            unsafe { *self.job.sums.add(at) = f(*self.job.sums.add(at)) };
+        }
+    }
 }

@@ -48,30 +48,26 @@ struct Dots {
     apart: usize,
 }
 
-/// The taps of a pixel of a depthwise convolution that lie inside the image, of groups of four channels.
+/// A tap of a depthwise convolution: the first channel's weight, and the activations of four pixels.
+type Tap = [*const i8; 5];
+
+/// Taps of four pixels of a depthwise convolution; or of the first of them, words of four channels.
 #[repr(C)]
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Taps {
-    /// Activations and weights of the first group at the first tap, whole words.
-    x: *const i8,
-    w: *const i8,
-    /// Bytes from a tap to the next.
-    x_tap: usize,
-    w_tap: usize,
-    /// Bytes from behind a row of taps to the next row.
-    x_row: usize,
-    w_row: usize,
-    /// Taps down and across, at least 1 each.
-    rows: usize,
-    cols: usize,
-    /// Less the zero point.
-    less: i32,
-    /// Groups, at least 1.
-    groups: usize,
-    /// Four to a group.
+    list: *const Tap,
+    /// Its end, behind at least one tap.
+    list_end: *const Tap,
+    /// From a channel's activation to the next's: 0 or 1.
+    x_step: usize,
+    /// Channels, at least 1; of words a multiple of four.
+    channels: usize,
+    /// Zero point of the activations.
+    zero: i32,
+    /// [channel][pixel].
     sums: *mut i32,
-    /// Rows left, of the loop.
-    left: usize,
+    /// Not 0 if these are added to what the sums are.
+    again: usize,
 }
 
 /// Sums that become elements.
@@ -88,10 +84,12 @@ struct Write {
     out: *const Cell<i8>,
     /// Bytes from a pixel to the next.
     apart: isize,
-    /// Bytes of a channel's sums.
-    room: usize,
+    /// Bytes of the sums of a channel that become elements, at least one.
+    bytes: usize,
     /// Zero point.
     zero: i32,
+    /// Bytes from behind those to the next channel's.
+    skip: usize,
 }
 
 /// A block of coded weights and a row of activations, some groups.

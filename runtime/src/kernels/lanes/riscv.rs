@@ -1,18 +1,16 @@
 //! Loops for RV32IM, whose registers hold all that they need: the functions of `thumb.rs`, a column or four at a time. Bytes are
 //! loaded with their sign, so words of weights are no gain.
 
-use core::cell::Cell;
-
 use super::{Block, Dots, Taps, Write};
 
 /// See `thumb.rs`.
 ///
 /// # Safety
 /// Activations are there, and there is room.
-pub unsafe fn put(to: *mut i32, x: *const Cell<i8>, count: usize, zero: i32, apart: usize) {
+pub unsafe fn put(to: *mut i32, x: *const i8, count: usize, zero: i32, apart: usize) {
     // SAFETY: the caller's.
     unsafe {
-        let (mut to, mut x) = (to, x.cast::<i8>());
+        let (mut to, mut x) = (to, x);
         let end = x.add(count);
         while x != end {
             *to = i32::from(*x) - zero;
@@ -133,34 +131,60 @@ pairs! {
     dots1_bytes, [0], 1
 }
 
-/// Sums over taps of a depthwise convolution.
+/// Sums over the taps of a pixel.
 ///
 /// # Safety
 /// What `job` describes lies in memory, and the sums may be written.
-pub unsafe fn taps_bytes(job: &mut Taps) {
+pub unsafe fn taps1(job: &mut Taps) {
     // SAFETY: the caller's.
     unsafe {
-        for group in 0..job.groups {
-            let (mut x, mut w) = (job.x.add(4 * group), job.w.add(4 * group));
-            let [mut a, mut b, mut c, mut d] = [0i32; 4];
-            for _ in 0..job.rows {
-                for _ in 0..job.cols {
-                    let product = |n: usize| (i32::from(*x.add(n)) + job.less).wrapping_mul(i32::from(*w.add(n)));
-                    a = a.wrapping_add(product(0));
-                    b = b.wrapping_add(product(1));
-                    c = c.wrapping_add(product(2));
-                    d = d.wrapping_add(product(3));
-                    (x, w) = (x.add(job.x_tap), w.add(job.w_tap));
-                }
-                (x, w) = (x.wrapping_add(job.x_row), w.wrapping_add(job.w_row));
+        for first in (0..job.channels).step_by(4) {
+            let mut tap = job.list;
+            let sums = job.sums.add(first).cast::<[i32; 4]>();
+            let [mut a, mut b, mut c, mut d] = if job.again == 0 { [0; 4] } else { *sums };
+            while tap != job.list_end {
+                let [w, x, ..] = *tap;
+                let (w, x) = (w.add(first), x.add(first));
+                let product = |n: usize| (i32::from(*x.add(n)) - job.zero).wrapping_mul(i32::from(*w.add(n)));
+                a = a.wrapping_add(product(0));
+                b = b.wrapping_add(product(1));
+                c = c.wrapping_add(product(2));
+                d = d.wrapping_add(product(3));
+                tap = tap.add(1);
             }
-            let sums = job.sums.add(4 * group);
-            (*sums, *sums.add(1), *sums.add(2), *sums.add(3)) = (a, b, c, d);
+            *sums = [a, b, c, d];
         }
     }
 }
 
-pub use taps_bytes as taps_words;
+/// Sums over the taps of four pixels.
+///
+/// # Safety
+/// As [`taps1`].
+pub unsafe fn taps4(job: &mut Taps) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = job.sums;
+        for channel in 0..job.channels {
+            let (mut tap, at) = (job.list, channel * job.x_step);
+            let [mut a, mut b, mut c, mut d] = if job.again == 0 { [0; 4] } else { *sums.cast::<[i32; 4]>() };
+            let mut weights = 0i32;
+            while tap != job.list_end {
+                let [w, p, q, r, s] = *tap;
+                let w = i32::from(*w.add(channel));
+                weights = weights.wrapping_add(w);
+                a = a.wrapping_add(w.wrapping_mul(i32::from(*p.add(at))));
+                b = b.wrapping_add(w.wrapping_mul(i32::from(*q.add(at))));
+                c = c.wrapping_add(w.wrapping_mul(i32::from(*r.add(at))));
+                d = d.wrapping_add(w.wrapping_mul(i32::from(*s.add(at))));
+                tap = tap.add(1);
+            }
+            let less = weights.wrapping_mul(job.zero);
+            *sums.cast() = [a, b, c, d].map(|sum| sum.wrapping_sub(less));
+            sums = sums.add(4);
+        }
+    }
+}
 
 /// Elements of one pixel.
 ///
@@ -183,7 +207,7 @@ pub unsafe fn write(job: &mut Write) {
             let c = job.cs.cast::<i32>().add(3 * channel);
             let (bias, multiplier, shift) = (*c, *c.add(1), !*c.add(2) & 31);
             let mut out = job.out.cast::<i8>().cast_mut().add(channel);
-            let end = sum.byte_add(job.room);
+            let end = sum.byte_add(job.bytes);
             while sum != end {
                 // Halves up, as `high_mul`: twice the sum fits.
                 let product = i64::from((*sum).wrapping_add(bias) << 1) * i64::from(multiplier);
@@ -195,6 +219,7 @@ pub unsafe fn write(job: &mut Write) {
                 sum = sum.add(1);
                 out = out.wrapping_offset(job.apart);
             }
+            sum = sum.byte_add(job.skip);
         }
     }
 }

@@ -2,7 +2,6 @@
 //! one product is overwritten, what is used again is kept. High registers hold sums: ADD reaches them.
 
 use core::arch::naked_asm;
-use core::cell::Cell;
 
 use super::{Block, Dots, Taps, Write};
 
@@ -11,7 +10,7 @@ use super::{Block, Dots, Taps, Write};
 /// # Safety
 /// They are there, and there is room.
 #[unsafe(naked)]
-pub unsafe extern "C" fn put(to: *mut i32, x: *const Cell<i8>, count: usize, zero: i32, apart: usize) {
+pub unsafe extern "C" fn put(to: *mut i32, x: *const i8, count: usize, zero: i32, apart: usize) {
     naked_asm!(
         "push {{r4-r6, lr}}",
         "ldr r4, [sp, #16]",
@@ -279,15 +278,12 @@ pairs! {
     dots1_bytes, "", "", column!()
 }
 
-/// Sums over taps of a depthwise convolution. `$tap`: the products of a tap's four channels.
-macro_rules! taps {
-    ($(#[$meta:meta])* $name:ident, $tap:expr) => {
-        $(#[$meta])*
-        ///
-        /// # Safety
-        /// What `taps` describes lies in memory, and the sums may be written.
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name(taps: &mut Taps) {
+/// Sums over the taps of a pixel: a tap's activations and weights of four channels are words.
+///
+/// # Safety
+/// What `taps` describes lies in memory, and the sums may be written.
+#[unsafe(naked)]
+pub unsafe extern "C" fn taps1(taps: &mut Taps) {
     naked_asm!(
         "push {{r4-r7, lr}}",
         "mov r4, r8",
@@ -295,51 +291,69 @@ macro_rules! taps {
         "mov r6, r10",
         "mov r7, r11",
         "push {{r0, r4-r7}}",
-        "ldr r4, [r0, #32]", // less
+        "ldr r4, [r0, #4]", // list_end
+        "mov lr, r4",
+        "ldr r4, [r0, #16]", // zero
+        "rsbs r4, r4, #0",
         "mov r12, r4",
-        "2: ldr r2, [sp]",
-        "ldr r3, [r2, #24]", // rows
-        "str r3, [r2, #44]",
-        "ldm r2!, {{r0, r1, r6, r7}}", // x, w, x_tap, w_tap
-        "movs r4, #0",
-        "mov r8, r4",
-        "mov r9, r4",
-        "mov r10, r4",
-        "mov r11, r4",
-        "3: ldr r2, [sp]",
-        "ldr r4, [r2, #28]", // cols
-        "4: mov lr, r4",
-        $tap,
-        "adds r0, r0, r6",
-        "adds r1, r1, r7",
-        "mov r4, lr",
-        "subs r4, r4, #1",
-        "bne 4b",
-        "ldr r2, [sp]",
-        "ldr r3, [r2, #16]", // x_row
-        "adds r0, r0, r3",
-        "ldr r3, [r2, #20]", // w_row
-        "adds r1, r1, r3",
-        "ldr r3, [r2, #44]",
-        "subs r3, r3, #1",
-        "str r3, [r2, #44]",
+        "movs r1, #0", // the group
+        "2: movs r4, #0",
+        "movs r5, #0",
+        "movs r6, #0",
+        "movs r7, #0",
+        "ldr r0, [sp]",
+        "ldr r3, [r0, #24]", // again
+        "cmp r3, #0",
+        "beq 4f",
+        "ldr r3, [r0, #20]", // sums
+        "ldm r3!, {{r4-r7}}",
+        "4: mov r8, r4",
+        "mov r9, r5",
+        "mov r10, r6",
+        "mov r11, r7",
+        "ldr r0, [r0]", // list
+        "3: ldm r0!, {{r2, r3}}",
+        "adds r0, r0, #12",
+        "ldr r3, [r3, r1]",
+        "ldr r2, [r2, r1]",
+        "sxtb r4, r3",
+        "add r4, r12",
+        "sxtb r5, r2",
+        "muls r4, r5, r4",
+        "add r8, r4",
+        "lsls r4, r3, #16",
+        "asrs r4, r4, #24",
+        "add r4, r12",
+        "lsls r5, r2, #16",
+        "asrs r5, r5, #24",
+        "muls r4, r5, r4",
+        "add r9, r4",
+        "lsls r4, r3, #8",
+        "asrs r4, r4, #24",
+        "add r4, r12",
+        "lsls r5, r2, #8",
+        "asrs r5, r5, #24",
+        "muls r4, r5, r4",
+        "add r10, r4",
+        "asrs r3, r3, #24",
+        "add r3, r12",
+        "asrs r2, r2, #24",
+        "muls r3, r2, r3",
+        "add r11, r3",
+        "cmp r0, lr",
         "bne 3b",
+        "ldr r0, [sp]",
+        "ldr r3, [r0, #20]",
         "mov r4, r8",
         "mov r5, r9",
         "mov r6, r10",
         "mov r7, r11",
-        "ldr r3, [r2, #40]", // sums
         "stm r3!, {{r4-r7}}",
-        "str r3, [r2, #40]",
-        "ldr r3, [r2]",
-        "adds r3, r3, #4",
-        "str r3, [r2]",
-        "ldr r3, [r2, #4]",
-        "adds r3, r3, #4",
-        "str r3, [r2, #4]",
-        "ldr r3, [r2, #36]", // groups
-        "subs r3, r3, #1",
-        "str r3, [r2, #36]",
+        "str r3, [r0, #20]",
+        "adds r1, r1, #4",
+        "ldr r3, [r0, #12]", // channels
+        "subs r3, r3, #4",
+        "str r3, [r0, #12]",
         "bne 2b",
         "pop {{r3-r7}}",
         "mov r8, r4",
@@ -349,54 +363,87 @@ macro_rules! taps {
         "pop {{r4-r7, pc}}",
     )
 }
-    };
-}
 
-taps! {
-    /// A tap's four activations are a word, and so are its weights.
-    taps_words,
-    "ldr r2, [r0]
-    ldr r3, [r1]
-    sxtb r4, r2
-    add r4, r12
-    sxtb r5, r3
-    muls r4, r5, r4
-    add r8, r4
-    lsls r4, r2, #16
-    asrs r4, r4, #24
-    add r4, r12
-    lsls r5, r3, #16
-    asrs r5, r5, #24
-    muls r4, r5, r4
-    add r9, r4
-    lsls r4, r2, #8
-    asrs r4, r4, #24
-    add r4, r12
-    lsls r5, r3, #8
-    asrs r5, r5, #24
-    muls r4, r5, r4
-    add r10, r4
-    asrs r2, r2, #24
-    add r2, r12
-    asrs r3, r3, #24
-    muls r2, r3, r2
-    add r11, r2"
-}
-
-/// A channel's product.
-macro_rules! channel {
-    ($at:literal, $sum:literal) => {
-        concat!(
-            concat!("ldrb r2, [r0, #", $at, "]\nldrb r3, [r1, #", $at, "]\nsxtb r2, r2\nsxtb r3, r3\n"),
-            concat!("add r2, r12\nmuls r2, r3, r2\nadd ", $sum, ", r2\n"),
-        )
-    };
-}
-
-taps! {
-    /// Of any four channels.
-    taps_bytes,
-    concat!(channel!("0", "r8"), channel!("1", "r9"), channel!("2", "r10"), channel!("3", "r11"))
+/// Sums over the taps of four pixels.
+///
+/// # Safety
+/// As [`taps1`].
+#[unsafe(naked)]
+pub unsafe extern "C" fn taps4(taps: &mut Taps) {
+    naked_asm!(
+        "push {{r4-r7, lr}}",
+        "mov r4, r8",
+        "mov r5, r9",
+        "mov r6, r10",
+        "mov r7, r11",
+        "push {{r0, r4-r7}}",
+        "ldr r4, [r0, #4]", // list_end
+        "mov lr, r4",
+        "movs r1, #0",
+        "movs r2, #0",
+        "2: movs r3, #0",
+        "mov r12, r3", // the sum of the weights
+        "mov r8, r3",
+        "mov r9, r3",
+        "mov r10, r3",
+        "mov r11, r3",
+        "ldr r0, [sp]",
+        "ldr r3, [r0, #24]", // again
+        "cmp r3, #0",
+        "beq 4f",
+        "ldr r3, [r0, #20]", // sums
+        "ldm r3!, {{r4-r7}}",
+        "mov r8, r4",
+        "mov r9, r5",
+        "mov r10, r6",
+        "mov r11, r7",
+        "4: ldr r0, [r0]", // list
+        "3: ldm r0!, {{r3-r7}}",
+        "ldrsb r3, [r3, r1]",
+        "add r12, r3",
+        "ldrsb r4, [r4, r2]",
+        "ldrsb r5, [r5, r2]",
+        "ldrsb r6, [r6, r2]",
+        "ldrsb r7, [r7, r2]",
+        "muls r4, r3, r4",
+        "muls r5, r3, r5",
+        "muls r6, r3, r6",
+        "muls r7, r3, r7",
+        "add r8, r4",
+        "add r9, r5",
+        "add r10, r6",
+        "add r11, r7",
+        "cmp r0, lr",
+        "bne 3b",
+        "ldr r0, [sp]",
+        "ldr r3, [r0, #16]", // zero
+        "mov r7, r12",
+        "muls r3, r7, r3",
+        "mov r4, r8",
+        "subs r4, r4, r3",
+        "mov r5, r9",
+        "subs r5, r5, r3",
+        "mov r6, r10",
+        "subs r6, r6, r3",
+        "mov r7, r11",
+        "subs r7, r7, r3",
+        "ldr r3, [r0, #20]",
+        "stm r3!, {{r4-r7}}",
+        "str r3, [r0, #20]",
+        "adds r1, r1, #1",
+        "ldr r3, [r0, #8]", // x_step
+        "adds r2, r2, r3",
+        "ldr r3, [r0, #12]", // channels
+        "subs r3, r3, #1",
+        "str r3, [r0, #12]",
+        "bne 2b",
+        "pop {{r3-r7}}",
+        "mov r8, r4",
+        "mov r9, r5",
+        "mov r10, r6",
+        "mov r11, r7",
+        "pop {{r4-r7, pc}}",
+    )
 }
 
 /// Elements of one pixel.
@@ -469,7 +516,7 @@ pub unsafe extern "C" fn write1(job: &mut Write) {
 /// Elements of some pixels.
 ///
 /// # Safety
-/// As [`write1`].
+/// What `job` describes lies in memory, and the elements may be written; `int8::is_usual`.
 #[unsafe(naked)]
 pub unsafe extern "C" fn write(job: &mut Write) {
     naked_asm!(
@@ -497,10 +544,11 @@ pub unsafe extern "C" fn write(job: &mut Write) {
         "ldr r1, [r2, #12]", // out
         "adds r3, r1, #1",
         "str r3, [r2, #12]",
-        "ldr r3, [r2, #20]", // room
+        "ldr r3, [r2, #20]", // bytes
         "adds r3, r0, r3",
         "mov lr, r3",
-        // As in `write1`.
+        // With the sum as h * 2^16 + l, l signed, and the multiplier as m * 2^16 + n: their product * 2^-16 is
+        // h m * 2^16 + (h n + l m + (l n >> 16)), which is halved 15 times, halves up.
         "3: ldm r0!, {{r2}}",
         "add r2, r8",
         "sxth r3, r2",
@@ -519,6 +567,7 @@ pub unsafe extern "C" fn write(job: &mut Write) {
         "lsls r4, r4, #1",
         "asrs r2, r2, #15",
         "adcs r2, r4",
+        // Halves away from zero: less one if negative, and the last bit shifted out rounds up.
         "asrs r3, r2, #31",
         "adds r2, r2, r3",
         "mov r5, r11",
@@ -532,6 +581,8 @@ pub unsafe extern "C" fn write(job: &mut Write) {
         "cmp r0, lr",
         "bne 3b",
         "ldr r2, [sp]",
+        "ldr r3, [r2, #28]", // skip
+        "adds r0, r0, r3",
         "ldr r3, [r2, #8]", // channels
         "subs r3, r3, #1",
         "str r3, [r2, #8]",
@@ -542,7 +593,7 @@ pub unsafe extern "C" fn write(job: &mut Write) {
         "mov r10, r6",
         "mov r11, r7",
         "pop {{r4-r7, pc}}",
-        "5: asrs r2, r2, #31",
+        "5: asrs r2, r2, #31", // 127 or -128
         "movs r3, #127",
         "eors r2, r3",
         "b 4b",

@@ -538,26 +538,26 @@ pub fn depthwise_conv2d<T: Quantized>(
 pub fn pool2d<T: Quantized>(
     g: &Window,
     x: &[Cell<T>],
-    (start, fold): (i32, Fold),
+    (start, fold): (i32, Fold<T>),
     finish: impl Fn(i32, i32) -> Option<i32>,
     out: &[Cell<T>],
 ) -> Option<()> {
     g.pixels(out, g.channels, |oy, ox, out| {
         let ((rows, iy), (cols, ix)) = (g.y.taps(oy), g.x.taps(ox));
         let count = (rows.len() * cols.len()) as i32;
-        for (some, out) in out.chunks(FOLDED).enumerate() {
-            let (mut all, mut values) = ([start; FOLDED], [0; FOLDED]);
-            let (all, values) = (all.get_mut(..out.len())?, values.get_mut(..out.len())?);
+        let mut first = 0;
+        for out in out.chunks(FOLDED) {
+            let mut all = [start; FOLDED];
             for row in (iy..).take(rows.len()) {
                 for col in (ix..).take(cols.len()) {
-                    let x = stretch(x, (row * g.x.input + col) * g.channels + some * FOLDED, out.len())?;
-                    values.iter_mut().zip(x).for_each(|(to, x)| *to = x.get().into());
-                    fold(all, values);
+                    let x = stretch(x, (row * g.x.input + col) * g.channels + first, out.len())?;
+                    fold(&mut all, x);
                 }
             }
             for (all, out) in all.iter().zip(out) {
                 out.set(T::narrow(finish(*all, count)?));
             }
+            first += FOLDED;
         }
         Some(())
     })
@@ -567,4 +567,4 @@ pub fn pool2d<T: Quantized>(
 const FOLDED: usize = 16;
 
 /// Folds a tap's values into those of the taps before, channel by channel.
-pub type Fold = fn(&mut [i32], &[i32]);
+pub type Fold<T> = fn(&mut [i32], &[Cell<T>]);

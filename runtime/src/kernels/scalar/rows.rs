@@ -5,7 +5,8 @@ use crate::fixed::requantize::{amax, round_right};
 use crate::fixed::rsqrt::rsqrt;
 use crate::fixed::sigmoid::sigmoid;
 use crate::fixed::{saturate, shift_round};
-use crate::image::tensors::Vector16;
+use crate::image::tensors::{BLOCK, Vector16};
+use crate::kernels::scalar::int8::Output;
 
 /// Bits of |x| that enter the sum of squares: 2^17 squares of 23 bits fit u64.
 const SQUARE_BITS: u32 = 23;
@@ -43,6 +44,31 @@ pub fn glu(gate: &mut [i32], up: &[i32], frac: i32, shift: i32) {
 #[cfg_attr(mote_vector, inline(always))]
 pub fn silu(x: i32, frac: i32) -> i32 {
     saturate(round_right(i64::from(x) * sigmoid(x, frac), 31))
+}
+
+/// See [`crate::kernels::rows::requantize`].
+#[cfg_attr(mote_vector, inline(always))]
+pub fn requantize(
+    sums: &[[i64; BLOCK]],
+    (mults, biases): &([u16; BLOCK], [i64; BLOCK]),
+    shift: i32,
+    how: &Output,
+    out: &mut [i8],
+    (stride, width): (usize, usize),
+) -> Option<()> {
+    with_shift!(shift, |round| {
+        for (sums, out) in sums.iter().zip(out.chunks_mut(stride.max(1))) {
+            let mut bytes = [0; BLOCK];
+            for (((byte, sum), mult), bias) in bytes.iter_mut().zip(sums).zip(mults).zip(biases) {
+                *byte = how.clamp(saturate(round(sum * i64::from(*mult) + bias)));
+            }
+            match out.first_chunk_mut() {
+                Some(out) if width == BLOCK => *out = bytes,
+                _ => out.get_mut(..width)?.iter_mut().zip(bytes).for_each(|(out, byte)| *out = byte),
+            }
+        }
+    });
+    Some(())
 }
 
 /// In-place Walsh-Hadamard transform of each `2^log2` values, not normalised. Returns the bits by which the values
