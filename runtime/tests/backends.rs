@@ -129,3 +129,26 @@ fn those_of_this_core() {
         assert_eq!(found.join(","), expected);
     }
 }
+
+/// Work whose instructions `cargo xtask bench riscv64` counts: `MOTE_WORK` says the type, how many rows of codes, how often; the kernels'
+/// name. Says how many products it was.
+#[test]
+#[ignore = "for a bench"]
+fn work() {
+    let Ok(work) = std::env::var("MOTE_WORK") else { return };
+    let words: Vec<&str> = work.split(' ').collect();
+    let [dtype, rows, times, name] = words[..] else { panic!("{work}") };
+    let dtype = *CODED.iter().find(|known| format!("{known:?}") == dtype).unwrap();
+    let (rows, times, r) = (rows.parse().unwrap(), times.parse().unwrap(), &mut Random::new(1));
+    let m = Matrix::any(r, 128, 512, dtype);
+    let mut b = Builder::new();
+    b.matrix(&m);
+    b.logits = b.i32_slot(mote_runtime::image::plan::Rows::One, 1, 0);
+    let (file, x) = (b.image(), vec![r.next() as u8; rows * m.cols]);
+    let (image, kernels) = (Image::open(&file).unwrap(), kernels::named(name).unwrap());
+    let (w, codes) = (image.coded(0).unwrap(), Codes::new(&x, rows, m.cols, m.cols).unwrap());
+    for _ in 0..times {
+        (kernels.blocks(&w))(&w, 0..8, &codes, &mut |_, _, sums| _ = std::hint::black_box(sums));
+    }
+    println!("products={}", rows * m.rows * m.cols);
+}

@@ -1,8 +1,8 @@
 //! One digest everywhere: the same image and tokens on this host, on aarch64 under emulation, and on every board.
 
 use crate::board::{self, lines};
-use crate::setup::AARCH64;
-use crate::shell::{cargo, output, run, say};
+use crate::hosts::AARCH64;
+use crate::shell::{cargo, output, say};
 use crate::{symbols, table};
 use anyhow::{Context, Result, bail};
 use std::env;
@@ -68,22 +68,6 @@ pub fn mote() -> Command {
     command
 }
 
-/// A program of this workspace, built for aarch64 Linux.
-pub fn build_aarch64(package: &str, program: &str) -> Result<PathBuf> {
-    let folder = target_dir()?.join("aarch64");
-    let mut command = table::toolchain(AARCH64)?.cargo("build", AARCH64, "std,panic_unwind");
-    command.current_dir(table::root()?).env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
-    run(command.args(["--quiet", "--release", "--package", package, "--bin", program, "--target-dir"]).arg(&folder))?;
-    Ok(folder.join(AARCH64).join("release").join(program))
-}
-
-/// A command that runs an aarch64 program on an emulated core.
-pub fn aarch64(core: &str, program: &Path) -> Command {
-    let mut command = Command::new("qemu-aarch64");
-    command.args(["-cpu", core, "-L", "/usr/aarch64-linux-gnu"]).arg(program);
-    command
-}
-
 /// The digest in lines of output.
 fn digest(machine: &str, lines: &str) -> Result<String> {
     let lines: Vec<String> = lines.lines().map(str::to_owned).collect();
@@ -95,7 +79,7 @@ fn digest(machine: &str, lines: &str) -> Result<String> {
 pub fn check() -> Result<usize> {
     let root = table::root()?;
     let [package, program] = PROGRAM;
-    let elf = build_aarch64(package, program)?;
+    let elf = AARCH64.build(package, program)?;
     let boards = board::all(&root)?;
     let mut compared = 0;
     for (model, image) in images()? {
@@ -112,7 +96,7 @@ pub fn check() -> Result<usize> {
         }
         for core in AARCH64_CORES {
             found.push(each(&format!("aarch64 {core}"), &|tokens| {
-                output(logits(&mut aarch64(core, &elf), &image, tokens))
+                output(logits(&mut AARCH64.run(core, &elf), &image, tokens))
             })?);
         }
         let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(32), ..Firmware::default() };
