@@ -3,7 +3,7 @@
 use core::cell::Cell;
 
 use super::window::SINGLE_ROUNDING;
-use super::{Run, arg, ensure, turned, any_slot};
+use super::{Run, any_slot, arg, ensure, turned};
 use crate::fixed::tflite::{Rounding, requantize, requantize_wide};
 use crate::image::plan::Slot;
 use crate::image::{Dtype, Image, Op};

@@ -13,9 +13,9 @@ use core::num::NonZeroUsize;
 
 use super::cut::{Cut, Piece};
 use super::tensor::{quantized_arg, rounding};
-use super::{BACKWARD, Run, arg, bytes_arg, ensure, desc_arg};
-use crate::image::plan::{Kind, Slot};
+use super::{BACKWARD, Run, arg, bytes_arg, desc_arg, ensure};
 use crate::image::header::times;
+use crate::image::plan::{Kind, Slot};
 use crate::image::{Dtype, Image, Op, TensorDesc};
 use crate::kernels::scalar::int8::{self, Axis, Fold, Output, Quantized, Window};
 
