@@ -50,7 +50,9 @@ pub fn main(args: &[String]) -> Result<()> {
             println!("{sizes}\n{}", symbols::owners(&built, &sizes)?);
             Ok(())
         }
-        _ => bail!("board list | build NAME [IMAGE|FEATURE] | run NAME IMAGE [ARGS] | symbols NAME [IMAGE|FEATURE] | runtime NAME IMAGE"),
+        _ => bail!(
+            "board list | build NAME [IMAGE|FEATURE] | run NAME IMAGE [ARGS] | symbols NAME [IMAGE|FEATURE] | runtime NAME IMAGE"
+        ),
     }
 }
 

@@ -243,7 +243,8 @@ impl<'a> Image<'a> {
 /// A section's bytes, and what they sum up to.
 #[inline(never)]
 fn find<'a>(file: &'a [u8], sections: Sections<'_>, kind: u32) -> Result<(&'a [u8], u32)> {
-    let found = sections.iter().filter_map(Section::read).find(|s| s.kind == kind).ok_or(Error::Absent { section: kind })?;
+    let found =
+        sections.iter().filter_map(Section::read).find(|s| s.kind == kind).ok_or(Error::Absent { section: kind })?;
     Ok((found.span.of(file).ok_or(Error::Section { section: kind })?, found.crc))
 }
 

@@ -3,9 +3,9 @@
 use core::cell::Cell;
 
 #[cfg(not(feature = "steps"))]
-use super::{Run, cost::Part};
-#[cfg(not(feature = "steps"))]
 use super::tensor::Plain;
+#[cfg(not(feature = "steps"))]
+use super::{Run, cost::Part};
 use crate::kernels::scalar::int8::Window;
 
 /// What of a convolution or a pool is done: a window over some of the output, and what it reads and writes.
@@ -43,10 +43,10 @@ impl Cut {
 mod steps {
     use super::Piece;
     use crate::image::Op;
-    use crate::ops::tensor::Plain;
     use crate::kernels::scalar::int8::Window;
     use crate::ops::Run;
     use crate::ops::cost::{Part, Units};
+    use crate::ops::tensor::Plain;
     use crate::ops::window::{pool, slots};
 
     /// What a unit is.

@@ -4,7 +4,7 @@ use core::cell::Cell;
 use core::ops::Range;
 
 use super::window::SINGLE_ROUNDING;
-use super::{Run, arg, ensure, turned, any_slot};
+use super::{Run, any_slot, arg, ensure, turned};
 use crate::fixed::tflite::{Rounding, requantize, requantize_wide};
 use crate::image::plan::{Kind, Slot};
 use crate::image::{Dtype, Image, Limits, Op};

@@ -13,9 +13,9 @@ use core::num::NonZeroUsize;
 
 use super::cut::{Cut, Piece};
 use super::tensor::{Plain, rounding};
-use super::{BACKWARD, Run, arg, bytes_arg, ensure, desc_arg};
-use crate::image::plan::Kind;
+use super::{BACKWARD, Run, arg, bytes_arg, desc_arg, ensure};
 use crate::image::header::times;
+use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op, TensorDesc};
 use crate::kernels::scalar::int8::{self, Axis, Finish, Fold, Output, Quantized, Window};
 
@@ -66,12 +66,7 @@ fn any_window(op: &Op, at: usize, kernel: [usize; 2], input: u32) -> Option<Wind
     let pixels = ih.checked_mul(iw)?;
     let channels = (input as usize).checked_div(pixels)?;
     let backward = op.flags & BACKWARD != 0;
-    (channels != 0 && channels.checked_mul(pixels)? == input as usize).then_some(Window {
-        y,
-        x,
-        channels,
-        backward,
-    })
+    (channels != 0 && channels.checked_mul(pixels)? == input as usize).then_some(Window { y, x, channels, backward })
 }
 
 /// The window of a fully connected layer: one tap on each row of `features` elements of `input`.

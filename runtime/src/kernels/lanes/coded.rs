@@ -63,14 +63,26 @@ fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     let table = &mut [0; 256];
     // SAFETY: `each_block` describes it.
     let block = |job: &mut Block| unsafe { core_loops::codebook(job) };
-    each_block(w, blocks, x, put, &How { group_bytes: 256, words: 16, spread: spread_pairs, block, table: levels(w, table) });
+    each_block(
+        w,
+        blocks,
+        x,
+        put,
+        &How { group_bytes: 256, words: 16, spread: spread_pairs, block, table: levels(w, table) },
+    );
 }
 
 fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     let table = &mut [0; 256];
     // SAFETY: `each_block` describes it.
     let block = |job: &mut Block| unsafe { core_loops::trellis(job) };
-    each_block(w, blocks, x, put, &How { group_bytes: 256, words: 64, spread: spread_signs, block, table: levels(w, table) });
+    each_block(
+        w,
+        blocks,
+        x,
+        put,
+        &How { group_bytes: 256, words: 64, spread: spread_signs, block, table: levels(w, table) },
+    );
 }
 
 /// The levels of a byte's two codes.

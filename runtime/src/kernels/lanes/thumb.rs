@@ -874,7 +874,7 @@ pub unsafe extern "C" fn trellis(job: &mut Block) {
         "ldr r5, [r0, #8]", // codes
         "adds r5, r5, r4",
         "ldr r3, [r0, #20]", // table
-        "ldr r0, [r0]", // x
+        "ldr r0, [r0]",      // x
         "movs r4, #255",
         "lsls r4, r4, #2",
         "3: movs r7, #0",
