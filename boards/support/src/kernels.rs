@@ -160,6 +160,7 @@ fn coded<'m>(r: &mut Random, dtype: Dtype, [rows, groups]: [usize; 2], w: &'m mu
     r.fill(w);
     let mut codebook = [0; 16];
     r.fill(&mut codebook);
+    codebook.iter_mut().for_each(|level| *level = (*level).max(-127)); // as in every image
     if r.of(0, 2) == 0 {
         codebook = [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7];
     }

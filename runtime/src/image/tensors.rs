@@ -56,7 +56,6 @@
 
 use super::header::{Span, put, times, wide, words};
 
-
 /// Bytes of a tensor record.
 pub const RECORD_BYTES: usize = 64;
 /// Columns that share a scale.
@@ -69,8 +68,7 @@ pub const LINE: usize = 64;
 pub const SIGNS: usize = 16;
 
 /// Whether any codes are built in.
-const CODED: bool =
-    cfg!(any(feature = "t3", feature = "n4", feature = "t4", feature = "n5", feature = "n8"));
+const CODED: bool = cfg!(any(feature = "t3", feature = "n4", feature = "t4", feature = "n5", feature = "n8"));
 
 /// Types of tensor data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,7 +25,7 @@
 use super::cache::split;
 #[cfg(feature = "steps")]
 use super::cost::Units;
-use super::{I32Rows, OpDef, Overlap, Run, arg, cache_arg, ensure, slot_arg, any_slot};
+use super::{I32Rows, OpDef, Overlap, Run, any_slot, arg, cache_arg, ensure, slot_arg};
 use crate::fixed::Scale;
 use crate::image::plan::{Kind, Rows};
 use crate::image::{Image, Op};

@@ -6,7 +6,7 @@
 //! stride may be 0 or negative. The output's other elements stay as they are. NUMERICS.md, "copy".
 
 use super::tensor::{element_bytes, tensor_arg, words};
-use super::{OpDef, Overlap, Run, arg, ensure, desc_arg};
+use super::{OpDef, Overlap, Run, arg, desc_arg, ensure};
 use crate::image::plan::Slot;
 use crate::image::{Image, Op};
 

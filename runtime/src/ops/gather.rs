@@ -6,7 +6,7 @@
 //! slot of the tensor (the out slot's type), count, inner. NUMERICS.md, "gather".
 
 use super::tensor::{Around, around, element_bytes, i32_arg, tensor_arg};
-use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, desc_arg};
+use super::{OpDef, Overlap, Run, arg, desc_arg, ensure, i8_arg};
 use crate::image::{Dtype, Image, Op};
 use crate::view;
 

@@ -5,7 +5,7 @@
 //! normalised is `cols * x - sum`, so nothing is divided, and `eps` is stored as `eps * cols^3 * 2^(2 frac)`.
 //! NUMERICS.md, "layer norm".
 
-use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg, desc_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, desc_arg, ensure, slot_arg};
 use crate::fixed::{saturate, shift_round};
 use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op};

@@ -8,7 +8,7 @@
 //! Layer normalization has depth and inner 1, instance normalization of an image depth = pixels, inner = channels, width 1,
 //! group normalization depth = pixels, inner = groups, width = channels of a group.
 
-use super::{OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols, part, window, desc_arg};
+use super::{OpDef, Overlap, Run, arg, desc_arg, ensure, i8_arg, i8_cols, part, window};
 use crate::fixed::rsqrt::rsqrt;
 use crate::fixed::{saturate, shift_round};
 use crate::image::plan::Kind;

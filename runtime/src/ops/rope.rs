@@ -3,7 +3,7 @@
 //! Arguments: slot (I32, heads * head_dim columns), steps (U64 [head_dim / 2], turns a position in 2^-64), heads,
 //! head_dim. Scaled variants (Llama 3, linear, YaRN) differ in the steps alone. NUMERICS.md, "rope".
 
-use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, part, slot_arg, desc_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, desc_arg, ensure, part, slot_arg};
 use crate::fixed::rope::{cos_sin, rotate};
 use crate::image::plan::{Kind, Rows};
 use crate::image::{Dtype, Image, Op};

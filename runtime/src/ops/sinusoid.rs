@@ -4,7 +4,7 @@
 //! Arguments: slot (I32, even columns), steps (U64 [cols / 2], turns a position in 2^-64), position of the first token. No
 //! table of positions is stored: a phase is exact, as in [`super::rope`]. NUMERICS.md, "sinusoid".
 
-use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, slot_arg, desc_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, desc_arg, ensure, slot_arg};
 use crate::fixed::rope::cos_sin;
 use crate::fixed::{saturate, shift_round};
 use crate::image::plan::{Kind, Rows};

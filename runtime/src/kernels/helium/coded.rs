@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::lines::{BlockFn, n4_one, n4_two, n8_one, t4_one, uniform_one};
+use super::lines::{BlockFn, n4_one, n4_two, n8_one, t4_one, t4_two, uniform_one};
 use crate::image::Coded;
 use crate::image::tensors::{BLOCK, GROUP};
 use crate::kernels::{BlocksFn, Codes, Kernels, Put, scalar};
@@ -38,7 +38,7 @@ fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
 }
 
 fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-    each_block(w, blocks, x, put, &How { group_bytes: 256, one: t4_one, two: None, otherwise: scalar::t4 });
+    each_block(w, blocks, x, put, &How { group_bytes: 256, one: t4_one, two: Some(t4_two), otherwise: scalar::t4 });
 }
 
 fn n8(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {

@@ -43,7 +43,7 @@ pub struct Four {
     /// The first channel's element of a pixel, and the place behind its last.
     pub out: [*const Cell<i8>; 2],
     /// Bytes from there to those of the four pixels.
-    pub apart: [i32; 4],
+    pub apart: [u32; 4],
     /// Least and largest element.
     pub limits: [i32; 2],
 }

@@ -16,7 +16,7 @@ use core::num::NonZeroUsize;
 
 use super::dots::{Four, copy, four_pixels, one_pixel};
 use super::rescale::{self, Terms, sum_of_terms};
-use super::taps::{Taps, one_each, one_for_all};
+use super::taps::{Taps, eight_each, one_each, one_for_all};
 use crate::fixed::tflite::Rounding;
 use crate::kernels::scalar::int8::{self as scalar, Channel, Input, Output, Quantized, Sum, Term, Weights, Window};
 
@@ -122,41 +122,45 @@ pub fn conv2d(
     let w = w.get(..cs.len() * columns)?;
     let mut patches = [const { MaybeUninit::<i8>::uninit() }; BYTES];
     let (width, total) = (NonZeroUsize::new(g.x.output)?, g.y.output * g.x.output);
-    let turned = |at: usize| if g.backward { total - 1 - at } else { at };
+    // Patches lie in the image as they do here.
+    let one_tap = [&g.y, &g.x].map(|axis| (axis.kernel, axis.stride, axis.pad)) == [(1, 1, 0); 2];
+    let plain = one_tap && depth == g.channels && g.x.input == g.x.output;
     let mut done = 0;
     while done < total {
         // Two pixels take no longer than four.
         let pixels = if four && total - done >= 2 { PIXELS.min(total - done) } else { 1 };
+        let first = if g.backward { total - done - pixels } else { done };
         for group in 0..groups.get() {
-            for pixel in 0..pixels {
-                let at = turned(done + pixel);
-                gather(
-                    patches.get_mut(pixel * columns..)?.get_mut(..columns)?,
-                    g,
-                    (at / width, at % width),
-                    depth,
-                    (x.get(group * depth..)?, zx),
-                )?;
+            let x = x.get(group * depth..)?;
+            if plain {
+                let (x, to) =
+                    (x.get(first * columns..)?.get(..pixels * columns)?, patches.get_mut(..pixels * columns)?);
+                // SAFETY: both have as many bytes, and the patches are nobody else's.
+                unsafe { copy(to.as_mut_ptr().cast(), x.as_ptr().cast(), x.len()) };
+            } else {
+                for pixel in 0..pixels {
+                    let (at, patch) = (first + pixel, patches.get_mut(pixel * columns..)?.get_mut(..columns)?);
+                    gather(patch, g, (at / width, at % width), depth, (x, zx))?;
+                }
             }
-            let first = group * share;
-            let (cs, w) = (cs.get(first..)?.get(..share)?, w.get(first * columns..)?);
+            let channel = group * share;
+            let out = out.get(first * cs.len() + channel..)?;
+            let (cs, w) = (cs.get(channel..)?.get(..share)?, w.get(channel * columns..)?);
             if pixels == 1 {
-                let out = out.get(turned(done) * (share * groups.get()) + first..)?;
                 pixel(patches.get(..columns)?, zx, w, (cs, o, usual), out)?;
                 continue;
             }
-            let place = |pixel: usize| turned(done + pixel.min(pixels - 1)) * share;
-            let out = out.get(..total * share)?.as_ptr().wrapping_add(place(0));
+            let out = out.get(..pixels * share)?.as_ptr();
             // Pixels that are not there are the last one again.
             let four = Four {
-                x: core::array::from_fn(|pixel| patches.as_ptr().wrapping_add(pixel.min(pixels - 1) * columns).cast()),
+                x: [0, 1, 2, 3].map(|pixel| patches.as_ptr().wrapping_add(pixel.min(pixels - 1) * columns).cast()),
                 columns,
                 w: w.as_ptr(),
                 cs: cs.as_ptr(),
                 beyond: columns as isize - columns.next_multiple_of(16) as isize,
                 zeros: [zx, o.zero_point],
                 out: [out, out.wrapping_add(share)],
-                apart: core::array::from_fn(|pixel| place(pixel) as i32 - place(0) as i32),
+                apart: [0, 1, 2, 3].map(|pixel| (pixel.min(pixels - 1) * share) as u32),
                 limits: [o.min, o.max],
             };
             // SAFETY: patches and filters are there, and the pixels' elements lie in `out`.
@@ -185,14 +189,17 @@ pub fn depthwise_conv2d(
 ) -> Option<()> {
     let one = multiplier.get() == 1;
     // Channels of a group; the last of them may be in the group before, too.
-    let group = if one { 16 } else { 8 };
+    let (group, over_taps): (usize, unsafe extern "C" fn(&Taps)) = match cs.len() {
+        _ if !one => (8, one_for_all),
+        ..16 => (8, eight_each),
+        _ => (16, one_each),
+    };
     // Channels side by side, of which groups are made.
     let together = if one { cs.len() } else { multiplier.get() };
     if zw != 0 || together < group || (!one && together % group != 0) || i8::try_from(zx).is_err() {
         return scalar::depthwise_conv2d(g, multiplier, (x, zx), (w, zw), cs, o, out);
     }
     let usual = rescale::is_usual(cs, o);
-    let over_taps: unsafe extern "C" fn(&Taps) = if one { one_each } else { one_for_all };
     let mut sums = [0; CHANNELS];
     let (x_tap, w_tap) = (g.x.dilation.get() * g.channels, cs.len());
     let apart = [[g.y.dilation.get() * g.x.input * g.channels, x_tap], [g.x.kernel * w_tap, w_tap]];

@@ -184,77 +184,132 @@ pub unsafe extern "C" fn n4_two(
     )
 }
 
-/// 4-bit codes along a trellis: `table` has 32 levels. The row before's lowest bits choose the half of the table, those of the row
-/// before that turn a code's own.
-///
-/// # Safety
-/// See [`BlockFn`].
-#[unsafe(naked)]
-pub unsafe extern "C" fn t4_one(
-    codes: *const u8,
-    scales: *const u8,
-    x: *const i8,
-    groups: usize,
-    table: *const i8,
-    sums: *mut i64,
-    row: usize,
-) {
-    naked_asm!(
-        "push {{r4-r12, lr}}",
-        "vpush {{d8-d15}}",
-        "sub sp, sp, #32",
-        "ldr r10, [sp, #136]", // table
-        "mov r6, #0",
-        "vidup.u32 q7, r6, #8",
-        "vshl.i32 q7, q7, #3",
-        "vmov.i8 q6, #0x11",
-        // Sums of no group.
-        "ldr r11, [sp, #140]",
-        "vmov.i32 q0, #0",
-        "mov lr, #8",
-        "dls lr, lr",
-        "3: vstrw.32 q0, [r11], #16",
-        "le lr, 3b",
-        "1: vld20.32 {{q0, q1}}, [r2]",
-        "vld21.32 {{q0, q1}}, [r2]!",
-        "vstrw.32 q0, [sp]",
-        "vstrw.32 q1, [sp, #16]",
-        "ldr r11, [sp, #140]", // sums
-        // A ring: before the first row come the last two.
-        "add r6, r0, #56",
-        "vldrw.u32 q5, [r6, q7]",
-        "add r6, r6, #4",
-        "vldrw.u32 q4, [r6, q7]",
-        "vand q5, q5, q6",
-        "vand q4, q4, q6",
-        "mov lr, #16",
-        "dls lr, lr",
-        "2: vldrw.u32 q0, [r0, q7]",
-        "ldrd r4, r5, [r11]",
-        "veor q5, q5, q0",
-        "vand q0, q0, q6",
-        "vmov q1, q5",
-        "vsli.8 q1, q4, #4",
-        "vldrb.u8 q2, [r10, q1]",
-        "vldrb.u8 q3, [sp]",
-        "vmladav.s8 r12, q2, q3",
-        "vmov q1, q4",
-        "vsri.8 q1, q5, #4",
-        "vldrb.u8 q2, [r10, q1]",
-        "vldrb.u8 q3, [sp, #16]",
-        "vmladava.s8 r12, q2, q3",
-        "ldrb r9, [r1], #1",
-        "vmov q5, q4",
-        "vmov q4, q0",
-        "smlal r4, r5, r9, r12",
-        "add r0, r0, #4",
-        "strd r4, r5, [r11], #8",
-        "le lr, 2b",
-        "add r0, r0, #192",
-        "subs r3, r3, #1",
-        "bne 1b",
-        "add sp, sp, #32",
-        "vpop {{d8-d15}}",
-        "pop {{r4-r12, pc}}",
-    )
+/// A row of a trellis: `$word` gets its codes, then their lowest bits; `$before` and `$that` have those of the two rows before, the
+/// latter is free then. `$dots` and `$sums`: what each half of the levels, q2, is multiplied with, and where to.
+macro_rules! trellis_row {
+    ($word:literal, $before:literal, $that:literal, [$low:literal, $high:literal, $sums:literal]) => {
+        concat!(
+            concat!("vldrw.u32 ", $word, ", [r0, q7]\n"),
+            "ldrb r9, [r1], #1\n",
+            concat!("veor ", $that, ", ", $that, ", ", $word, "\n"),
+            concat!("vand ", $word, ", ", $word, ", q6\n"),
+            // The row before's lowest bits above the codes of the lower halves, then of the upper ones.
+            concat!("vmov q1, ", $that, "\nvsli.8 q1, ", $before, ", #4\nvldrb.u8 q2, [r10, q1]\n"),
+            $low,
+            concat!("vmov q1, ", $before, "\nvsri.8 q1, ", $that, ", #4\nvldrb.u8 q2, [r10, q1]\n"),
+            $high,
+            "add r0, r0, #4\n",
+            $sums,
+        )
+    };
+}
+
+/// The function of that name, of as many rows of activations as `$spread` puts on the stack, even words and odd words of each; `$zeros`:
+/// half as many vectors as sums.
+macro_rules! trellis {
+    ($(#[$meta:meta])* $name:ident, $spread:literal, $zeros:literal, $dots:tt) => {
+        $(#[$meta])*
+        ///
+        /// # Safety
+        /// See [`BlockFn`].
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name(
+            codes: *const u8,
+            scales: *const u8,
+            x: *const i8,
+            groups: usize,
+            table: *const i8,
+            sums: *mut i64,
+            row: usize,
+        ) {
+            naked_asm!(
+                "push {{r4-r12, lr}}",
+                "vpush {{d8-d15}}",
+                "sub sp, sp, #64",
+                "ldrd r10, r11, [sp, #168]", // table, sums
+                "mov r6, #0",
+                "vidup.u32 q7, r6, #8",
+                "vshl.i32 q7, q7, #3", // 0, 64, 128, 192
+                "vmov.i8 q6, #0x11",
+                // Sums of no group.
+                "vmov.i32 q0, #0",
+                concat!("mov lr, #", $zeros),
+                "dls lr, lr",
+                "1: vstrw.32 q0, [r11], #16",
+                "le lr, 1b",
+                "2: ldr r4, [sp, #176]", // row
+                $spread,
+                "ldr r11, [sp, #172]",
+                // A ring: before the first row come the last two.
+                "add r6, r0, #56",
+                "vldrw.u32 q5, [r6, q7]",
+                "add r6, r6, #4",
+                "vldrw.u32 q4, [r6, q7]",
+                "vand q5, q5, q6",
+                "vand q4, q4, q6",
+                "mov lr, #5",
+                "dls lr, lr",
+                "3:",
+                trellis_row!("q0", "q4", "q5", $dots),
+                trellis_row!("q5", "q0", "q4", $dots),
+                trellis_row!("q4", "q5", "q0", $dots),
+                // Now q4 is the row before, q5 the one before that.
+                "le lr, 3b",
+                trellis_row!("q0", "q4", "q5", $dots),
+                "add r0, r0, #192",
+                "subs r3, r3, #1",
+                "bne 2b",
+                "add sp, sp, #64",
+                "vpop {{d8-d15}}",
+                "pop {{r4-r12, pc}}",
+            )
+        }
+    };
+}
+
+trellis! {
+    /// 4-bit codes along a trellis: `table` has 32 levels. The row before's lowest bits choose the half of the table, those of the row
+    /// before that turn a code's own.
+    t4_one,
+    "vld20.32 {{q0, q1}}, [r2]
+    vld21.32 {{q0, q1}}, [r2]!
+    vstrw.32 q0, [sp]
+    vstrw.32 q1, [sp, #16]",
+    "8",
+    ["vldrb.u8 q3, [sp]
+    vmladav.s8 r12, q2, q3\n",
+    "vldrb.u8 q3, [sp, #16]
+    vmladava.s8 r12, q2, q3\n",
+    "ldrd r4, r5, [r11]
+    smlal r4, r5, r9, r12
+    strd r4, r5, [r11], #8\n"]
+}
+
+trellis! {
+    /// The same with two rows of activations.
+    t4_two,
+    "add r4, r4, r2
+    vld20.32 {{q0, q1}}, [r2]
+    vld21.32 {{q0, q1}}, [r2]!
+    vstrw.32 q0, [sp]
+    vstrw.32 q1, [sp, #16]
+    vld20.32 {{q0, q1}}, [r4]
+    vld21.32 {{q0, q1}}, [r4]
+    vstrw.32 q0, [sp, #32]
+    vstrw.32 q1, [sp, #48]",
+    "16",
+    ["vldrb.u8 q3, [sp]
+    vmladav.s8 r12, q2, q3
+    vldrb.u8 q3, [sp, #32]
+    vmladav.s8 r8, q2, q3\n",
+    "vldrb.u8 q3, [sp, #16]
+    vmladava.s8 r12, q2, q3
+    vldrb.u8 q3, [sp, #48]
+    vmladava.s8 r8, q2, q3\n",
+    "ldrd r4, r5, [r11]
+    ldrd r6, r7, [r11, #128]
+    smlal r4, r5, r9, r12
+    smlal r6, r7, r9, r8
+    strd r6, r7, [r11, #128]
+    strd r4, r5, [r11], #8\n"]
 }

@@ -18,7 +18,7 @@ pub struct Taps {
     pub w_row: usize,
     /// Less the zero point.
     pub less: i32,
-    /// Groups, at least 1: of 16 channels for [`one_each`], 8 for [`one_for_all`].
+    /// Groups, at least 1: of 16 channels for [`one_each`], of 8 for the others.
     pub groups: usize,
     /// A sum for each channel.
     pub sums: *mut i32,
@@ -91,6 +91,23 @@ over_taps! {
     vst20.32 {{q6, q7}}, [r11]
     vst21.32 {{q6, q7}}, [r11]!",
     "16", "16"
+}
+
+over_taps! {
+    /// The same, half as many.
+    eight_each,
+    "vmov.i32 q4, #0
+    vmov.i32 q5, #0",
+    "vldrb.s16 q0, [r1]
+    vldrb.s16 q1, [r2]
+    vadd.i16 q0, q0, r9
+    vmullb.s16 q2, q0, q1
+    vmullt.s16 q3, q0, q1
+    vadd.i32 q4, q4, q2
+    vadd.i32 q5, q5, q3",
+    "vst20.32 {{q4, q5}}, [r11]
+    vst21.32 {{q4, q5}}, [r11]!",
+    "8", "8"
 }
 
 over_taps! {

@@ -338,7 +338,15 @@ pub fn depthwise_conv2d(
         nothing: nothing.as_ptr().cast(),
         zero_weights: if zw == 0 { core::ptr::null() } else { zero_weights.as_ptr() },
         alone: false,
-        job: Taps { list: core::ptr::null(), list_end: core::ptr::null(), x_step: one_each.into(), channels: 0, zero: zx, sums: sums.as_mut_ptr(), again: 0 },
+        job: Taps {
+            list: core::ptr::null(),
+            list_end: core::ptr::null(),
+            x_step: one_each.into(),
+            channels: 0,
+            zero: zx,
+            sums: sums.as_mut_ptr(),
+            again: 0,
+        },
         list: &mut list,
     };
     let tiles = NonZeroUsize::new(g.x.output.div_ceil(4))?;

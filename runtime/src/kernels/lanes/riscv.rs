@@ -324,3 +324,41 @@ blocks! {
     /// Weights of 8 bits.
     bytes, |_| 0, whole, 8, |sum| sum as i32
 }
+
+/// Sums of a block of codes along a trellis, a row at a time. The table has the levels before their signs.
+///
+/// # Safety
+/// What `job` describes lies in memory, at least a group, and the sums may be written.
+pub unsafe fn trellis(job: &mut Block) {
+    const LOWEST: u32 = 0x1111_1111;
+    // SAFETY: the caller's.
+    unsafe {
+        for row in 0..16 {
+            let (mut x, mut codes, mut scales) = (job.x, job.codes.cast::<u32>(), job.scales.add(row));
+            let (one, two) = ((row + 15) % 16, (row + 14) % 16);
+            let mut sum = 0i32;
+            while x != job.x_end {
+                let mut group = 16i32;
+                for line in 0..4 {
+                    let levels = *codes.add(row) ^ (*codes.add(two) & LOWEST);
+                    let signs = (*codes.add(one) & LOWEST) << 2;
+                    let sum_of_two = |levels: u32, signs: u32, pair: usize| {
+                        let pair_levels = *job.table.byte_add((levels & 0x3FC) as usize);
+                        let x = *x.add(2 * pair).byte_add((signs & 0x44) as usize);
+                        pair_levels.wrapping_mul(x).wrapping_sub(3 << 14) as i32 >> 16
+                    };
+                    group += sum_of_two(levels << 2, signs, 0)
+                        + sum_of_two(levels >> 6, signs >> 8, 1)
+                        + sum_of_two(levels >> 14, signs >> 16, 2)
+                        + sum_of_two(levels >> 22, signs >> 24, 3);
+                    // Eight pairs, then as many words with the signs of the high codes.
+                    x = x.add(if line % 2 == 0 { 8 } else { 24 });
+                    codes = codes.add(16);
+                }
+                sum = sum.wrapping_add(group.wrapping_mul(i32::from(*scales)));
+                scales = scales.add(16);
+            }
+            *job.sums.add(row) = sum;
+        }
+    }
+}

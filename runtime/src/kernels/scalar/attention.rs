@@ -13,8 +13,8 @@ use crate::ops::unpack;
 /// Positions whose weighted sum fits int32 whatever bytes the cache holds: 512 * 32768 * -128 = -2^31.
 const STRETCH: usize = 512;
 /// Elements of the output summed together: what the registers of hosts hold, or of cores for which this is compiled without vectors.
-const WIDE: usize = if VECTORS { 64 } else { NARROW };
-const HALF: usize = if VECTORS { 32 } else { NARROW };
+const WIDE: usize = if VECTORS { 32 } else { NARROW };
+const HALF: usize = if VECTORS { 16 } else { NARROW };
 const VECTORS: bool = cfg!(all(mote_vector, not(target_arch = "riscv64")));
 const NARROW: usize = 8;
 
@@ -23,7 +23,7 @@ pub trait Loops {
     /// `sum of q * k`, exact.
     fn dot(q: &[i8], k: &[i8]) -> i32;
 
-    /// `sum over t of weights[t] * v[row * t..][..N]`, exact, as far as `v` goes; weights are 0 to 32768, at most [`STRETCH`].
+    /// `sum over t of weights[t] * v[row * t..][..N]`, exact, as far as `v` goes; weights are 0 to 32768, at most `STRETCH`.
     fn whole_sums<const N: usize>(v: &[i8], row: usize, weights: &[i32]) -> [i32; N];
 }
 
@@ -107,27 +107,39 @@ fn attend_to<L: Loops, const WIDE: usize, const HALF: usize>(
     };
     let q_mant = (sq.mant * unit.mant + (1 << 15)) >> 16;
 
-    let mut top = i32::MIN;
     let mut at = 0;
-    for (score, packed) in scores.iter_mut().zip(head.k_scales.chunks_exact(scale_bytes)) {
+    for score in scores.iter_mut() {
         let mut key = head.k.get(at..)?.get(..code_bytes)?;
         at += code_bytes;
         if four_bits {
             nibbles::unpack(key, unpacked);
             key = unpacked;
         }
-        let dot = L::dot(q8, key);
-        let sk = scale(packed);
-        let product = i64::from(dot) * i64::from(q_mant) * i64::from(sk.mant);
-        *score = saturate(shift_round(product, sq.exp + sk.exp + unit.exp - 16 - 16));
-        top = top.max(*score);
+        *score = L::dot(q8, key);
+    }
+    let mut top = i32::MIN;
+    let places = || head.k_scales.chunks_exact(scale_bytes).map(scale);
+    let shift = |sk: Scale| sq.exp + sk.exp + unit.exp - 16 - 16;
+    let product = |dot: i32, sk: Scale| i64::from(dot) * i64::from(q_mant) * i64::from(sk.mant);
+    if cfg!(mote_vector) && places().all(|sk| (1..64).contains(&shift(sk))) {
+        // What all but extreme models have, without a branch in the loop.
+        for (score, sk) in scores.iter_mut().zip(places()) {
+            *score = saturate(round_right(product(*score, sk), shift(sk).unsigned_abs()));
+            top = top.max(*score);
+        }
+    } else {
+        for (score, sk) in scores.iter_mut().zip(places()) {
+            *score = saturate(shift_round(product(*score, sk), shift(sk)));
+            top = top.max(*score);
+        }
     }
 
     for score in scores.iter_mut() {
         *score = exp2_neg_q16(top.wrapping_sub(*score) as u32) as i32; // at most 2^30
     }
-    let base =
-        head.v_scales.chunks_exact(scale_bytes).map(scale).filter(|s| s.mant != 0).map(|s| s.exp).min().unwrap_or(0);
+    let exponents =
+        head.v_scales.chunks_exact(scale_bytes).map(scale).map(|s| if s.mant == 0 { i32::MAX } else { s.exp });
+    let base = exponents.min().filter(|exp| *exp != i32::MAX).unwrap_or(0);
     let (mut total, mut carry) = (0u64, 1i64 << 30);
     for (score, packed) in scores.iter_mut().zip(head.v_scales.chunks_exact(scale_bytes)) {
         let e = *score as u32;
