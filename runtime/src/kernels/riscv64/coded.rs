@@ -21,7 +21,7 @@ pub static KERNELS: Kernels = Kernels {
     t4: |w, blocks, x, put| all_sums::<T4, 256>(w, blocks, x, (t4_row, t4_panel), put),
     n5: |w, blocks, x, put| all_sums::<N5, 256>(w, blocks, x, (n5_row, n5_panel), put),
     n8: |w, blocks, x, put| all_sums::<N8, 512>(w, blocks, x, (n8_row, n8_panel), put),
-    isa: Isa::Portable,
+    isa: Isa::Rvv,
     int8: Int8 { conv2d, depthwise_conv2d, add },
 };
 
