@@ -313,7 +313,7 @@ fn desc_bytes<S: serde::Serializer>(desc: &TensorDesc, to: S) -> Result<S::Ok, S
 
 fn desc_of_bytes<'d, D: serde::Deserializer<'d>>(from: D) -> Result<TensorDesc, D::Error> {
     let bytes = Vec::<u8>::deserialize(from)?;
-    TensorDesc::read(&bytes, 0).map_err(|_| serde::de::Error::custom("no tensor's record"))
+    TensorDesc::read(&bytes, 0).ok_or_else(|| serde::de::Error::custom("no tensor's record"))
 }
 
 /// Quantizes `model` to an image at `out`; `texts` are its TEXT sections, by their kinds. `progress` is told each tensor's name and the

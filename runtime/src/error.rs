@@ -25,9 +25,9 @@ pub enum Error {
     /// The file is shorter or longer than its header says.
     FileSize {
         /// Bytes given.
-        found: u64,
-        /// Bytes the header states.
-        expected: u64,
+        found: usize,
+        /// Bytes the header states; the largest number if that is more than there can be.
+        expected: usize,
     },
     /// The header's or a section's CRC-32C differs: the image is damaged.
     Checksum {
@@ -75,8 +75,8 @@ pub enum Error {
     ArenaSize {
         /// Bytes given.
         found: usize,
-        /// Bytes needed.
-        needed: u64,
+        /// Bytes needed; the largest number if that is more than there can be.
+        needed: usize,
     },
     /// The arena's address is not a multiple of 16.
     ArenaAlignment,

@@ -2,12 +2,13 @@
 
 mod support;
 
+use mote_runtime::image::plan::Rows;
 use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T3, T4};
 use mote_runtime::kernels::{self, Codes, Kernels, scalar};
 use mote_runtime::view::{Pool, Single};
 use mote_runtime::{Image, Limits, Session};
 use proptest::prelude::*;
-use support::{Arena, Builder, CODED, Matrix, Random, Threads, small_gpt, small_model};
+use support::{Arena, Bench, Builder, CODED, Matrix, Random, Threads, attention, small_gpt, small_model};
 
 /// All sums of a matrix with rows of codes that lie `stride` apart: by block and row.
 fn sums(kernels: &Kernels, file: &[u8], x: &[u8], rows: usize, stride: usize) -> Vec<[i64; 16]> {
@@ -27,7 +28,7 @@ fn sums(kernels: &Kernels, file: &[u8], x: &[u8], rows: usize, stride: usize) ->
 fn compare(m: &Matrix, x: &[u8], rows: usize, stride: usize) {
     let mut b = Builder::new();
     b.matrix(m);
-    b.logits = b.i32_slot(mote_runtime::image::plan::Rows::One, 1, 0);
+    b.logits = b.i32_slot(Rows::One, 1, 0);
     let file = b.image();
     let expected = sums(&scalar::KERNELS, &file, x, rows, stride);
     for kernels in kernels::available() {
@@ -99,6 +100,43 @@ fn models() {
     }
 }
 
+/// Attention over what a cache may hold, of heads as wide as is summed together, wider and narrower; over more positions than int32
+/// holds the sums of.
+#[test]
+fn heads() {
+    let shapes =
+        [(20, 40, false), (32, 40, false), (64, 700, false), (104, 40, false), (256, 40, false), (64, 40, true)];
+    for (head_dim, context, four_bits) in shapes {
+        let mut b = Builder::new();
+        b.logits = b.i32_slot(Rows::One, 1, 0);
+        let (q, out) = (b.i32_slot(Rows::Batch, head_dim, 16), b.i32_slot(Rows::Batch, head_dim, 16));
+        let (cache, scratch) = (b.cache_slot(1, head_dim), b.scratch_slot());
+        let op = attention(q, cache, scratch, out, 1, head_dim, 0);
+        b.body.push(op);
+        let b = if four_bits { b.with_cache4() } else { b };
+        for code in [None, Some(0x80), Some(0x7F)] {
+            let results = kernels::available().map(|kernels| {
+                let mut bench = Bench { kernels, ..Bench::new(&b, Limits { batch: 1, context, threads: 1 }) };
+                let r = &mut Random::new(3);
+                bench.row(q, 0).fill_with(|| r.range(-1 << 19, 1 << 19) as i32);
+                let (codes, scales) =
+                    bench.bytes(cache).split_at_mut(2 * context as usize * head_dim >> u32::from(four_bits));
+                codes.fill_with(|| code.unwrap_or(r.next() as u8));
+                let scale = |r: &mut Random| [r.next() as u8, r.range(128, 255) as u8, r.range(23, 25) as u8, 0];
+                let scale4 = |r: &mut Random| [r.range(128, 255) as u8, r.range(23, 25) as u8, 160, 24];
+                scales.as_chunks_mut::<4>().0.fill_with(|| if four_bits { scale4(r) } else { scale(r) });
+                bench.run_with(&op, context - 1, &[], 1, &Single);
+                bench.row(out, 0).to_vec()
+            });
+            let results: Vec<_> = results.collect();
+            let expected = results.last().unwrap();
+            let some = expected.iter().any(|sum| *sum != 0) && expected.iter().all(|sum| sum.unsigned_abs() < 1 << 30);
+            assert!(some, "{expected:?}");
+            assert!(results.iter().all(|result| result == expected), "{head_dim}, {context}, {four_bits}, {code:?}");
+        }
+    }
+}
+
 #[test]
 fn names() {
     let mut seen = std::collections::BTreeSet::new();
@@ -128,4 +166,27 @@ fn those_of_this_core() {
         let found: Vec<_> = kernels::available().map(|kernels| kernels.name).collect();
         assert_eq!(found.join(","), expected);
     }
+}
+
+/// Work whose instructions `cargo xtask bench riscv64` counts: `MOTE_WORK` says the type, how many rows of codes, how often; the kernels'
+/// name. Says how many products it was.
+#[test]
+#[ignore = "for a bench"]
+fn work() {
+    let Ok(work) = std::env::var("MOTE_WORK") else { return };
+    let words: Vec<&str> = work.split(' ').collect();
+    let [dtype, rows, times, name] = words[..] else { panic!("{work}") };
+    let dtype = *CODED.iter().find(|known| format!("{known:?}") == dtype).unwrap();
+    let (rows, times, r) = (rows.parse().unwrap(), times.parse().unwrap(), &mut Random::new(1));
+    let m = Matrix::any(r, 128, 512, dtype);
+    let mut b = Builder::new();
+    b.matrix(&m);
+    b.logits = b.i32_slot(Rows::One, 1, 0);
+    let (file, x) = (b.image(), vec![r.next() as u8; rows * m.cols]);
+    let (image, kernels) = (Image::open(&file).unwrap(), kernels::named(name).unwrap());
+    let (w, codes) = (image.coded(0).unwrap(), Codes::new(&x, rows, m.cols, m.cols).unwrap());
+    for _ in 0..times {
+        (kernels.blocks(&w))(&w, 0..8, &codes, &mut |_, _, sums| _ = std::hint::black_box(sums));
+    }
+    println!("products={}", rows * m.rows * m.cols);
 }

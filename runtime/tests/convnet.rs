@@ -548,3 +548,43 @@ fn any_arguments_at_all() {
     }
     assert!(opened > 100 && refused > 100, "{opened} {refused}");
 }
+
+/// Work whose instructions `cargo xtask bench riscv64` counts: `MOTE_WORK` says the op, height and width of image and kernel, channels of
+/// input and output, how often; the kernels' name. Says how many products it was.
+#[test]
+#[ignore = "for a bench"]
+fn work() {
+    let Ok(work) = std::env::var("MOTE_WORK") else { return };
+    let words: Vec<&str> = work.split(' ').collect();
+    let [name, size, kernel, channels, count, times, kernels] = words[..] else { panic!("{work}") };
+    let [size, kernel, channels, count, times] =
+        [size, kernel, channels, count, times].map(|n| n.parse::<i64>().unwrap());
+    let (r, pad) = (&mut Random::new(1), [kernel / 2; 2]);
+    let s = Shape {
+        input: [size; 2],
+        output: [size; 2],
+        kernel: [kernel; 2],
+        stride: [1; 2],
+        dilation: [1; 2],
+        pad,
+        channels,
+    };
+    let depthwise = name == "depthwise_conv2d";
+    let (depth, count, area) = (channels as usize, count as usize, s.pixels(s.kernel));
+    let products = area * if depthwise { 1 } else { depth };
+    let l = Layer { zero_weights: 0, single: false, ..Layer::random(r, Kind::I8, count, products) };
+    let (x, w) = (values(r, Kind::I8, s.pixels(s.input) * depth), values(r, Kind::I8, products * count));
+    let mut b = builder();
+    let (from, to) = (b.plain_slot(Kind::I8, x.len()), b.plain_slot(Kind::I8, s.pixels(s.output) * count));
+    let [kh, kw] = s.kernel.map(|k| k as usize);
+    let weights = b.constant(Kind::I8, &w, &if depthwise { [1, kh, kw, count] } else { [count, kh, kw, depth] });
+    let table = l.table(&mut b);
+    let [input, output, steps, pads] = s.words();
+    let args = [from, to, weights, table, input, output, steps, pads, l.numbers(), 0];
+    b.run.push(Op { flags: l.flags(), ..op(code(name), &args) });
+    let kernels = kernels::named(kernels).unwrap();
+    let mut bench = Bench { kernels, ..Bench::new(&b, limits(1, 1)) };
+    bench.put(from, &x);
+    bench.repeat(&b.run[0], times);
+    println!("products={}", s.pixels(s.output) * count * products);
+}

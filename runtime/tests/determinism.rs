@@ -105,9 +105,9 @@ fn logits_of_many_rows_are_those_of_each() {
                 session.logits_of(rows as u32, &mut room, &mut out).unwrap();
                 assert!(out == expected[..rows * vocab], "{name}, {rows} rows, {threads} threads");
                 let short = session.logits_of(rows as u32, &mut room[1..], &mut out);
-                assert_eq!(short, Err(Error::ArenaSize { found: rows * each - 1, needed: (rows * each) as u64 }));
+                assert_eq!(short, Err(Error::ArenaSize { found: rows * each - 1, needed: rows * each }));
                 let short = session.logits_of(rows as u32, &mut room, &mut out[1..]);
-                assert_eq!(short, Err(Error::ArenaSize { found: rows * vocab - 1, needed: (rows * vocab) as u64 }));
+                assert_eq!(short, Err(Error::ArenaSize { found: rows * vocab - 1, needed: rows * vocab }));
             }
             assert_eq!(session.logits_of(10, &mut [], &mut []), Err(Error::Row { row: 9, rows: 9 }));
             assert_eq!(session.logits_of(0, &mut [], &mut []), Ok(()));

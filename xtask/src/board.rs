@@ -5,6 +5,9 @@ use anyhow::{Result, bail};
 use std::path::Path;
 use table::{Board, Built, Firmware};
 
+/// The example of boards that runs a net and has nothing else.
+pub const LEAST: &str = "net";
+
 /// Runs the verb.
 pub fn main(args: &[String]) -> Result<()> {
     let root = table::root()?;
@@ -40,7 +43,16 @@ pub fn main(args: &[String]) -> Result<()> {
             println!("{}", symbols::check(&board, &built)?);
             Ok(())
         }
-        _ => bail!("board list | build NAME [IMAGE|FEATURE] | run NAME IMAGE [ARGS] | symbols NAME [IMAGE|FEATURE]"),
+        ["runtime", name, image] => {
+            let least = Firmware { image: Some(Path::new(image)), example: Some(LEAST), ..Firmware::default() };
+            let (board, built) = build(name, least)?;
+            let sizes = symbols::check(&board, &built)?;
+            println!("{sizes}\n{}", symbols::owners(&built, &sizes)?);
+            Ok(())
+        }
+        _ => bail!(
+            "board list | build NAME [IMAGE|FEATURE] | run NAME IMAGE [ARGS] | symbols NAME [IMAGE|FEATURE] | runtime NAME IMAGE"
+        ),
     }
 }
 

@@ -1,13 +1,14 @@
 //! One digest everywhere: the same image and tokens on this host, on aarch64 under emulation, and on every board.
 
 use crate::board::{self, lines};
-use crate::setup::AARCH64;
-use crate::shell::{cargo, output, run, say};
+use crate::hosts::AARCH64;
+use crate::shell::{cargo, output, say};
 use crate::{symbols, table};
 use anyhow::{Context, Result, bail};
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use table::Firmware;
 
 /// What every machine runs: more than two batches and not a whole number of them; one token; a repeated one.
@@ -43,21 +44,25 @@ pub fn models() -> Result<Vec<(&'static str, PathBuf, Vec<PathBuf>)>> {
     Ok(models)
 }
 
-/// Name and 4-bit image of each model. `mote quantize` takes seconds and gives the same bytes again, so they are made anew.
+/// Name and 4-bit image of each model.
 pub fn images() -> Result<Vec<(&'static str, PathBuf)>> {
-    let images = models()?.into_iter().map(|(name, source, extra)| {
-        let image = folder()?.join(format!("{name}.mote"));
-        output(mote().arg("quantize").arg(source).arg("-o").arg(&image).args(extra))?;
-        Ok((name, image))
-    });
-    images.collect()
+    models()?.into_iter().map(|(name, source, extra)| Ok((name, image(name, &source, &extra)?))).collect()
 }
 
 /// The 4-bit image of a model in `examples/models`.
 pub fn bundled(name: &str) -> Result<PathBuf> {
+    image(name, &table::root()?.join("examples/models").join(name), &[])
+}
+
+/// A model's 4-bit image, made once a run: `mote quantize` gives the same bytes again.
+fn image(name: &str, source: &Path, extra: &[PathBuf]) -> Result<PathBuf> {
+    static MADE: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let image = folder()?.join(format!("{name}.mote"));
-    let source = table::root()?.join("examples/models").join(name);
-    output(mote().arg("quantize").arg(source).arg("-o").arg(&image))?;
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if !made.iter().any(|made| made == name) {
+        output(mote().arg("quantize").arg(source).arg("-o").arg(&image).args(extra))?;
+        made.push(name.to_owned());
+    }
     Ok(image)
 }
 
@@ -65,22 +70,6 @@ pub fn bundled(name: &str) -> Result<PathBuf> {
 pub fn mote() -> Command {
     let mut command = cargo();
     command.args(["run", "--quiet", "--release", "--package", "mote-quantize", "--bin", "mote", "--"]);
-    command
-}
-
-/// A program of this workspace, built for aarch64 Linux.
-pub fn build_aarch64(package: &str, program: &str) -> Result<PathBuf> {
-    let folder = target_dir()?.join("aarch64");
-    let mut command = table::toolchain(AARCH64)?.cargo("build", AARCH64, "std,panic_unwind");
-    command.current_dir(table::root()?).env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
-    run(command.args(["--quiet", "--release", "--package", package, "--bin", program, "--target-dir"]).arg(&folder))?;
-    Ok(folder.join(AARCH64).join("release").join(program))
-}
-
-/// A command that runs an aarch64 program on an emulated core.
-pub fn aarch64(core: &str, program: &Path) -> Command {
-    let mut command = Command::new("qemu-aarch64");
-    command.args(["-cpu", core, "-L", "/usr/aarch64-linux-gnu"]).arg(program);
     command
 }
 
@@ -95,7 +84,7 @@ fn digest(machine: &str, lines: &str) -> Result<String> {
 pub fn check() -> Result<usize> {
     let root = table::root()?;
     let [package, program] = PROGRAM;
-    let elf = build_aarch64(package, program)?;
+    let elf = AARCH64.build(package, program)?;
     let boards = board::all(&root)?;
     let mut compared = 0;
     for (model, image) in images()? {
@@ -112,7 +101,7 @@ pub fn check() -> Result<usize> {
         }
         for core in AARCH64_CORES {
             found.push(each(&format!("aarch64 {core}"), &|tokens| {
-                output(logits(&mut aarch64(core, &elf), &image, tokens))
+                output(logits(&mut AARCH64.run(core, &elf), &image, tokens))
             })?);
         }
         let firmware = Firmware { image: Some(&image), batch: Some(8), context: Some(32), ..Firmware::default() };

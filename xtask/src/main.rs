@@ -11,6 +11,7 @@ mod board;
 mod ci;
 mod demo;
 mod digest;
+mod hosts;
 mod nets;
 mod peers;
 mod python;
@@ -32,19 +33,19 @@ const VERBS: &[(&str, &str, &str, Verb)] = &[
     (
         "test",
         "[cargo|backends|digest|nets|steps|refusals|generations|web ...] [--all]",
-        "setup, then tests: host, boards, aarch64, WebAssembly; with --all 100 inputs of each net on each of them",
+        "setup, then tests: host, boards, aarch64, riscv64, WebAssembly; with --all 100 inputs of each net on each of them",
         test::main,
     ),
     ("ci", "", "formatting, lints, documentation, then test", ci::main),
     (
         "bench",
-        "[speed|aarch64|quality|boards|memory|models|nets|open|web ... | all] [OPTIONS]",
+        "[speed|aarch64|quality|boards|memory|models|nets|open|riscv64|web ... | all] [OPTIONS]",
         "the figures of BENCHMARKS.md, as tables; without a name speed: [--json FILE] [--plot FILE.svg]",
         bench::main,
     ),
     (
         "board",
-        "list | build NAME [IMAGE|FEATURE] | run NAME IMAGE [ARGS] | symbols NAME [IMAGE|FEATURE]",
+        "list | build NAME [IMAGE|FEATURE] | run NAME IMAGE [ARGS] | symbols NAME [IMAGE|FEATURE] | runtime NAME IMAGE",
         "one board",
         board::main,
     ),

@@ -2,6 +2,7 @@
 //! Lite Micro's reference kernels where it computed them (`tests/golden/tflite`).
 
 use crate::board::{self, lines};
+use crate::hosts::AARCH64;
 use crate::shell::{cargo, output, say};
 use crate::{digest, symbols, table};
 use anyhow::{Context, Result, bail, ensure};
@@ -146,7 +147,7 @@ pub fn check(all: bool) -> Result<usize> {
     }
     let root = table::root()?;
     let [package, program] = PROGRAM;
-    let elf = digest::build_aarch64(package, program)?;
+    let elf = AARCH64.build(package, program)?;
     let boards = board::all(&root)?;
     let mut compared = 0;
     for (net, image) in images {
@@ -157,7 +158,7 @@ pub fn check(all: bool) -> Result<usize> {
         host.args(["run", "--quiet", "--release", "--package", package, "--bin", program, "--"]);
         let mut found = vec![("host".to_owned(), flags(host)?)];
         for core in digest::AARCH64_CORES {
-            found.push((format!("aarch64 {core}"), flags(digest::aarch64(core, &elf))?));
+            found.push((format!("aarch64 {core}"), flags(AARCH64.run(core, &elf))?));
         }
         let firmware = Firmware { image: Some(Path::new(&image)), ..Firmware::default() };
         for board in board::fitting(&boards, firmware)? {

@@ -1,9 +1,10 @@
 //! `setup`: finds or installs what the tests need. Safe to run again: what is there is left alone.
 //!
 //! Rust targets come from rustup where it can reach its server; otherwise from Debian's compiler, which brings the
-//! standard library's source. Emulators and the aarch64 C library come from apt, that of the rp2040 from npm where there is one:
+//! standard library's source. Emulators and C libraries come from apt, the emulator of the rp2040 from npm where there is one:
 //! without Node.js its tests are skipped.
 
+use crate::hosts::{AARCH64, RISCV64};
 use crate::shell::{run, say, succeeds, which};
 use crate::table::Board;
 use crate::{peers, python, table, web};
@@ -13,9 +14,6 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
-
-/// The host whose digest is compared with the others, and its runner.
-pub const AARCH64: &str = "aarch64-unknown-linux-gnu";
 
 /// Debian's compiler, and its linter for `ci`.
 const RUST_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "rust-web-clippy"];
@@ -27,6 +25,13 @@ const TOOLS: [(&str, &str); 5] = [
     ("qemu-aarch64", "qemu-user"),
     ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     ("/usr/aarch64-linux-gnu/lib/libc.so", "libc6-dev-arm64-cross"),
+];
+
+/// The same for riscv64 Linux, whose tests are skipped without.
+const RISCV64_TOOLS: [(&str, &str); 3] = [
+    (RISCV64.emulator, "qemu-user"),
+    (RISCV64.linker, "gcc-riscv64-linux-gnu"),
+    ("/usr/riscv64-linux-gnu/lib/libc.so", "libc6-dev-riscv64-cross"),
 ];
 
 /// The emulator of the rp2040, for Node.js: a package of npm, installed where firmware is built (`boards/rp2040/run.mjs`).
@@ -51,7 +56,7 @@ pub fn ensure() -> Result<()> {
         TOOLS.iter().filter(|(file, _)| !is_there(file)).map(|(_, package)| *package).collect();
     let root = table::root()?;
     let mut targets: BTreeSet<String> = table::table(&root)?.into_iter().map(|b| b.target).collect();
-    targets.insert(AARCH64.to_owned());
+    targets.insert(AARCH64.target.to_owned());
     targets.extend(web::TARGETS.map(str::to_owned));
     let missing: Vec<&String> = targets.iter().filter(|t| table::toolchain(t).is_err()).collect();
     if !missing.is_empty() && !rustup_adds(&missing) {
@@ -76,6 +81,9 @@ pub fn ensure() -> Result<()> {
         }
     }
     say("emulators and the aarch64 C library are there");
+    if let Err(why) = riscv64() {
+        say(&format!("tests of riscv64 will be skipped: {why:#}"));
+    }
     if which("npm").is_some() && !is_installed(RP2040JS)? {
         let mut npm = Command::new("npm");
         npm.args(["install", "--no-audit", "--no-fund", "--save-exact", "--prefix"]).arg(table::target_dir(&root));
@@ -83,6 +91,20 @@ pub fn ensure() -> Result<()> {
             say(&format!("tests on the rp2040 will be skipped: {why:#}"));
         }
     }
+    Ok(())
+}
+
+/// What builds for riscv64 Linux and runs that.
+fn riscv64() -> Result<()> {
+    let missing = RISCV64_TOOLS.iter().filter(|(file, _)| !is_there(file));
+    let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    if table::toolchain(RISCV64.target).is_err() && !rustup_adds(&[&RISCV64.target.to_owned()]) {
+        packages.extend(RUST_PACKAGES);
+    }
+    if !packages.is_empty() {
+        apt_install(&packages)?;
+    }
+    say(&format!("{}: {}", RISCV64.target, table::toolchain(RISCV64.target)?.describe()));
     Ok(())
 }
 
@@ -110,7 +132,8 @@ pub fn runs(board: &Board) -> Result<bool> {
     Ok(which(program).is_some() && (program != "node" || is_installed(RP2040JS)?))
 }
 
-fn is_there(file: &str) -> bool {
+/// Whether there is this file, or a program of this name on the path.
+pub fn is_there(file: &str) -> bool {
     if file.contains('/') { Path::new(file).is_file() } else { which(file).is_some() }
 }
 

@@ -8,6 +8,7 @@
 use crate::table::{Board, Built, Region};
 use anyhow::{Context, Result, bail};
 use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind};
+use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 
@@ -94,6 +95,54 @@ pub fn check(board: &Board, Built { elf, features }: &Built) -> Result<Sizes> {
         }
     }
     Ok(sizes)
+}
+
+/// Whose the bytes of code and constants are, without the model, in a firmware that has nothing but the runtime
+/// (`boards/support/src/least.rs`).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Owners {
+    /// The runtime's: its symbols, what it makes of generic code of `core`, and `main`, into which its functions are inlined.
+    pub runtime: u64,
+    /// The language's: copying and comparing memory, dividing, 64 bits. The rest of a firmware calls them, too.
+    pub language: u64,
+    /// Start-up, interrupts, gaps.
+    pub rest: u64,
+}
+
+impl fmt::Display for Owners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { runtime, language, rest } = self;
+        write!(f, "runtime_bytes={runtime}\nlanguage_bytes={language}\nrest_bytes={rest}")
+    }
+}
+
+/// Divides the code and constants of an ELF, whose sizes these are.
+///
+/// # Errors
+/// It cannot be read.
+pub fn owners(Built { elf, .. }: &Built, sizes: &Sizes) -> Result<Owners> {
+    let bytes = fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
+    let file = object::File::parse(&*bytes).with_context(|| format!("{} is no ELF", elf.display()))?;
+    let mut owners = Owners { rest: sizes.text + sizes.rodata + sizes.data, ..Owners::default() };
+    let mut seen = HashSet::new(); // one function has several names
+    for symbol in file.symbols().filter(|s| s.is_definition() && s.size() > 0 && seen.insert(s.address())) {
+        let in_section = symbol.section_index().and_then(|index| file.section_by_index(index).ok());
+        let section = in_section.as_ref().and_then(|section| section.name().ok()).unwrap_or_default();
+        if ![".text", ".trap", ".init", ".rodata"].contains(&section) {
+            continue;
+        }
+        let name = symbol.name().context("a symbol's name is no text")?;
+        let owner = match name {
+            _ if ["mote_runtime", "_rt_main", "4core"].iter().any(|part| name.contains(part)) => &mut owners.runtime,
+            _ if name.contains("compiler_builtins") || name.starts_with("__") || name.starts_with("mem") => {
+                &mut owners.language
+            }
+            _ => continue,
+        };
+        *owner += symbol.size();
+        owners.rest -= symbol.size();
+    }
+    Ok(owners)
 }
 
 /// Stack that `ram` in boards.toml includes; the high-water marks of `cargo xtask bench boards` stay below it.

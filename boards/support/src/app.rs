@@ -205,7 +205,7 @@ fn report(console: &mut impl Write, failure: Failure<'_>) {
         Failure::Runtime(why) => match why {
             Error::NotAnImage => ("not_an_image", None, None),
             Error::Version { found, supported } => ("version", Some(found.into()), Some(supported.into())),
-            Error::FileSize { found, expected } => ("file_size", Some(found), Some(expected)),
+            Error::FileSize { found, expected } => ("file_size", Some(found as u64), Some(expected as u64)),
             Error::Checksum { section } => ("checksum_of_section", Some(section.into()), None),
             Error::Section { section } => ("section", Some(section.into()), None),
             Error::Tensor { index } => ("tensor", Some(index.into()), None),
@@ -215,7 +215,7 @@ fn report(console: &mut impl Write, failure: Failure<'_>) {
             Error::Absent { section } => ("absent_section", Some(section.into()), None),
             #[cfg(feature = "decoder")]
             Error::Limits { max_context } => ("limits", None, Some(max_context.into())),
-            Error::ArenaSize { found, needed } => ("arena_size", Some(found as u64), Some(needed)),
+            Error::ArenaSize { found, needed } => ("arena_size", Some(found as u64), Some(needed as u64)),
             Error::ArenaAlignment => ("arena_alignment", None, Some(16)),
             #[cfg(feature = "decoder")]
             Error::Token { id, vocab } => ("token", Some(id.into()), Some(vocab.into())),

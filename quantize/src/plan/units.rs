@@ -116,7 +116,7 @@ fn units(op: &Op, from: &Slot, to: &Slot, dims: &dyn Fn(u32) -> [u32; 4]) -> Opt
 /// The pixels of the output that are gathered at a time, one tile after the other; they may be of several rows.
 fn gathered(op: &Op, slots: &[Slot], from: &Slot, to: &Slot) -> Option<Vec<Unit>> {
     let kernel = op.args[9] as usize;
-    let g = window::window(op, 5, [kernel & 0xFFFF, kernel >> 16], from)?;
+    let g = window::window(op, 5, [kernel & 0xFFFF, kernel >> 16], from.cols)?;
     let row = (g.y.kernel * g.x.kernel * g.channels).next_multiple_of(GROUP) * element(from)? as usize;
     let together = slots.get(op.args[2] as usize)?.cols as usize / row;
     let pixels = g.y.output * g.x.output;
@@ -177,13 +177,13 @@ fn window_of(op: &Op, from: &Slot, dims: &dyn Fn(u32) -> [u32; 4]) -> Option<Win
     let [out, height, width, _] = dims(op.args[2]);
     match op.code {
         code if code == ops::conv2d::OP.code || code == ops::depthwise_conv2d::OP.code => {
-            window::window(op, 4, [height as usize, width as usize], from)
+            window::window(op, 4, [height as usize, width as usize], from.cols)
         }
         code if code == ops::transpose_conv2d::OP.code => {
-            window::transposed_window(op, 4, [height as usize, width as usize], from)
+            window::transposed_window(op, 4, [height as usize, width as usize], from.cols)
         }
-        code if code == ops::fully_connected::OP.code => window::rows(op, height, from).filter(|_| out != 0),
-        code if code == ops::average_pool2d::OP.code || code == ops::max_pool2d::OP.code => window::pool(op, from),
+        code if code == ops::fully_connected::OP.code => window::rows(op, height, from.cols).filter(|_| out != 0),
+        code if code == ops::average_pool2d::OP.code || code == ops::max_pool2d::OP.code => window::pool(op, from.cols),
         _ => None,
     }
 }

@@ -31,7 +31,7 @@ pub fn run(file: &[u8], input: &[u8]) -> Vec<Vec<u8>> {
     let start = 64 + all.as_ptr().align_offset(64);
     let found = bytes - 1;
     let short = Session::new(&image, &mut all[start..start + found], LIMITS).err();
-    assert_eq!(short, Some(Error::ArenaSize { found, needed: bytes as u64 }), "a byte less is too little");
+    assert_eq!(short, Some(Error::ArenaSize { found, needed: bytes }), "a byte less is too little");
     let mut results = Vec::new();
     for _ in 0..2 {
         let mut session = Session::new(&image, &mut all[start..start + bytes], LIMITS).unwrap();

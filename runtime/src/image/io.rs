@@ -166,6 +166,13 @@ impl<'a> Ports<'a> {
         self.records.iter().skip(self.inputs).filter_map(Port::decode)
     }
 
+    /// Input `index`, or output.
+    #[inline(never)]
+    pub(crate) fn port(&self, is_output: bool, index: u32) -> Option<Port> {
+        let (inputs, outputs) = self.records.split_at_checked(self.inputs)?;
+        Port::decode(if is_output { outputs } else { inputs }.get(index as usize)?)
+    }
+
     /// Checks every record, and that its slot holds just what it says.
     pub(super) fn check(&self, image: &Image<'_>) -> Result<()> {
         let bad = Error::Section { section: section::IO };

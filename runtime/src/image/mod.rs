@@ -19,6 +19,8 @@ pub use plan::{Limits, Plan, Slot};
 pub use program::{Entry, Op, Program};
 pub use tensors::{Coded, Dtype, TensorDesc, Vector16};
 
+use core::ops::Range;
+
 use crate::error::{Error, Result};
 use crate::ops;
 use header::Section;
@@ -191,6 +193,19 @@ impl<'a> Image<'a> {
         plan::slot(self.plan_bytes, index)
     }
 
+    /// The bytes of slot `index` in an arena of these limits.
+    #[inline(never)]
+    pub(crate) fn range(&self, index: u32, limits: Limits) -> Option<Range<u64>> {
+        self.slot_at(index)?.range(limits)
+    }
+
+    /// As [`Self::range`], in memory.
+    #[inline(never)]
+    pub(crate) fn place(&self, index: u32, limits: Limits) -> Option<Range<usize>> {
+        let Range { start, end } = self.range(index, limits)?;
+        Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
+    }
+
     /// The coded matrix `index`; `None` if it is none.
     #[must_use]
     pub fn coded(&self, index: u32) -> Option<Coded<'a>> {
@@ -220,7 +235,7 @@ impl<'a> Image<'a> {
         if batch == 0 || context == 0 || threads == 0 || context > self.plan.max_context {
             return Err(bad);
         }
-        let end = |index| Some(self.slot_at(index)?.range(limits)?.end);
+        let end = |index| Some(self.range(index, limits)?.end);
         (0..self.plan.slots).try_fold(0, |most: u64, index| Some(end(index)?.max(most))).ok_or(bad)
     }
 }

@@ -159,7 +159,7 @@ impl TensorDesc {
         let count = dims.iter().try_fold(1u64, product)?;
         let [rows, cols, _, _] = dims;
         let bytes = match dtype {
-            Dtype::I8 | Dtype::U8 => 1,
+            Dtype::I8 | Dtype::U8 => return Some(count),
             Dtype::I16 => 2,
             Dtype::I32 => 4,
             Dtype::U64 => 8,
@@ -191,9 +191,10 @@ impl TensorDesc {
         r
     }
 
-    /// Reads record `index` and checks it by itself: type, dimensions, size; not yet its place.
+    /// Reads record `index` and checks it by itself: type, dimensions, size; not yet its place. `None` if it is no such record.
+    #[must_use]
     #[inline(never)]
-    pub(super) fn read(table: &[u8], index: u32) -> Option<Self> {
+    pub fn read(table: &[u8], index: u32) -> Option<Self> {
         Self::decode(table.as_chunks().0.get(index as usize)?)
     }
 
@@ -212,7 +213,7 @@ impl TensorDesc {
         let rank_ok = (1..=4).contains(&rank) && dims.iter().skip(rank as usize).all(|d| *d == 1);
         let dims_ok = dims.iter().all(|d| *d != 0) && (!coded || rank == 2);
         let zero = w[0] >> 16 == 0 && w[14] | w[15] == 0;
-        let range = (-256..=256).contains(&exponent) && w[6] % super::header::ALIGN as u32 == 0;
+        let range = (-256..=256).contains(&exponent) && w[6].is_multiple_of(super::header::ALIGN as u32);
         let lowest = if dtype == Dtype::N5 { 0 } else { -i8::MAX };
         let codes_ok = codebook.iter().all(|level| *level >= lowest);
         let size = Self::data_bytes(dtype, dims)? == span.bytes;

@@ -152,6 +152,9 @@ pub(crate) enum Isa {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// The loops of attention; all else is portable.
+    #[cfg(all(mote_vector, target_arch = "riscv64"))]
+    Rvv,
 }
 
 /// The kernels of one instruction set.

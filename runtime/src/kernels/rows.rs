@@ -16,6 +16,8 @@ macro_rules! versions {
             pub fn $name(isa: Isa, $($arg: $type),*) $(-> $result)? {
                 match isa {
                     Isa::Portable => $source($($arg),*),
+                    #[cfg(all(mote_vector, target_arch = "riscv64"))]
+                    Isa::Rvv => $source($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => {
                         #[target_feature(enable = "avx2,bmi2,lzcnt")]
@@ -70,6 +72,21 @@ versions! {
 
     /// Attention of one query head: `q` and `out` with their fraction bits, `unit` log2(e) / sqrt(head_dim), `scratch` as many
     /// numbers as there are positions. `None` if something is too short.
+    #[cfg(not(all(mote_vector, target_arch = "riscv64")))]
     fn attend = scalar::attention::attend,
         (head: &Head<'_>, q: (&[i32], i32), unit: Scale, scratch: &mut [i32], out: (&mut [i32], i32)) -> Option<()>;
+}
+
+/// The same.
+#[cfg(all(mote_vector, target_arch = "riscv64"))]
+pub fn attend(
+    isa: Isa,
+    head: &Head<'_>,
+    q: (&[i32], i32),
+    unit: Scale,
+    scratch: &mut [i32],
+    out: (&mut [i32], i32),
+) -> Option<()> {
+    let attend = if isa == Isa::Rvv { super::riscv64::attend } else { scalar::attention::attend };
+    attend(head, q, unit, scratch, out)
 }

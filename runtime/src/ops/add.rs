@@ -4,10 +4,10 @@
 //! each), zero points of first and second (a byte each; 0 for int16), numbers without an input's zero point
 //! (`ops/window.rs`). Flag 1: single rounding; 2: backward; 4: the second is subtracted. NUMERICS.md, "add".
 
-use super::tensor::quantized_arg;
+use super::tensor::Plain;
 use super::window::{self, SINGLE_ROUNDING};
 use super::{BACKWARD, OpDef, Overlap, Run, arg, bytes_arg, ensure};
-use crate::image::plan::{Kind, Slot};
+use crate::image::plan::Kind;
 use crate::image::{Image, Op};
 use crate::kernels::scalar::int8::{self, AddFn, Quantized, Sum, Term};
 
@@ -29,8 +29,8 @@ pub static OP: OpDef = OpDef {
 /// Bits that both terms are moved up by before they are brought to one scale: of int8, and of int16.
 const HEAD_ROOM: [u32; 2] = [20, 15];
 
-fn slots(image: &Image<'_>, op: &Op) -> Option<[Slot; 3]> {
-    Some([quantized_arg(image, op, 0)?, quantized_arg(image, op, 1)?, quantized_arg(image, op, 2)?])
+fn slots(image: &Image<'_>, op: &Op) -> Option<[Plain; 3]> {
+    Some([Plain::arg(image, op, 0)?, Plain::arg(image, op, 1)?, Plain::arg(image, op, 2)?])
 }
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
@@ -52,7 +52,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     }
 }
 
-fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Slot; 3], add: AddFn<T>) -> Option<()> {
+fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Plain; 3], add: AddFn<T>) -> Option<()> {
     let [sa, sb, so, _] = bytes_arg(op, 6)?.map(|b| i32::from(b as i8));
     let [za, zb, ..] = bytes_arg(op, 7)?.map(|b| i32::from(b as i8));
     let up = HEAD_ROOM[usize::from(slots[0].kind == Kind::I16)];

@@ -41,7 +41,7 @@ pub static OP: OpDef = OpDef {
 
 fn parts<'a>(image: &Image<'a>, op: &Op) -> Option<(Window, Linear<'a>, usize)> {
     let (input, kernel) = (quantized_arg(image, op, 0)?, arg(op, 9)?);
-    let g = window::window(op, 5, [(kernel & 0xFFFF) as usize, (kernel >> 16) as usize], &input)?;
+    let g = window::window(op, 5, [(kernel & 0xFFFF) as usize, (kernel >> 16) as usize], input.cols)?;
     let planes = planes(&input)?;
     let linear = Linear::new(image, op, (3, 4), planes)?;
     let columns = [g.y.kernel, g.x.kernel, g.channels].iter().try_fold(1usize, |n, d| n.checked_mul(*d))?;
@@ -59,7 +59,7 @@ fn in_place(g: &Window, linear: &Linear<'_>, planes: usize) -> bool {
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let (g, linear, planes) = parts(image, op)?;
-    window::ensure_output(&g, linear.weights.rows, &quantized_arg(image, op, 1)?)?;
+    window::ensure_output(&g, linear.weights.rows, quantized_arg(image, op, 1)?.cols)?;
     let patches = i8_arg(image, op, 2)?.cols as usize;
     ensure(patches >= linear.padded() * planes || in_place(&g, &linear, planes))?;
     window::numbers(op, 10, Kind::I8).map(|_| ())

@@ -3,9 +3,9 @@
 use core::cell::Cell;
 
 #[cfg(not(feature = "steps"))]
-use super::{Run, cost::Part};
+use super::tensor::Plain;
 #[cfg(not(feature = "steps"))]
-use crate::image::Slot;
+use super::{Run, cost::Part};
 use crate::kernels::scalar::int8::Window;
 
 /// What of a convolution or a pool is done: a window over some of the output, and what it reads and writes.
@@ -29,7 +29,7 @@ pub(crate) struct Cut;
 
 #[cfg(not(feature = "steps"))]
 impl Cut {
-    pub(crate) fn new(_: &Run<'_>, _: &Window, _: &[Slot; 2], _: Option<usize>) -> Self {
+    pub(crate) fn new(_: &Run<'_>, _: &Window, _: &[Plain; 2], _: Option<usize>) -> Self {
         Self
     }
 
@@ -42,10 +42,11 @@ impl Cut {
 #[cfg(feature = "steps")]
 mod steps {
     use super::Piece;
-    use crate::image::{Op, Slot};
+    use crate::image::Op;
     use crate::kernels::scalar::int8::Window;
     use crate::ops::Run;
     use crate::ops::cost::{Part, Units};
+    use crate::ops::tensor::Plain;
     use crate::ops::window::{pool, slots};
 
     /// What a unit is.
@@ -67,9 +68,9 @@ mod steps {
     impl Cut {
         /// How the output of `g` between these slots is cut. `filter`: weights of an output channel, if each has its own and reads
         /// all of the input under the window.
-        pub(crate) fn new(r: &Run<'_>, g: &Window, [input, output]: &[Slot; 2], filter: Option<usize>) -> Self {
+        pub(crate) fn new(r: &Run<'_>, g: &Window, [input, output]: &[Plain; 2], filter: Option<usize>) -> Self {
             let apart = || {
-                let (a, b) = (input.range(r.limits)?, output.range(r.limits)?);
+                let (a, b) = (input.place(r.image, r.limits)?, output.place(r.image, r.limits)?);
                 Some(a.end <= b.start || b.end <= a.start)
             };
             match filter {
@@ -124,7 +125,7 @@ mod steps {
     /// The units of a pool. A tap takes as long as two products, an output as twelve taps.
     pub(crate) fn pool_units(r: &Run<'_>, op: &Op) -> Option<Units> {
         let slots = slots(r.image, op)?;
-        let g = pool(op, &slots[0])?;
+        let g = pool(op, slots[0].cols)?;
         Some(Cut::new(r, &g, &slots, None).units(
             &g,
             g.channels,

@@ -4,9 +4,10 @@
 use core::num::NonZeroUsize;
 
 use super::cut::{Cut, Piece};
+use super::tensor::Plain;
 use super::window::{self, Sums};
 use super::{Run, arg, depthwise_conv2d, ensure, fully_connected};
-use crate::image::plan::{Kind, Slot};
+use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op};
 use crate::kernels::scalar::int8::{ConvFn, Quantized, Window};
 use crate::view::as_i8;
@@ -18,6 +19,7 @@ struct Layer {
     /// What [`ConvFn`] takes: groups, or the multiplier.
     second: NonZeroUsize,
     /// Output channels.
+    #[cfg_attr(not(feature = "steps"), allow(dead_code))]
     channels: u32,
     /// Products of a sum.
     products: u64,
@@ -28,7 +30,7 @@ struct Layer {
 }
 
 /// The shape of an op between these slots.
-fn shape(image: &Image<'_>, op: &Op, [input, output]: &[Slot; 2]) -> Option<Layer> {
+fn shape(image: &Image<'_>, op: &Op, [input, output]: &[Plain; 2]) -> Option<Layer> {
     let dims = window::weights(image, op, 2)?.dims;
     let depthwise = op.code == depthwise_conv2d::OP.code;
     let connected = op.code == fully_connected::OP.code;
@@ -39,16 +41,16 @@ fn shape(image: &Image<'_>, op: &Op, [input, output]: &[Slot; 2]) -> Option<Laye
     };
     ensure(one == 1)?;
     let g = if connected {
-        window::rows(op, depth, input)?
+        window::rows(op, depth, input.cols)?
     } else {
-        window::window(op, 4, [height as usize, width as usize], input)?
+        window::window(op, 4, [height as usize, width as usize], input.cols)?
     };
     // Input channels are groups of `depth`; or each has its output channels.
     let (all, each) = if depthwise { (channels as usize, g.channels) } else { (g.channels, depth as usize) };
     let second = NonZeroUsize::new(all.checked_div(each)?)?;
     ensure(second.get().checked_mul(each)? == all && channels != 0)?;
     ensure(depthwise || (channels as usize) % second == 0)?;
-    window::ensure_output(&g, channels as usize, output)?;
+    window::ensure_output(&g, channels as usize, output.cols)?;
     let products = window::products(&[height, width, depth])?;
     let sums = Sums::new(image, op, input.kind, if connected { 4 } else { 8 }, (channels, products))?;
     Some(Layer { second, channels, products, whole: !depthwise && second.get() == 1, sums, g })
@@ -75,7 +77,7 @@ pub(crate) const fn if_wide(conv: ConvFn<i16>) -> Option<ConvFn<i16>> {
     if cfg!(feature = "int16") { Some(conv) } else { None }
 }
 
-fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Slot; 2], layer: Layer, conv: ConvFn<T>) -> Option<()> {
+fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Plain; 2], layer: Layer, conv: ConvFn<T>) -> Option<()> {
     let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op)?);
     let (cut, part) = (layer.cut(r, slots), r.part);
     let Layer { g, second, sums, .. } = layer;
@@ -85,7 +87,7 @@ fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Slot; 2], layer: Laye
 }
 
 impl Layer {
-    fn cut(&self, r: &Run<'_>, slots: &[Slot; 2]) -> Cut {
+    fn cut(&self, r: &Run<'_>, slots: &[Plain; 2]) -> Cut {
         Cut::new(r, &self.g, slots, self.whole.then_some(self.products as usize))
     }
 }

@@ -5,7 +5,7 @@
 //! then of -128 to -1; of I16 an I16 of 513, those at -32768, -32640 and so on, straight between. Flag 2: backward. NUMERICS.md,
 //! "lookup".
 
-use super::tensor::{Steps, elementwise, quantized_arg};
+use super::tensor::{Plain, Steps, elementwise, quantized_arg};
 use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, turned};
 use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op};
@@ -41,7 +41,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         return elementwise(r, op, [&input, &input, &output], &|x, _| steps.at(x as i16).into());
     }
     let table = table(r.image, op)?;
-    let [from, to] = r.cells::<u8, 2>([&input, &output])?;
+    let [from, to] = r.cells::<u8, 2>([&Plain::arg(r.image, op, 0)?, &Plain::arg(r.image, op, 1)?])?;
     turned(op, from.iter().zip(to), |(from, to)| to.set(table[usize::from(from.get())]));
     Some(())
 }

@@ -68,6 +68,7 @@ pub mod window;
 use core::cell::Cell;
 
 use cost::Part;
+use tensor::Plain;
 
 use crate::error::{Error, Result};
 use crate::fixed::Scale;
@@ -308,9 +309,9 @@ pub fn check_arena(image: &Image<'_>, op: &Op, index: u32, limits: Limits) -> Re
 fn apart(image: &Image<'_>, op: &Op, limits: Limits) -> Option<()> {
     let def = image.op(op.code)?;
     for (i, first) in def.slots.iter().enumerate() {
-        let a = any_slot(image, op, *first)?.range(limits)?;
+        let a = image.range(arg(op, *first)?, limits)?;
         for second in def.slots.iter().skip(i + 1) {
-            let b = any_slot(image, op, *second)?.range(limits)?;
+            let b = image.range(arg(op, *second)?, limits)?;
             let apart = a.end <= b.start || b.end <= a.start;
             ensure(apart || def.overlap.pairs().contains(&(*first, *second)))?;
         }
@@ -352,11 +353,11 @@ impl Run<'_> {
 
     /// The elements of several slots at once, wherever they lie: what one slot's cells are set to is what another's there
     /// are.
-    pub(crate) fn cells<T: bytemuck::Pod, const N: usize>(&mut self, slots: [&Slot; N]) -> Option<[&[Cell<T>]; N]> {
+    pub(crate) fn cells<T: bytemuck::Pod, const N: usize>(&mut self, slots: [&Plain; N]) -> Option<[&[Cell<T>]; N]> {
         let all = view::as_cells::<T>(self.arena)?;
         let mut cells: [&[Cell<T>]; N] = [&[]; N];
         for (to, slot) in cells.iter_mut().zip(slots) {
-            *to = all.get(slot.place(self.limits)?.start / size_of::<T>()..)?.get(..slot.cols as usize)?;
+            *to = all.get(slot.place(self.image, self.limits)?.start / size_of::<T>()..)?.get(..slot.cols as usize)?;
         }
         Some(cells)
     }

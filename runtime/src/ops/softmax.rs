@@ -5,10 +5,11 @@
 
 use core::cell::Cell;
 
-use super::tensor::rounding;
+use super::tensor::{Plain, rounding};
 use super::window::SINGLE_ROUNDING;
-use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, i8_arg, in_turn, turned};
-use crate::fixed::tflite::{divide_by_pot, exp_on_negative, high_mul, one_over_one_plus, requantize};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, in_turn, turned};
+use crate::fixed::tflite::{Rounding, divide_by_pot, exp_on_negative, high_mul, one_over_one_plus, requantize};
+use crate::image::plan::Kind;
 use crate::image::{Image, Op};
 
 /// The op.
@@ -27,14 +28,15 @@ pub static OP: OpDef = OpDef {
 const SUM_BITS: u32 = 12;
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let (input, output, row) = (i8_arg(image, op, 0)?, i8_arg(image, op, 1)?, arg(op, 2)?);
+    let (input, output, row) = (Plain::arg(image, op, 0)?, Plain::arg(image, op, 1)?, arg(op, 2)?);
+    ensure(input.kind == Kind::I8 && output.kind == Kind::I8)?;
     let rows = input.cols.checked_div(row)?;
     let shift = arg(op, 4)?;
     ensure(row < 1 << SUM_BITS && rows.checked_mul(row)? == input.cols && input.cols == output.cols && shift <= 30)
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let (input, output) = (i8_arg(r.image, op, 0)?, i8_arg(r.image, op, 1)?);
+    let (input, output) = (Plain::arg(r.image, op, 0)?, Plain::arg(r.image, op, 1)?);
     let row = arg(op, 2)? as usize;
     let (multiplier, shift, least) = (arg(op, 3)? as i32, arg(op, 4)? as i32, arg(op, 5)? as i32);
     let (rows, rounding) = ((input.cols as usize).checked_div(row)?, rounding(op));
@@ -43,12 +45,9 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         let (from, to) = (from.get(start..)?.get(..row)?, to.get(start..)?.get(..row)?);
         let largest = from.iter().fold(i8::MIN, |largest, x| x.get().max(largest));
         // e^(x - largest) in Q0.31; 0 if that is too little to count.
-        let exp = |x: &Cell<i8>| {
-            let difference = i32::from(x.get()) - i32::from(largest);
-            if difference < least {
-                return 0;
-            }
-            exp_on_negative(requantize(difference, multiplier, shift, rounding), 5)
+        let exp = |x: &Cell<i8>| match i32::from(x.get()) - i32::from(largest) {
+            difference if difference < least => 0,
+            difference => scaled_exp(difference, multiplier, shift, rounding),
         };
         let sum = from.iter().fold(0i32, |sum, x| sum.wrapping_add(divide_by_pot(exp(x), SUM_BITS)));
         let above = sum.leading_zeros();
@@ -61,4 +60,9 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         });
     }
     Some(())
+}
+
+#[inline(never)]
+fn scaled_exp(difference: i32, multiplier: i32, shift: i32, rounding: Rounding) -> i32 {
+    exp_on_negative(requantize(difference, multiplier, shift, rounding), 5)
 }

@@ -1,18 +1,43 @@
 //! What the ops on plain tensors share: one row of int8, int16 or int32, reached by one piece of code whatever the type.
 
 use core::cell::Cell;
+use core::ops::Range;
 
 use super::window::SINGLE_ROUNDING;
 use super::{Run, any_slot, arg, ensure, turned};
 use crate::fixed::tflite::{Rounding, requantize, requantize_wide};
-use crate::image::plan::Slot;
-use crate::image::{Dtype, Image, Op};
+use crate::image::plan::{Kind, Slot};
+use crate::image::{Dtype, Image, Limits, Op};
 use crate::view;
 
 /// Argument `which` as the slot of one plain tensor.
 pub(crate) fn tensor_arg(image: &Image<'_>, op: &Op, which: usize) -> Option<Slot> {
     let slot = any_slot(image, op, which)?;
     slot.plain().map(|_| slot)
+}
+
+/// The slot of an int8 or int16 tensor in short: a slot itself is not cheap to hand on.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain {
+    index: u32,
+    pub kind: Kind,
+    pub cols: u32,
+}
+
+impl Plain {
+    /// Argument `which`.
+    #[inline(never)]
+    pub(crate) fn arg(image: &Image<'_>, op: &Op, which: usize) -> Option<Self> {
+        let index = arg(op, which)?;
+        let Slot { kind, cols, .. } = image.slot_at(index)?;
+        // Slots of these kinds have one row.
+        matches!(kind, Kind::I8 | Kind::I16).then_some(Self { index, kind, cols })
+    }
+
+    /// Its bytes in the arena.
+    pub(crate) fn place(&self, image: &Image<'_>, limits: Limits) -> Option<Range<usize>> {
+        image.place(self.index, limits)
+    }
 }
 
 /// As [`tensor_arg`], of int8 or int16: tensors that stand for real numbers.

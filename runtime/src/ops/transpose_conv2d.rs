@@ -5,9 +5,10 @@
 
 #[cfg(feature = "steps")]
 use super::cost::Units;
+use super::tensor::Plain;
 use super::window::{self, NARROW, SINGLE_ROUNDING, Sums};
 use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure};
-use crate::image::plan::{Kind, Slot};
+use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op};
 use crate::kernels::scalar::int8::{self, Quantized, Window};
 use crate::view::as_i8;
@@ -25,11 +26,11 @@ pub static OP: OpDef = OpDef {
 };
 
 /// The window and what becomes of the sums: everything checked.
-fn parts(image: &Image<'_>, op: &Op, [input, output]: &[Slot; 2]) -> Option<(Window, Sums)> {
+fn parts(image: &Image<'_>, op: &Op, [input, output]: &[Plain; 2]) -> Option<(Window, Sums)> {
     let [out_channels, kh, kw, depth] = window::weights(image, op, 2)?.dims;
-    let g = window::transposed_window(op, 4, [kh as usize, kw as usize], input)?;
+    let g = window::transposed_window(op, 4, [kh as usize, kw as usize], input.cols)?;
     ensure(g.channels == depth as usize)?;
-    window::ensure_output(&g, out_channels as usize, output)?;
+    window::ensure_output(&g, out_channels as usize, output.cols)?;
     let products = [kh, kw, depth].iter().try_fold(1u64, |n, d| n.checked_mul(u64::from(*d)))?;
     Some((g, Sums::new(image, op, input.kind, 8, (out_channels, products))?))
 }
@@ -47,7 +48,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     }
 }
 
-fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Slot; 2]) -> Option<()> {
+fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Plain; 2]) -> Option<()> {
     let (g, sums) = parts(r.image, op, slots)?;
     let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op)?);
     let [from, to] = r.cells::<T, 2>(slots.each_ref())?;

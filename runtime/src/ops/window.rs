@@ -12,12 +12,12 @@
 use core::num::NonZeroUsize;
 
 use super::cut::{Cut, Piece};
-use super::tensor::{quantized_arg, rounding};
+use super::tensor::{Plain, rounding};
 use super::{BACKWARD, Run, arg, bytes_arg, desc_arg, ensure};
 use crate::image::header::times;
-use crate::image::plan::{Kind, Slot};
+use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op, TensorDesc};
-use crate::kernels::scalar::int8::{self, Axis, Fold, Output, Quantized, Window};
+use crate::kernels::scalar::int8::{self, Axis, Finish, Fold, Output, Quantized, Window};
 
 /// Flag: the product is rounded once, not twice (`fixed::tflite::Rounding`).
 pub const SINGLE_ROUNDING: u16 = 1;
@@ -35,9 +35,9 @@ fn pair(op: &Op, which: usize) -> Option<[usize; 2]> {
 }
 
 /// The window whose sizes begin at argument `at`: input size, output size, steps, padding above and left.
-/// With `kernel` taps down and across; `channels` of the input follow from its slot. `None` for what is no window of it.
+/// With `kernel` taps down and across; `input`: elements of the input, from which its channels follow. `None` for what is no window of it.
 #[must_use]
-pub fn window(op: &Op, at: usize, kernel: [usize; 2], input: &Slot) -> Option<Window> {
+pub fn window(op: &Op, at: usize, kernel: [usize; 2], input: u32) -> Option<Window> {
     let g = any_window(op, at, kernel, input)?;
     // Both ends of the output have a tap or the gap between two inside: strides and pads are those of this image.
     let inside = |a: &Axis| {
@@ -49,11 +49,11 @@ pub fn window(op: &Op, at: usize, kernel: [usize; 2], input: &Slot) -> Option<Wi
 
 /// As [`window`], of a transposed convolution: dilations 1, and any padding.
 #[must_use]
-pub fn transposed_window(op: &Op, at: usize, kernel: [usize; 2], input: &Slot) -> Option<Window> {
+pub fn transposed_window(op: &Op, at: usize, kernel: [usize; 2], input: u32) -> Option<Window> {
     any_window(op, at, kernel, input).filter(|g| g.y.dilation.get() == 1 && g.x.dilation.get() == 1)
 }
 
-fn any_window(op: &Op, at: usize, kernel: [usize; 2], input: &Slot) -> Option<Window> {
+fn any_window(op: &Op, at: usize, kernel: [usize; 2], input: u32) -> Option<Window> {
     let ([ih, iw], [oh, ow], [ph, pw]) = (pair(op, at)?, pair(op, at + 1)?, pair(op, at + 3)?);
     let [sh, sw, dh, dw] = bytes_arg(op, at + 2)?.map(usize::from);
     let axis = |input, output, kernel, stride, dilation, pad| {
@@ -64,28 +64,23 @@ fn any_window(op: &Op, at: usize, kernel: [usize; 2], input: &Slot) -> Option<Wi
     let y = axis(ih, oh, kernel[0], sh, dh, ph)?;
     let x = axis(iw, ow, kernel[1], sw, dw, pw)?;
     let pixels = ih.checked_mul(iw)?;
-    let channels = (input.cols as usize).checked_div(pixels)?;
+    let channels = (input as usize).checked_div(pixels)?;
     let backward = op.flags & BACKWARD != 0;
-    (channels != 0 && channels.checked_mul(pixels)? == input.cols as usize).then_some(Window {
-        y,
-        x,
-        channels,
-        backward,
-    })
+    (channels != 0 && channels.checked_mul(pixels)? == input as usize).then_some(Window { y, x, channels, backward })
 }
 
 /// The window of a fully connected layer: one tap on each row of `features` elements of `input`.
 #[must_use]
-pub fn rows(op: &Op, features: u32, input: &Slot) -> Option<Window> {
-    let rows = input.cols.checked_div(features)?;
-    let whole = rows != 0 && rows.checked_mul(features)? == input.cols;
+pub fn rows(op: &Op, features: u32, input: u32) -> Option<Window> {
+    let rows = input.checked_div(features)?;
+    let whole = rows != 0 && rows.checked_mul(features)? == input;
     let (y, x) = (Axis::each(1), Axis::each(rows as usize));
     whole.then_some(Window { y, x, channels: features as usize, backward: op.flags & BACKWARD != 0 })
 }
 
 /// Checks that `out` holds `channels` of the window's output.
-pub(crate) fn ensure_output(g: &Window, channels: usize, out: &Slot) -> Option<()> {
-    ensure(g.y.output.checked_mul(g.x.output)?.checked_mul(channels)? == out.cols as usize)
+pub(crate) fn ensure_output(g: &Window, channels: usize, out: u32) -> Option<()> {
+    ensure(g.y.output.checked_mul(g.x.output)?.checked_mul(channels)? == out as usize)
 }
 
 /// The input's zero point and how sums become elements of this kind: argument `which`.
@@ -102,8 +97,8 @@ pub(crate) fn numbers(op: &Op, which: usize, kind: Kind) -> Option<(i32, Output)
 }
 
 /// The slots of arguments 0 and 1: input and output, both int8 or both int16.
-pub(crate) fn slots(image: &Image<'_>, op: &Op) -> Option<[Slot; 2]> {
-    let slots = [quantized_arg(image, op, 0)?, quantized_arg(image, op, 1)?];
+pub(crate) fn slots(image: &Image<'_>, op: &Op) -> Option<[Plain; 2]> {
+    let slots = [Plain::arg(image, op, 0)?, Plain::arg(image, op, 1)?];
     (slots[0].kind == slots[1].kind).then_some(slots)
 }
 
@@ -158,15 +153,15 @@ pub(crate) fn channels<'a, C: bytemuck::Pod>(image: &Image<'a>, op: &Op) -> Opti
 
 /// A pool's window over `input`: sizes from argument 2 on, the kernel's at 6.
 #[must_use]
-pub fn pool(op: &Op, input: &Slot) -> Option<Window> {
+pub fn pool(op: &Op, input: u32) -> Option<Window> {
     window(op, 2, pair(op, 6)?, input)
 }
 
 /// Checks a pool: input and output have one scale and zero point, so it works on their integers.
 pub(crate) fn check_pool(image: &Image<'_>, op: &Op) -> Option<()> {
     let [input, output] = slots(image, op)?;
-    let g = pool(op, &input)?;
-    ensure_output(&g, g.channels, &output)?;
+    let g = pool(op, input.cols)?;
+    ensure_output(&g, g.channels, output.cols)?;
     let [_, _, down, across] = bytes_arg(op, 4)?;
     let (zero_in, o) = numbers(op, 7, input.kind)?;
     ensure(down == 1 && across == 1 && zero_in == 0 && o.zero_point == 0)
@@ -178,9 +173,6 @@ pub(crate) struct Folds {
     pub of_i8: Fold<i8>,
     pub of_i16: Fold<i16>,
 }
-
-/// What is folded, and how many elements that are: the result, before the clamp.
-pub(crate) type Finish = fn(i32, i32) -> Option<i32>;
 
 /// Runs a pool: folds the taps inside the image.
 pub(crate) fn run_pool(r: &mut Run<'_>, op: &Op, folds: &'static Folds, finish: Finish) -> Option<()> {
@@ -194,14 +186,14 @@ pub(crate) fn run_pool(r: &mut Run<'_>, op: &Op, folds: &'static Folds, finish: 
 fn pool_of<T: Quantized>(
     r: &mut Run<'_>,
     op: &Op,
-    [input, output]: [Slot; 2],
+    [input, output]: [Plain; 2],
     fold: (i32, Fold<T>),
     finish: Finish,
 ) -> Option<()> {
-    let g = pool(op, &input)?;
+    let g = pool(op, input.cols)?;
     let (_, o) = numbers(op, 7, input.kind)?;
     let (cut, part) = (Cut::new(r, &g, &[input, output], None), r.part);
     let [from, to] = r.cells::<T, 2>([&input, &output])?;
     let p = cut.piece::<T, ()>(part, Piece { g, from, to, weights: &[], channels: &[] })?;
-    int8::pool2d(&p.g, p.from, fold, |folded, count| Some(o.limit(finish(folded, count)?)), p.to)
+    int8::pool2d(&p.g, p.from, fold, (finish, &o), p.to)
 }

@@ -16,9 +16,8 @@
 pub mod work;
 
 use crate::error::{Error, Result};
-use crate::image::plan::Kind;
 use crate::image::program::entry;
-use crate::image::{Element, Image, Limits, Op, Port, Slot};
+use crate::image::{Dtype, Element, Image, Limits, Op, Port, Slot};
 use crate::kernels::{self, Kernels};
 use crate::ops::cost::Part;
 use crate::ops::{self, Run};
@@ -59,13 +58,12 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`Session::new`].
     pub fn with_pool(image: &'a Image<'a>, arena: &'a mut [u8], limits: Limits, pool: &'a dyn Pool) -> Result<Self> {
-        let needed = image.arena_bytes(limits)?;
+        let needed = usize::try_from(image.arena_bytes(limits)?).unwrap_or(usize::MAX);
         let found = arena.len();
         if !arena.as_ptr().addr().is_multiple_of(16) {
             return Err(Error::ArenaAlignment);
         }
-        let arena = usize::try_from(needed).ok().and_then(|n| arena.get_mut(..n));
-        let arena = arena.ok_or(Error::ArenaSize { found, needed })?;
+        let arena = arena.get_mut(..needed).ok_or(Error::ArenaSize { found, needed })?;
         for (index, op) in (0u32..).zip(image.program().ops()) {
             ops::check_arena(image, &op, index, limits)?;
         }
@@ -261,7 +259,7 @@ impl<'a> Session<'a> {
         }
         let (count, logits) = (rows as usize, self.logits_slot()?);
         let cols = logits.cols as usize;
-        let (found, needed) = (out.len(), (count as u64).saturating_mul(cols as u64));
+        let (found, needed) = (out.len(), count.saturating_mul(cols));
         let out = count.checked_mul(cols).and_then(|n| out.get_mut(..n)).ok_or(Error::ArenaSize { found, needed })?;
         let Some((index, op, slot)) = self.last_matrix() else {
             for (row, out) in (0..rows).zip(out.chunks_exact_mut(cols.max(1))) {
@@ -271,7 +269,7 @@ impl<'a> Session<'a> {
         };
         let bad = Error::Op { index, code: op.code };
         let bytes = slot.stride_bytes() as usize;
-        let (found, needed) = (room.len(), (count as u64).saturating_mul(bytes as u64));
+        let (found, needed) = (room.len(), count.saturating_mul(bytes));
         let room =
             count.checked_mul(bytes).and_then(|n| room.get_mut(..n)).ok_or(Error::ArenaSize { found, needed })?;
         for (row, to) in (0..rows).zip(room.chunks_exact_mut(bytes.max(1))) {
@@ -329,8 +327,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`Error::Port`], [`Error::PortType`].
     pub fn input<T: Element>(&mut self, index: u32) -> Result<&mut [T]> {
-        let port = self.image.ports().inputs().nth(index as usize);
-        self.port(port, index)
+        self.port(false, index)
     }
 
     /// Computes the outputs from the inputs.
@@ -361,8 +358,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`Error::Port`], [`Error::PortType`].
     pub fn output<T: Element>(&mut self, index: u32) -> Result<&[T]> {
-        let port = self.image.ports().outputs().nth(index as usize);
-        self.port(port, index).map(|o| &*o)
+        self.port(true, index).map(|o| &*o)
     }
 
     /// Input `index` as bytes, whatever its type: integers in this machine's byte order.
@@ -370,8 +366,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`Error::Port`].
     pub fn input_bytes(&mut self, index: u32) -> Result<&mut [u8]> {
-        let port = self.image.ports().inputs().nth(index as usize);
-        self.port_bytes(port, index)
+        self.port_bytes(false, index)
     }
 
     /// Output `index` of the last [`Session::run`] as bytes, whatever its type: integers in this machine's byte order.
@@ -379,29 +374,30 @@ impl<'a> Session<'a> {
     /// # Errors
     /// [`Error::Port`].
     pub fn output_bytes(&mut self, index: u32) -> Result<&[u8]> {
-        let port = self.image.ports().outputs().nth(index as usize);
-        self.port_bytes(port, index).map(|o| &*o)
+        self.port_bytes(true, index).map(|o| &*o)
     }
 
-    fn port<T: Element>(&mut self, port: Option<Port>, index: u32) -> Result<&mut [T]> {
-        match port {
+    fn port<T: Element>(&mut self, is_output: bool, index: u32) -> Result<&mut [T]> {
+        match self.image.ports().port(is_output, index) {
             Some(Port { dtype: found, .. }) if found != T::DTYPE => {
                 Err(Error::PortType { index, found, expected: T::DTYPE })
             }
-            port => view::as_elements(self.port_bytes(port, index)?).ok_or(Error::Port { index }),
+            _ => view::as_elements(self.port_bytes(is_output, index)?).ok_or(Error::Port { index }),
         }
     }
 
-    fn port_bytes(&mut self, port: Option<Port>, index: u32) -> Result<&mut [u8]> {
+    fn port_bytes(&mut self, is_output: bool, index: u32) -> Result<&mut [u8]> {
         let missing = Error::Port { index };
-        let slot = self.image.slot(port.ok_or(missing)?.slot)?;
-        let [bytes] = ops::split_slots(self.arena, self.limits, [&slot]).ok_or(missing)?;
-        let width = match slot.kind {
-            Kind::I32 => 4,
-            Kind::I16 => 2,
-            _ => 1,
-        };
-        (slot.cols as usize).checked_mul(width).and_then(|n| bytes.get_mut(..n)).ok_or(missing)
+        let place = self.image.ports().port(is_output, index).and_then(|port| {
+            let width = match port.dtype {
+                Dtype::I32 => 4,
+                Dtype::I16 => 2,
+                _ => 1,
+            };
+            let start = self.image.place(port.slot, self.limits)?.start;
+            Some(start..start.checked_add((port.elements()? as usize).checked_mul(width)?)?)
+        });
+        place.and_then(|place| self.arena.get_mut(place)).ok_or(missing)
     }
 
     /// What an op sees that runs for these tokens; for those that were given last, if it takes none.

@@ -685,6 +685,19 @@ impl Bench {
     pub fn run(&mut self, op: &Op, rows: u32) {
         self.run_with(op, 0, &[], rows, &Single);
     }
+
+    /// Runs a net's op `times` times, whole and no more: for those who count instructions.
+    pub fn repeat(&mut self, op: &Op, times: i64) {
+        let image = Image::open(&self.file).unwrap();
+        let (limits, kernels, part, pool) = (self.limits, self.kernels, Part::WHOLE, &Single);
+        for _ in 0..times {
+            let arena = self.arena.get();
+            let (image, tokens) = (&image, &[][..]);
+            let mut run =
+                Run { image, arena, limits, tokens, position: 0, source: 0, rows: 1, row: 0, part, pool, kernels };
+            (ops::find(op.code).unwrap().run)(&mut run, op).unwrap();
+        }
+    }
 }
 
 /// Real threads, a scope a call.

@@ -4,7 +4,7 @@
 //! llama.cpp's source is what `llama-cpp-sys-2` bundles, as cargo fetches it; KleidiAI's a folder that one names. Neither is kept.
 
 use crate::digest::{folder, target_dir};
-use crate::setup::AARCH64;
+use crate::hosts::AARCH64;
 use crate::shell::{cargo, output, run, say, which};
 use crate::table;
 use anyhow::{Context, Result, bail};
@@ -118,11 +118,11 @@ pub fn main(options: &[String]) -> Result<()> {
 /// The runtime's library. These symbols' names say which of a function's versions each is.
 fn build() -> Result<PathBuf> {
     let folder = target_dir()?.join("aarch64-loops");
-    let mut command = table::toolchain(AARCH64)?.cargo("build", AARCH64, "std,panic_unwind");
+    let mut command = table::toolchain(AARCH64.target)?.cargo("build", AARCH64.target, "std,panic_unwind");
     command.current_dir(table::root()?).env("RUSTFLAGS", "-C symbol-mangling-version=v0");
     command.args(["--quiet", "--release", "--package", "mote-runtime", "--features", "std", "--target-dir"]);
     run(command.arg(&folder))?;
-    Ok(folder.join(AARCH64).join("release/libmote_runtime.rlib"))
+    Ok(folder.join(AARCH64.target).join("release/libmote_runtime.rlib"))
 }
 
 /// llama.cpp's kernels, fetched and compiled as its own build does, for a core with both instructions.

@@ -1,7 +1,7 @@
 //! What a token of a language model, or an inference of a net, costs on every board. Emulated instructions, not cycles: the
 //! same figures on every machine.
 
-use crate::board::{self, lines};
+use crate::board::{self, LEAST, lines};
 use crate::nets::{self, Net};
 use crate::shell::output;
 use crate::symbols::{self, Sizes};
@@ -15,9 +15,6 @@ const LINE: &str = "--tokens 1,403,407,261,378,377,282,447,421,396,262,5,17,77,3
 
 /// What the firmware prints of memory.
 const MEMORY: [&str; 3] = ["arena_bytes", "arena_high_water_bytes", "stack_high_water_bytes"];
-
-/// The example of boards that runs a net and has nothing else.
-const LEAST: &str = "net";
 
 /// Runs it.
 pub fn main(options: &[String]) -> Result<()> {
@@ -50,18 +47,20 @@ pub fn main(options: &[String]) -> Result<()> {
 /// What a net takes of flash where nothing but it is linked: the example [`LEAST`] of the boards that have it.
 fn flash(boards: &[Board], nets: &[(Net, PathBuf)]) -> Result<()> {
     let root = table::root()?;
-    println!("\n| net | board | code | constants | model | flash | file |");
-    println!("| --- | --- |{}", " ---: |".repeat(5));
+    println!("\n| net | board | code | constants | the runtime's | model | flash | file |");
+    println!("| --- | --- |{}", " ---: |".repeat(6));
     let has_example = |board: &&Board| root.join(format!("boards/{}/examples/{LEAST}.rs", board.folder)).is_file();
     for (net, image) in nets {
         let firmware = Firmware { image: Some(image), example: Some(LEAST), ..Firmware::default() };
         for board in board::fitting(boards, firmware)?.into_iter().filter(has_example) {
-            let Sizes { text, rodata, data, image, .. } =
-                symbols::check(board, &table::build(&root, board, firmware)?)?;
+            let built = table::build(&root, board, firmware)?;
+            let sizes = symbols::check(board, &built)?;
+            let runtime = symbols::owners(&built, &sizes)?.runtime;
+            let Sizes { text, rodata, data, image, .. } = sizes;
             let constants = rodata + data;
             let file = nets::source(net)?.map_or(Ok(0), |path| path.metadata().map(|m| m.len()))?;
             let all = text + constants + image;
-            println!("| {} | {} | {text} | {constants} | {image} | {all} | {file} |", net.name, board.name);
+            println!("| {} | {} | {text} | {constants} | {runtime} | {image} | {all} | {file} |", net.name, board.name);
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ mod models;
 mod nets;
 mod open;
 mod quality;
+mod riscv64;
 mod speed;
 mod web;
 
@@ -31,6 +32,7 @@ const BENCHES: &[(&str, &str, Bench)] = &[
     ("models", "real models beside LiteRT, TensorFlow Lite Micro, ONNX Runtime and PyTorch", models::main),
     ("nets", "accuracy of nets at 8 and 4 bits, as the runtime runs them", nets::main),
     ("open", "time and resident memory of opening images of 1 MB and 1 GB", open::main),
+    ("riscv64", "instructions of riscv64's kernels per product, with vectors and without", riscv64::main),
     (
         "speed",
         "language models of 135M to 1.2B parameters and nets beside other runtimes and the machine's limits",

@@ -9,7 +9,8 @@
 //! With levels of -8 to 7 the upper half holds what 32 columns sum up to, -32512 to 32768, if it is one less: a group needs no more
 //! than a mask, a product and a sum for two columns. Codes are levels and 8, so sums begin with 8 times the activations less; and with
 //! as much in the lower half as what gathers there may be below 0. Levels of any codebook come from a table by both codes of a byte,
-//! and each product is moved down by itself.
+//! and each product is moved down by itself. Of a trellis (T4) activations are there with either sign, and the lowest bits of the row
+//! before say where: `image::tensors`.
 
 use core::mem::MaybeUninit;
 use core::ops::Range;
@@ -24,6 +25,7 @@ pub static KERNELS: Kernels = Kernels {
     name: "any-i8-lanes",
     // As in the scalar table.
     n4: if cfg!(feature = "n4") { n4 } else { scalar::KERNELS.n4 },
+    t4: if cfg!(feature = "t4") { t4 } else { scalar::KERNELS.t4 },
     n8: if cfg!(feature = "n8") { n8 } else { scalar::KERNELS.n8 },
     ..scalar::KERNELS
 };
@@ -58,15 +60,39 @@ fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
             &How { group_bytes: 256, words: 17, spread: spread_uniform, block, table: &[] },
         );
     }
-    let mut table = [0; 256];
+    let table = &mut [0; 256];
+    // SAFETY: `each_block` describes it.
+    let block = |job: &mut Block| unsafe { core_loops::codebook(job) };
+    each_block(
+        w,
+        blocks,
+        x,
+        put,
+        &How { group_bytes: 256, words: 16, spread: spread_pairs, block, table: levels(w, table) },
+    );
+}
+
+fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
+    let table = &mut [0; 256];
+    // SAFETY: `each_block` describes it.
+    let block = |job: &mut Block| unsafe { core_loops::trellis(job) };
+    each_block(
+        w,
+        blocks,
+        x,
+        put,
+        &How { group_bytes: 256, words: 64, spread: spread_signs, block, table: levels(w, table) },
+    );
+}
+
+/// The levels of a byte's two codes.
+fn levels<'t>(w: &Coded<'_>, table: &'t mut [u32; 256]) -> &'t [u32] {
     for (sixteen, high) in table.as_chunks_mut::<16>().0.iter_mut().zip(w.codebook) {
         for (pair, low) in sixteen.iter_mut().zip(w.codebook) {
             *pair = lanes(high, low);
         }
     }
-    // SAFETY: `each_block` describes it.
-    let block = |job: &mut Block| unsafe { core_loops::codebook(job) };
-    each_block(w, blocks, x, put, &How { group_bytes: 256, words: 16, spread: spread_pairs, block, table: &table });
+    table
 }
 
 fn n8(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
@@ -76,8 +102,8 @@ fn n8(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
 }
 
 /// `high * 2^16 + low`.
-fn lanes(high: i8, low: i8) -> u32 {
-    ((i32::from(high) << 16) + i32::from(low)) as u32
+fn lanes(high: impl Into<i32>, low: impl Into<i32>) -> u32 {
+    ((high.into() << 16) + low.into()) as u32
 }
 
 /// What sums begin with, then of each line the columns that a mask takes at once, in the order of the shifts.
@@ -98,6 +124,21 @@ fn spread_pairs(x: &[i8; GROUP], words: &mut [MaybeUninit<u32>]) {
     }
 }
 
+/// Of each line the columns of a byte's codes, negated as signs want it: the words of a pair lie 0, 4 (the low code's level is negated),
+/// 64 and 68 (the high one's) bytes from its place, eight pairs one after the other in 128 bytes.
+fn spread_signs(x: &[i8; GROUP], words: &mut [MaybeUninit<u32>]) {
+    for (words, x) in words.as_chunks_mut::<32>().0.iter_mut().zip(x.as_chunks::<16>().0) {
+        for pair in 0..8 {
+            let at = pair / 4 * 8 + pair % 4;
+            let (low, high) = (i32::from(x[at]), i32::from(x[at + 4]));
+            words[2 * pair] = MaybeUninit::new(lanes(low, high));
+            words[2 * pair + 1] = MaybeUninit::new(lanes(-low, high));
+            words[2 * pair + 16] = MaybeUninit::new(lanes(low, -high));
+            words[2 * pair + 17] = MaybeUninit::new(lanes(-low, -high));
+        }
+    }
+}
+
 fn spread_each(x: &[i8; GROUP], words: &mut [MaybeUninit<u32>]) {
     for (word, x) in words.iter_mut().zip(x) {
         *word = MaybeUninit::new(i32::from(*x) as u32);
@@ -108,8 +149,7 @@ fn spread_each(x: &[i8; GROUP], words: &mut [MaybeUninit<u32>]) {
 fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>, how: &How<'_>) {
     let words = w.codes.as_ptr().addr().is_multiple_of(4);
     if !words || !x.fit(w) {
-        let scalar = if how.group_bytes == 256 { scalar::KERNELS.n4 } else { scalar::KERNELS.n8 };
-        return scalar(w, blocks, x, put);
+        return scalar::KERNELS.blocks(w)(w, blocks, x, put);
     }
     let group_words = how.words.max(1);
     let most = WORDS / group_words;

@@ -803,6 +803,122 @@ pub unsafe extern "C" fn codebook(job: &mut Block) {
     )
 }
 
+/// A byte's two codes of [`trellis`]: the table's offset from r6 by `$level`, that of the activations, of which some have changed signs,
+/// from r2 by `$sign`.
+macro_rules! signed_byte {
+    ($level:literal, $sign:literal) => {
+        concat!(
+            $level,
+            "\nands r7, r4\nldr r7, [r3, r7]\n",
+            $sign,
+            "\nldr r1, [r0, r1]\nadds r0, r0, #8\nmuls r7, r1, r7\nadd r7, r9\nasrs r7, r7, #16\nadd r8, r7\n",
+        )
+    };
+}
+
+/// A line of [`trellis`]: its codes with the lowest bits of those two rows before, and four times the lowest bits of the row before.
+macro_rules! trellis_line {
+    () => {
+        concat!(
+            "ldr r6, [r5]\nmov r1, r12\nldr r7, [r5, r1]\nmov r1, r10\nldr r2, [r5, r1]\nadds r5, r5, #64\n",
+            "mov r1, r11\nands r7, r1\neors r6, r7\nands r2, r1\nlsls r2, r2, #2\n",
+            signed_byte!("lsls r7, r6, #2", "uxtb r1, r2"),
+            signed_byte!("lsrs r7, r6, #6", "lsrs r1, r2, #8\nuxtb r1, r1"),
+            signed_byte!("lsrs r7, r6, #14", "lsrs r1, r2, #16\nuxtb r1, r1"),
+            signed_byte!("lsrs r7, r6, #22", "lsrs r1, r2, #24"),
+        )
+    };
+}
+
+/// Sums of a block of codes along a trellis, a row at a time. The table has the levels before their signs.
+///
+/// # Safety
+/// What `job` describes lies in memory, at least a group, and the sums may be written.
+#[unsafe(naked)]
+pub unsafe extern "C" fn trellis(job: &mut Block) {
+    naked_asm!(
+        "push {{r4-r7, lr}}",
+        "mov r4, r8",
+        "mov r5, r9",
+        "mov r6, r10",
+        "mov r7, r11",
+        "push {{r0, r4-r7}}",
+        "ldr r4, [r0, #4]", // x_end
+        "mov lr, r4",
+        "movs r4, #3", // as in `codebook`
+        "lsls r4, r4, #14",
+        "rsbs r4, r4, #0",
+        "mov r9, r4",
+        "ldr r4, 8f",
+        "mov r11, r4",
+        "sub sp, #8", // the row's sum, and its scales
+        "movs r4, #0",
+        "2: str r4, [r0, #24]", // four times the row
+        "movs r7, #0",
+        "str r7, [sp]",
+        "ldr r5, [r0, #12]", // scales
+        "lsrs r6, r4, #2",
+        "adds r5, r5, r6",
+        "str r5, [sp, #4]",
+        // From a row's codes to those of the rows before it, around the ring.
+        "movs r7, #60",
+        "subs r6, r4, #4",
+        "ands r6, r7",
+        "subs r6, r6, r4",
+        "mov r10, r6",
+        "movs r6, r4",
+        "subs r6, r6, #8",
+        "ands r6, r7",
+        "subs r6, r6, r4",
+        "mov r12, r6",
+        "ldr r5, [r0, #8]", // codes
+        "adds r5, r5, r4",
+        "ldr r3, [r0, #20]", // table
+        "ldr r0, [r0]",      // x
+        "movs r4, #255",
+        "lsls r4, r4, #2",
+        "3: movs r7, #0",
+        "mov r8, r7",
+        trellis_line!(),
+        trellis_line!(),
+        "adds r0, r0, #64",
+        trellis_line!(),
+        trellis_line!(),
+        "adds r0, r0, #64",
+        "ldr r1, [sp, #4]",
+        "ldrb r2, [r1]",
+        "adds r1, r1, #16",
+        "str r1, [sp, #4]",
+        "mov r7, r8",
+        "adds r7, r7, #16", // what 16 products are less
+        "muls r7, r2, r7",
+        "ldr r1, [sp]",
+        "adds r1, r1, r7",
+        "str r1, [sp]",
+        "cmp r0, lr",
+        "beq 4f",
+        "b 3b",
+        "4: ldr r0, [sp, #8]",
+        "ldr r2, [r0, #16]", // sums
+        "stm r2!, {{r1}}",
+        "str r2, [r0, #16]",
+        "ldr r4, [r0, #24]",
+        "adds r4, r4, #4",
+        "cmp r4, #64",
+        "beq 5f",
+        "b 2b",
+        "5: add sp, #8",
+        "pop {{r3-r7}}",
+        "mov r8, r4",
+        "mov r9, r5",
+        "mov r10, r6",
+        "mov r11, r7",
+        "pop {{r4-r7, pc}}",
+        ".p2align 2",
+        "8: .word 0x11111111",
+    )
+}
+
 /// Sums of a block of weights of 8 bits: two rows at a time. The table's place is a pointer of the loop.
 ///
 /// # Safety

@@ -21,7 +21,7 @@ pub static KERNELS: Kernels = Kernels {
     t4: |w, blocks, x, put| all_sums::<T4, 256>(w, blocks, x, (t4_row, t4_panel), put),
     n5: |w, blocks, x, put| all_sums::<N5, 256>(w, blocks, x, (n5_row, n5_panel), put),
     n8: |w, blocks, x, put| all_sums::<N8, 512>(w, blocks, x, (n8_row, n8_panel), put),
-    isa: Isa::Portable,
+    isa: Isa::Rvv,
     int8: Int8 { conv2d, depthwise_conv2d, add },
 };
 
@@ -35,8 +35,9 @@ fn all_sums<const KIND: u8, const BYTES: usize>(
     (row_sums, levels): (RowFn, PanelFn),
     put: &mut Put<'_>,
 ) {
-    // Products of two levels of -128 might not fit 16 bits. No image has such levels.
-    if misfit(w, x) || (KIND != N8 && w.codebook.contains(&i8::MIN)) {
+    // Products of two levels of -128 might not fit 16 bits. No image has such levels. Codes are read by words.
+    let level = KIND != N8 && w.codebook.contains(&i8::MIN);
+    if misfit(w, x) || level || !w.codes.as_ptr().addr().is_multiple_of(4) {
         return scalar::KERNELS.blocks(w)(w, blocks, x, put);
     }
     if x.rows() > 1 {

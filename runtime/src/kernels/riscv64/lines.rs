@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! registers
-//!   v0-v3     a line, loaded as four streams of bytes: byte b of each row is in v0 + b
+//!   v0-v3     a line: byte b of each row is in v0 + b
 //!   v16-v19   levels of the high nibbles, columns 4 to 7      v20-v23   of the low nibbles, columns 0 to 3
 //!   v8        what is looked up                               v9, v10   where the row before, and the one before that, is
 //!   v11       scales, for a panel                             v24-v27   sums of a group      v28-v31   of all groups
@@ -12,13 +12,16 @@
 //! A register has 16 codes, however long it is: work on single columns sets that length. Work on four columns at a time is done on
 //! all of four registers, whatever lies behind the 16th code.
 //!
+//! Byte b is taken out of each row's word by narrowing shifts: loads of segments would do that at once, but cores take them element by
+//! element (512 cycles instead of 8 in LLVM's model of SiFive's P670).
+//!
 //! Two products fit 16 bits, since levels that are looked up are -127 to 127; 8-bit weights, which may be -128, are widened before.
 
 /// Sums of a block's groups with a row of codes, which int32 holds, are added to `sums`: codes, scales, the row from the first group on,
 /// number of groups (at least 1), codebook, 16 sums, signs.
 ///
 /// # Safety
-/// All groups' codes, scales, columns of the row and, of N5, signs are there.
+/// All groups' codes, scales, columns of the row and, of N5, signs are there. Codes are whole words.
 pub type RowFn =
     unsafe extern "C" fn(*const u8, *const u8, *const i8, usize, *const i8, *mut i64, *const [[u8; 16]; 4]);
 
@@ -46,6 +49,23 @@ macro_rules! of_four {
     };
 }
 
+/// The line at an address, into v0-v3.
+macro_rules! line {
+    ($from:literal) => {
+        concat!(
+            concat!("vle32.v v16, ", $from, "\n"),
+            "vsetvli t0, zero, e8, m2, ta, ma
+            vnsrl.wi v20, v16, 0
+            vnsrl.wi v22, v16, 8\n",
+            of_codes!(),
+            "vnsrl.wi v0, v20, 0
+            vnsrl.wi v1, v22, 0
+            vnsrl.wi v2, v20, 8
+            vnsrl.wi v3, v22, 8\n",
+        )
+    };
+}
+
 /// Levels of codes in v0-v3, low nibbles and high ones.
 macro_rules! look_up {
     () => {
@@ -68,17 +88,14 @@ macro_rules! look_up {
 /// The codes in v0-v3 of one row before, into v4-v7, and of the one before that, into v16-v19. A ring of 16 rows.
 macro_rules! rows_before {
     () => {
-        concat!(
-            of_codes!(),
-            "vrgather.vv v4, v0, v9
-            vrgather.vv v5, v1, v9
-            vrgather.vv v6, v2, v9
-            vrgather.vv v7, v3, v9
-            vrgather.vv v16, v0, v10
-            vrgather.vv v17, v1, v10
-            vrgather.vv v18, v2, v10
-            vrgather.vv v19, v3, v10\n"
-        )
+        "vrgather.vv v4, v0, v9
+        vrgather.vv v5, v1, v9
+        vrgather.vv v6, v2, v9
+        vrgather.vv v7, v3, v9
+        vrgather.vv v16, v0, v10
+        vrgather.vv v17, v1, v10
+        vrgather.vv v18, v2, v10
+        vrgather.vv v19, v3, v10\n"
     };
 }
 
@@ -123,8 +140,8 @@ macro_rules! group {
         // Bits that pick a set: differs from two rows before, one row before. Pairs of these at even bits and the next, of even
         // lines of 8 columns in v12-v15 and of odd ones in v4-v7.
         concat!(
-            "addi t2, a0, 128
-            vlseg4e8.v v0, (t2)\n",
+            "addi t2, a0, 128\n",
+            line!("(t2)"),
             rows_before!(),
             of_four!(),
             "vxor.vv v16, v16, v0
@@ -146,8 +163,8 @@ macro_rules! group {
 macro_rules! levels {
     (n4) => {
         concat!(
-            "vlseg4e8.v v0, (a0)
-            addi a0, a0, 64\n",
+            line!("(a0)"),
+            "addi a0, a0, 64\n",
             of_four!(),
             look_up!(),
         )
@@ -180,8 +197,8 @@ macro_rules! levels {
     };
     (t4) => {
         concat!(
-            "vlseg4e8.v v0, (a0)
-            addi a0, a0, 64\n",
+            line!("(a0)"),
+            "addi a0, a0, 64\n",
             rows_before!(),
             of_four!(),
             "vand.vx v16, v16, t1
@@ -203,7 +220,7 @@ macro_rules! levels {
     // Two bits of each nibble, of 16 columns a line; where the pairs that pick a set come from.
     (t3 $bits:literal, $pairs:literal) => {
         concat!(
-            "vlseg4e8.v v0, (a0)\n",
+            line!("(a0)"),
             of_four!(),
             $bits,
             "vand.vx v0, v0, t3\n",
@@ -302,35 +319,36 @@ macro_rules! store {
     };
 }
 
-/// A line of 8-bit weights, and the next, for both uses.
+/// A line of 8-bit weights as words of 16 bits, four columns: v8, v10, v12, v14.
 macro_rules! bytes {
     () => {
-        "vlseg4e8.v v0, (a0)
+        "vle32.v v4, (a0)
         addi a0, a0, 64
-        vlseg4e8.v v4, (a0)
-        addi a0, a0, 64\n"
+        vnsrl.wi v0, v4, 0
+        vnsrl.wi v2, v4, 16
+        vsll.vi v8, v0, 8
+        vsll.vi v12, v2, 8
+        vsra.vi v10, v0, 8
+        vsra.vi v14, v2, 8
+        vsra.vi v8, v8, 8
+        vsra.vi v12, v12, 8\n"
     };
 }
+
+/// As [`multiply`], and as [`store`] with scales of 16 bits in v20.
 macro_rules! multiply_bytes {
     () => {
         concat!(
             bytes!(),
-            multiply_bytes!("0", "v8", "v0"),
-            multiply_bytes!("1", "v10", "v1"),
-            multiply_bytes!("2", "v12", "v2"),
-            multiply_bytes!("3", "v14", "v3"),
-            multiply_bytes!("4", "v16", "v4"),
-            multiply_bytes!("5", "v18", "v5"),
-            multiply_bytes!("6", "v20", "v6"),
-            multiply_bytes!("7", "v22", "v7"),
-            "addi a2, a2, 8\n",
-        )
-    };
-    ($at:literal, $wide:literal, $bytes:literal) => {
-        concat!(
-            concat!("lb t4, ", $at, "(a2)\n"),
-            concat!("vsext.vf2 ", $wide, ", ", $bytes, "\n"),
-            concat!("vwmacc.vx v24, t4, ", $wide, "\n"),
+            "lb t4, (a2)
+            lb t5, 1(a2)
+            lb t6, 2(a2)
+            lb a4, 3(a2)
+            addi a2, a2, 4
+            vwmacc.vx v24, t4, v8
+            vwmacc.vx v24, t5, v10
+            vwmacc.vx v24, t6, v12
+            vwmacc.vx v24, a4, v14\n",
         )
     };
 }
@@ -338,21 +356,22 @@ macro_rules! store_bytes {
     () => {
         concat!(
             bytes!(),
-            store_bytes!("v12", "v0"),
-            store_bytes!("v14", "v1"),
-            store_bytes!("v16", "v2"),
-            store_bytes!("v18", "v3"),
-            store_bytes!("v12", "v4"),
-            store_bytes!("v14", "v5"),
-            store_bytes!("v16", "v6"),
-            store_bytes!("v18", "v7"),
+            "vmul.vv v8, v8, v20
+            vmul.vv v10, v10, v20
+            vmul.vv v12, v12, v20
+            vmul.vv v14, v14, v20\n",
+            store!("v8"),
+            store!("v10"),
+            store!("v12"),
+            store!("v14"),
         )
     };
-    ($wide:literal, $bytes:literal) => {
-        concat!(
-            concat!("vwmulsu.vv ", $wide, ", ", $bytes, ", v11\n"),
-            concat!("vse16.v ", $wide, ", (a2)\nadd a2, a2, a5\n"),
-        )
+}
+
+/// All lines of a group.
+macro_rules! eight {
+    ($each:ident) => {
+        concat!($each!(), $each!(), $each!(), $each!(), $each!(), $each!(), $each!(), $each!())
     };
 }
 
@@ -423,6 +442,6 @@ kind! { t4, t4_row, t4_panel }
 kind! { n5, n5_row, n5_panel }
 kind! {
     n8, n8_row, n8_panel,
-    concat!(of_products!(), multiply_bytes!(), multiply_bytes!(), multiply_bytes!(), multiply_bytes!()),
-    concat!(store_bytes!(), store_bytes!(), store_bytes!(), store_bytes!())
+    concat!(of_products!(), eight!(multiply_bytes)),
+    concat!(of_products!(), "vzext.vf2 v20, v11\n", eight!(store_bytes), of_codes!())
 }

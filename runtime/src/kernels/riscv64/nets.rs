@@ -29,18 +29,21 @@ pub struct Write {
     pub bounds: [i32; 3],
 }
 
-/// A row of pixels of a depthwise convolution, some channels.
+/// Pairs of pixels of a depthwise convolution, some channels.
 #[repr(C)]
 pub struct Taps {
     /// The first pixel's first input.
     pub x: *const i8,
-    /// Bytes from a tap to the next, from a row of taps to the next, from a pixel to the next.
+    /// Bytes from a tap to the next, from a row of taps to the next, from a pair to the next.
     pub apart: [usize; 3],
     /// Taps down and across, at least 1 each.
     pub kernel: [usize; 2],
     /// [tap][lane].
     pub w: *const i16,
-    pub pixels: usize,
+    /// At least 1.
+    pub pairs: usize,
+    /// Bytes from a pair's one pixel to its other: of inputs, of sums. 0 if it is the same.
+    pub other: [usize; 2],
     pub lanes: usize,
     /// [pixel][lane].
     pub sums: *mut i32,
@@ -64,23 +67,95 @@ pub struct Add {
 }
 
 function! {
-    /// `a0` weights, `[lane][apart]`, `a1` apart, `a2` columns (at least 1), `a3` lanes, `a4` zero point, `a5` panel, `a6` sums of each
-    /// lane, which grow by those of what goes into the panel: weights less the zero point.
-    fn turn(w: *const i8, apart: usize, columns: usize, lanes: usize, zero: i32, panel: *mut i16, totals: *mut i32);
-    "slli t1, a3, 1
-    vsetvli zero, a3, e16, m4, ta, ma
-    vle32.v v8, (a6)
+    /// Copies rows of bytes: `a0` to, `a1` from, `a2` bytes of a row, `a3` rows (at least 1 each), `a4` and `a5` from a row to the next
+    /// there and here.
+    fn copy(to: *mut i8, from: *const Cell<i8>, bytes: usize, rows: usize, to_apart: usize, from_apart: usize);
+    "1:
+    mv t0, a0
+    mv t1, a1
+    mv t2, a2
+    2:
+    vsetvli t3, t2, e8, m8, ta, ma
+    vle8.v v0, (t1)
+    sub t2, t2, t3
+    add t1, t1, t3
+    vse8.v v0, (t0)
+    add t0, t0, t3
+    bnez t2, 2b
+    add a0, a0, a4
+    add a1, a1, a5
+    addi a3, a3, -1
+    bnez a3, 1b",
+}
+
+function! {
+    /// Puts weights less their zero point into a panel, and adds those of each lane to its total: `a0` weights, `a1` from a lane to the
+    /// next, `a2` from a column to the next, `a3` columns, `a4` lanes (at least 1 each), `a5` zero point, `a6` panel, `a7` totals.
+    fn turn(
+        w: *const i8,
+        lane: usize,
+        column: usize,
+        columns: usize,
+        lanes: usize,
+        zero: i32,
+        panel: *mut i16,
+        totals: *mut i32,
+    );
+    "slli t1, a4, 1
+    vsetvli zero, a4, e16, m4, ta, ma
+    vle32.v v8, (a7)
     1:
     vlse8.v v0, (a0), a1
-    addi a0, a0, 1
-    addi a2, a2, -1
+    add a0, a0, a2
+    addi a3, a3, -1
     vsext.vf2 v4, v0
-    vsub.vx v4, v4, a4
-    vse16.v v4, (a5)
-    add a5, a5, t1
+    vsub.vx v4, v4, a5
+    vse16.v v4, (a6)
+    add a6, a6, t1
     vwadd.wv v8, v8, v4
-    bnez a2, 1b
-    vse32.v v8, (a6)",
+    bnez a3, 1b
+    vse32.v v8, (a7)",
+}
+
+function! {
+    /// Sums of filters with one pixel: `a0` its inputs, `a1` columns, `a2` weights, one filter after the other, `a3` pairs of filters
+    /// (at least 1 each), `a4` bytes from a pair's one to its other, `a5` sums.
+    fn dots(x: *const i16, columns: usize, w: *const i8, pairs: usize, other: usize, sums: *mut i32);
+    "1:
+    mv t1, a0
+    mv t2, a1
+    add a6, a2, a4
+    vsetvli t0, zero, e32, m8, ta, ma
+    vmv.v.i v0, 0
+    vmv.v.i v8, 0
+    2:
+    vsetvli t0, t2, e16, m4, tu, ma
+    vle16.v v16, (t1)
+    vle8.v v20, (a2)
+    vle8.v v22, (a6)
+    sub t2, t2, t0
+    add a2, a2, t0
+    add a6, a6, t0
+    vsext.vf2 v24, v20
+    vsext.vf2 v28, v22
+    slli t0, t0, 1
+    add t1, t1, t0
+    vwmacc.vv v0, v16, v24
+    vwmacc.vv v8, v16, v28
+    bnez t2, 2b
+    vsetvli t0, zero, e32, m8, ta, ma
+    vmv.s.x v16, zero
+    vmv.s.x v24, zero
+    vredsum.vs v16, v0, v16
+    vredsum.vs v24, v8, v24
+    vmv.x.s t0, v16
+    vmv.x.s t1, v24
+    sw t0, 0(a5)
+    sw t1, 4(a5)
+    addi a5, a5, 8
+    mv a2, a6
+    addi a3, a3, -1
+    bnez a3, 1b",
 }
 
 /// From a sum, in v24 to v27, to an element, `fixed::tflite::requantize` with double rounding: the high half of a product rounds halves
@@ -166,16 +241,19 @@ function! {
 }
 
 function! {
-    /// Sums of a row's pixels: registers v0 to v7 a pixel's, v24 to v27 a tap's weights.
+    /// Sums of a row's pixels, two at a time: registers v0 to v7 the one's, v8 to v15 the other's, v24 to v27 a tap's weights.
     fn depthwise(job: *const Taps);
-    "ld a1, 0(a0)
+    "addi sp, sp, -16
+    sd s0, 0(sp)
+    ld a1, 0(a0)
     ld a2, 8(a0)
     ld a3, 16(a0)
     ld a4, 40(a0)
     ld a5, 48(a0)
     ld a6, 56(a0)
-    ld t3, 64(a0)
-    ld a7, 72(a0)
+    ld t2, 64(a0)
+    ld t3, 80(a0)
+    ld a7, 88(a0)
     vsetvli zero, t3, e16, m4, ta, ma
     slli t3, t3, 1
     1:
@@ -184,28 +262,39 @@ function! {
     mv t6, a5
     vmv.v.i v24, 0
     vwmul.vv v0, v24, v24
+    vwmul.vv v8, v24, v24
     2:
     mv t0, t5
+    add s0, t5, t2
     mv t1, a4
     3:
     vle8.v v16, (t0)
+    vle8.v v18, (s0)
     vle16.v v24, (t6)
     add t0, t0, a2
+    add s0, s0, a2
     add t6, t6, t3
     addi t1, t1, -1
     vsext.vf2 v20, v16
+    vsext.vf2 v28, v18
     vwmacc.vv v0, v20, v24
+    vwmacc.vv v8, v28, v24
     bnez t1, 3b
     add t5, t5, a3
     addi t4, t4, -1
     bnez t4, 2b
+    ld t0, 72(a0)
+    add t0, t0, a7
     vse32.v v0, (a7)
-    slli t0, t3, 1
+    vse32.v v8, (t0)
+    slli t0, t3, 2
     add a7, a7, t0
     ld t0, 24(a0)
     add a1, a1, t0
     addi a6, a6, -1
-    bnez a6, 1b",
+    bnez a6, 1b
+    ld s0, 0(sp)
+    addi sp, sp, 16",
 }
 
 /// A term's numbers, at an offset from `a0`, into `t0` to `t3` and `a7`.

@@ -13,10 +13,42 @@ use crate::ops::unpack;
 /// Positions whose weighted sum fits int32 whatever bytes the cache holds: 512 * 32768 * -128 = -2^31.
 const STRETCH: usize = 512;
 /// Elements of the output summed together: what the registers of hosts hold, or of cores for which this is compiled without vectors.
-const WIDE: usize = if VECTORS { 64 } else { NARROW };
-const HALF: usize = if VECTORS { 32 } else { NARROW };
+const WIDE: usize = if VECTORS { 32 } else { NARROW };
+const HALF: usize = if VECTORS { 16 } else { NARROW };
 const VECTORS: bool = cfg!(all(mote_vector, not(target_arch = "riscv64")));
 const NARROW: usize = 8;
+
+/// What most of the time goes into, of a backend that has it in instructions of its own.
+pub trait Loops {
+    /// `sum of q * k`, exact.
+    fn dot(q: &[i8], k: &[i8]) -> i32;
+
+    /// `sum over t of weights[t] * v[row * t..][..N]`, exact, as far as `v` goes; weights are 0 to 32768, at most `STRETCH`.
+    fn whole_sums<const N: usize>(v: &[i8], row: usize, weights: &[i32]) -> [i32; N];
+}
+
+/// As the compiler makes them.
+struct Plain;
+
+impl Loops for Plain {
+    #[cfg_attr(mote_vector, inline(always))]
+    fn dot(q: &[i8], k: &[i8]) -> i32 {
+        q.iter().zip(k).map(|(q, k)| i32::from(*q) * i32::from(*k)).sum()
+    }
+
+    // All is of constant size, so that the sums stay in registers.
+    #[cfg_attr(mote_vector, inline(always))]
+    fn whole_sums<const N: usize>(v: &[i8], row: usize, weights: &[i32]) -> [i32; N] {
+        let mut part = [0i32; N];
+        let mut rest = v;
+        for weight in weights {
+            let Some(values) = rest.first_chunk::<N>() else { break };
+            rest = rest.get(row..).unwrap_or(&[]);
+            part.iter_mut().zip(values).for_each(|(part, v)| *part += *weight * i32::from(*v));
+        }
+        part
+    }
+}
 
 /// See [`crate::kernels::rows::attend`].
 #[cfg_attr(mote_vector, inline(always))]
@@ -27,16 +59,28 @@ pub fn attend(
     scratch: &mut [i32],
     out: (&mut [i32], i32),
 ) -> Option<()> {
+    attend_by::<Plain, WIDE, HALF>(head, q, unit, scratch, out)
+}
+
+/// The same with a backend's loops: `WIDE` or `HALF` elements of the output are summed together.
+#[cfg_attr(mote_vector, inline(always))]
+pub fn attend_by<L: Loops, const WIDE: usize, const HALF: usize>(
+    head: &Head<'_>,
+    q: (&[i32], i32),
+    unit: Scale,
+    scratch: &mut [i32],
+    out: (&mut [i32], i32),
+) -> Option<()> {
     // Of hosts each kind has loops of its own.
     match head.kind {
-        kind if cfg!(not(mote_vector)) => attend_to(head, kind, q, unit, scratch, out),
-        Kind::Cache4 => attend_to(head, Kind::Cache4, q, unit, scratch, out),
-        _ => attend_to(head, Kind::Cache, q, unit, scratch, out),
+        kind if cfg!(not(mote_vector)) => attend_to::<L, WIDE, HALF>(head, kind, q, unit, scratch, out),
+        Kind::Cache4 => attend_to::<L, WIDE, HALF>(head, Kind::Cache4, q, unit, scratch, out),
+        _ => attend_to::<L, WIDE, HALF>(head, Kind::Cache, q, unit, scratch, out),
     }
 }
 
 #[cfg_attr(mote_vector, inline(always))]
-fn attend_to(
+fn attend_to<L: Loops, const WIDE: usize, const HALF: usize>(
     head: &Head<'_>,
     kind: Kind,
     (q, q_frac): (&[i32], i32),
@@ -63,27 +107,39 @@ fn attend_to(
     };
     let q_mant = (sq.mant * unit.mant + (1 << 15)) >> 16;
 
-    let mut top = i32::MIN;
     let mut at = 0;
-    for (score, packed) in scores.iter_mut().zip(head.k_scales.chunks_exact(scale_bytes)) {
+    for score in scores.iter_mut() {
         let mut key = head.k.get(at..)?.get(..code_bytes)?;
         at += code_bytes;
         if four_bits {
             nibbles::unpack(key, unpacked);
             key = unpacked;
         }
-        let dot: i32 = q8.iter().zip(key).map(|(q, k)| i32::from(*q) * i32::from(*k)).sum();
-        let sk = scale(packed);
-        let product = i64::from(dot) * i64::from(q_mant) * i64::from(sk.mant);
-        *score = saturate(shift_round(product, sq.exp + sk.exp + unit.exp - 16 - 16));
-        top = top.max(*score);
+        *score = L::dot(q8, key);
+    }
+    let mut top = i32::MIN;
+    let places = || head.k_scales.chunks_exact(scale_bytes).map(scale);
+    let shift = |sk: Scale| sq.exp + sk.exp + unit.exp - 16 - 16;
+    let product = |dot: i32, sk: Scale| i64::from(dot) * i64::from(q_mant) * i64::from(sk.mant);
+    if cfg!(mote_vector) && places().all(|sk| (1..64).contains(&shift(sk))) {
+        // What all but extreme models have, without a branch in the loop.
+        for (score, sk) in scores.iter_mut().zip(places()) {
+            *score = saturate(round_right(product(*score, sk), shift(sk).unsigned_abs()));
+            top = top.max(*score);
+        }
+    } else {
+        for (score, sk) in scores.iter_mut().zip(places()) {
+            *score = saturate(shift_round(product(*score, sk), shift(sk)));
+            top = top.max(*score);
+        }
     }
 
     for score in scores.iter_mut() {
         *score = exp2_neg_q16(top.wrapping_sub(*score) as u32) as i32; // at most 2^30
     }
-    let base =
-        head.v_scales.chunks_exact(scale_bytes).map(scale).filter(|s| s.mant != 0).map(|s| s.exp).min().unwrap_or(0);
+    let exponents =
+        head.v_scales.chunks_exact(scale_bytes).map(scale).map(|s| if s.mant == 0 { i32::MAX } else { s.exp });
+    let base = exponents.min().filter(|exp| *exp != i32::MAX).unwrap_or(0);
     let (mut total, mut carry) = (0u64, 1i64 << 30);
     for (score, packed) in scores.iter_mut().zip(head.v_scales.chunks_exact(scale_bytes)) {
         let e = *score as u32;
@@ -106,16 +162,16 @@ fn attend_to(
     let mut lane = 0;
     let (wide, rest) = if WIDE > NARROW { out.as_chunks_mut::<WIDE>() } else { (&mut [][..], &mut *out) };
     for out in wide {
-        finish(out, &weighted_sums::<WIDE>(head.v, four_bits, scores, head_dim, lane));
+        finish(out, &weighted_sums::<L, WIDE>(head.v, four_bits, scores, head_dim, lane));
         lane += WIDE;
     }
     let (half, rest) = if HALF > NARROW { rest.as_chunks_mut::<HALF>() } else { (&mut [][..], rest) };
     for out in half {
-        finish(out, &weighted_sums::<HALF>(head.v, four_bits, scores, head_dim, lane));
+        finish(out, &weighted_sums::<L, HALF>(head.v, four_bits, scores, head_dim, lane));
         lane += HALF;
     }
     for out in rest.chunks_mut(NARROW) {
-        finish(out, &weighted_sums::<NARROW>(head.v, four_bits, scores, head_dim, lane));
+        finish(out, &weighted_sums::<L, NARROW>(head.v, four_bits, scores, head_dim, lane));
         lane += NARROW;
     }
     if four_bits {
@@ -137,14 +193,20 @@ fn scale(packed: &[u8]) -> Scale {
 
 /// `sum over t of weights[t] * v[t][lane .. lane + N]`, exact; where a row ends before that, the rest is 0.
 #[cfg_attr(mote_vector, inline(always))]
-fn weighted_sums<const N: usize>(v: &[i8], four_bits: bool, weights: &[i32], head_dim: usize, lane: usize) -> [i64; N] {
+fn weighted_sums<L: Loops, const N: usize>(
+    v: &[i8],
+    four_bits: bool,
+    weights: &[i32],
+    head_dim: usize,
+    lane: usize,
+) -> [i64; N] {
     let mut sums = [0i64; N];
     let (mut at, row) = if four_bits { (lane / 2, head_dim / 2) } else { (lane, head_dim) };
     let width = head_dim.saturating_sub(lane).min(N);
     for stretch in weights.chunks(STRETCH) {
         let here = v.get(at..).unwrap_or(&[]);
         let part: [_; N] = if !four_bits && width == N {
-            whole_sums(here, row, stretch)
+            L::whole_sums(here, row, stretch)
         } else {
             partial_sums(here, row, four_bits, width, stretch)
         };
@@ -156,20 +218,7 @@ fn weighted_sums<const N: usize>(v: &[i8], four_bits: bool, weights: &[i32], hea
     sums
 }
 
-/// The same of one stretch of int8, `row` bytes apart. All is of constant size, so that the sums stay in registers.
-#[cfg_attr(mote_vector, inline(always))]
-fn whole_sums<const N: usize>(v: &[i8], row: usize, weights: &[i32]) -> [i32; N] {
-    let mut part = [0i32; N];
-    let mut rest = v;
-    for weight in weights {
-        let Some(values) = rest.first_chunk::<N>() else { break };
-        rest = rest.get(row..).unwrap_or(&[]);
-        part.iter_mut().zip(values).for_each(|(part, v)| *part += *weight * i32::from(*v));
-    }
-    part
-}
-
-/// The same of `width` elements, or of four bits.
+/// The same of one stretch, `row` bytes apart, of `width` elements, or of four bits.
 #[cfg_attr(mote_vector, inline(always))]
 fn partial_sums<const N: usize>(v: &[i8], row: usize, four_bits: bool, width: usize, weights: &[i32]) -> [i32; N] {
     let mut part = [0i32; N];

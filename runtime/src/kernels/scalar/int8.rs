@@ -534,33 +534,42 @@ pub fn depthwise_conv2d<T: Quantized>(
 }
 
 /// A pool: each channel's values inside the window are folded from `start` by `fold`; `finish` gets the result and how
-/// many there were. `None`: a shape does not fit its slice.
+/// many there were, and what it gives is limited by `o`. `None`: a shape does not fit its slice.
 pub fn pool2d<T: Quantized>(
     g: &Window,
     x: &[Cell<T>],
-    (start, fold): (i32, Fold<T>),
-    finish: impl Fn(i32, i32) -> Option<i32>,
+    fold: (i32, Fold<T>),
+    (finish, o): (Finish, &Output),
     out: &[Cell<T>],
 ) -> Option<()> {
     g.pixels(out, g.channels, |oy, ox, out| {
-        let ((rows, iy), (cols, ix)) = (g.y.taps(oy), g.x.taps(ox));
-        let count = (rows.len() * cols.len()) as i32;
-        let mut first = 0;
-        for out in out.chunks(FOLDED) {
-            let mut all = [start; FOLDED];
-            for row in (iy..).take(rows.len()) {
-                for col in (ix..).take(cols.len()) {
-                    let x = stretch(x, (row * g.x.input + col) * g.channels + first, out.len())?;
-                    fold(&mut all, x);
-                }
-            }
+        for (some, out) in out.chunks(FOLDED).enumerate() {
+            let (all, count) = folded(g, (oy, ox), x.get(some * FOLDED..)?, out.len(), fold)?;
             for (all, out) in all.iter().zip(out) {
-                out.set(T::narrow(finish(*all, count)?));
+                out.set(T::narrow(o.limit(finish(*all, count)?)));
             }
-            first += FOLDED;
         }
         Some(())
     })
+}
+
+/// The first `channels` channels' values under output pixel `(oy, ox)`, folded, and how many these are.
+#[cfg_attr(not(mote_vector), inline(never))]
+fn folded<T: Quantized>(
+    g: &Window,
+    (oy, ox): (usize, usize),
+    x: &[Cell<T>],
+    channels: usize,
+    (start, fold): (i32, Fold<T>),
+) -> Option<([i32; FOLDED], i32)> {
+    let ((rows, iy), (cols, ix)) = (g.y.taps(oy), g.x.taps(ox));
+    let mut all = [start; FOLDED];
+    for row in iy..iy + rows.len() {
+        for col in ix..ix + cols.len() {
+            fold(&mut all, stretch(x, (row * g.x.input + col) * g.channels, channels)?);
+        }
+    }
+    Some((all, (rows.len() * cols.len()) as i32))
 }
 
 /// Channels that are folded together.
@@ -568,3 +577,6 @@ const FOLDED: usize = 16;
 
 /// Folds a tap's values into those of the taps before, channel by channel.
 pub type Fold<T> = fn(&mut [i32], &[Cell<T>]);
+
+/// What becomes of what has been folded, and of how many values that are.
+pub type Finish = fn(i32, i32) -> Option<i32>;

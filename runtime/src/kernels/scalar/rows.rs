@@ -1,6 +1,8 @@
 //! What ops do with the elements of a row, in a form that a compiler turns into vectors: no branch that depends on an element,
 //! no call. Each backend compiles these same lines for its instructions ([`crate::kernels::rows`]).
 
+use core::hint::black_box;
+
 use crate::fixed::requantize::{amax, round_right};
 use crate::fixed::rsqrt::rsqrt;
 use crate::fixed::sigmoid::sigmoid;
@@ -84,8 +86,12 @@ pub fn hadamard(values: &mut [i32], log2: u32) -> i32 {
     }
     let mut done = 0;
     if cfg!(mote_vector) && log2 >= 4 {
-        for sixteen in values.as_chunks_mut::<16>().0 {
+        // A distance that the compiler does not know: else it would take one element each of 16 chunks for a vector.
+        let step = black_box(16);
+        let mut rest = &mut *values;
+        while let Some(sixteen) = rest.first_chunk_mut() {
             *sixteen = butterflies::<8>(butterflies::<4>(butterflies::<2>(butterflies::<1>(*sixteen))));
+            rest = core::mem::take(&mut rest).get_mut(step..).unwrap_or_default();
         }
         done = 4;
     }
