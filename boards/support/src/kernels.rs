@@ -7,6 +7,7 @@ use crate::semihosting::{self, Console};
 use core::cell::Cell;
 use core::num::NonZeroUsize;
 use mote_runtime::fixed::tflite::{Rounding, requantize};
+use mote_runtime::fixed::{saturate, shift_round};
 use mote_runtime::image::tensors::BLOCK;
 use mote_runtime::image::{Coded, Dtype};
 use mote_runtime::kernels::scalar::int8::{self as scalar, Axis, ConvFn, Output, Sum, Term, Window};
@@ -198,6 +199,32 @@ fn matrix(r: &mut Random, m: &mut Memory) -> Option<()> {
     (sums[0] == sums[1]).then_some(())
 }
 
+/// Sums of coded weights to int8, against the formula.
+fn requantized(r: &mut Random, m: &mut Memory) -> Option<()> {
+    let (count, width, shift) = (r.of(1, 3), r.of(1, BLOCK), r.of(0, 66) as i32 - 2);
+    let stride = if r.of(0, 1) == 0 { width } else { r.of(width, 40) };
+    let mut o = output(r);
+    (o.min, o.max) = if r.of(0, 9) == 0 { (-400, 300) } else { (o.min, o.max) };
+    let mut wide = |bits: usize| (u64::from(r.next()) << 32 | u64::from(r.next())) as i64 >> (63 - bits);
+    // Sums of the size that the shift makes an int8 of, and of any size.
+    let usual = (shift as usize).clamp(20, 50) - 10;
+    let sums: [[i64; BLOCK]; 3] = [usual, 37, 20].map(|bits| core::array::from_fn(|_| wide(bits.min(37))));
+    let numbers = (core::array::from_fn(|_| wide(16) as u16), core::array::from_fn(|_| wide(usual + 10)));
+    let [expected, found] = &mut m.outs;
+    let room = (count - 1) * stride + width;
+    let (expected, found) = (expected.get_mut(..room + 1)?, found.get_mut(..room + 1)?);
+    expected.fill(77);
+    found.fill(77);
+    for (sums, out) in sums.iter().zip(expected.get_mut(..room)?.chunks_mut(stride)) {
+        for ((out, sum), (mult, bias)) in out.iter_mut().zip(sums).zip(numbers.0.iter().zip(&numbers.1)).take(width) {
+            *out = o.clamp(saturate(shift_round(sum * i64::from(*mult) + bias, shift)));
+        }
+    }
+    let (sums, out) = (sums.get(..count)?, found.get_mut(..room)?);
+    kernels::requantize(kernels::select(), sums, &numbers, shift, &o, out, (stride, width))?;
+    (expected == found).then_some(())
+}
+
 /// Prints hundredths of an instruction a multiply-accumulate.
 fn each(console: &mut Console, what: &str, counter: &mut impl Counter, macs: u64, run: impl FnOnce()) {
     let before = counter.instructions();
@@ -250,11 +277,33 @@ fn cost(console: &mut Console, counter: &mut impl Counter, m: &mut Memory) -> Op
             });
         });
     }
+    // A 1x1 convolution, as its op does it: a row of 8 pixels at a time.
+    for (name, dtype, uniform) in [
+        ("conv1x1_n4_hundredths", Dtype::N4, false),
+        ("conv1x1_n4_uniform_hundredths", Dtype::N4, true),
+        ("conv1x1_t4_hundredths", Dtype::T4, false),
+    ] {
+        let mut w = coded(&mut r, dtype, [64, 2], &mut m.w)?;
+        w.stretch = 2;
+        w.codebook = core::array::from_fn(|i| if uniform { i as i8 - 8 } else { 7 * i as i8 - 50 });
+        let out = m.outs.first_mut()?.get_mut(..64 * 64)?;
+        each(console, name, counter, 64 * 64 * 64, || {
+            for (x, out) in m.x.chunks_exact(8 * 64).zip(out.chunks_exact_mut(8 * 64)) {
+                let Some(codes) = Codes::new(bytemuck::cast_slice(x), 8, 64, 64) else { return };
+                (kernels::select().blocks(&w))(&w, 0..4, &codes, &mut |block, _, sums| {
+                    let numbers = (core::array::from_fn(|i| 1000 + i as u16), [-5_000_000_000; BLOCK]);
+                    if let Some(out) = out.get_mut(block * BLOCK..) {
+                        let _ = kernels::requantize(kernels::select(), sums, &numbers, 36, &o, out, (64, BLOCK));
+                    }
+                });
+            }
+        });
+    }
     Some(())
 }
 
 /// How many cases are compared.
-const CASES: u64 = 600;
+const CASES: u64 = 750;
 
 /// Compares, counts and ends the program, with code 0 if all cases are the same. Call it once.
 pub fn run(mut counter: impl Counter) -> ! {
@@ -264,10 +313,11 @@ pub fn run(mut counter: impl Counter) -> ! {
     let m = unsafe { &mut *core::ptr::addr_of_mut!(MEMORY) };
     for case in 1..=CASES {
         let r = &mut Random(case);
-        let (name, same) = match case % 4 {
+        let (name, same) = match case % 5 {
             0 => ("conv2d", conv(r, m, false)),
             1 => ("depthwise_conv2d", conv(r, m, true)),
             2 => ("matrix", matrix(r, m)),
+            3 => ("requantize", requantized(r, m)),
             _ => ("add", add(r, m)),
         };
         if same.is_none() {

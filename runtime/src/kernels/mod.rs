@@ -55,7 +55,7 @@ use wasm as arch;
 #[cfg(target_arch = "x86_64")]
 use x86 as arch;
 
-use scalar::int8::{AddFn, ConvFn};
+use scalar::int8::{AddFn, ConvFn, Output};
 
 use crate::image::plan::Kind;
 use crate::image::tensors::{BLOCK, GROUP};
@@ -229,6 +229,23 @@ pub fn available() -> impl Iterator<Item = &'static Kernels> {
     #[cfg(not(any(mote_vector, mote_dsp, mote_mve, mote_lanes)))]
     let fast = core::iter::empty();
     fast.chain(core::iter::once(&scalar::KERNELS))
+}
+
+/// Sums of a block of 16 rows, those of each row of codes, to elements: `clamp(R(sum * mult + bias, shift) + zero point)` (NUMERICS.md,
+/// "conv2d_coded").
+///
+/// `numbers`: multipliers and biases of the rows; `out` has `stride` elements from one row of codes to the next, of which `width` are
+/// the block's. `None` if it is too short.
+pub fn requantize(
+    kernels: &Kernels,
+    sums: &[[i64; BLOCK]],
+    numbers: &([u16; BLOCK], [i64; BLOCK]),
+    shift: i32,
+    how: &Output,
+    out: &mut [i8],
+    (stride, width): (usize, usize),
+) -> Option<()> {
+    rows::requantize(kernels.isa, sums, numbers, shift, how, out, (stride, width))
 }
 
 /// The kernels with this name, if this machine can run them.

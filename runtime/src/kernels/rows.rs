@@ -2,7 +2,11 @@
 //! all of it here. Whatever the compiler makes of it, the bits are those of the source.
 #![cfg_attr(target_arch = "x86_64", allow(unsafe_code))]
 
+#[cfg(mote_dsp)]
+use super::arm::requantize as coded_to_int8;
 use super::scalar::int8::Output;
+#[cfg(not(mote_dsp))]
+use super::scalar::rows::requantize as coded_to_int8;
 use super::{Head, Isa, Rescale, scalar};
 use crate::fixed::Scale;
 use crate::fixed::requantize::quantize_row;
@@ -49,7 +53,7 @@ versions! {
 
     /// `out = clamp(R(sum * mult + bias, shift))` for each row of a block and each row of codes; `out` has `stride` elements from one to the
     /// next, of which `width` are the block's. `None` if it is too short.
-    fn requantize = scalar::rows::requantize,
+    fn requantize = coded_to_int8,
         (sums: &[[i64; BLOCK]], numbers: &([u16; BLOCK], [i64; BLOCK]), shift: i32, how: &Output, out: &mut [i8], at: (usize, usize))
         -> Option<()>;
 

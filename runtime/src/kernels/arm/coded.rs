@@ -6,8 +6,8 @@ use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use super::lines::{
-    BlockFn, SpreadFn, beside_by_four, beside_by_two, n4_one, n8_one, spread_by_four, spread_by_two, t4_one,
-    uniform_one,
+    BlockFn, SpreadFn, beside_by_four, beside_by_two, n4_one, n8_one, pairs, spread_by_four, spread_by_two, starts,
+    t4_one, uniform_one,
 };
 use super::tiles::{LevelsFn, dots, n4_levels, n8_levels, t4_levels};
 use crate::image::Coded;
@@ -38,26 +38,13 @@ const ROWS: usize = 8;
 /// Levels of codes that are a constant less.
 const UNIFORM: [i8; 16] = [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7];
 
-/// The levels of a byte's two codes, in the halves of a word.
-fn pairs(lows: &[i8; 16], highs: &[i8; 16]) -> [u32; 256] {
-    let mut table = [0; 256];
-    for (sixteen, high) in table.as_chunks_mut::<16>().0.iter_mut().zip(highs) {
-        for (pair, low) in sixteen.iter_mut().zip(lows) {
-            *pair = (i32::from(*high) << 16) as u32 | u32::from(i32::from(*low) as u16);
-        }
-    }
-    table
-}
+/// Memory for the two levels of each byte, in the halves of a word.
+type Table = [MaybeUninit<u32>; 256];
 
-/// The same of levels without signs: those, with the first negated, with the second, with both.
-fn signed_pairs(levels: &[i8; 16]) -> [[u32; 256]; 4] {
-    let mut table = [[0; 256]; 4];
-    let negative = levels.map(i8::wrapping_neg);
-    let signs = [[levels, levels], [&negative, levels], [levels, &negative], [&negative, &negative]];
-    for (table, [low, high]) in table.iter_mut().zip(signs) {
-        *table = pairs(low, high);
-    }
-    table
+/// Fills it with those of codes of such low and high halves.
+fn fill(table: &mut Table, lows: &[i32; 16], highs: &[i32; 16]) {
+    // SAFETY: there are 16 of each, and room for 256.
+    unsafe { pairs(table.as_mut_ptr().cast(), lows.as_ptr(), highs.as_ptr()) };
 }
 
 /// How codes of one kind are multiplied.
@@ -74,7 +61,7 @@ struct How<'t> {
     levels: LevelsFn,
     /// Puts activations where and as these levels want them.
     beside: SpreadFn,
-    table: &'t [u32],
+    table: &'t [MaybeUninit<u32>],
 }
 
 fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
@@ -94,7 +81,8 @@ fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
         let how = How { block: uniform_one, spread: spread_by_two, start: -8, ..how };
         return one_row(w, blocks, x, 0, &how, put);
     }
-    let table = pairs(&w.codebook, &w.codebook);
+    let (levels, mut table) = (w.codebook.map(i32::from), [const { MaybeUninit::uninit() }; 256]);
+    fill(&mut table, &levels, &levels);
     all_rows(w, blocks, x, &How { table: &table, ..how }, put);
 }
 
@@ -119,7 +107,13 @@ fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     if !fits(w, x) || w.codebook.contains(&i8::MIN) {
         return scalar::t4(w, blocks, x, put);
     }
-    let table = signed_pairs(&w.codebook);
+    // Levels as they are, with the first of two negated, with the second, with both.
+    let (levels, mut table) = (w.codebook.map(i32::from), [[const { MaybeUninit::uninit() }; 256]; 4]);
+    let negated = levels.map(|level| -level);
+    for (at, quarter) in table.iter_mut().enumerate() {
+        let signed = |bit| if at & bit == 0 { &levels } else { &negated };
+        fill(quarter, signed(1), signed(2));
+    }
     let how = How {
         group_bytes: 256,
         block: t4_one,
@@ -165,7 +159,7 @@ fn one_row(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, row: usize, how: 
             let codes = codes.get(first * how.group_bytes..end * how.group_bytes);
             let scales = scales.get(first * BLOCK..end * BLOCK);
             if let (Some(codes), Some(scales)) = (codes, scales) {
-                let (words, table) = (words.as_ptr().cast(), how.table.as_ptr());
+                let (words, table) = (words.as_ptr().cast(), how.table.as_ptr().cast());
                 // SAFETY: the codes and scales of these groups are there, their activations have just been spread.
                 unsafe { (how.block)(codes.as_ptr(), scales.as_ptr(), words, end - first, table, sums.as_mut_ptr()) };
             }
@@ -180,12 +174,12 @@ fn spread_one(words: &mut Words, x: &Codes<'_>, row: usize, groups: Range<usize>
     if x.is_empty() || groups.len() * ONE > WORDS {
         return;
     }
-    for (words, x) in words.chunks_exact_mut(ONE).zip(x.as_chunks::<GROUP>().0) {
-        let sum = if how.start == 0 { 0 } else { x.iter().map(|x| i32::from(*x)).sum::<i32>() };
-        words[0].write((how.start * sum) as u32);
-    }
     // SAFETY: the groups lie in `x`, and there is room for their words.
-    unsafe { (how.spread)(words.as_mut_ptr().cast::<u32>().add(1), x.as_ptr(), groups.len(), 16, 4 * ONE) };
+    unsafe {
+        let words = words.as_mut_ptr().cast::<u32>();
+        (how.spread)(words.add(1), x.as_ptr(), groups.len(), 16, 4 * ONE);
+        starts(words, groups.len(), how.start);
+    }
 }
 
 /// Sums of blocks with rows `rows` of activations, 2 to [`ROWS`]. An odd last row is taken twice.
@@ -233,7 +227,7 @@ fn several_rows(
                 let (words, levels) = (words.as_ptr().cast(), levels.as_mut_ptr().cast());
                 // SAFETY: the codes and scales of a group; its activations have been spread, `twos` times two rows of them.
                 unsafe {
-                    (how.levels)(levels, codes.as_ptr(), how.table.as_ptr());
+                    (how.levels)(levels, codes.as_ptr(), how.table.as_ptr().cast());
                     dots(words, levels, scales.as_ptr(), twos, sums.as_mut_ptr());
                 }
             }

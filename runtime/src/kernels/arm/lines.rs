@@ -92,6 +92,74 @@ spread! {
     strd r8, r9, [r0, #16]"
 }
 
+/// Adds four words' halves.
+macro_rules! starts {
+    () => {
+        "ldm lr!, {{r4-r7}}
+        smlad r3, r4, r12, r3
+        smlad r3, r5, r12, r3
+        smlad r3, r6, r12, r3
+        smlad r3, r7, r12, r3"
+    };
+}
+
+/// Four words of a table.
+macro_rules! pairs {
+    () => {
+        "ldm lr!, {{r4-r7}}
+        pkhbt r4, r4, r12, lsl #16
+        pkhbt r5, r5, r12, lsl #16
+        pkhbt r6, r6, r12, lsl #16
+        pkhbt r7, r7, r12, lsl #16
+        stm r0!, {{r4-r7}}"
+    };
+}
+
+/// Writes what sums of spread groups begin with: `times` the sum of a group's activations.
+///
+/// # Safety
+/// `groups` (at least 1) groups of 17 words, of which 16 have been spread.
+#[unsafe(naked)]
+pub unsafe extern "C" fn starts(spread: *mut u32, groups: usize, times: i32) {
+    naked_asm!(
+        "push {{r4-r7, lr}}",
+        "mov r12, #0x00010001",
+        "1: mov r3, #0",
+        "add lr, r0, #4",
+        starts!(),
+        starts!(),
+        starts!(),
+        starts!(),
+        "mul r3, r3, r2",
+        "str r3, [r0]",
+        "mov r0, lr",
+        "subs r1, r1, #1",
+        "bne 1b",
+        "pop {{r4-r7, pc}}",
+    )
+}
+
+/// Fills a table: word `16 * h + l` gets the low halves of `lows[l]`, below, and of `highs[h]`.
+///
+/// # Safety
+/// There are 16 words of each, and room for 256.
+#[unsafe(naked)]
+pub unsafe extern "C" fn pairs(table: *mut u32, lows: *const i32, highs: *const i32) {
+    naked_asm!(
+        "push {{r4-r7, lr}}",
+        "add r3, r2, #64",
+        "1: ldr r12, [r2], #4",
+        "mov lr, r1",
+        pairs!(),
+        pairs!(),
+        pairs!(),
+        pairs!(),
+        "cmp r2, r3",
+        "bne 1b",
+        "pop {{r4-r7, pc}}",
+    )
+}
+
 /// Four scales of rows times their dots r4 to r7, added to the sums.
 macro_rules! scaled {
     ($scales:literal, $sums:literal) => {

@@ -13,3 +13,4 @@ mod taps;
 mod tiles;
 
 pub(super) use coded::KERNELS;
+pub(super) use rescale::requantize;
