@@ -242,7 +242,7 @@ def child(script, *args, python=sys.executable):
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
         # An exception of several lines starts where nothing is indented.
-        start = max((i for i, line in enumerate(lines) if not line.startswith(" ")), default=0)
+        start = max((i for i, line in enumerate(lines) if line and not line.startswith(" ")), default=0)
         return None, "\n".join(lines[max(min(start, len(lines) - 3), 0) :])
     return json.loads(done.stdout.splitlines()[-1]), ""
 
