@@ -240,7 +240,10 @@ def child(script, *args, python=sys.executable):
     """What a script of this folder prints as JSON; None and the end of its complaints if it fails."""
     done = subprocess.run([python, HERE / script, *map(str, args)], capture_output=True, text=True)
     if done.returncode != 0:
-        return None, "\n".join(done.stderr.strip().splitlines()[-3:])
+        lines = done.stderr.strip().splitlines()
+        # An exception of several lines starts where nothing is indented.
+        start = max((i for i, line in enumerate(lines) if line and not line.startswith(" ")), default=0)
+        return None, "\n".join(lines[max(min(start, len(lines) - 3), 0) :])
     return json.loads(done.stdout.splitlines()[-1]), ""
 
 
