@@ -97,7 +97,19 @@ macro_rules! trellis {
     ($at:literal, $own:literal, $before:literal, $before_that:literal) => {
         concat!(
             concat!("ldr ", $own, ", [r1], #4\norr r4, ", $before, ", ", $before, ", lsr #3\n"),
-            concat!("eor ", $before_that, ", ", $before_that, ", ", $own, "\nand ", $own, ", ", $own, ", #0x11111111\n"),
+            concat!(
+                "eor ",
+                $before_that,
+                ", ",
+                $before_that,
+                ", ",
+                $own,
+                "\nand ",
+                $own,
+                ", ",
+                $own,
+                ", #0x11111111\n"
+            ),
             "and r5, r4, #0x03000300\nand r4, r12, r4, lsl #8\n",
             concat!("uxtab16 r4, r4, ", $before_that, "\nuxtab16 r5, r5, ", $before_that, ", ror #8\n"),
             "uxth r6, r4\nuxth r7, r5\nldr r6, [r2, r6, lsl #2]\nldr r7, [r2, r7, lsl #2]\n",
@@ -177,7 +189,7 @@ pub unsafe extern "C" fn dots(
     naked_asm!(
         "push {{r4-r12, lr}}",
         "ldr r4, [sp, #40]", // sums
-        "sub sp, sp, #16", // scales, sums, the end of a row of sums, two rows
+        "sub sp, sp, #16",   // scales, sums, the end of a row of sums, two rows
         "str r3, [sp, #12]",
         "1: add r5, r4, #128",
         "strd r2, r4, [sp]",
