@@ -120,7 +120,7 @@ fn heads() {
                 let r = &mut Random::new(3);
                 bench.row(q, 0).fill_with(|| r.range(-1 << 19, 1 << 19) as i32);
                 let (codes, scales) =
-                    bench.bytes(cache).split_at_mut(2 * context as usize * head_dim >> u32::from(four_bits));
+                    bench.bytes(cache).split_at_mut((2 * context as usize * head_dim) >> u32::from(four_bits));
                 codes.fill_with(|| code.unwrap_or(r.next() as u8));
                 let scale = |r: &mut Random| [r.next() as u8, r.range(128, 255) as u8, r.range(23, 25) as u8, 0];
                 let scale4 = |r: &mut Random| [r.range(128, 255) as u8, r.range(23, 25) as u8, 160, 24];
