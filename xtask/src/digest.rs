@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use table::Firmware;
 
 /// What every machine runs: more than two batches and not a whole number of them; one token; a repeated one.
@@ -43,21 +44,25 @@ pub fn models() -> Result<Vec<(&'static str, PathBuf, Vec<PathBuf>)>> {
     Ok(models)
 }
 
-/// Name and 4-bit image of each model. `mote quantize` takes seconds and gives the same bytes again, so they are made anew.
+/// Name and 4-bit image of each model.
 pub fn images() -> Result<Vec<(&'static str, PathBuf)>> {
-    let images = models()?.into_iter().map(|(name, source, extra)| {
-        let image = folder()?.join(format!("{name}.mote"));
-        output(mote().arg("quantize").arg(source).arg("-o").arg(&image).args(extra))?;
-        Ok((name, image))
-    });
-    images.collect()
+    models()?.into_iter().map(|(name, source, extra)| Ok((name, image(name, &source, &extra)?))).collect()
 }
 
 /// The 4-bit image of a model in `examples/models`.
 pub fn bundled(name: &str) -> Result<PathBuf> {
+    image(name, &table::root()?.join("examples/models").join(name), &[])
+}
+
+/// A model's 4-bit image, made once a run: `mote quantize` gives the same bytes again.
+fn image(name: &str, source: &Path, extra: &[PathBuf]) -> Result<PathBuf> {
+    static MADE: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let image = folder()?.join(format!("{name}.mote"));
-    let source = table::root()?.join("examples/models").join(name);
-    output(mote().arg("quantize").arg(source).arg("-o").arg(&image))?;
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if !made.iter().any(|made| made == name) {
+        output(mote().arg("quantize").arg(source).arg("-o").arg(&image).args(extra))?;
+        made.push(name.to_owned());
+    }
     Ok(image)
 }
 

@@ -45,7 +45,7 @@ const VERBS: &[(&str, &str, &str, Verb)] = &[
     ),
     (
         "board",
-        "list | build NAME [IMAGE|FEATURE] | run NAME IMAGE [ARGS] | symbols NAME [IMAGE|FEATURE]",
+        "list | build NAME [IMAGE|FEATURE] | run NAME IMAGE [ARGS] | symbols NAME [IMAGE|FEATURE] | runtime NAME IMAGE",
         "one board",
         board::main,
     ),

@@ -5,6 +5,7 @@ use crate::shell::{cargo, output, run, say};
 use crate::{backends, digest, nets, python, setup, steps, symbols, table, web};
 use anyhow::{Result, bail};
 use std::process::Command;
+use std::time::Instant;
 use table::Firmware;
 
 /// A step returns how much it checked; `true` asks for all that takes too long for every commit.
@@ -37,8 +38,10 @@ pub fn main(args: &[String]) -> Result<()> {
         bail!("no step \"{name}\"; there are {}", names.join(", "));
     }
     let mut checks = 0;
-    for (_, step) in STEPS.iter().filter(|(name, _)| args.is_empty() || args.iter().any(|arg| *arg == name)) {
+    for (name, step) in STEPS.iter().filter(|(name, _)| args.is_empty() || args.iter().any(|arg| *arg == name)) {
+        let start = Instant::now();
         checks += step(!flags.is_empty())?;
+        say(&format!("{name}: {} s", start.elapsed().as_secs()));
     }
     // What ran outside of cargo's tests, in the words of test runners. A failure has ended this before.
     println!("{checks} passed, 0 failed");

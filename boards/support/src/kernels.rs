@@ -175,7 +175,7 @@ fn coded<'m>(r: &mut Random, dtype: Dtype, [rows, groups]: [usize; 2], w: &'m mu
 fn matrix(r: &mut Random, m: &mut Memory) -> Option<()> {
     let dtype = [Dtype::N4, Dtype::T4, Dtype::N8][r.of(0, 2)];
     let most = if r.of(0, 4) == 0 { 75 } else { 6 };
-    let (rows, groups, count) = (r.of(1, 40), r.of(1, most), r.of(1, 5));
+    let (rows, groups, count) = (r.of(1, 40), r.of(1, most), r.of(1, 10));
     let stride = groups * 32 + r.of(0, 9);
     if rows.next_multiple_of(BLOCK) * groups * 34 > MOST {
         return Some(());
@@ -185,7 +185,7 @@ fn matrix(r: &mut Random, m: &mut Memory) -> Option<()> {
     let w = coded(r, dtype, [rows, groups], &mut m.w)?;
     let codes = Codes::new(bytemuck::cast_slice(x), count, stride, groups * 32)?;
     let blocks = rows.div_ceil(BLOCK);
-    let mut sums = [[[[0i64; BLOCK]; 5]; 3]; 2];
+    let mut sums = [[[[0i64; BLOCK]; 10]; 3]; 2];
     for (kernels, sums) in [&kernels::scalar::KERNELS, kernels::select()].into_iter().zip(&mut sums) {
         (kernels.blocks(&w))(&w, 0..blocks, &codes, &mut |block, first, found| {
             for (row, found) in (first..).zip(found) {
@@ -233,7 +233,11 @@ fn cost(console: &mut Console, counter: &mut impl Counter, m: &mut Memory) -> Op
         ("n4_uniform_512_columns_hundredths", Dtype::N4, true, [64, 16, 1]),
         ("n4_hundredths", Dtype::N4, false, [128, 4, 1]),
         ("n4_two_rows_hundredths", Dtype::N4, false, [128, 4, 2]),
+        ("n4_four_rows_hundredths", Dtype::N4, false, [128, 4, 4]),
+        ("n4_eight_rows_hundredths", Dtype::N4, false, [128, 4, 8]),
         ("t4_hundredths", Dtype::T4, false, [128, 4, 1]),
+        ("t4_four_rows_hundredths", Dtype::T4, false, [128, 4, 4]),
+        ("t4_eight_rows_hundredths", Dtype::T4, false, [128, 4, 8]),
         ("n8_hundredths", Dtype::N8, false, [128, 4, 1]),
     ] {
         let mut w = coded(&mut r, dtype, [rows, groups], &mut m.w)?;

@@ -305,6 +305,10 @@ pub(super) fn slot(section: &[u8], index: u32) -> Option<Slot> {
 #[must_use]
 pub fn affine(k: [u64; 4], limits: Limits) -> Option<u64> {
     let [alone, batch, context, scratch] = k;
+    // Of nets without tokens nothing is to be multiplied.
+    if batch | context | scratch == 0 {
+        return Some(alone);
+    }
     let scratch = times(times(scratch, 4)?, limits.threads)?;
     let terms = [(batch, limits.batch), (context, limits.context), (scratch, limits.context.div_ceil(4))];
     terms.iter().try_fold(alone, |sum: u64, (k, n)| sum.checked_add(times(*k, *n)?))

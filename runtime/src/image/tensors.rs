@@ -159,7 +159,7 @@ impl TensorDesc {
         let count = dims.iter().try_fold(1u64, product)?;
         let [rows, cols, _, _] = dims;
         let bytes = match dtype {
-            Dtype::I8 | Dtype::U8 => 1,
+            Dtype::I8 | Dtype::U8 => return Some(count),
             Dtype::I16 => 2,
             Dtype::I32 => 4,
             Dtype::U64 => 8,

@@ -19,6 +19,7 @@ struct Layer {
     /// What [`ConvFn`] takes: groups, or the multiplier.
     second: NonZeroUsize,
     /// Output channels.
+    #[cfg_attr(not(feature = "steps"), allow(dead_code))]
     channels: u32,
     /// Products of a sum.
     products: u64,

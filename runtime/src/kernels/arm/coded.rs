@@ -1,10 +1,15 @@
-//! Coded weights: [`crate::kernels::scalar::coded`], a block of 16 rows at a time with one row of activations or two.
+//! Coded weights: [`crate::kernels::scalar::coded`], a block of 16 rows at a time with one row of activations or up to [`ROWS`].
 //!
 //! Activations are spread once for all blocks, if they fit [`WORDS`]: else those of a stretch of groups, for each block again.
 
+use core::mem::MaybeUninit;
 use core::ops::Range;
 
-use super::lines::{BlockFn, SpreadFn, n4_one, n4_two, n8_one, spread_by_four, spread_by_two, t4_one, uniform_one};
+use super::lines::{
+    BlockFn, SpreadFn, beside_by_four, beside_by_two, n4_one, n8_one, spread_by_four, spread_by_two, t4_one,
+    uniform_one,
+};
+use super::tiles::{LevelsFn, dots, n4_levels, n8_levels, t4_levels};
 use crate::image::Coded;
 use crate::image::tensors::{BLOCK, GROUP};
 use crate::kernels::{Codes, Kernels, Put, scalar};
@@ -21,36 +26,54 @@ pub static KERNELS: Kernels = Kernels {
 
 /// Words of spread activations.
 const WORDS: usize = 576;
+/// Memory for them.
+type Words = [MaybeUninit<u32>; WORDS];
 /// Words of a group's: of one row, with what sums begin with.
 const ONE: usize = GROUP / 2 + 1;
 /// Of two rows.
 const TWO: usize = GROUP;
+/// Rows of activations for which codes become levels once; even.
+const ROWS: usize = 8;
 
 /// Levels of codes that are a constant less.
 const UNIFORM: [i8; 16] = [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7];
 
 /// The levels of a byte's two codes, in the halves of a word.
-fn pairs(levels: &[i8; 16]) -> [u32; 256] {
+fn pairs(lows: &[i8; 16], highs: &[i8; 16]) -> [u32; 256] {
     let mut table = [0; 256];
-    for (sixteen, high) in table.as_chunks_mut::<16>().0.iter_mut().zip(levels) {
-        for (pair, low) in sixteen.iter_mut().zip(levels) {
+    for (sixteen, high) in table.as_chunks_mut::<16>().0.iter_mut().zip(highs) {
+        for (pair, low) in sixteen.iter_mut().zip(lows) {
             *pair = (i32::from(*high) << 16) as u32 | u32::from(i32::from(*low) as u16);
         }
     }
     table
 }
 
-/// How a block is done with some rows of activations.
+/// The same of levels without signs: those, with the first negated, with the second, with both.
+fn signed_pairs(levels: &[i8; 16]) -> [[u32; 256]; 4] {
+    let mut table = [[0; 256]; 4];
+    let negative = levels.map(i8::wrapping_neg);
+    let signs = [[levels, levels], [&negative, levels], [levels, &negative], [&negative, &negative]];
+    for (table, [low, high]) in table.iter_mut().zip(signs) {
+        *table = pairs(low, high);
+    }
+    table
+}
+
+/// How codes of one kind are multiplied.
 struct How<'t> {
-    /// Rows of activations, 1 or 2.
-    rows: usize,
     /// Bytes of a group's codes.
     group_bytes: usize,
+    /// A block with one row of activations.
     block: BlockFn,
     /// Puts activations where and as `block` wants them.
     spread: SpreadFn,
-    /// What the sum of a group's activations is multiplied by for what sums begin with.
+    /// What the sum of a group's activations is multiplied by for what `block`'s sums begin with.
     start: i32,
+    /// Makes levels for several rows of activations.
+    levels: LevelsFn,
+    /// Puts activations where and as these levels want them.
+    beside: SpreadFn,
     table: &'t [u32],
 }
 
@@ -58,32 +81,37 @@ fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     if !fits(w, x) {
         return scalar::n4(w, blocks, x, put);
     }
-    let one = How { rows: 1, group_bytes: 256, block: n4_one, spread: spread_by_four, start: 0, table: &[] };
-    let uniform = w.codebook == UNIFORM;
-    let table;
-    let (one, pairs) = if uniform && x.rows() == 1 {
-        (How { block: uniform_one, spread: spread_by_two, start: -8, ..one }, 0)
-    } else {
-        table = pairs(&w.codebook);
-        (How { table: &table, ..one }, x.rows() & !1)
+    let how = How {
+        group_bytes: 256,
+        block: n4_one,
+        spread: spread_by_four,
+        start: 0,
+        levels: n4_levels,
+        beside: beside_by_four,
+        table: &[],
     };
-    let two = How { rows: 2, block: n4_two, ..one };
-    for row in (0..pairs).step_by(2) {
-        each_block(w, blocks.clone(), x, row, &two, put);
+    if w.codebook == UNIFORM && x.rows() == 1 {
+        let how = How { block: uniform_one, spread: spread_by_two, start: -8, ..how };
+        return one_row(w, blocks, x, 0, &how, put);
     }
-    for row in pairs..x.rows() {
-        each_block(w, blocks.clone(), x, row, &one, put);
-    }
+    let table = pairs(&w.codebook, &w.codebook);
+    all_rows(w, blocks, x, &How { table: &table, ..how }, put);
 }
 
 fn n8(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     if !fits(w, x) {
         return scalar::n8(w, blocks, x, put);
     }
-    let how = How { rows: 1, group_bytes: 512, block: n8_one, spread: spread_by_two, start: 0, table: &[] };
-    for row in 0..x.rows() {
-        each_block(w, blocks.clone(), x, row, &how, put);
-    }
+    let how = How {
+        group_bytes: 512,
+        block: n8_one,
+        spread: spread_by_two,
+        start: 0,
+        levels: n8_levels,
+        beside: beside_by_two,
+        table: &[],
+    };
+    all_rows(w, blocks, x, &how, put);
 }
 
 fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
@@ -91,21 +119,17 @@ fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     if !fits(w, x) || w.codebook.contains(&i8::MIN) {
         return scalar::t4(w, blocks, x, put);
     }
-    let table = pairs(&w.codebook);
-    for block in blocks {
-        let (codes, scales) = w.block(block);
-        for row in 0..x.rows() {
-            let mut sums = [0; BLOCK];
-            if codes.len() >= w.groups * 256 && scales.len() >= w.groups * BLOCK && w.groups > 0 {
-                let x = x.row(row).as_ptr().cast();
-                // SAFETY: the codes, scales and activations of all groups are there.
-                unsafe {
-                    t4_one(codes.as_ptr(), scales.as_ptr(), x, w.groups, table.as_ptr(), sums.as_mut_ptr());
-                }
-            }
-            put(block, row, &[sums]);
-        }
-    }
+    let table = signed_pairs(&w.codebook);
+    let how = How {
+        group_bytes: 256,
+        block: t4_one,
+        spread: spread_by_four,
+        start: 0,
+        levels: t4_levels,
+        beside: beside_by_four,
+        table: table.as_flattened(),
+    };
+    all_rows(w, blocks, x, &how, put);
 }
 
 /// Whether codes are whole words, and rows of activations have all columns: else the scalar kernels do what they do then.
@@ -113,52 +137,107 @@ fn fits(w: &Coded<'_>, x: &Codes<'_>) -> bool {
     w.codes.as_ptr().addr().is_multiple_of(4) && x.fit(w)
 }
 
-/// Sums of blocks with the rows of activations from `row` on.
+fn all_rows(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, how: &How<'_>, put: &mut Put<'_>) {
+    for first in (0..x.rows()).step_by(ROWS) {
+        match x.rows() - first {
+            1 => one_row(w, blocks.clone(), x, first, how, put),
+            rest => several_rows(w, blocks.clone(), x, first..first + rest.min(ROWS), how, put),
+        }
+    }
+}
+
+/// Sums of blocks with row `row` of activations.
 #[inline(never)] // its buffer once, not for each caller
-fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, row: usize, how: &How<'_>, put: &mut Put<'_>) {
-    let most = WORDS / if how.rows == 1 { ONE } else { TWO };
-    let mut words = [0; WORDS];
-    if w.groups <= most {
-        spread(&mut words, x, row, 0..w.groups, how);
+fn one_row(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, row: usize, how: &How<'_>, put: &mut Put<'_>) {
+    const MOST: usize = WORDS / ONE;
+    let mut words = [const { MaybeUninit::uninit() }; WORDS];
+    if w.groups <= MOST {
+        spread_one(&mut words, x, row, 0..w.groups, how);
     }
     for block in blocks {
         let (codes, scales) = w.block(block);
-        let mut sums = [[0i64; BLOCK]; 2];
-        let mut first = 0;
-        while first < w.groups {
-            let end = w.groups.min(first + most);
-            if w.groups > most {
-                spread(&mut words, x, row, first..end, how);
+        let mut sums = [0i64; BLOCK];
+        for first in (0..w.groups).step_by(MOST) {
+            let end = w.groups.min(first + MOST);
+            if w.groups > MOST {
+                spread_one(&mut words, x, row, first..end, how);
             }
             let codes = codes.get(first * how.group_bytes..end * how.group_bytes);
             let scales = scales.get(first * BLOCK..end * BLOCK);
             if let (Some(codes), Some(scales)) = (codes, scales) {
-                let (words, table, sums) = (words.as_ptr(), how.table.as_ptr(), sums.as_mut_ptr().cast());
+                let (words, table) = (words.as_ptr().cast(), how.table.as_ptr());
                 // SAFETY: the codes and scales of these groups are there, their activations have just been spread.
-                unsafe { (how.block)(codes.as_ptr(), scales.as_ptr(), words, end - first, table, sums) };
+                unsafe { (how.block)(codes.as_ptr(), scales.as_ptr(), words, end - first, table, sums.as_mut_ptr()) };
             }
-            first = end;
         }
-        put(block, row, if how.rows == 1 { &sums[..1] } else { &sums });
+        put(block, row, &[sums]);
     }
 }
 
-/// Spreads groups of the rows from `row` on.
-fn spread(words: &mut [u32; WORDS], x: &Codes<'_>, row: usize, groups: Range<usize>, how: &How<'_>) {
-    let (start, line, group) = if how.rows == 1 { (1, 4, ONE) } else { (0, 8, TWO) };
-    for more in 0..how.rows {
-        let x = x.row(row + more).get(groups.start * GROUP..groups.end * GROUP).unwrap_or_default();
-        if x.is_empty() || groups.len() * group > WORDS {
-            return;
-        }
-        if how.rows == 1 {
-            for (words, x) in words.chunks_exact_mut(ONE).zip(x.as_chunks::<GROUP>().0) {
-                let sum = if how.start == 0 { 0 } else { x.iter().map(|x| i32::from(*x)).sum::<i32>() };
-                words[0] = (how.start * sum) as u32;
+/// Spreads groups of a row, no more than there is room for.
+fn spread_one(words: &mut Words, x: &Codes<'_>, row: usize, groups: Range<usize>, how: &How<'_>) {
+    let x = x.row(row).get(groups.start * GROUP..groups.end * GROUP).unwrap_or_default();
+    if x.is_empty() || groups.len() * ONE > WORDS {
+        return;
+    }
+    for (words, x) in words.chunks_exact_mut(ONE).zip(x.as_chunks::<GROUP>().0) {
+        let sum = if how.start == 0 { 0 } else { x.iter().map(|x| i32::from(*x)).sum::<i32>() };
+        words[0].write((how.start * sum) as u32);
+    }
+    // SAFETY: the groups lie in `x`, and there is room for their words.
+    unsafe { (how.spread)(words.as_mut_ptr().cast::<u32>().add(1), x.as_ptr(), groups.len(), 16, 4 * ONE) };
+}
+
+/// Sums of blocks with rows `rows` of activations, 2 to [`ROWS`]. An odd last row is taken twice.
+#[inline(never)] // as above
+fn several_rows(
+    w: &Coded<'_>,
+    blocks: Range<usize>,
+    x: &Codes<'_>,
+    rows: Range<usize>,
+    how: &How<'_>,
+    put: &mut Put<'_>,
+) {
+    let twos = rows.len().div_ceil(2);
+    // Groups whose activations fit.
+    let most = const { [WORDS / TWO, WORDS / TWO / 2, WORDS / TWO / 3, WORDS / TWO / 4] }[twos.wrapping_sub(1) & 3];
+    let mut words = [const { MaybeUninit::uninit() }; WORDS];
+    let mut levels = [const { MaybeUninit::<u32>::uninit() }; BLOCK * GROUP / 2];
+    let spread = |words: &mut Words, groups: Range<usize>| {
+        for row in 0..2 * twos {
+            let x = x.row(rows.start + row.min(rows.len() - 1));
+            let x = x.get(groups.start * GROUP..groups.end * GROUP).unwrap_or_default();
+            if x.is_empty() || groups.len() > most {
+                return;
+            }
+            let to = words.as_mut_ptr().cast::<u32>();
+            // SAFETY: the groups lie in `x`, and there is room for `twos * TWO` words of each.
+            unsafe {
+                let to = to.add(row / 2 * TWO + row % 2 * 2);
+                (how.beside)(to, x.as_ptr(), groups.len(), 32, 4 * TWO * twos);
             }
         }
-        let Some(to) = words.get_mut(start + 4 * more..) else { return };
-        // SAFETY: the groups lie in `x`, and there is room for their words.
-        unsafe { (how.spread)(to.as_mut_ptr(), x.as_ptr(), groups.len(), 4 * line, 4 * group) };
+    };
+    if w.groups <= most {
+        spread(&mut words, 0..w.groups);
+    }
+    for block in blocks {
+        let (codes, scales) = w.block(block);
+        let mut sums = [[0i64; BLOCK]; ROWS];
+        let mut groups = codes.chunks_exact(how.group_bytes).zip(scales.as_chunks::<BLOCK>().0);
+        for first in (0..w.groups).step_by(most) {
+            if w.groups > most {
+                spread(&mut words, first..w.groups.min(first + most));
+            }
+            for (words, (codes, scales)) in words.chunks_exact(TWO * twos).take(most).zip(&mut groups) {
+                let (words, levels) = (words.as_ptr().cast(), levels.as_mut_ptr().cast());
+                // SAFETY: the codes and scales of a group; its activations have been spread, `twos` times two rows of them.
+                unsafe {
+                    (how.levels)(levels, codes.as_ptr(), how.table.as_ptr());
+                    dots(words, levels, scales.as_ptr(), twos, sums.as_mut_ptr());
+                }
+            }
+        }
+        put(block, rows.start, sums.get(..rows.len()).unwrap_or_default());
     }
 }

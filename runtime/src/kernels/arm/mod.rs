@@ -10,5 +10,6 @@ pub mod int8;
 mod lines;
 mod rescale;
 mod taps;
+mod tiles;
 
 pub(super) use coded::KERNELS;

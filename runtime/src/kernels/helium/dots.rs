@@ -24,6 +24,22 @@ pub unsafe extern "C" fn copy(to: *mut i8, from: *const i8, count: usize) {
     )
 }
 
+/// Fills `count` bytes.
+///
+/// # Safety
+/// There is room for them.
+#[unsafe(naked)]
+pub unsafe extern "C" fn fill(to: *mut i8, value: i32, count: usize) {
+    naked_asm!(
+        "push {{r7, lr}}",
+        "vdup.8 q0, r1",
+        "wlstp.8 lr, r2, 2f",
+        "1: vstrb.8 q0, [r0], #16",
+        "letp lr, 1b",
+        "2: pop {{r7, pc}}",
+    )
+}
+
 /// Four pixels with all filters of a layer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -57,10 +73,11 @@ pub struct Four {
 pub unsafe extern "C" fn four_pixels(four: &Four) {
     naked_asm!(
         "push {{r4-r12, lr}}",
-        "vpush {{d8, d9}}",
+        "vpush {{d8-d11}}",
         "mov r11, r0",
         "ldrd r1, r10, [r11, #20]", // w, cs
-        "ldr r12, [r11, #40]",      // out
+        "ldrd r2, r12, [r11, #36]", // zero point of the output, out
+        "vdup.32 q5, r2",
         "add r2, r11, #48",
         "vldrw.u32 q4, [r2]", // apart
         "ldrd r3, r4, [r11, #64]",
@@ -85,27 +102,26 @@ pub unsafe extern "C" fn four_pixels(four: &Four) {
         "vldrb.u8 q1, [r9], #16",
         "vmladava.s8 r6, q0, q1",
         "letp lr, 2b",
-        "ldrd lr, r9, [r11, #28]", // beyond, zero
-        "add r1, r1, lr",
         "vmov q0[2], q0[0], r0, r4",
         "vmov q0[3], q0[1], r2, r6",
+        "ldrd lr, r9, [r11, #28]", // beyond, zero point
         "ldm r10!, {{r3, r5, r7}}",
+        "add r1, r1, lr",
         "mls r3, r8, r9, r3",
-        "ldr r8, [r11, #36]",
         "ldr r9, [r11, #44]",
         "vadd.i32 q0, q0, r3",
         "vqrdmulh.s32 q0, q0, r5",
         "vshr.s32 q1, q0, #31",
         "vadd.i32 q0, q0, q1",
         "vrshl.s32 q0, r7",
-        "vqadd.s32 q0, q0, r8",
+        "vqadd.s32 q0, q0, q5",
         "vmax.s32 q0, q0, q2",
         "vmin.s32 q0, q0, q3",
         "vstrb.32 q0, [r12, q4]",
         "add r12, r12, #1",
         "cmp r12, r9",
         "bne 1b",
-        "vpop {{d8, d9}}",
+        "vpop {{d8-d11}}",
         "pop {{r4-r12, pc}}",
     )
 }

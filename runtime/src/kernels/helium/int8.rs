@@ -14,7 +14,7 @@ use core::cell::Cell;
 use core::mem::MaybeUninit;
 use core::num::NonZeroUsize;
 
-use super::dots::{Four, copy, four_pixels, one_pixel};
+use super::dots::{Four, copy, fill, four_pixels, one_pixel};
 use super::rescale::{self, Terms, sum_of_terms};
 use super::taps::{Taps, eight_each, one_each, one_for_all};
 use crate::fixed::tflite::Rounding;
@@ -37,7 +37,8 @@ fn gather(
 ) -> Option<()> {
     let ((rows, iy), (cols, ix)) = (g.y.taps(y), g.x.taps(x));
     if rows.len() < g.y.kernel || cols.len() < g.x.kernel {
-        patch.fill(MaybeUninit::new(zero as i8));
+        // SAFETY: the patch is nobody else's.
+        unsafe { fill(patch.as_mut_ptr().cast(), zero, patch.len()) };
     }
     // Taps side by side are side by side in memory.
     let together = if g.x.dilation.get() == 1 && depth == g.channels { cols.len() } else { 1 };

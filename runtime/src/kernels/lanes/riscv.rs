@@ -157,32 +157,61 @@ pub unsafe fn taps1(job: &mut Taps) {
     }
 }
 
-/// Sums over the taps of four pixels.
+/// The products of a channel's weight at a tap with four pixels.
+macro_rules! four_taps {
+    ($w:expr, [$p:expr, $q:expr, $r:expr, $s:expr], $weights:ident, [$a:ident, $b:ident, $c:ident, $d:ident]) => {
+        let weight = i32::from(*$w);
+        $weights = $weights.wrapping_add(weight);
+        $a = $a.wrapping_add(weight.wrapping_mul(i32::from(*$p)));
+        $b = $b.wrapping_add(weight.wrapping_mul(i32::from(*$q)));
+        $c = $c.wrapping_add(weight.wrapping_mul(i32::from(*$r)));
+        $d = $d.wrapping_add(weight.wrapping_mul(i32::from(*$s)));
+    };
+}
+
+/// Sums over the taps of four pixels. A tap's pointers are loaded once for two channels.
 ///
 /// # Safety
 /// As [`taps1`].
 pub unsafe fn taps4(job: &mut Taps) {
     // SAFETY: the caller's.
     unsafe {
-        let mut sums = job.sums;
-        for channel in 0..job.channels {
-            let (mut tap, at) = (job.list, channel * job.x_step);
-            let [mut a, mut b, mut c, mut d] = if job.again == 0 { [0; 4] } else { *sums.cast::<[i32; 4]>() };
-            let mut weights = 0i32;
+        let (mut channel, mut to) = (0, job.sums);
+        while channel < job.channels {
+            let pair = channel + 1 < job.channels && job.x_step == 1;
+            let mut tap = job.list;
+            let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = [0i32; 8];
+            let (mut one, mut two) = (0i32, 0i32);
+            let at = channel * job.x_step;
             while tap != job.list_end {
                 let [w, p, q, r, s] = *tap;
-                let w = i32::from(*w.add(channel));
-                weights = weights.wrapping_add(w);
-                a = a.wrapping_add(w.wrapping_mul(i32::from(*p.add(at))));
-                b = b.wrapping_add(w.wrapping_mul(i32::from(*q.add(at))));
-                c = c.wrapping_add(w.wrapping_mul(i32::from(*r.add(at))));
-                d = d.wrapping_add(w.wrapping_mul(i32::from(*s.add(at))));
+                let (w, p, q, r, s) = (w.add(channel), p.add(at), q.add(at), r.add(at), s.add(at));
+                four_taps!(w, [p, q, r, s], one, [a, b, c, d]);
+                if pair {
+                    four_taps!(w.add(1), [p.add(1), q.add(1), r.add(1), s.add(1)], two, [e, f, g, h]);
+                }
                 tap = tap.add(1);
             }
-            let less = weights.wrapping_mul(job.zero);
-            *sums.cast() = [a, b, c, d].map(|sum| sum.wrapping_sub(less));
-            sums = sums.add(4);
+            let less = |sum: i32, weights: i32| sum.wrapping_sub(weights.wrapping_mul(job.zero));
+            let sums = [less(a, one), less(b, one), less(c, one), less(d, one)];
+            put4(to, sums, job.again);
+            to = to.add(4);
+            if pair {
+                put4(to, [less(e, two), less(f, two), less(g, two), less(h, two)], job.again);
+                to = to.add(4);
+            }
+            channel += 1 + usize::from(pair);
         }
+    }
+}
+
+/// Four sums, or what is added to them if `again` is not 0.
+#[inline(always)]
+unsafe fn put4(to: *mut i32, [a, b, c, d]: [i32; 4], again: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        let [p, q, r, s] = if again == 0 { [0; 4] } else { *to.cast::<[i32; 4]>() };
+        *to.cast::<[i32; 4]>() = [a.wrapping_add(p), b.wrapping_add(q), c.wrapping_add(r), d.wrapping_add(s)];
     }
 }
 
