@@ -127,12 +127,11 @@ impl<'a> Linear<'a> {
 
     /// The multipliers of block `block`, and its biases with the weights' exponent as fraction bits; zeros beyond the last row.
     pub(crate) fn numbers(&self, block: usize) -> ([u16; BLOCK], [i64; BLOCK]) {
-        let (mut mults, mut biases) = ([0; BLOCK], [0; BLOCK]);
-        let rows = self.bias.iter().zip(0..).skip(block * BLOCK);
-        for ((mult, to), (bias, row)) in mults.iter_mut().zip(&mut biases).zip(rows) {
-            *mult = self.weights.mult(row) as u16;
-            *to = i64::from(i32::from_le_bytes(*bias)) << self.lift;
+        let mut biases = [0; BLOCK];
+        let unit = 1u32 << (self.lift & 31);
+        for (to, bias) in biases.iter_mut().zip(self.bias.get(block * BLOCK..).unwrap_or_default()) {
+            *to = i64::from(i32::from_le_bytes(*bias)) * i64::from(unit);
         }
-        (mults, biases)
+        (self.weights.block_mults(block), biases)
     }
 }

@@ -4,12 +4,13 @@
 
 use core::mem::MaybeUninit;
 use core::ops::Range;
+use core::slice;
 
 use super::lines::{
     BlockFn, SpreadFn, beside_by_four, beside_by_two, n4_one, n8_one, pairs, spread_by_four, spread_by_two, starts,
     t4_one, uniform_one,
 };
-use super::tiles::{LevelsFn, dots, n4_levels, n8_levels, t4_levels};
+use super::tiles::{LevelsFn, clear, dots, n4_levels, n8_levels, t4_levels};
 use crate::image::Coded;
 use crate::image::tensors::{BLOCK, GROUP};
 use crate::kernels::{Codes, Kernels, Put, scalar};
@@ -193,10 +194,14 @@ fn several_rows(
     put: &mut Put<'_>,
 ) {
     let twos = rows.len().div_ceil(2);
+    if twos > ROWS / 2 {
+        return;
+    }
     // Groups whose activations fit.
     let most = const { [WORDS / TWO, WORDS / TWO / 2, WORDS / TWO / 3, WORDS / TWO / 4] }[twos.wrapping_sub(1) & 3];
     let mut words = [const { MaybeUninit::uninit() }; WORDS];
     let mut levels = [const { MaybeUninit::<u32>::uninit() }; BLOCK * GROUP / 2];
+    let mut memory = MaybeUninit::<[[i64; BLOCK]; ROWS]>::uninit();
     let spread = |words: &mut Words, groups: Range<usize>| {
         for row in 0..2 * twos {
             let x = x.row(rows.start + row.min(rows.len() - 1));
@@ -217,7 +222,9 @@ fn several_rows(
     }
     for block in blocks {
         let (codes, scales) = w.block(block);
-        let mut sums = [[0i64; BLOCK]; ROWS];
+        let sums = memory.as_mut_ptr().cast();
+        // SAFETY: there is room for them, as `twos` is at most half of `ROWS`.
+        unsafe { clear(sums, twos) };
         let mut groups = codes.chunks_exact(how.group_bytes).zip(scales.as_chunks::<BLOCK>().0);
         for first in (0..w.groups).step_by(most) {
             if w.groups > most {
@@ -228,10 +235,11 @@ fn several_rows(
                 // SAFETY: the codes and scales of a group; its activations have been spread, `twos` times two rows of them.
                 unsafe {
                     (how.levels)(levels, codes.as_ptr(), how.table.as_ptr().cast());
-                    dots(words, levels, scales.as_ptr(), twos, sums.as_mut_ptr());
+                    dots(words, levels, scales.as_ptr(), twos, sums);
                 }
             }
         }
-        put(block, rows.start, sums.get(..rows.len()).unwrap_or_default());
+        // SAFETY: those rows of sums have been set.
+        put(block, rows.start, unsafe { slice::from_raw_parts(sums, rows.len()) });
     }
 }

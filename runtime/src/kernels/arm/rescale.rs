@@ -189,59 +189,81 @@ pub unsafe extern "C" fn sum_of_terms(
     )
 }
 
-/// Sums of coded weights to four elements: where the first is among the multipliers, in bytes, and among sums and biases.
-macro_rules! coded_elements {
-    ($mults:literal, $wide:literal) => {
-        concat!(
-            coded_elements!(@one $mults, "0", $wide, "0", "mov r12, r8"),
-            coded_elements!(@one $mults, "2", $wide, "8", "bfi r12, r8, #8, #8"),
-            coded_elements!(@one $mults, "4", $wide, "16", "bfi r12, r8, #16, #8"),
-            coded_elements!(@one $mults, "6", $wide, "24", "bfi r12, r8, #24, #8"),
-            // The larger of each byte and the least, the smaller of that and the largest.
-            "ssub8 r9, r12, r6\nsel r12, r12, r6\nssub8 r9, r12, r7\nsel r12, r7, r12\n",
-            concat!("str r12, [r3, #", $mults, "/2]\n"),
-        )
+/// Sums of coded weights to elements, sixteen a call: times multipliers, plus biases, shifted right with halves rounded up (the last bit
+/// shifted out lies in the carry, as above), plus the zero point r5. `$shift`: does so by r4 to the sum r8 (upper word) and r9.
+macro_rules! sixteen {
+    ($(#[$meta:meta])* $name:ident, $shift:literal) => {
+        $(#[$meta])*
+        ///
+        /// # Safety
+        /// 16 sums, multipliers, biases and elements; `least` and `largest` are one element each, four times.
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name(
+            sums: *const i64,
+            mults: *const u16,
+            biases: *const i64,
+            out: *mut i8,
+            shift: u32,
+            zero: i32,
+            least: u32,
+            largest: u32,
+        ) {
+            naked_asm!(
+                "push {{r4-r12, lr}}",
+                "ldrd r4, r5, [sp, #40]",
+                "ldrd r6, r7, [sp, #48]",
+                "add r12, r1, #32",
+                "push {{r12}}",
+                "1:",
+                sixteen!(@element $shift, "mov r12, r8"),
+                sixteen!(@element $shift, "bfi r12, r8, #8, #8"),
+                sixteen!(@element $shift, "bfi r12, r8, #16, #8"),
+                sixteen!(@element $shift, "bfi r12, r8, #24, #8"),
+                // The larger of each byte and the least, the smaller of that and the largest.
+                "ssub8 r9, r12, r6",
+                "sel r12, r12, r6",
+                "ssub8 r9, r12, r7",
+                "sel r12, r7, r12",
+                "str r12, [r3], #4",
+                "ldr r12, [sp]",
+                "cmp r1, r12",
+                "bne 1b",
+                "pop {{r12}}",
+                "pop {{r4-r12, pc}}",
+            )
+        }
     };
-    (@one $mults:literal, $mult:literal, $wide:literal, $more:literal, $pack:literal) => {
+    (@element $shift:literal, $pack:literal) => {
         concat!(
-            concat!("ldrd r10, r11, [r0, #", $wide, "+", $more, "]\n"),
-            concat!("ldrd r9, r8, [r2, #", $wide, "+", $more, "]\n"),
-            concat!("ldrh lr, [r1, #", $mults, "+", $mult, "]\n"),
+            "ldrd r10, r11, [r0], #8\nldrd r9, r8, [r2], #8\nldrh lr, [r1], #2\n",
             "umlal r9, r8, r10, lr\nmla r8, r11, lr, r8\n",
-            "asrs r8, r8, r4\nadc r8, r8, r5\nssat r8, #8, r8\n",
+            $shift,
+            "\nssat r8, #8, r8\n",
             $pack,
             "\n",
         )
     };
 }
 
-/// Elements of 16 sums: times multipliers, plus biases, shifted right by 32 + `shift`, 1 to 31; halves are rounded up. Least and
-/// largest element: four times each.
-///
-/// # Safety
-/// 16 of each.
-#[unsafe(naked)]
-pub unsafe extern "C" fn sixteen(
-    sums: *const i64,
-    mults: *const u16,
-    biases: *const i64,
-    out: *mut i8,
-    shift: u32,
-    zero: i32,
-    least: u32,
-    largest: u32,
-) {
-    naked_asm!(
-        "push {{r4-r12, lr}}",
-        "ldrd r4, r5, [sp, #40]",
-        "ldrd r6, r7, [sp, #48]",
-        coded_elements!("0", "0"),
-        coded_elements!("8", "32"),
-        coded_elements!("16", "64"),
-        coded_elements!("24", "96"),
-        "pop {{r4-r12, pc}}",
-    )
+sixteen! {
+    /// Shifted by 32 + `shift`, 1 to 31.
+    sixteen_far,
+    "asrs r8, r8, r4
+    adc r8, r8, r5"
 }
+
+sixteen! {
+    /// Shifted by `shift`, 17 to 32. What exceeds 48 bits gives the least or largest element, whatever its other bits.
+    sixteen_near,
+    "ssat r8, #16, r8
+    rsb lr, r4, #32
+    lsl r8, r8, lr
+    lsrs r9, r9, r4
+    adc r8, r8, r9
+    add r8, r8, r5"
+}
+
+type SixteenFn = unsafe extern "C" fn(*const i64, *const u16, *const i64, *mut i8, u32, i32, u32, u32);
 
 /// As [`crate::kernels::scalar::rows::requantize`].
 pub fn requantize(
@@ -253,16 +275,17 @@ pub fn requantize(
     (stride, width): (usize, usize),
 ) -> Option<()> {
     let bytes = |bound: i32| i8::try_from(bound).map(|bound| u32::from_ne_bytes([bound as u8; 4]));
-    let (Ok(least), Ok(largest), 33..64, true) = (bytes(how.min), bytes(how.max), shift, how.min <= how.max) else {
+    let (Ok(least), Ok(largest), 17..64) = (bytes(how.min), bytes(how.max), shift) else {
         return scalar::requantize(sums, numbers, shift, how, out, (stride, width));
     };
+    let (sixteen, far): (SixteenFn, _) = if shift > 32 { (sixteen_far, 32) } else { (sixteen_near, 0) };
     let (mults, biases) = (numbers.0.as_ptr(), numbers.1.as_ptr());
     for (sums, out) in sums.iter().zip(out.chunks_mut(stride.max(1))) {
         let mut elsewhere = [0; BLOCK];
         let whole = width == BLOCK && out.len() >= BLOCK;
         let to = if whole { out.as_mut_ptr() } else { elsewhere.as_mut_ptr() };
         // SAFETY: 16 sums, multipliers and biases, and room for 16 elements.
-        unsafe { sixteen(sums.as_ptr(), mults, biases, to, shift as u32 - 32, how.zero_point, least, largest) };
+        unsafe { sixteen(sums.as_ptr(), mults, biases, to, shift as u32 - far, how.zero_point, least, largest) };
         if !whole {
             out.get_mut(..width)?.iter_mut().zip(elsewhere).for_each(|(out, element)| *out = element);
         }
