@@ -8,11 +8,11 @@
 use crate::calibrate::{Coder, Met, Scope, Text, calibrate};
 use crate::codes::Coding;
 use crate::float::metrics::LockStep;
-use crate::float::{FloatError, Result as FloatResult, Stream, operand, operands, step};
+use crate::float::{Device, FloatError, Result as FloatResult, Stream, operand, operands, step};
 use crate::import::{LlmConfig, Model, Weight};
 use crate::lower::{Source, Steps, parameters, tensor_args};
 use crate::parts::Work;
-use crate::quantize::{QuantizeError, Rounding, Settings, coded, kept_values, place};
+use crate::quantize::{QuantizeError, Settings, coded, kept_values, place};
 use candle_core::Tensor;
 use mote_runtime::image::TensorDesc;
 use mote_runtime::image::program::entry;
@@ -128,13 +128,13 @@ pub(crate) fn allocate(
     if !candidates.iter().all(|m| work.has(&cost_name(m.index))) {
         let folder = work.folder().to_owned();
         let ops = 0..program.ops().len();
-        let scope = Scope { ops, follow: false, spill: (settings.spill, &folder) };
-        let mut trials = Trials { work, model, program, rounding: settings.rounding, progress };
+        let scope = Scope { ops, follow: false, spill: (settings.spill, &folder), device: &settings.device };
+        let mut trials = Trials { work, model, program, settings, progress };
         calibrate(model, program, &settings.calibration, &scope, &mut trials)?;
         let texts = &settings.calibration;
         let texts: Vec<&Text> = texts.iter().step_by(texts.len().div_ceil(WINDOWS).max(1)).collect();
         let left = candidates.iter().map(|m| m.index).filter(|index| !trials.work.has(&cost_name(*index)));
-        measure(model, program, &texts, &left.collect::<Vec<u32>>(), &mut trials)?;
+        measure(model, program, &texts, &left.collect::<Vec<u32>>(), &settings.device, &mut trials)?;
     }
     for matrix in &mut candidates {
         (matrix.divergence, _) = work.get(&cost_name(matrix.index))?;
@@ -158,7 +158,7 @@ struct Trials<'r> {
     work: &'r mut Work,
     model: &'r dyn Model,
     program: &'r Steps,
-    rounding: Rounding,
+    settings: &'r Settings,
     progress: &'r mut dyn FnMut(&str),
 }
 
@@ -171,7 +171,7 @@ impl Coder<QuantizeError> for Trials<'_> {
     fn code(&mut self, index: u32, met: &Met) -> Result<(), QuantizeError> {
         if let Source::Coded(weight, log2) = &self.program.tensors()[index as usize] {
             (self.progress)(&weight.name);
-            let matrix = coded(self.model, weight, *log2, MEASURED, self.rounding, met)?;
+            let matrix = coded(self.model, weight, *log2, MEASURED, self.settings, met)?;
             let placed = place(weight.name.clone(), *log2, &matrix);
             self.work.put(&trial_name(index), &placed, &matrix.bytes)?;
         }
@@ -213,9 +213,10 @@ pub(crate) fn measure<E: From<FloatError>>(
     program: &Steps,
     texts: &[&Text],
     matrices: &[u32],
+    device: &Device,
     trial: &mut impl Trial<E>,
 ) -> Result<(), E> {
-    let run = Run { model, program, texts };
+    let run = Run { model, program, texts, device };
     let Some(head) = program.head() else { return Ok(()) };
     let begin = || -> Vec<Stream> { texts.iter().map(|text| Stream::new(&text.source)).collect() };
     let wanted = run.ops(0..head, begin(), None)?;
@@ -251,18 +252,19 @@ struct Run<'r> {
     model: &'r dyn Model,
     program: &'r Steps,
     texts: &'r [&'r Text],
+    device: &'r Device,
 }
 
 impl Run<'_> {
     /// The tensors of an op, with these values of one matrix.
     fn operands(&self, at: usize, instead: Option<(u32, &[f32])>) -> FloatResult<Vec<Tensor>> {
         let op = &self.program.ops()[at];
-        let mut tensors = operands(self.model, self.program, op)?;
+        let mut tensors = operands(self.model, self.program, op, self.device)?;
         for (to, index) in tensors.iter_mut().zip(tensor_args(op)) {
             if let Some((_, values)) = instead.filter(|(instead, _)| *instead == index)
                 && let Some(weight) = self.program.tensors()[index as usize].weight()
             {
-                *to = operand(op, weight, values.to_vec())?;
+                *to = operand(op, weight, values.to_vec(), self.device)?;
             }
         }
         Ok(tensors)

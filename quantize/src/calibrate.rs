@@ -4,7 +4,9 @@
 //! over the rows x that it is multiplied with; its diagonal is what llama.cpp calls an importance matrix).
 
 use crate::codes::hadamard_rows;
-use crate::float::{FloatError, FloatModel, Result, Room, Stream, fills, operand, operands, slots, softmax, step};
+use crate::float::{
+    Device, FloatError, FloatModel, Result, Room, Stream, fills, operand, operands, slots, softmax, step,
+};
 use crate::import::Model;
 use crate::lower::{LOGITS, Ranges, Source, Steps};
 use candle_core::{D, Tensor};
@@ -105,8 +107,10 @@ pub(crate) struct Scope<'s> {
     pub ops: Range<usize>,
     /// Whether what comes after a matrix meets what it gives as coded.
     pub follow: bool,
-    /// Bytes of activations in memory; what is more is in a file in this folder.
+    /// Bytes of activations in memory (the device's); what is more is in a file in this folder.
     pub spill: (u64, &'s Path),
+    /// Where it is computed. What is met comes from there to the CPU, which codes it.
+    pub device: &'s Device,
 }
 
 /// Runs `program` over `texts` and returns the ranges of its places. `coder` gets each matrix once nothing after will use it any
@@ -160,7 +164,7 @@ pub(crate) fn calibrate<E: From<FloatError>>(
             coded.clone_from(&streams);
             room.count(&coded);
         }
-        let tensors = operands(model, program, op)?;
+        let tensors = operands(model, program, op, scope.device)?;
         let is_head = Some(at) == head;
         if let (true, Some((_, met))) = (is_head, &mut last) {
             met.matters = matters(op, &mut streams, &tensors, &mut room)?;
@@ -186,7 +190,7 @@ pub(crate) fn calibrate<E: From<FloatError>>(
                 coder.code(index, last.as_ref().map_or(&nothing, |(_, met)| met))?;
             }
             if scope.follow && !is_head {
-                with_codes.insert(0, operand(op, weight, coder.values(index)?)?);
+                with_codes.insert(0, operand(op, weight, coder.values(index)?, scope.device)?);
             }
         }
         for s in coded.iter_mut().filter(|_| !is_head) {
@@ -291,14 +295,32 @@ fn add(sum: &mut Option<Tensor>, more: Tensor) -> Result<()> {
 /// Elements of inputs whose products are one matrix product: texts are short beside a Hessian, which each product writes anew.
 const MET_TOGETHER: usize = 1 << 20;
 
+/// Inputs `[rows, cols]` as a matrix is transformed whose blocks are 2^`hadamard` wide.
+fn transformed(x: &Tensor, hadamard: u32) -> Result<Tensor> {
+    if hadamard == 0 {
+        return Ok(x.clone());
+    }
+    if !x.device().is_cpu() {
+        return hadamard_product(x, hadamard);
+    }
+    let (rows, cols) = x.dims2()?;
+    let mut values: Vec<f32> = x.flatten_all()?.to_vec1()?;
+    hadamard_rows(&mut values, cols, hadamard);
+    Ok(Tensor::from_vec(values, (rows, cols), x.device())?)
+}
+
+/// The same as a product with the matrix of the transform, which is of 1 and -1: what a GPU is good at, and its inputs stay there.
+fn hadamard_product(x: &Tensor, hadamard: u32) -> Result<Tensor> {
+    let width = 1 << hadamard;
+    let mut matrix = vec![0f32; width * width];
+    (0..width).for_each(|at| matrix[at * width + at] = 1.0);
+    hadamard_rows(&mut matrix, width, hadamard);
+    let matrix = Tensor::from_vec(matrix, (width, width), x.device())?;
+    Ok(x.reshape(((), width))?.matmul(&matrix)?.reshape(x.shape())?)
+}
+
 /// What the matrix of `op` meets.
 fn meet(op: &Op, exact: &mut [Stream], coded: &mut [Stream], hadamard: u32, room: &mut Room) -> Result<Met> {
-    let transformed = |x: &Tensor| -> Result<Tensor> {
-        let (rows, cols) = x.dims2()?;
-        let mut values: Vec<f32> = x.flatten_all()?.to_vec1()?;
-        hadamard_rows(&mut values, cols, hadamard);
-        Ok(Tensor::from_vec(values, (rows, cols), x.device())?)
-    };
     let accumulates = op.flags & ops::matmul::ACCUMULATE != 0;
     let reads = if accumulates { vec![op.args[0], op.args[3]] } else { vec![op.args[0]] };
     let (mut hessian, mut drift, mut owed, mut count) = (None, None, None, 0);
@@ -306,11 +328,11 @@ fn meet(op: &Op, exact: &mut [Stream], coded: &mut [Stream], hadamard: u32, room
     let (mut met, mut lost, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     for (at, exact) in exact.iter_mut().enumerate() {
         room.enter(exact, &reads)?;
-        let y = transformed(exact.value(op.args[0])?)?;
+        let y = transformed(exact.value(op.args[0])?, hadamard)?;
         count += y.dim(0)?;
         if let Some(coded) = coded.get_mut(at) {
             room.enter(coded, &reads)?;
-            let x = transformed(coded.value(op.args[0])?)?;
+            let x = transformed(coded.value(op.args[0])?, hadamard)?;
             lost.push((y - &x)?);
             met.push(x);
             if accumulates {
@@ -341,4 +363,22 @@ fn meet(op: &Op, exact: &mut [Stream], coded: &mut [Stream], hadamard: u32, room
     let damping = damping(count, cols) * level + f32::MIN_POSITIVE;
     (0..cols).for_each(|c| met.hessian[c * cols + c] += damping);
     Ok(met)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sums of integers are exact in any order.
+    #[test]
+    fn a_product_transforms_as_additions_do() {
+        for (hadamard, rows, cols) in [(0, 3, 5), (1, 2, 6), (3, 5, 24), (5, 3, 32)] {
+            let values = (0..rows * cols).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
+            let x = Tensor::from_vec(values, (rows, cols), &Device::Cpu).unwrap();
+            let [added, multiplied] = [transformed, hadamard_product].map(|f| f(&x, hadamard).unwrap());
+            let values = |x: &Tensor| x.to_vec2::<f32>().unwrap();
+            assert_eq!(values(&added), values(&multiplied));
+            assert_eq!(values(&added) == values(&x), hadamard == 0);
+        }
+    }
 }

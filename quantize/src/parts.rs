@@ -5,6 +5,7 @@
 //! again.
 
 use crate::calibrate::Text;
+use crate::float::kind;
 use crate::import::{LlmConfig, Model};
 use crate::lower::{Ranges, language_model};
 use crate::quantize::{QUANTIZER, QuantizeError, Settings, hex};
@@ -124,7 +125,7 @@ impl Key {
         if range.is_empty() || range.end > layers {
             return Err(PartsError::Layers { asked: range, layers }.into());
         }
-        let Settings { rounding, balance, coding, head, budget, .. } = settings;
+        let Settings { rounding, balance, coding, head, budget, device, .. } = settings;
         let budget = budget.map_or_else(|| "none".into(), |bits| bits.to_string());
         let codes = [
             ("codes", format!("{coding:?}")),
@@ -132,6 +133,7 @@ impl Key {
             ("bits a weight", budget),
             ("method", format!("{rounding:?}")),
             ("balance", balance.to_string()),
+            ("device", kind(device).to_owned()),
         ];
         Ok(Self {
             quantizer: QUANTIZER.to_owned(),
@@ -426,5 +428,24 @@ impl Opened {
         let mut data = vec![0; bytes as usize];
         self.file.read_exact(&mut data).map_err(io)?;
         Ok(data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Key;
+    use crate::codes::Coding;
+    use crate::import::open_model;
+    use crate::quantize::Settings;
+    use std::path::Path;
+
+    #[test]
+    fn what_another_device_has_coded_is_not_the_same() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/llm");
+        let key = Key::new(&*open_model(&folder).unwrap(), &Settings::new("llm", Coding::T4, vec![])).unwrap();
+        assert_eq!((key.settings["device"].as_str(), key.difference(&key)), ("cpu", None));
+        let mut other = key.clone();
+        other.settings.insert("device".into(), "cuda".into());
+        assert_eq!(key.difference(&other).as_deref(), Some("other settings (device: cuda)"));
     }
 }

@@ -17,7 +17,7 @@ use crate::calibrate::{Coder, Met, Scope, Text, calibrate, is_matrix};
 use crate::codes::{
     CodedMatrix, Coding, Stats, code_matrix, code_matrix_for, damp, decode, factor, hadamard_rows, times_inverse_of,
 };
-use crate::float::FloatError;
+use crate::float::{Device, FloatError};
 use crate::graph::eval::EvalError;
 use crate::import::{ImportError, LlmConfig, Model, Weight};
 use crate::lower::{Lowered, ROPE_STEPS, Ranges, SINUSOID_STEPS, Source, Steps, balances, language_model};
@@ -25,7 +25,7 @@ use crate::merge::{Label, Piece, Pieces, assemble, write_layers};
 use crate::parts::{Key, PartsError, Work, matrix_name};
 use crate::samples::SampleError;
 use crate::write::{Weights, WriteError};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use mote_runtime::image::program::HEAD_BYTES as PROGRAM_HEAD;
 use mote_runtime::image::{Dtype, Limits, TensorDesc, section};
 use serde::{Deserialize, Serialize};
@@ -165,6 +165,8 @@ pub struct Settings {
     pub layers: Option<Range<usize>>,
     /// Bytes of activations that calibration holds in memory; what is more goes to a file.
     pub spill: u64,
+    /// Where calibration computes.
+    pub device: Device,
 }
 
 /// [`Settings::spill`] where nothing is said.
@@ -187,6 +189,7 @@ impl Settings {
             calibration,
             layers: None,
             spill: SPILL,
+            device: Device::Cpu,
         }
     }
 }
@@ -428,7 +431,8 @@ fn code(
     }
     let ops = program.layer_ops(&key.range);
     let folder = work.folder().to_owned();
-    let scope = Scope { ops, follow: settings.rounding == Rounding::Feedback, spill: (settings.spill, &folder) };
+    let follow = settings.rounding == Rounding::Feedback;
+    let scope = Scope { ops, follow, spill: (settings.spill, &folder), device: &settings.device };
     let mut pieces = Coded { work, model, program, settings, head, allocated, progress };
     calibrate(model, program, &settings.calibration, &scope, &mut pieces)
 }
@@ -456,7 +460,7 @@ impl Coder<QuantizeError> for Coded<'_> {
     }
 
     fn code(&mut self, index: u32, met: &Met) -> Result<(), QuantizeError> {
-        let Settings { coding, head, rounding, .. } = *self.settings;
+        let Settings { coding, head, .. } = *self.settings;
         let (weight, log2, coding) = match &self.program.tensors()[index as usize] {
             Source::Coded(weight, log2) if Some(index) == self.head => (weight, *log2, head),
             Source::Coded(weight, log2) => (weight, *log2, coding),
@@ -464,7 +468,7 @@ impl Coder<QuantizeError> for Coded<'_> {
             source => unreachable!("{source:?} is no matrix"),
         };
         let coding = self.allocated.get(&index).copied().unwrap_or(coding);
-        let matrix = coded(self.model, weight, log2, coding, rounding, met)?;
+        let matrix = coded(self.model, weight, log2, coding, self.settings, met)?;
         let placed = place(weight.name.clone(), log2, &matrix);
         self.work.put(&matrix_name(index), &placed, &matrix.bytes)?;
         (self.progress)(&weight.name, bytes_of(weight));
@@ -514,7 +518,7 @@ pub(crate) fn coded(
     weight: &Weight,
     log2: u32,
     coding: Coding,
-    rounding: Rounding,
+    settings: &Settings,
     met: &Met,
 ) -> Result<CodedMatrix, QuantizeError> {
     let (rows, cols) = (weight.shape[0], weight.shape[1]);
@@ -526,14 +530,14 @@ pub(crate) fn coded(
     if met.hessian.is_empty() {
         return Ok(code_matrix(&values, rows, cols, coding, None));
     }
-    Ok(match rounding {
+    Ok(match settings.rounding {
         Rounding::Nearest => code_matrix(&values, rows, cols, coding, None),
         Rounding::Weighted => {
             let importance: Vec<f32> = (0..cols).map(|c| met.hessian[c * cols + c]).collect();
             code_matrix(&values, rows, cols, coding, Some(&importance))
         }
         Rounding::Feedback => {
-            correct(&mut values, met, cols)?;
+            correct(&mut values, met, cols, &settings.device)?;
             code_matrix_for(&values, rows, cols, coding, &met.hessian, &met.matters)
         }
     })
@@ -549,14 +553,14 @@ const CORRECTED_ROWS: usize = 2048;
 /// Weights that make up for what matrices before have lost: least squares for what the matrix should give of what it meets, and for
 /// what the residual lacks, `W + (W drift + owed) H^-1` (the asymmetric calibration of GPTAQ, arXiv 2504.02692, section 3; the
 /// residual's share is ours).
-fn correct(values: &mut [f32], met: &Met, cols: usize) -> Result<(), FloatError> {
+fn correct(values: &mut [f32], met: &Met, cols: usize, device: &Device) -> Result<(), FloatError> {
     if met.drift.is_empty() {
         return Ok(());
     }
     let mut hessian: Vec<f64> = met.hessian.iter().map(|h| f64::from(*h)).collect();
     damp(&mut hessian, cols, CORRECTION_DAMPING);
     let lower = factor(hessian, cols);
-    let tensor = |values: &[f32]| Tensor::from_slice(values, (values.len() / cols, cols), &Device::Cpu);
+    let tensor = |values: &[f32]| Tensor::from_slice(values, (values.len() / cols, cols), device);
     let drift = tensor(&met.drift)?;
     let mut owed = met.owed.chunks(CORRECTED_ROWS * cols);
     for values in values.chunks_mut(CORRECTED_ROWS * cols) {

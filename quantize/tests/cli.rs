@@ -252,6 +252,33 @@ fn wrong_files_are_named_and_a_way_out_is_shown() {
 }
 
 #[test]
+fn a_device_that_is_not_there_is_named_and_what_helps() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("x.mote");
+    let (source, out) = (model(), out.to_str().unwrap());
+    let source = source.to_str().unwrap();
+    let quantize = |device| ["quantize", source, "-o", out, "--device", device];
+    for (device, feature, built) in
+        [("cuda", "cuda", cfg!(feature = "cuda")), ("metal", "metal", cfg!(feature = "metal"))]
+    {
+        let eval = ["eval", "/nonexistent.mote", "--reference", source, "--text", "x", "--device", device];
+        for args in [&quantize(device)[..], &eval].into_iter().filter(|_| !built) {
+            let why = bad(1, args);
+            let helps = format!("cargo install --path quantize --features {feature}");
+            assert!(why.contains(&format!("--device {device}")) && why.contains(&helps), "{why}");
+            assert!(why.contains("--device cpu"), "{why}");
+        }
+    }
+    // No machine has so many.
+    assert!(bad(1, &quantize("cuda:4095")).contains("--device cuda:4095: "));
+    let why = bad(2, &quantize("gpu"));
+    assert!(why.contains("cpu, cuda, cuda:N") && why.contains("metal"), "{why}");
+    let net = "examples/models/lenet5/lenet5.onnx";
+    assert!(bad(1, &["quantize", net, "-o", out, "--device", "cuda"]).contains("language models"));
+    assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
+}
+
+#[test]
 fn damaged_models_are_refused_and_leave_no_image() {
     let folder = tempfile::tempdir().unwrap();
     let copy = |edit: &dyn Fn(&mut Vec<u8>), name: &str| {

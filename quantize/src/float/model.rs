@@ -1,10 +1,11 @@
 //! Language models in floats, on candle: the program that the device runs, step by step, with the model's own weights.
 //!
 //! [`step`] computes one op for one text and tells which slot it filled; the quantizer calibrates with it, one op's weights in
-//! memory at a time. [`FloatModel`] holds all weights, [`FloatSession`] a growing context. That these programs are the models
+//! memory at a time. [`FloatModel`] holds all weights, [`FloatSession`] a growing context. An op's tensors say on which device it is
+//! computed: what it makes, and what it makes it from, is there too. That these programs are the models
 //! is shown by comparing with transformers (`tests/conformance/float.rs`).
 
-use super::Stream;
+use super::{DeviceName, Stream};
 use crate::import::{self, LlmConfig, Model, Weight};
 use crate::lower::{Ranges, Steps, language_model, tensor_args};
 use candle_core::{D, Device, Tensor};
@@ -30,6 +31,14 @@ pub enum FloatError {
         /// Ids are below this.
         vocab: usize,
     },
+    /// A device that there is not, or not for this program.
+    #[error("--device {name}: {why}; --device cpu needs nothing")]
+    Device {
+        /// Asked for.
+        name: DeviceName,
+        /// What is wrong with it, and what would help.
+        why: String,
+    },
     /// The model has an encoder and got no source, or the other way round.
     #[error("{0}")]
     Source(&'static str),
@@ -46,20 +55,20 @@ pub enum FloatError {
 /// Shorthand for the float side.
 pub type Result<T> = std::result::Result<T, FloatError>;
 
-/// The tensors that an op needs; matrices transposed for `x.matmul(w)`.
-pub(crate) fn operands(model: &dyn Model, steps: &Steps, op: &Op) -> Result<Vec<Tensor>> {
+/// The tensors that an op needs, on a device; matrices transposed for `x.matmul(w)`.
+pub(crate) fn operands(model: &dyn Model, steps: &Steps, op: &Op, device: &Device) -> Result<Vec<Tensor>> {
     let tensor = |index: u32| {
         let Some(weight) = steps.tensors()[index as usize].weight() else {
             return Err(candle_core::Error::Msg("an op's tensor is no weight".into()).into());
         };
-        operand(op, weight, model.tensor(weight)?)
+        operand(op, weight, model.tensor(weight)?, device)
     };
     tensor_args(op).into_iter().map(tensor).collect()
 }
 
-/// Values of a weight as `op` takes them.
-pub(crate) fn operand(op: &Op, weight: &Weight, values: Vec<f32>) -> Result<Tensor> {
-    let tensor = Tensor::from_vec(values, weight.shape.as_slice(), &Device::Cpu)?;
+/// Values of a weight as `op` takes them, on a device.
+pub(crate) fn operand(op: &Op, weight: &Weight, values: Vec<f32>, device: &Device) -> Result<Tensor> {
+    let tensor = Tensor::from_vec(values, weight.shape.as_slice(), device)?;
     let transposed = name(op) == "matmul" && weight.shape.len() == 2;
     Ok(if transposed { tensor.t()?.contiguous()? } else { tensor })
 }
@@ -116,13 +125,13 @@ pub(crate) fn step(c: &LlmConfig, steps: &Steps, op: &Op, tensors: &[Tensor], s:
             if let Some(id) = s.tokens.iter().copied().find(|t| *t as usize >= vocab) {
                 return Err(FloatError::Token { id, vocab });
             }
-            let rows = tensors[0].index_select(&Tensor::new(s.tokens.as_slice(), &Device::Cpu)?, 0)?;
+            let rows = tensors[0].index_select(&Tensor::new(s.tokens.as_slice(), tensors[0].device())?, 0)?;
             (a[0], if a[2] == 0 { rows } else { (rows * (c.dim as f64).sqrt())? })
         }
         "sinusoid" => {
             let old = s.value(a[0])?;
             let first = s.position + a[2] as usize;
-            let (cos, sin) = waves(&c.sinusoid_frequencies(), first, old.dim(0)?)?;
+            let (cos, sin) = waves(&c.sinusoid_frequencies(), first, old.dim(0)?, old.device())?;
             (a[0], (old + Tensor::cat(&[sin, cos], 1)?)?)
         }
         // A source is one step here.
@@ -157,7 +166,8 @@ pub(crate) fn step(c: &LlmConfig, steps: &Steps, op: &Op, tensors: &[Tensor], s:
         }
         "rope" => {
             let x = heads(s.value(a[0])?, a[2] as usize)?;
-            (a[0], joined(&rotate(&x, &waves(&c.rope_frequencies(), s.position, x.dim(1)?)?)?)?)
+            let waves = waves(&c.rope_frequencies(), s.position, x.dim(1)?, x.device())?;
+            (a[0], joined(&rotate(&x, &waves)?)?)
         }
         "cache" => {
             let kv_heads = steps.slot(a[2]).heads as usize;
@@ -200,11 +210,11 @@ fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
 }
 
 /// Cosines and sines `[positions, frequencies]` from position `start` on.
-fn waves(frequencies: &[f64], start: usize, n: usize) -> Result<(Tensor, Tensor)> {
+fn waves(frequencies: &[f64], start: usize, n: usize, device: &Device) -> Result<(Tensor, Tensor)> {
     let angles = (start..start + n).flat_map(|p| frequencies.iter().map(move |f| p as f64 * f));
     let (cos, sin): (Vec<f32>, Vec<f32>) = angles.map(|a| (a.cos() as f32, a.sin() as f32)).unzip();
     let shape = (n, frequencies.len());
-    Ok((Tensor::from_vec(cos, shape, &Device::Cpu)?, Tensor::from_vec(sin, shape, &Device::Cpu)?))
+    Ok((Tensor::from_vec(cos, shape, device)?, Tensor::from_vec(sin, shape, device)?))
 }
 
 /// Half-split rotation of `[heads, n, head_dim]`.
@@ -243,7 +253,7 @@ fn attention(q: &Tensor, (keys, values): (&Tensor, &Tensor), window: Option<usiz
     let hidden = |i: usize, j: usize| j > first + i || j.saturating_add(window) <= first + i;
     let mask: Vec<f32> =
         (0..n).flat_map(|i| (0..total).map(move |j| if hidden(i, j) { f32::NEG_INFINITY } else { 0.0 })).collect();
-    let scores = scores.broadcast_add(&Tensor::from_vec(mask, (n, total), &Device::Cpu)?)?;
+    let scores = scores.broadcast_add(&Tensor::from_vec(mask, (n, total), q.device())?)?;
     joined(&softmax(&scores)?.matmul(&spread(values)?)?)
 }
 
@@ -261,14 +271,22 @@ pub struct FloatModel {
 }
 
 impl FloatModel {
-    /// Loads a model.
+    /// Loads a model, to the CPU's memory.
     ///
     /// # Errors
     /// [`FloatError`].
     pub fn load(model: &dyn Model) -> Result<Self> {
+        Self::load_on(model, &Device::Cpu)
+    }
+
+    /// Loads a model to the memory of a device, which will compute it.
+    ///
+    /// # Errors
+    /// [`FloatError`].
+    pub fn load_on(model: &dyn Model, device: &Device) -> Result<Self> {
         let config = model.config().clone();
         let steps = language_model(&config, &Ranges::default());
-        let tensors = steps.ops().iter().map(|op| operands(model, &steps, op)).collect::<Result<_>>()?;
+        let tensors = steps.ops().iter().map(|op| operands(model, &steps, op, device)).collect::<Result<_>>()?;
         Ok(Self { config, steps, tensors })
     }
 

@@ -88,6 +88,8 @@ struct Filed {
     file: Arc<Mutex<Spill>>,
     offset: u64,
     shapes: Vec<Shape>,
+    /// Where they were before, and will be again.
+    device: Device,
 }
 
 impl Filed {
@@ -157,7 +159,7 @@ impl Room {
 
     fn write(&self, held: &Held) -> Result<Filed> {
         let shapes: Vec<Shape> = held.iter().map(|tensor| tensor.shape().clone()).collect();
-        let mut filed = Filed { file: self.file.clone(), offset: 0, shapes };
+        let mut filed = Filed { file: self.file.clone(), offset: 0, shapes, device: held[0].device().clone() };
         let (bytes, mut spill) = (filed.bytes(), lock(&self.file));
         filed.offset = match spill.free.get_mut(&bytes).and_then(Vec::pop) {
             Some(offset) => offset,
@@ -182,7 +184,7 @@ fn read(filed: &Filed) -> Result<Held> {
     let tensor = |shape: &Shape| -> Result<Tensor> {
         let mut values = vec![0f32; shape.elem_count()];
         spill.file.read_exact(bytemuck::cast_slice_mut(&mut values)).map_err(candle_core::Error::from)?;
-        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+        Ok(Tensor::from_vec(values, shape, &filed.device)?)
     };
     filed.shapes.iter().map(tensor).collect()
 }

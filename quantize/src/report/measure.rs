@@ -8,11 +8,11 @@ use crate::balance::Balanced;
 use crate::calibrate::{Coder, Met, Scope, Text, calibrate, is_matrix};
 use crate::codes::{decode, hadamard_rows};
 use crate::float::metrics::{Comparison, LockStep, integer_logits};
-use crate::float::{FloatError, FloatModel, Result as FloatResult};
+use crate::float::{Device, FloatError, FloatModel, Result as FloatResult};
 use crate::import::{ImageModel, Model, Weight};
 use crate::lower::{Ranges, Source, Steps, balances, language_model as lower};
 use crate::quantize::{Settings, TensorReport};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use mote_host::{Arena, Threads};
 use std::path::Path;
 
@@ -115,11 +115,13 @@ pub fn language_model(
         }
     }
     let folder = crate::write::folder(image);
-    let scope = Scope { ops: 0..program.ops().len(), follow: false, spill: (settings.spill, folder) };
-    let mut tensors = Tensors { model, coded: &coded, program: &program, found: &mut found, progress };
+    let scope =
+        Scope { ops: 0..program.ops().len(), follow: false, spill: (settings.spill, folder), device: &settings.device };
+    let device = &settings.device;
+    let mut tensors = Tensors { model, coded: &coded, program: &program, device, found: &mut found, progress };
     calibrate(model, &program, &settings.calibration, &scope, &mut tensors)?;
 
-    let float = FloatModel::load(model)?;
+    let float = FloatModel::load_on(model, device)?;
     let longest = host.image().plan().max_context as usize;
     let texts = shortened(&tried.texts, POSITIONS, longest);
     let matrices = || program.tensors().iter().filter(|source| is_matrix(source));
@@ -128,7 +130,7 @@ pub fn language_model(
     let few = shortened(&texts, most, longest);
     let indices = (0..).zip(program.tensors()).filter(|(_, source)| is_matrix(source)).map(|(index, _)| index);
     let indices: Vec<u32> = indices.collect();
-    measure(model, &program, &few.iter().collect::<Vec<_>>(), &indices, &mut tensors)?;
+    measure(model, &program, &few.iter().collect::<Vec<_>>(), &indices, device, &mut tensors)?;
     let alone = few.iter().map(|text| text.tokens.len()).sum();
 
     progress("the whole");
@@ -143,6 +145,7 @@ struct Tensors<'t, 'p> {
     model: &'t dyn Model,
     coded: &'t ImageModel,
     program: &'t Steps,
+    device: &'t Device,
     found: &'t mut [Found],
     progress: &'t mut (dyn FnMut(&str) + 'p),
 }
@@ -156,7 +159,8 @@ impl Coder<FloatError> for Tensors<'_, '_> {
         if let Source::Coded(weight, log2) = &self.program.tensors()[index as usize] {
             (self.progress)(&weight.name);
             let (weights, decoded) = (self.model.tensor(weight)?, self.coded.tensor(weight)?);
-            self.found[index as usize].rows = lost_of_rows(weight, *log2, weights, &decoded, &met.hessian)?;
+            self.found[index as usize].rows =
+                lost_of_rows(weight, *log2, weights, &decoded, &met.hessian, self.device)?;
         }
         Ok(())
     }
@@ -196,15 +200,16 @@ fn lost_of_rows(
     weights: Vec<f32>,
     decoded: &[f32],
     hessian: &[f32],
+    device: &Device,
 ) -> FloatResult<Option<f64>> {
     let (rows, cols) = (weight.shape[0], weight.shape[1]);
     if hessian.is_empty() {
         return Ok(None);
     }
-    let hessian = Tensor::from_slice(hessian, (cols, cols), &Device::Cpu)?;
+    let hessian = Tensor::from_slice(hessian, (cols, cols), device)?;
     let form = |mut values: Vec<f32>| -> FloatResult<f64> {
         hadamard_rows(&mut values, cols, log2);
-        let x = Tensor::from_vec(values, (rows, cols), &Device::Cpu)?;
+        let x = Tensor::from_vec(values, (rows, cols), device)?;
         let by_row: Vec<f32> = (x.matmul(&hessian)? * &x)?.sum(1)?.to_vec1()?;
         Ok(by_row.into_iter().map(f64::from).sum())
     };
@@ -280,11 +285,11 @@ mod tests {
     fn what_rows_lose_by_hand() {
         let weight = Weight::new("w", &[1, 2]);
         // w = (2, 1), e = (0, 1), H = diag(1, 9): 9 of 4 + 9.
-        let lost = |log2| lost_of_rows(&weight, log2, vec![2.0, 1.0], &[2.0, 0.0], &[1.0, 0.0, 0.0, 9.0]);
+        let lost = |log2| lost_of_rows(&weight, log2, vec![2.0, 1.0], &[2.0, 0.0], &[1.0, 0.0, 0.0, 9.0], &Device::Cpu);
         assert!((lost(0).unwrap().unwrap() - 9.0 / 13.0).abs() < 1e-6);
         // Transformed: w = (3, 1), e = (1, -1): 10 of 18.
         assert!((lost(1).unwrap().unwrap() - 10.0 / 18.0).abs() < 1e-6);
-        assert_eq!(lost_of_rows(&weight, 0, vec![2.0, 1.0], &[2.0, 0.0], &[]).unwrap(), None);
+        assert_eq!(lost_of_rows(&weight, 0, vec![2.0, 1.0], &[2.0, 0.0], &[], &Device::Cpu).unwrap(), None);
     }
 
     #[test]

@@ -9,9 +9,9 @@ use crate::embed;
 use anyhow::{Context, Result, bail};
 use mote_host::{Arena, Model};
 use mote_quantize::calibrate::Text;
-use mote_quantize::float::FloatModel;
 use mote_quantize::float::embeddings;
 use mote_quantize::float::metrics::{Comparison, LockStep, integer_logits};
+use mote_quantize::float::{Device, DeviceName, FloatModel};
 use mote_quantize::import::{self, ImageModel, tokenizer};
 use mote_runtime::image::section;
 use serde::Serialize;
@@ -39,6 +39,10 @@ pub struct Args {
     /// Compute with the image's weights in floats: what the weights lost, without the integer arithmetic
     #[arg(long)]
     float: bool,
+    /// Where floats are computed: cpu, cuda (cuda:N for another GPU than the first) or metal; the GPUs if mote was built with that
+    /// feature
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceName,
     #[command(flatten)]
     compute: Compute,
     /// Print JSON
@@ -65,9 +69,10 @@ struct Outcome {
 
 /// Runs it.
 pub fn main(args: &Args) -> Result<ExitCode> {
+    let device = args.device.open()?;
     let model = args::open(&args.image)?;
     if model.embeds() {
-        return compare_embeddings(args, &model);
+        return compare_embeddings(args, &model, &device);
     }
     args::ensure_language_model(&model, &args.image)?;
     if model.has_encoder() {
@@ -96,8 +101,8 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         bail!("there is nothing to compare: the text has no tokens");
     }
 
-    let reference = FloatModel::load(&*source)?;
-    let floats = if args.float { Some(FloatModel::load(&ImageModel::open(&args.image)?)?) } else { None };
+    let reference = FloatModel::load_on(&*source, &device)?;
+    let floats = if args.float { Some(FloatModel::load_on(&ImageModel::open(&args.image)?, &device)?) } else { None };
     let limits = args.compute.limits(&model, context);
     let pool = args.compute.pool();
     let mut arena = Arena::for_limits(&model, limits)?;
@@ -152,7 +157,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 }
 
 /// Embeds the lines of the text with both models.
-fn compare_embeddings(args: &Args, model: &Model) -> Result<ExitCode> {
+fn compare_embeddings(args: &Args, model: &Model, device: &Device) -> Result<ExitCode> {
     let mut lines = embed::texts(&[], Some(&args.text))?;
     lines.truncate(args.max_tokens.unwrap_or(usize::MAX));
     let texts = embed::tokens(model, &lines)?;
@@ -164,9 +169,9 @@ fn compare_embeddings(args: &Args, model: &Model) -> Result<ExitCode> {
     let floats = |model: &FloatModel| -> Result<Vec<Vec<f32>>> {
         texts.iter().map(|ids| Ok(model.session().embed(ids)?)).collect()
     };
-    let references = floats(&FloatModel::load(&*source)?)?;
+    let references = floats(&FloatModel::load_on(&*source, device)?)?;
     let found = match args.float {
-        true => floats(&FloatModel::load(&ImageModel::open(&args.image)?)?)?,
+        true => floats(&FloatModel::load_on(&ImageModel::open(&args.image)?, device)?)?,
         false => embed::embed(model, &texts, args.compute)?,
     };
     let comparison = embeddings::compare(&references, &found).context("fewer than three texts cannot be compared")?;

@@ -5,7 +5,7 @@ use crate::cost;
 use anyhow::{Context, Result, anyhow, bail};
 use mote_quantize::calibrate::{self, Text};
 use mote_quantize::codes::Coding;
-use mote_quantize::float::FloatModel;
+use mote_quantize::float::{DeviceName, FloatModel};
 use mote_quantize::graph::{Data, Tensor, quantize as integers};
 use mote_quantize::import::{self, LlmConfig, onnx, tokenizer};
 use mote_quantize::lower;
@@ -182,6 +182,10 @@ pub struct Args {
     /// Bytes of calibration's activations that are held in memory (64M is 67108864); what is more goes to a file in the work folder
     #[arg(long, value_name = "BYTES", default_value = "1G", value_parser = bytes)]
     spill: u64,
+    /// Where a language model's floats are computed: cpu, cuda (cuda:N for another GPU than the first) or metal; the GPUs if mote was
+    /// built with that feature. Codes can differ in a few last bits from the CPU's
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: DeviceName,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -256,6 +260,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if (args.layers.is_some() || args.work.is_some()) && !is_language_model {
         bail!("--layers and --work are for language models");
     }
+    if args.device != DeviceName::Cpu && !is_language_model {
+        bail!("--device is for language models: all else is computed on the CPU");
+    }
     if is_net {
         let (license, rounding) = (args.license.clone(), args.rounding.into());
         let open = onnx::Options {
@@ -286,6 +293,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         write_report(args, &meta, bytes, |_| page::vectors(&args.model, &args.out, &meta.tensors))?;
         return report(args, &meta, bytes, start);
     }
+    let device = args.device.open()?;
     let model = import::open_model(&args.model)?;
     let config = model.config();
     let count = config.layers + config.encoder.as_ref().map_or(0, |e| e.layers);
@@ -324,7 +332,12 @@ pub fn main(args: &Args) -> Result<ExitCode> {
             if config.embeds() {
                 calibrate::sources(&sources, config.max_context, args.calibrate_tokens)
             } else {
-                calibrate::translations(&FloatModel::load(&*model)?, &sources, &ends, args.calibrate_tokens)?
+                calibrate::translations(
+                    &FloatModel::load_on(&*model, &device)?,
+                    &sources,
+                    &ends,
+                    args.calibrate_tokens,
+                )?
             }
         }
     };
@@ -338,6 +351,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         license: args.license.clone(),
         layers: args.layers.map(|(first, end)| first..end.unwrap_or(count)),
         spill: args.spill,
+        device,
         ..Settings::new(name, coding, calibration)
     };
     let key = Key::new(&*model, &settings)?;
