@@ -194,7 +194,7 @@ fn several_rows(
     put: &mut Put<'_>,
 ) {
     let twos = rows.len().div_ceil(2);
-    if twos > ROWS / 2 {
+    if twos == 0 || twos > ROWS / 2 {
         return;
     }
     // Groups whose activations fit.
@@ -225,19 +225,27 @@ fn several_rows(
         let sums = memory.as_mut_ptr().cast();
         // SAFETY: there is room for them, as `twos` is at most half of `ROWS`.
         unsafe { clear(sums, twos) };
-        let mut groups = codes.chunks_exact(how.group_bytes).zip(scales.as_chunks::<BLOCK>().0);
-        for first in (0..w.groups).step_by(most) {
+        let mut first = 0;
+        while first < w.groups {
+            let end = w.groups.min(first + most);
             if w.groups > most {
-                spread(&mut words, first..w.groups.min(first + most));
+                spread(&mut words, first..end);
             }
-            for (words, (codes, scales)) in words.chunks_exact(TWO * twos).take(most).zip(&mut groups) {
-                let (words, levels) = (words.as_ptr().cast(), levels.as_mut_ptr().cast());
-                // SAFETY: the codes and scales of a group; its activations have been spread, `twos` times two rows of them.
-                unsafe {
-                    (how.levels)(levels, codes.as_ptr(), how.table.as_ptr().cast());
-                    dots(words, levels, scales.as_ptr(), twos, sums);
+            let codes = codes.get(first * how.group_bytes..end * how.group_bytes);
+            let scales = scales.get(first * BLOCK..end * BLOCK);
+            if let (Some(codes), Some(scales)) = (codes, scales) {
+                for group in 0..end - first {
+                    let levels = levels.as_mut_ptr().cast();
+                    // SAFETY: the codes and scales of these groups are there; their activations have been spread, `twos` times two
+                    // rows of them.
+                    unsafe {
+                        (how.levels)(levels, codes.as_ptr().add(group * how.group_bytes), how.table.as_ptr().cast());
+                        let words = words.as_ptr().cast::<u32>().add(group * TWO * twos);
+                        dots(words, levels, scales.as_ptr().add(group * BLOCK), twos, sums);
+                    }
                 }
             }
+            first = end;
         }
         // SAFETY: those rows of sums have been set.
         put(block, rows.start, unsafe { slice::from_raw_parts(sums, rows.len()) });
