@@ -18,7 +18,9 @@ use super::dots::{Four, copy, fill, four_pixels, one_pixel};
 use super::rescale::{self, Terms, sum_of_terms};
 use super::taps::{Taps, eight_each, one_each, one_for_all};
 use crate::fixed::tflite::Rounding;
-use crate::kernels::scalar::int8::{self as scalar, Channel, Input, Output, Quantized, Sum, Term, Weights, Window};
+use crate::kernels::scalar::int8::{
+    self as scalar, Channel, Input, Output, Quantized, Sum, Term, Weights, Window, inside,
+};
 
 /// Bytes of patches.
 const BYTES: usize = 4096;
@@ -172,12 +174,6 @@ pub fn conv2d(
     Some(())
 }
 
-/// The last element of a stretch of `len` from `at` on, then `rows` and `cols` of them `apart` from one another, lies in `all`.
-fn inside<T>(all: &[T], at: usize, len: usize, [rows, cols]: [usize; 2], apart: [usize; 2]) -> Option<*const T> {
-    let reach = (rows - 1) * apart[0] + (cols - 1) * apart[1];
-    Some(all.get(at..)?.get(..reach + len)?.as_ptr())
-}
-
 /// See [`scalar::depthwise_conv2d`].
 pub fn depthwise_conv2d(
     g: &Window,
@@ -247,12 +243,8 @@ pub fn depthwise_conv2d(
 pub fn add(x: &[Cell<i8>], y: &[Cell<i8>], to: &[Cell<i8>], s: &Sum, o: &Output) {
     let usual = |t: Term| t.multiplier > 0 && (-31..0).contains(&t.shift) && t.up < 31;
     let count = to.len().min(x.len()).min(y.len());
-    // Half of a term is exact: as twice as much with one more shift, which the loop needs.
     let [a, b, c] = s.terms;
-    let [a, b] = [a, b].map(|t| match t {
-        Term { multiplier: 0x4000_0000, shift: 0, .. } => Term { shift: -1, up: t.up + 1, ..t },
-        _ => t,
-    });
+    let [a, b] = [a, b].map(Term::shifted);
     let all_usual = usual(a) && usual(b) && usual(c) && o.rounding == Rounding::Double && !s.subtract;
     let fours = if all_usual { count / 4 } else { 0 };
     // What is less than four comes last, which backward is first.

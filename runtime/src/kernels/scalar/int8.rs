@@ -253,6 +253,31 @@ pub struct Term {
     pub shift: i32,
 }
 
+impl Term {
+    /// The same with a shift, which some backends' loops need: half of a term is exact, as twice as much with one more shift.
+    #[cfg(any(mote_dsp, mote_mve))]
+    pub(crate) fn shifted(self) -> Self {
+        match self {
+            Self { multiplier: 0x4000_0000, shift: 0, .. } => Self { shift: -1, up: self.up + 1, ..self },
+            _ => self,
+        }
+    }
+}
+
+/// Where a stretch of `len` from `at` on begins, if the last element of `rows` and `cols` of them (at least 1) `apart` from one another
+/// lies in `all`.
+#[cfg(any(mote_dsp, mote_mve))]
+pub(crate) fn inside<T>(
+    all: &[T],
+    at: usize,
+    len: usize,
+    [rows, cols]: [usize; 2],
+    apart: [usize; 2],
+) -> Option<*const T> {
+    let reach = (rows - 1) * apart[0] + (cols - 1) * apart[1];
+    Some(all.get(at..)?.get(..reach + len)?.as_ptr())
+}
+
 /// A sum of two tensors, or their difference.
 #[derive(Clone, Copy, Debug)]
 pub struct Sum {
