@@ -82,19 +82,14 @@ pub(super) fn row_scales(row: &[f32], weight: &[f32], book: &Codebook) -> Vec<f3
 
 /// The integer scale in units of `unit` of least error near `scale`; 0 for a group of zeros.
 pub(super) fn integer_scale(values: &[f32], weight: &[f32], book: &Codebook, scale: f32, unit: f32) -> u8 {
-    let best = nearest_of(&whole(values), &whole(weight), book, scale, unit);
-    if scale > 0.0 { best } else { 0 }
-}
-
-/// The best of the integers around `scale / unit`.
-fn nearest_of(values: &[f32; GROUP], weight: &[f32; GROUP], book: &Codebook, scale: f32, unit: f32) -> u8 {
+    let (values, weight) = (&whole(values), &whole(weight));
     let near = (scale / unit).round().clamp(0.0, 255.0) as i32;
     let mut best = (f32::INFINITY, 0);
     for s in (near - 2..=near + 2).filter(|s| (1..=255).contains(s)) {
         let (error, ..) = error_at(values, weight, book, s as f32 * unit);
         best = if error < best.0 { (error, s as u8) } else { best };
     }
-    best.1
+    if scale > 0.0 { best.1 } else { 0 }
 }
 
 /// Codes the padded rows of a block with integer scales in units of the rows' own.
