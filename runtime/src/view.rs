@@ -120,7 +120,11 @@ pub struct Shape {
     pub granule: usize,
 }
 
-const PARTS_A_THREAD: usize = 4;
+/// Into how many parts work is split that needs no scratch: several a thread, so that one that is interrupted, or slower, takes fewer.
+fn parts_of(pool: &dyn Pool) -> usize {
+    const A_THREAD: usize = 4;
+    if pool.threads() > 1 { pool.threads().saturating_mul(A_THREAD) } else { 1 }
+}
 
 /// Splits the columns of a matrix into parts, with scratch at most one a thread, and runs `job(columns, scratch)` for each, where
 /// `scratch` is `each` elements of `scratch` for that part alone. `None`, having done nothing, if the matrix does not
@@ -138,8 +142,7 @@ pub fn for_column_parts<T: Send>(
     let granule = NonZeroUsize::new(granule)?;
     let served = NonZeroUsize::new(each).map_or(usize::MAX, |each| scratch.len() / each);
     let steps = cols.len().div_ceil(granule.get());
-    // Parts that need no scratch are several a thread: a thread that is interrupted, or slower, then takes fewer.
-    let wanted = if each == 0 && pool.threads() > 1 { pool.threads() * PARTS_A_THREAD } else { pool.threads() };
+    let wanted = if each == 0 { parts_of(pool) } else { pool.threads() };
     let parts = NonZeroUsize::new(wanted.min(steps).min(served))?;
     let share = steps.div_ceil(parts.get()) * granule.get();
     let (buffer, scratch) = (Shared(buffer.as_mut_ptr()), Shared(scratch.as_mut_ptr()));
@@ -161,7 +164,7 @@ pub fn for_column_parts<T: Send>(
 /// What [`for_rows`] does with row number, row of a and row of b.
 pub type RowJob<'j, A, B> = dyn Fn(usize, &mut [A], &mut [B]) + Sync + 'j;
 
-/// Runs `job(row, row of a, row of b)` for each of some rows of two row-major matrices, on at most as many threads as there are rows. A
+/// Runs `job(row, row of a, row of b)` for each of some rows of two row-major matrices. A
 /// row is its stride long; a stride of 0 means that there is no such matrix. `None`, having done nothing, if a matrix does not
 /// lie in its buffer.
 pub fn for_rows<A: Send, B: Send>(
@@ -174,7 +177,7 @@ pub fn for_rows<A: Send, B: Send>(
     if rows.end.checked_mul(a_stride)? > a.len() || rows.end.checked_mul(b_stride)? > b.len() {
         return None;
     }
-    let parts = NonZeroUsize::new(pool.threads().min(rows.len()))?;
+    let parts = NonZeroUsize::new(parts_of(pool).min(rows.len()))?;
     let share = rows.len().div_ceil(parts.get());
     let (a, b) = (Shared(a.as_mut_ptr()), Shared(b.as_mut_ptr()));
     pool.run(parts.get(), &|part| {

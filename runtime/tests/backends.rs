@@ -104,8 +104,8 @@ fn models() {
 /// holds the sums of.
 #[test]
 fn heads() {
-    let shapes =
-        [(20, 40, false), (32, 40, false), (64, 700, false), (104, 40, false), (256, 40, false), (64, 40, true)];
+    let eights = [(1, 3), (8, 1), (16, 17), (20, 40), (32, 40), (64, 700), (80, 515), (104, 40), (128, 33), (256, 40)];
+    let shapes = eights.map(|(head_dim, context)| (head_dim, context, false)).into_iter().chain([(64, 40, true)]);
     for (head_dim, context, four_bits) in shapes {
         let mut b = Builder::new();
         b.logits = b.i32_slot(Rows::One, 1, 0);

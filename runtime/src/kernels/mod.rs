@@ -117,14 +117,16 @@ pub type BlocksFn = fn(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: 
 
 /// How the sums of a block become fixed point (NUMERICS.md, "matmul").
 #[derive(Clone, Copy, Debug)]
-pub struct Rescale {
-    /// Mantissa of the codes' scale, 16 bits.
-    pub mant: u32,
+pub struct Rescale<'a> {
+    /// Rows of codes as a Q8 slot has them, a scale before each.
+    pub rows: &'a [u8],
+    /// Bytes from one to the next.
+    pub stride: usize,
     /// Bits by which row sums may exceed int32, at most 23.
     pub excess: u32,
-    /// Right shift of the product.
+    /// Right shift of the product, the scale's exponent apart.
     pub shift: i32,
-    /// Whether the results are added to what `out` holds.
+    /// Whether the results are added to what is there.
     pub add: bool,
 }
 

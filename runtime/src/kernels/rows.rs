@@ -11,6 +11,7 @@ use super::{Head, Isa, Rescale, scalar};
 use crate::fixed::Scale;
 use crate::fixed::requantize::quantize_row;
 use crate::image::tensors::{BLOCK, Vector16};
+use crate::view::Columns;
 
 /// For each line a function that runs the scalar kernel of that name, in the version of `isa`.
 macro_rules! versions {
@@ -47,9 +48,11 @@ macro_rules! versions {
 }
 
 versions! {
-    /// `out = sat(sat(R(sum * ((mult * mant) >> excess), shift)) + bias + old)` for each row of a block.
+    /// `out = sat(sat(R(sum * ((mult * mant) >> excess), shift)) + bias + old)` for each row of a block, of some rows of codes: multipliers
+    /// and biases, and where results go, the first row and the block's columns. `None` if something is too short.
     fn rescale = scalar::rescale,
-        (sums: &[i64; BLOCK], mults: &[u16; BLOCK], bias: &[i32; BLOCK], how: Rescale, out: &mut [i32; BLOCK]);
+        (sums: &[[i64; BLOCK]], numbers: (&[u16; BLOCK], &[i32; BLOCK]), how: &Rescale<'_>, out: &mut Columns<'_, i32>, at: (usize, usize))
+        -> Option<()>;
 
     /// `out = clamp(R(sum * mult + bias, shift))` for each row of a block and each row of codes; `out` has `stride` elements from one to the
     /// next, of which `width` are the block's. `None` if it is too short.
@@ -74,15 +77,13 @@ versions! {
     fn rms_norm = scalar::rows::rms_norm,
         (x: &[i32], y: &mut [i32], gamma: Option<Vector16<'_>>, eps: u64, root: (u64, i32), out_frac: i32);
 
-    /// Attention of one query head: `q` and `out` with their fraction bits, `unit` log2(e) / sqrt(head_dim), `scratch` as many
-    /// numbers as there are positions. `None` if something is too short.
-    #[cfg(not(all(mote_vector, target_arch = "riscv64")))]
-    fn attend = scalar::attention::attend,
+    /// See [`attend`].
+    fn plain_attend = scalar::attention::attend,
         (head: &Head<'_>, q: (&[i32], i32), unit: Scale, scratch: &mut [i32], out: (&mut [i32], i32)) -> Option<()>;
 }
 
-/// The same.
-#[cfg(all(mote_vector, target_arch = "riscv64"))]
+/// Attention of one query head: `q` and `out` with their fraction bits, `unit` log2(e) / sqrt(head_dim), `scratch` as many
+/// numbers as there are positions. `None` if something is too short.
 pub fn attend(
     isa: Isa,
     head: &Head<'_>,
@@ -91,6 +92,12 @@ pub fn attend(
     scratch: &mut [i32],
     out: (&mut [i32], i32),
 ) -> Option<()> {
-    let attend = if isa == Isa::Rvv { super::riscv64::attend } else { scalar::attention::attend };
-    attend(head, q, unit, scratch, out)
+    match isa {
+        #[cfg(all(mote_vector, target_arch = "riscv64"))]
+        Isa::Rvv => super::riscv64::attend(head, q, unit, scratch, out),
+        // SAFETY: only tables of machines that have these instructions hold this value.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { super::x86::attention::attend(head, q, unit, scratch, out) },
+        _ => plain_attend(isa, head, q, unit, scratch, out),
+    }
 }

@@ -8,7 +8,7 @@
 use super::cost::Part;
 #[cfg(feature = "steps")]
 use super::cost::Units;
-use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, optional, q8_row, slot_arg};
+use super::{I32Rows, OpDef, Overlap, Run, arg, ensure, optional, slot_arg};
 use crate::image::plan::{Kind, Q8_HEAD, Slot};
 use crate::image::tensors::BLOCK;
 use crate::image::{Dtype, Image, Op};
@@ -68,11 +68,12 @@ pub(crate) fn product(
         Some(index) => image.raw(index, Dtype::I32)?,
         None => &[],
     };
-    let add = op.flags & ACCUMULATE != 0;
     let part = part.of(weight.rows.div_ceil(BLOCK));
     let stride = input.stride_bytes() as usize;
     let codes = Codes::new(from.get(Q8_HEAD..)?, count, stride, stride.checked_sub(Q8_HEAD)?)?;
-    let base = weight.exponent - i32::from(output.frac) - weight.excess_bits as i32;
+    let excess = weight.excess_bits;
+    let shift = weight.exponent - i32::from(output.frac) - excess as i32;
+    let how = Rescale { rows: from, stride, excess, shift, add: op.flags & ACCUMULATE != 0 };
     let block_macs = (BLOCK * weight.cols).saturating_mul(count).max(1);
     let granule = BLOCK * PART_MACS.div_ceil(block_macs);
     let cols = part.start * BLOCK..(part.end * BLOCK).min(weight.rows);
@@ -85,21 +86,8 @@ pub(crate) fn product(
         }
         let blocks = cols.start / BLOCK..cols.end.div_ceil(BLOCK);
         (kernels.blocks(&weight))(&weight, blocks, &codes, &mut |block, first, sums| {
-            let (mults, biases) = (weight.block_mults(block), block_of(bias, block));
-            for (row, sums) in (first..).zip(sums) {
-                let Some((scale, _)) = q8_row(input, from, row) else { return };
-                let how = Rescale { mant: scale.mant, excess: weight.excess_bits, shift: base + scale.exp, add };
-                let out = part.row(row).get_mut(block * BLOCK - cols.start..).unwrap_or_default();
-                if let Some(out) = out.first_chunk_mut() {
-                    rows::rescale(kernels.isa, sums, &mults, &biases, how, out);
-                } else {
-                    // The last rows of a matrix that is no multiple of 16.
-                    let mut padded = [0; BLOCK];
-                    padded.iter_mut().zip(&*out).for_each(|(to, old)| *to = *old);
-                    rows::rescale(kernels.isa, sums, &mults, &biases, how, &mut padded);
-                    out.iter_mut().zip(padded).for_each(|(to, new)| *to = new);
-                }
-            }
+            let numbers = (&weight.block_mults(block), &block_of(bias, block));
+            rows::rescale(kernels.isa, sums, numbers, &how, &mut part, (first, block * BLOCK - cols.start));
         });
     })
 }

@@ -484,14 +484,6 @@ impl<'a> I32Rows<'a> {
     }
 }
 
-/// Row `row` of a Q8 slot: scale and codes, the codes padded with zeros to groups of 32.
-pub(crate) fn q8_row<'a>(slot: &Slot, bytes: &'a [u8], row: usize) -> Option<(Scale, &'a [i8])> {
-    let stride = slot.stride_bytes() as usize;
-    let bytes = bytes.get(row.checked_mul(stride)?..)?.get(..stride)?;
-    let (head, codes) = bytes.split_first_chunk::<Q8_HEAD>()?;
-    Some((unpack(*head.first_chunk()?), view::as_i8(codes)))
-}
-
 /// Quantizes `values` into the bytes of one row of a Q8 slot.
 pub(crate) fn put_q8_row(isa: Isa, row: &mut [u8], values: &[i32], frac: i32) {
     if let Some((head, codes)) = row.split_first_chunk_mut::<Q8_HEAD>() {

@@ -2,7 +2,7 @@
 
 use crate::fixed::Scale;
 use crate::kernels::Head;
-use crate::kernels::scalar::attention::{Loops, attend_by};
+use crate::kernels::scalar::attention::{Loops, attend_by, whole_rows};
 
 struct Vectors;
 
@@ -14,24 +14,25 @@ pub fn attend(
     scratch: &mut [i32],
     out: (&mut [i32], i32),
 ) -> Option<()> {
-    attend_by::<Vectors, 64, 32>(head, q, unit, scratch, out)
+    attend_by::<Vectors, 64, 64, 64>(head, q, unit, scratch, out)
 }
 
 impl Loops for Vectors {
-    fn dot(q: &[i8], k: &[i8]) -> i32 {
-        let mut sum = 0;
-        // SAFETY: both have so many.
-        unsafe { dot(q.as_ptr(), k.as_ptr(), q.len().min(k.len()), &raw mut sum) };
-        sum
+    const ANY_WIDTH: bool = true;
+
+    fn dots(q: &[i8], k: &[i8], scores: &mut [i32]) {
+        for (score, key) in scores.iter_mut().zip(k.chunks_exact(q.len().max(1))) {
+            // SAFETY: both have so many.
+            unsafe { dot(q.as_ptr(), key.as_ptr(), q.len(), score) };
+        }
     }
 
-    fn whole_sums<const N: usize>(v: &[i8], row: usize, weights: &[i32]) -> [i32; N] {
+    fn weighted<const N: usize>(v: &[i8], row: usize, width: usize, weights: &[i32]) -> [i32; N] {
         let mut sums = [0; N];
-        let more = v.len().checked_sub(N).map_or(0, |more| more.checked_div(row).map_or(usize::MAX, |rows| rows + 1));
-        let count = weights.len().min(more);
-        if count > 0 {
-            // SAFETY: the last row ends in `v`.
-            unsafe { weighted(v.as_ptr(), row, weights.as_ptr(), count, N, sums.as_mut_ptr()) };
+        let count = whole_rows(v, row, width).min(weights.len());
+        if count > 0 && width <= N {
+            // SAFETY: the last row ends in `v`, and so many sums are there.
+            unsafe { weighted(v.as_ptr(), row, weights.as_ptr(), count, width, sums.as_mut_ptr()) };
         }
         sums
     }

@@ -20,25 +20,32 @@ const NARROW: usize = 8;
 
 /// What most of the time goes into, of a backend that has it in instructions of its own.
 pub trait Loops {
-    /// `sum of q * k`, exact.
-    fn dot(q: &[i8], k: &[i8]) -> i32;
+    /// Whether `weighted` is fast for a `width` below `N`, too.
+    const ANY_WIDTH: bool;
 
-    /// `sum over t of weights[t] * v[row * t..][..N]`, exact, as far as `v` goes; weights are 0 to 32768, at most `STRETCH`.
-    fn whole_sums<const N: usize>(v: &[i8], row: usize, weights: &[i32]) -> [i32; N];
+    /// `sum of q * k` of each key, exact: keys are one after the other, as many as scores.
+    fn dots(q: &[i8], k: &[i8], scores: &mut [i32]);
+
+    /// `sum over t of weights[t] * v[row * t..][..width]`, exact, as far as `v` goes; weights are 0 to 32768, at most `STRETCH`.
+    fn weighted<const N: usize>(v: &[i8], row: usize, width: usize, weights: &[i32]) -> [i32; N];
 }
 
 /// As the compiler makes them.
 struct Plain;
 
 impl Loops for Plain {
+    const ANY_WIDTH: bool = false;
+
     #[cfg_attr(mote_vector, inline(always))]
-    fn dot(q: &[i8], k: &[i8]) -> i32 {
-        q.iter().zip(k).map(|(q, k)| i32::from(*q) * i32::from(*k)).sum()
+    fn dots(q: &[i8], k: &[i8], scores: &mut [i32]) {
+        for (score, key) in scores.iter_mut().zip(k.chunks_exact(q.len().max(1))) {
+            *score = dot(q, key);
+        }
     }
 
     // All is of constant size, so that the sums stay in registers.
     #[cfg_attr(mote_vector, inline(always))]
-    fn whole_sums<const N: usize>(v: &[i8], row: usize, weights: &[i32]) -> [i32; N] {
+    fn weighted<const N: usize>(v: &[i8], row: usize, _width: usize, weights: &[i32]) -> [i32; N] {
         let mut part = [0i32; N];
         let mut rest = v;
         for weight in weights {
@@ -50,6 +57,17 @@ impl Loops for Plain {
     }
 }
 
+/// How many rows of `width` elements, `row` apart, end in `v`.
+#[cfg(mote_vector)]
+pub fn whole_rows(v: &[i8], row: usize, width: usize) -> usize {
+    v.len().checked_sub(width).map_or(0, |more| more.checked_div(row).map_or(usize::MAX, |rows| rows + 1))
+}
+
+#[cfg_attr(mote_vector, inline(always))]
+fn dot(q: &[i8], k: &[i8]) -> i32 {
+    q.iter().zip(k).map(|(q, k)| i32::from(*q) * i32::from(*k)).sum()
+}
+
 /// See [`crate::kernels::rows::attend`].
 #[cfg_attr(mote_vector, inline(always))]
 pub fn attend(
@@ -59,28 +77,28 @@ pub fn attend(
     scratch: &mut [i32],
     out: (&mut [i32], i32),
 ) -> Option<()> {
-    attend_by::<Plain, WIDE, HALF>(head, q, unit, scratch, out)
+    attend_by::<Plain, WIDE, HALF, NARROW>(head, q, unit, scratch, out)
 }
 
-/// The same with a backend's loops: `WIDE` or `HALF` elements of the output are summed together.
+/// The same with a backend's loops, which sum `W`, `H` or up to `R` elements of the output together.
 #[cfg_attr(mote_vector, inline(always))]
-pub fn attend_by<L: Loops, const WIDE: usize, const HALF: usize>(
+pub fn attend_by<L: Loops, const W: usize, const H: usize, const R: usize>(
     head: &Head<'_>,
     q: (&[i32], i32),
     unit: Scale,
     scratch: &mut [i32],
     out: (&mut [i32], i32),
 ) -> Option<()> {
-    // Of hosts each kind has loops of its own.
+    // Of hosts each kind has loops of its own, that of 4 bits the compiler's.
     match head.kind {
-        kind if cfg!(not(mote_vector)) => attend_to::<L, WIDE, HALF>(head, kind, q, unit, scratch, out),
-        Kind::Cache4 => attend_to::<L, WIDE, HALF>(head, Kind::Cache4, q, unit, scratch, out),
-        _ => attend_to::<L, WIDE, HALF>(head, Kind::Cache, q, unit, scratch, out),
+        kind if cfg!(not(mote_vector)) => attend_to::<L, W, H, R>(head, kind, q, unit, scratch, out),
+        Kind::Cache4 => attend_to::<Plain, WIDE, HALF, NARROW>(head, Kind::Cache4, q, unit, scratch, out),
+        _ => attend_to::<L, W, H, R>(head, Kind::Cache, q, unit, scratch, out),
     }
 }
 
 #[cfg_attr(mote_vector, inline(always))]
-fn attend_to<L: Loops, const WIDE: usize, const HALF: usize>(
+fn attend_to<L: Loops, const W: usize, const H: usize, const R: usize>(
     head: &Head<'_>,
     kind: Kind,
     (q, q_frac): (&[i32], i32),
@@ -107,15 +125,14 @@ fn attend_to<L: Loops, const WIDE: usize, const HALF: usize>(
     };
     let q_mant = (sq.mant * unit.mant + (1 << 15)) >> 16;
 
-    let mut at = 0;
-    for score in scores.iter_mut() {
-        let mut key = head.k.get(at..)?.get(..code_bytes)?;
-        at += code_bytes;
-        if four_bits {
+    let keys = head.k.get(..scores.len().checked_mul(code_bytes)?)?;
+    if four_bits {
+        for (score, key) in scores.iter_mut().zip(keys.chunks_exact(code_bytes.max(1))) {
             nibbles::unpack(key, unpacked);
-            key = unpacked;
+            *score = dot(q8, unpacked);
         }
-        *score = L::dot(q8, key);
+    } else {
+        L::dots(q8, keys, scores);
     }
     let mut top = i32::MIN;
     let places = || head.k_scales.chunks_exact(scale_bytes).map(scale);
@@ -160,19 +177,19 @@ fn attend_to<L: Loops, const WIDE: usize, const HALF: usize>(
         }
     };
     let mut lane = 0;
-    let (wide, rest) = if WIDE > NARROW { out.as_chunks_mut::<WIDE>() } else { (&mut [][..], &mut *out) };
+    let (wide, rest) = if W > R { out.as_chunks_mut::<W>() } else { (&mut [][..], &mut *out) };
     for out in wide {
-        finish(out, &weighted_sums::<L, WIDE>(head.v, four_bits, scores, head_dim, lane));
-        lane += WIDE;
+        finish(out, &weighted_sums::<L, W>(head.v, four_bits, scores, head_dim, lane));
+        lane += W;
     }
-    let (half, rest) = if HALF > NARROW { rest.as_chunks_mut::<HALF>() } else { (&mut [][..], rest) };
+    let (half, rest) = if H > R { rest.as_chunks_mut::<H>() } else { (&mut [][..], rest) };
     for out in half {
-        finish(out, &weighted_sums::<L, HALF>(head.v, four_bits, scores, head_dim, lane));
-        lane += HALF;
+        finish(out, &weighted_sums::<L, H>(head.v, four_bits, scores, head_dim, lane));
+        lane += H;
     }
-    for out in rest.chunks_mut(NARROW) {
-        finish(out, &weighted_sums::<L, NARROW>(head.v, four_bits, scores, head_dim, lane));
-        lane += NARROW;
+    for out in rest.chunks_mut(R) {
+        finish(out, &weighted_sums::<L, R>(head.v, four_bits, scores, head_dim, lane));
+        lane += R;
     }
     if four_bits {
         let lost = hadamard(out, log2); // of what is 2^-log2 of the result: the transform is its own inverse times that
@@ -205,8 +222,8 @@ fn weighted_sums<L: Loops, const N: usize>(
     let width = head_dim.saturating_sub(lane).min(N);
     for stretch in weights.chunks(STRETCH) {
         let here = v.get(at..).unwrap_or(&[]);
-        let part: [_; N] = if !four_bits && width == N {
-            L::whole_sums(here, row, stretch)
+        let part: [_; N] = if !four_bits && (L::ANY_WIDTH || width == N) {
+            L::weighted(here, row, width, stretch)
         } else {
             partial_sums(here, row, four_bits, width, stretch)
         };

@@ -81,16 +81,25 @@ pub fn hadamard(values: &mut [i32], log2: u32) -> i32 {
     let lost = (bits + log2).saturating_sub(30);
     if lost > 0 {
         for v in values.iter_mut() {
-            *v = round_right(i64::from(*v), lost) as i32;
+            *v = (*v >> (lost & 31)) + ((*v >> (lost.wrapping_sub(1) & 31)) & 1); // as `round_right`
         }
     }
     let mut done = 0;
-    if cfg!(mote_vector) && log2 >= 4 {
-        // A distance that the compiler does not know: else it would take one element each of 16 chunks for a vector.
-        let step = black_box(16);
-        let mut rest = &mut *values;
-        while let Some(sixteen) = rest.first_chunk_mut() {
-            *sixteen = butterflies::<8>(butterflies::<4>(butterflies::<2>(butterflies::<1>(*sixteen))));
+    // Distances that the compiler does not know: else it would take one element each of 16 chunks for a vector.
+    if cfg!(mote_vector) && log2 >= 6 {
+        let (step, mut rest) = (black_box(64), &mut *values);
+        while let Some(chunk) = rest.first_chunk_mut::<64>() {
+            if let ([a, b, c, d], _) = chunk.as_chunks_mut() {
+                let ([a0, b0], [c0, d0]) = (pair(sixteen(*a), sixteen(*b)), pair(sixteen(*c), sixteen(*d)));
+                ([*a, *c], [*b, *d]) = (pair(a0, c0), pair(b0, d0));
+            }
+            rest = core::mem::take(&mut rest).get_mut(step..).unwrap_or_default();
+        }
+        done = 6;
+    } else if cfg!(mote_vector) && log2 >= 4 {
+        let (step, mut rest) = (black_box(16), &mut *values);
+        while let Some(chunk) = rest.first_chunk_mut() {
+            *chunk = sixteen(*chunk);
             rest = core::mem::take(&mut rest).get_mut(step..).unwrap_or_default();
         }
         done = 4;
@@ -107,6 +116,22 @@ pub fn hadamard(values: &mut [i32], log2: u32) -> i32 {
         }
     }
     lost as i32
+}
+
+/// The first four stages.
+#[cfg_attr(mote_vector, inline(always))]
+fn sixteen(x: [i32; 16]) -> [i32; 16] {
+    butterflies::<8>(butterflies::<4>(butterflies::<2>(butterflies::<1>(x))))
+}
+
+/// `(a + b, a - b)` of each element.
+#[cfg_attr(mote_vector, inline(always))]
+fn pair(a: [i32; 16], b: [i32; 16]) -> [[i32; 16]; 2] {
+    let (mut sum, mut difference) = (a, a);
+    for ((sum, difference), b) in sum.iter_mut().zip(&mut difference).zip(b) {
+        (*sum, *difference) = (sum.wrapping_add(b), difference.wrapping_sub(b));
+    }
+    [sum, difference]
 }
 
 /// `(a + b, a - b)` for each pair `HALF` apart: every element and its partner, as one vector.

@@ -6,6 +6,7 @@
 
 #[macro_use]
 mod halves;
+pub mod attention;
 mod avx2;
 mod avx512;
 mod avx_vnni;
