@@ -73,6 +73,9 @@ versions! {
     /// In-place Walsh-Hadamard transform of each `2^log2` values. Returns the bits by which they were shifted right before.
     fn hadamard = scalar::rows::hadamard, (values: &mut [i32], log2: u32) -> i32;
 
+    /// Turns each pair by an angle, given as its cosine and sine in Q30.
+    fn rotate = scalar::rows::rotate, (low: &mut [i32], high: &mut [i32], turns: &[(i32, i32)]);
+
     /// RMS norm of a row.
     fn rms_norm = scalar::rows::rms_norm,
         (x: &[i32], y: &mut [i32], gamma: Option<Vector16<'_>>, eps: u64, root: (u64, i32), out_frac: i32);

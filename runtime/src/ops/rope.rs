@@ -4,13 +4,17 @@
 //! head_dim. Scaled variants (Llama 3, linear, YaRN) differ in the steps alone. NUMERICS.md, "rope".
 
 use super::{I32Rows, OpDef, Overlap, Run, arg, desc_arg, ensure, part, slot_arg};
-use crate::fixed::rope::{cos_sin, rotate};
+use crate::fixed::rope::cos_sin;
 use crate::image::plan::{Kind, Rows};
 use crate::image::{Dtype, Image, Op};
+use crate::kernels::rows;
 
 /// The op.
 pub static OP: OpDef =
     OpDef { code: 6, name: "rope", args: 4, flags: 0, slots: &[0], overlap: Overlap::Apart, check, run };
+
+/// Pairs whose angles are worked out together, for all heads.
+const CHUNK: usize = 16;
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let slot = slot_arg(image, op, 0, Kind::I32)?;
@@ -25,17 +29,20 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let slot = slot_arg(r.image, op, 0, Kind::I32)?;
     let steps = r.image.raw(arg(op, 1)?, Dtype::U64)?;
     let (heads, head_dim) = (arg(op, 2)? as usize, arg(op, 3)? as usize);
-    let (rows, first) = (r.rows_of(&slot), r.position);
+    let (count, first, isa) = (r.rows_of(&slot), r.position, r.kernels.isa);
     let [data] = r.slots([&slot])?;
     let mut data = I32Rows::new(&slot, data)?;
-    for (row, position) in (0..rows).zip(first..) {
+    for (row, position) in (0..count).zip(first..) {
         let values = data.row(row)?;
-        for (i, step) in steps.as_chunks::<8>().0.iter().enumerate() {
-            let (cos, sin) = cos_sin(u64::from_le_bytes(*step).wrapping_mul(u64::from(position)));
+        for (chunk, steps) in steps.as_chunks::<8>().0.chunks(CHUNK).enumerate() {
+            let mut turns = [(0, 0); CHUNK];
+            for (turn, step) in turns.iter_mut().zip(steps) {
+                *turn = cos_sin(u64::from_le_bytes(*step).wrapping_mul(u64::from(position)));
+            }
             for head in 0..heads {
                 let (low, high) = part(values, head * head_dim, head_dim)?.split_at_mut_checked(head_dim / 2)?;
-                let (a, b) = (low.get_mut(i)?, high.get_mut(i)?);
-                (*a, *b) = rotate(*a, *b, cos, sin);
+                let at = CHUNK * chunk;
+                rows::rotate(isa, part(low, at, steps.len())?, part(high, at, steps.len())?, &turns);
             }
         }
     }

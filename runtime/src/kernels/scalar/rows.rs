@@ -4,6 +4,7 @@
 use core::hint::black_box;
 
 use crate::fixed::requantize::{amax, round_right};
+use crate::fixed::rope;
 use crate::fixed::rsqrt::rsqrt;
 use crate::fixed::sigmoid::sigmoid;
 use crate::fixed::{saturate, shift_round};
@@ -143,6 +144,14 @@ fn butterflies<const HALF: usize>(x: [i32; 16]) -> [i32; 16] {
         *out = if i & HALF == 0 { own.wrapping_add(other) } else { other.wrapping_sub(own) };
     }
     out
+}
+
+/// See [`crate::kernels::rows::rotate`].
+#[cfg_attr(mote_vector, inline(always))]
+pub fn rotate(low: &mut [i32], high: &mut [i32], turns: &[(i32, i32)]) {
+    for ((low, high), (cos, sin)) in low.iter_mut().zip(high).zip(turns) {
+        (*low, *high) = rope::rotate(*low, *high, *cos, *sin);
+    }
 }
 
 /// RMS norm of `x` (NUMERICS.md, section 7); `root` is sqrt(width), `eps` as the op carries it.
