@@ -7,8 +7,8 @@ use core::ops::Range;
 use core::slice;
 
 use super::lines::{
-    BlockFn, SpreadFn, beside_by_four, beside_by_two, n4_one, n8_one, pairs, spread_by_four, spread_by_two, starts,
-    t4_one, uniform_one,
+    BlockFn, SpreadFn, beside_by_four, beside_by_two, n4_one, n8_one, pairs, spread_along, spread_by_four,
+    spread_by_two, starts, t4_one, uniform_one,
 };
 use super::tiles::{LevelsFn, clear, dots, n4_levels, n8_levels, t4_levels};
 use crate::image::Coded;
@@ -79,7 +79,7 @@ fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
         table: &[],
     };
     if w.codebook == UNIFORM && x.rows() == 1 {
-        let how = How { block: uniform_one, spread: spread_by_two, start: -8, ..how };
+        let how = How { block: uniform_one, spread: spread_along, start: -8, ..how };
         return one_row(w, blocks, x, 0, &how, put);
     }
     let (levels, mut table) = (w.codebook.map(i32::from), [const { MaybeUninit::uninit() }; 256]);
