@@ -151,7 +151,7 @@ fn one_row(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, row: usize, how: 
     }
     for block in blocks {
         let (codes, scales) = w.block(block);
-        let mut sums = [0i64; BLOCK];
+        let mut sums = [[0i64; BLOCK]];
         for first in (0..w.groups).step_by(MOST) {
             let end = w.groups.min(first + MOST);
             if w.groups > MOST {
@@ -162,10 +162,12 @@ fn one_row(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, row: usize, how: 
             if let (Some(codes), Some(scales)) = (codes, scales) {
                 let (words, table) = (words.as_ptr().cast(), how.table.as_ptr().cast());
                 // SAFETY: the codes and scales of these groups are there, their activations have just been spread.
-                unsafe { (how.block)(codes.as_ptr(), scales.as_ptr(), words, end - first, table, sums.as_mut_ptr()) };
+                unsafe {
+                    (how.block)(codes.as_ptr(), scales.as_ptr(), words, end - first, table, sums.as_mut_ptr().cast())
+                };
             }
         }
-        put(block, row, &[sums]);
+        put(block, row, &sums);
     }
 }
 

@@ -197,8 +197,8 @@ macro_rules! scaled {
     };
 }
 
-/// A [`BlockFn`] of one row of activations, four rows of weights at a time. `$table`: loads r1; `$rows`: adds what codes at an
-/// offset from r0 give to r4 to r7, with the line's activations in r8 to r11; r3, r12 and lr are free.
+/// A [`BlockFn`] of one row of activations, four rows of weights at a time, whose sums begin with 0. `$table`: loads r1; `$rows`: adds
+/// what codes at an offset from r0 give to r4 to r7, with the line's activations in r8 to r11; r3, r12 and lr are free.
 macro_rules! one_row {
     ($(#[$meta:meta])* $name:ident, $table:literal, $rows:ident, [$second:literal, $third:literal, $last:literal], $next:literal) => {
         $(#[$meta])*
@@ -216,21 +216,18 @@ macro_rules! one_row {
         ) {
             naked_asm!(
                 "push {{r4-r12, lr}}",
-                "sub sp, sp, #24",
-                "strd r2, r3, [sp]",
-                "str r1, [sp, #8]",
+                "sub sp, sp, #16", // scales, sums, their end, groups
+                "ldr r12, [sp, #60]",
+                "add r12, r12, #128",
+                "strd r12, r3, [sp, #8]",
+                "str r1, [sp]",
                 $table,
-                "1: mov r2, #4",
-                "ldr r3, [sp, #68]", // sums
-                "str r3, [sp, #12]",
-                "2: str r2, [sp, #16]",
-                "ldr r2, [sp]",
-                "ldr r4, [r2], #4",
-                "mov r5, r4",
-                "mov r6, r4",
-                "mov r7, r4",
+                "1: ldr r12, [sp, #60]",
+                "str r12, [sp, #4]",
+                "add r2, r2, #68",
+                "2: sub r2, r2, #64",
                 "ldm r2!, {{r8-r11}}",
-                $rows!("0"),
+                $rows!(@first "0"),
                 "ldm r2!, {{r8-r11}}",
                 $rows!($second),
                 "ldm r2!, {{r8-r11}}",
@@ -238,21 +235,18 @@ macro_rules! one_row {
                 "ldm r2!, {{r8-r11}}",
                 $rows!($last),
                 "add r0, r0, #16",
-                "ldrd lr, r12, [sp, #8]",
+                "ldrd lr, r12, [sp]",
                 scaled!("lr", "r12"),
-                "strd lr, r12, [sp, #8]",
-                "ldr r3, [sp, #16]",
-                "subs r3, r3, #1",
-                "it ne",
-                "movne r2, r3",
+                "strd lr, r12, [sp]",
+                "ldr r3, [sp, #8]",
+                "cmp r12, r3",
                 "bne 2b",
                 concat!("add r0, r0, #", $next),
-                "ldr r3, [sp, #4]",
-                "str r2, [sp]",
+                "ldr r3, [sp, #12]",
                 "subs r3, r3, #1",
-                "str r3, [sp, #4]",
+                "str r3, [sp, #12]",
                 "bne 1b",
-                "add sp, sp, #24",
+                "add sp, sp, #16",
                 "pop {{r4-r12, pc}}",
             )
         }
@@ -261,23 +255,30 @@ macro_rules! one_row {
 
 /// Looks a byte's levels up.
 macro_rules! looked_up {
+    (@first $line:literal) => {
+        looked_up!($line, "smuad", "", "", "", "")
+    };
     ($line:literal) => {
+        looked_up!($line, "smlad", ", r4", ", r5", ", r6", ", r7")
+    };
+    ($line:literal, $first:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
         concat!(
-            looked_up!($line, "0", "r4"),
-            looked_up!($line, "4", "r5"),
-            looked_up!($line, "8", "r6"),
-            looked_up!($line, "12", "r7"),
+            looked_up!(@row $line, "0", "r4", $first, $a),
+            looked_up!(@row $line, "4", "r5", $first, $b),
+            looked_up!(@row $line, "8", "r6", $first, $c),
+            looked_up!(@row $line, "12", "r7", $first, $d),
         )
     };
-    ($line:literal, $row:literal, $sum:literal) => {
+    (@row $line:literal, $row:literal, $sum:literal, $first:literal, $start:literal) => {
         concat!(
-            looked_up!($line, $row, "0", $sum, "r8"),
-            looked_up!($line, $row, "1", $sum, "r9"),
-            looked_up!($line, $row, "2", $sum, "r10"),
-            looked_up!($line, $row, "3", $sum, "r11"),
+            concat!("ldrb r3, [r0, #", $line, "+", $row, "]\nldr r3, [r1, r3, lsl #2]\n"),
+            concat!($first, " ", $sum, ", r3, r8", $start, "\n"),
+            looked_up!(@byte $line, $row, "1", $sum, "r9"),
+            looked_up!(@byte $line, $row, "2", $sum, "r10"),
+            looked_up!(@byte $line, $row, "3", $sum, "r11"),
         )
     };
-    ($line:literal, $row:literal, $byte:literal, $sum:literal, $x:literal) => {
+    (@byte $line:literal, $row:literal, $byte:literal, $sum:literal, $x:literal) => {
         concat!(
             concat!("ldrb r3, [r0, #", $line, "+", $row, "+", $byte, "]\n"),
             "ldr r3, [r1, r3, lsl #2]\n",
@@ -288,22 +289,28 @@ macro_rules! looked_up {
 
 /// Takes bytes for levels, of two lines of four columns.
 macro_rules! bytes {
+    (@first $line:literal) => {
+        bytes!($line, "smuad", "", "", "", "")
+    };
     ($line:literal) => {
+        bytes!($line, "smlad", ", r4", ", r5", ", r6", ", r7")
+    };
+    ($line:literal, $first:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
         concat!(
-            bytes!($line, "0", "r4", "r8", "r9"),
-            bytes!($line, "4", "r5", "r8", "r9"),
-            bytes!($line, "8", "r6", "r8", "r9"),
-            bytes!($line, "12", "r7", "r8", "r9"),
-            bytes!($line, "64", "r4", "r10", "r11"),
-            bytes!($line, "68", "r5", "r10", "r11"),
-            bytes!($line, "72", "r6", "r10", "r11"),
-            bytes!($line, "76", "r7", "r10", "r11"),
+            bytes!(@row $line, "0", "r4", "r8", "r9", $first, $a),
+            bytes!(@row $line, "4", "r5", "r8", "r9", $first, $b),
+            bytes!(@row $line, "8", "r6", "r8", "r9", $first, $c),
+            bytes!(@row $line, "12", "r7", "r8", "r9", $first, $d),
+            bytes!(@row $line, "64", "r4", "r10", "r11", "smlad", ", r4"),
+            bytes!(@row $line, "68", "r5", "r10", "r11", "smlad", ", r5"),
+            bytes!(@row $line, "72", "r6", "r10", "r11", "smlad", ", r6"),
+            bytes!(@row $line, "76", "r7", "r10", "r11", "smlad", ", r7"),
         )
     };
-    ($line:literal, $row:literal, $sum:literal, $even:literal, $odd:literal) => {
+    (@row $line:literal, $row:literal, $sum:literal, $even:literal, $odd:literal, $first:literal, $start:literal) => {
         concat!(
             concat!("ldr r3, [r0, #", $line, "+", $row, "]\n"),
-            concat!("sxtb16 r12, r3\nsmlad ", $sum, ", r12, ", $even, ", ", $sum, "\n"),
+            concat!("sxtb16 r12, r3\n", $first, " ", $sum, ", r12, ", $even, $start, "\n"),
             concat!("sxtb16 r3, r3, ror #8\nsmlad ", $sum, ", r3, ", $odd, ", ", $sum, "\n"),
         )
     };
@@ -311,7 +318,7 @@ macro_rules! bytes {
 
 one_row! {
     /// 4-bit codes of any levels; [`spread_by_four`].
-    n4_one, "ldr r1, [sp, #64]", looked_up, ["64", "128", "192"], "192"
+    n4_one, "ldr r1, [sp, #56]", looked_up, ["64", "128", "192"], "192"
 }
 
 one_row! {
