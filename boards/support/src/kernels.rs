@@ -153,6 +153,9 @@ fn add(r: &mut Random, m: &mut Memory) -> Option<()> {
     (expected.get(..count)? == found).then_some(())
 }
 
+/// Codes of 0 for some groups of 16 rows, whole words.
+static NO_CODES: &[u32] = &[0; 1024];
+
 /// A matrix of any bytes, in memory that codes, scales and activations are made in.
 fn coded<'m>(r: &mut Random, dtype: Dtype, [rows, groups]: [usize; 2], w: &'m mut [i8]) -> Option<Coded<'m>> {
     let blocks = rows.div_ceil(BLOCK);
@@ -162,7 +165,7 @@ fn coded<'m>(r: &mut Random, dtype: Dtype, [rows, groups]: [usize; 2], w: &'m mu
     let mut codebook = [0; 16];
     r.fill(&mut codebook);
     codebook.iter_mut().for_each(|level| *level = (*level).max(-127)); // as in every image
-    if r.of(0, 2) == 0 {
+    if r.of(0, 1) == 0 {
         codebook = [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7];
     }
     let (codes, scales) = bytemuck::cast_slice(&*w).split_at_checked(code_bytes)?;
@@ -176,14 +179,19 @@ fn coded<'m>(r: &mut Random, dtype: Dtype, [rows, groups]: [usize; 2], w: &'m mu
 fn matrix(r: &mut Random, m: &mut Memory) -> Option<()> {
     let dtype = [Dtype::N4, Dtype::T4, Dtype::N8][r.of(0, 2)];
     let most = if r.of(0, 4) == 0 { 75 } else { 6 };
-    let (rows, groups, count) = (r.of(1, 40), r.of(1, most), r.of(1, 10));
+    let (rows, groups, count) = (r.of(1, 40), r.of(1, most), if r.of(0, 1) == 0 { 1 } else { r.of(2, 10) });
     let stride = groups * 32 + r.of(0, 9);
     if rows.next_multiple_of(BLOCK) * groups * 34 > MOST {
         return Some(());
     }
     let x = m.x.get_mut(..count * stride)?;
     r.fill(x);
-    let w = coded(r, dtype, [rows, groups], &mut m.w)?;
+    let mut w = coded(r, dtype, [rows, groups], &mut m.w)?;
+    // The largest sum of uniform levels.
+    if r.of(0, 3) == 0 {
+        x.fill(i8::MIN);
+        w.codes = bytemuck::cast_slice(NO_CODES).get(..w.codes.len()).unwrap_or(w.codes);
+    }
     let codes = Codes::new(bytemuck::cast_slice(x), count, stride, groups * 32)?;
     let blocks = rows.div_ceil(BLOCK);
     let mut sums = [[[[0i64; BLOCK]; 10]; 3]; 2];

@@ -24,6 +24,8 @@ pub const VERSION: u32 = 1;
 pub const ALIGN: u64 = 64;
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 64;
+/// Where the header's own CRC stands.
+const CRC_AT: usize = 24;
 /// Bytes of a section entry.
 pub const ENTRY_BYTES: usize = 32;
 /// Sections there can be.
@@ -133,12 +135,14 @@ pub const fn align_up(end: u64) -> u64 {
 /// # Errors
 /// [`Error::NotAnImage`], [`Error::Version`], [`Error::FileSize`], [`Error::Checksum`], [`Error::Section`].
 pub fn read(file: &[u8]) -> Result<&[[u8; ENTRY_BYTES]]> {
-    if file.first_chunk() != Some(&MAGIC) {
+    let found = file.len();
+    let [magic_low, magic_high, version, count, low, high, stored, zeros @ ..] = words::<{ HEADER_BYTES / 4 }>(file);
+    if wide(magic_low, magic_high) != u64::from_le_bytes(MAGIC) {
         return Err(Error::NotAnImage);
     }
-    let found = file.len();
-    let header = file.first_chunk::<HEADER_BYTES>().ok_or(Error::FileSize { found, expected: HEADER_BYTES })?;
-    let [_, _, version, count, low, high, stored, zeros @ ..] = words::<{ HEADER_BYTES / 4 }>(header);
+    if found < HEADER_BYTES {
+        return Err(Error::FileSize { found, expected: HEADER_BYTES });
+    }
     if version != VERSION {
         return Err(Error::Version { found: version, supported: VERSION });
     }
@@ -151,14 +155,16 @@ pub fn read(file: &[u8]) -> Result<&[[u8; ENTRY_BYTES]]> {
         return Err(none);
     }
     let mut end = HEADER_BYTES + count as usize * ENTRY_BYTES;
-    let table = file.get(HEADER_BYTES..end).ok_or(none)?;
-    if stored != header_crc(header, table) {
+    let (before, after) = file.get(..end).and_then(|head| head.split_at_checked(CRC_AT)).ok_or(none)?;
+    let (_, after) = after.split_at_checked(4).ok_or(none)?;
+    let crc = [before, &[0; 4], after].iter().fold(super::crc::start(), |crc, part| super::crc::update(crc, part));
+    if stored != super::crc::finish(crc) {
         return Err(Error::Checksum { section: 0 });
     }
     if !are_zero(&zeros) {
         return Err(none);
     }
-    let (table, _) = table.as_chunks::<ENTRY_BYTES>();
+    let (table, _) = after.split_at_checked(HEADER_BYTES - CRC_AT - 4).ok_or(none)?.1.as_chunks::<ENTRY_BYTES>();
     let mut last_kind = 0;
     for entry in table {
         let section = Section::read(entry).ok_or(none)?;
@@ -199,7 +205,7 @@ pub fn write(sections: &[Section], file_bytes: u64, emit: &mut dyn FnMut(&[u8]))
     for section in sections {
         crc = super::crc::update(crc, &entry_bytes(section));
     }
-    put(&mut header, 24, &super::crc::finish(crc).to_le_bytes());
+    put(&mut header, CRC_AT, &super::crc::finish(crc).to_le_bytes());
     emit(&header);
     for section in sections {
         emit(&entry_bytes(section));
@@ -219,11 +225,4 @@ pub(crate) fn put(record: &mut [u8], at: usize, bytes: &[u8]) {
     for (to, from) in record.iter_mut().skip(at).zip(bytes) {
         *to = *from;
     }
-}
-
-fn header_crc(header: &[u8; HEADER_BYTES], table: &[u8]) -> u32 {
-    let (before, after) = (header.first_chunk::<24>(), header.last_chunk::<{ HEADER_BYTES - 28 }>());
-    let parts: [&[u8]; 4] = [before.map_or(&[], |b| b), &[0; 4], after.map_or(&[], |a| a), table];
-    let crc = parts.iter().fold(super::crc::start(), |crc, part| super::crc::update(crc, part));
-    super::crc::finish(crc)
 }

@@ -92,14 +92,15 @@ impl Port {
         };
         let rank_ok = (1..=4).contains(&port.rank) && port.dims.iter().skip(port.rank.into()).all(|d| *d == 1);
         let zero = head >> 16 == 0 && zero == 0;
-        let zero_points = match port.dtype {
-            Dtype::I8 => -128..=127,
-            Dtype::U8 => 0..=255,
-            Dtype::I16 => -32_768..=32_767,
-            Dtype::I32 => i32::MIN..=i32::MAX,
+        // What of a zero point is in an element of that type.
+        let kept = match port.dtype {
+            Dtype::I8 => i32::from(zero_point as i8),
+            Dtype::U8 => i32::from(zero_point as u8),
+            Dtype::I16 => i32::from(zero_point as i16),
+            Dtype::I32 => zero_point as i32,
             Dtype::U64 | Dtype::T3 | Dtype::N4 | Dtype::T4 | Dtype::N5 | Dtype::N8 => return None,
         };
-        let range = (-256..=256).contains(&port.exponent) && zero_points.contains(&port.zero_point);
+        let range = (-256..=256).contains(&port.exponent) && kept == port.zero_point;
         (rank_ok && zero && range).then_some(port)
     }
 

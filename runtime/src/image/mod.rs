@@ -24,7 +24,7 @@ use core::ops::Range;
 use crate::error::{Error, Result};
 use crate::ops;
 use header::Section;
-use plan::{Kind, Rows};
+use plan::{HAS_TOKENS, Kind, Rows};
 use program::entry;
 
 /// Whether any op of this build works on inputs and outputs rather than tokens; if none does, their table is dead weight.
@@ -86,11 +86,17 @@ impl<'a> Image<'a> {
             let inside = || self.tensor_at(index)?.span.of(self.weights);
             inside().ok_or(Error::Tensor { index })?;
         }
-        for (index, op) in (0u32..).zip(self.program.ops()) {
+        let mut index = 0;
+        while let Some(op) = self.program.op(index) {
             ops::check(self, &op).ok_or(Error::Op { index, code: op.code })?;
+            index += 1;
         }
         if HAS_PORTS {
             self.ports.check(self)?;
+        }
+        if !HAS_TOKENS {
+            let Plan { vocab, source_vocab, start, .. } = self.plan;
+            return if vocab | source_vocab | start == 0 { Ok(()) } else { Err(Error::Entry { id: entry::BODY }) };
         }
         for entry in self.program.entries() {
             for (index, op) in self.program.ops_of(entry) {
@@ -195,15 +201,8 @@ impl<'a> Image<'a> {
 
     /// The bytes of slot `index` in an arena of these limits.
     #[inline(never)]
-    pub(crate) fn range(&self, index: u32, limits: Limits) -> Option<Range<u64>> {
-        self.slot_at(index)?.range(limits)
-    }
-
-    /// As [`Self::range`], in memory.
-    #[inline(never)]
     pub(crate) fn place(&self, index: u32, limits: Limits) -> Option<Range<usize>> {
-        let Range { start, end } = self.range(index, limits)?;
-        Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
+        self.slot_at(index)?.place(limits)
     }
 
     /// The coded matrix `index`; `None` if it is none.
@@ -235,8 +234,12 @@ impl<'a> Image<'a> {
         if batch == 0 || context == 0 || threads == 0 || context > self.plan.max_context {
             return Err(bad);
         }
-        let end = |index| Some(self.range(index, limits)?.end);
-        (0..self.plan.slots).try_fold(0, |most: u64, index| Some(end(index)?.max(most))).ok_or(bad)
+        let mut most = 0;
+        for index in 0..self.plan.slots {
+            let range = self.slot_at(index).and_then(|slot| slot.range(limits)).ok_or(bad)?;
+            most = range.end.max(most);
+        }
+        Ok(most)
     }
 }
 

@@ -32,6 +32,9 @@ pub const SLOT_ALIGN: u64 = 16;
 /// Bytes before the codes of a row of [`Kind::Q8`]: the scale (u16 mantissa, i16 exponent), 12 bytes zero.
 pub const Q8_HEAD: usize = 16;
 
+/// Whether any op of this build works on tokens. If none does, a slot is one row at one place, whatever a session is opened for.
+pub(crate) const HAS_TOKENS: bool = cfg!(feature = "decoder");
+
 /// What a session is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -117,14 +120,14 @@ impl Slot {
     pub fn stride_bytes(&self) -> u64 {
         let cols = self.cols.min(1 << 28);
         let bytes = match self.kind {
-            Kind::I32 => 4 * cols,
-            Kind::Q8 => Q8_HEAD as u32 + cols.next_multiple_of(GROUP as u32),
             Kind::I8 => cols,
             Kind::I16 => 2 * cols,
-            Kind::Cache | Kind::Cache4 => {
+            Kind::Q8 if HAS_TOKENS => Q8_HEAD as u32 + cols.next_multiple_of(GROUP as u32),
+            Kind::Cache | Kind::Cache4 if HAS_TOKENS => {
                 let (codes, scale) = self.kind.cached(self.head_dim as usize);
                 self.heads.saturating_mul(2 * (codes + scale) as u32)
             }
+            _ => 4 * cols,
         };
         (bytes.saturating_add(SLOT_ALIGN as u32 - 1) & !(SLOT_ALIGN as u32 - 1)).into()
     }
@@ -146,6 +149,7 @@ impl Slot {
     pub fn size(&self) -> [u64; 4] {
         let bytes = self.stride_bytes();
         match self.rows {
+            _ if !HAS_TOKENS => [bytes, 0, 0, 0],
             Rows::One => [bytes, 0, 0, 0],
             Rows::Batch => [0, bytes, 0, 0],
             Rows::Context => [0, 0, bytes, 0],
@@ -186,18 +190,18 @@ impl Slot {
         let [head, cols, heads, head_dim, k @ ..] = words::<{ SLOT_BYTES / 4 }>(r);
         let kind = match head as u8 {
             1 => Kind::I32,
-            2 => Kind::Q8,
-            3 => Kind::Cache,
+            2 if HAS_TOKENS => Kind::Q8,
+            3 if HAS_TOKENS => Kind::Cache,
             4 => Kind::I8,
             5 if cfg!(feature = "int16") => Kind::I16,
-            6 if cfg!(feature = "cache4") => Kind::Cache4,
+            6 if HAS_TOKENS && cfg!(feature = "cache4") => Kind::Cache4,
             _ => return None,
         };
         let rows = match (head >> 8) as u8 {
             0 => Rows::One,
-            1 => Rows::Batch,
-            2 => Rows::Context,
-            3 => Rows::ThreadContext,
+            1 if HAS_TOKENS => Rows::Batch,
+            2 if HAS_TOKENS => Rows::Context,
+            3 if HAS_TOKENS => Rows::ThreadContext,
             _ => return None,
         };
         let slot = Self {
@@ -207,22 +211,32 @@ impl Slot {
             cols,
             heads,
             head_dim,
-            offset: [wide(k[0], k[1]), wide(k[2], k[3]), wide(k[4], k[5]), wide(k[6], k[7])],
+            offset: if HAS_TOKENS {
+                [wide(k[0], k[1]), wide(k[2], k[3]), wide(k[4], k[5]), wide(k[6], k[7])]
+            } else {
+                [wide(k[0], k[1]), 0, 0, 0]
+            },
         };
-        let is_cache = kind.is_cache();
         let shape_ok = slot.cols != 0
             && slot.cols < 1 << 28
             && (-64..=64).contains(&slot.frac)
-            && (!is_cache || rows == Rows::Context)
-            && (rows != Rows::Context || is_cache || kind == Kind::I32)
-            && is_cache == (slot.heads != 0 && slot.head_dim != 0)
-            && slot.heads < 1 << 16
-            && slot.head_dim <= MAX_HEAD_DIM
-            && (kind != Kind::Cache4 || slot.head_dim.is_multiple_of(2))
             && (!matches!(kind, Kind::I8 | Kind::I16) || (rows == Rows::One && slot.frac == 0))
-            && (rows != Rows::ThreadContext || (kind == Kind::I32 && slot.cols == 1));
+            && (if HAS_TOKENS { slot.rows_ok() } else { are_zero(&[heads, head_dim]) && are_zero(&k[2..]) });
         let aligned = (k[0] | k[2] | k[4]) % SLOT_ALIGN as u32 == 0 && k[6] % 4 == 0;
         (shape_ok && aligned).then_some(slot)
+    }
+
+    /// Whether kind and shape go with the rows.
+    fn rows_ok(&self) -> bool {
+        let Self { kind, rows, .. } = *self;
+        let is_cache = kind.is_cache();
+        (!is_cache || rows == Rows::Context)
+            && (rows != Rows::Context || is_cache || kind == Kind::I32)
+            && is_cache == (self.heads != 0 && self.head_dim != 0)
+            && self.heads < 1 << 16
+            && self.head_dim <= MAX_HEAD_DIM
+            && (kind != Kind::Cache4 || self.head_dim.is_multiple_of(2))
+            && (rows != Rows::ThreadContext || (kind == Kind::I32 && self.cols == 1))
     }
 }
 
@@ -306,7 +320,7 @@ pub(super) fn slot(section: &[u8], index: u32) -> Option<Slot> {
 pub fn affine(k: [u64; 4], limits: Limits) -> Option<u64> {
     let [alone, batch, context, scratch] = k;
     // Of nets without tokens nothing is to be multiplied.
-    if batch | context | scratch == 0 {
+    if !HAS_TOKENS || batch | context | scratch == 0 {
         return Some(alone);
     }
     let scratch = times(times(scratch, 4)?, limits.threads)?;

@@ -5,7 +5,7 @@
 //! With `depth` less than the input's channels these form groups of `depth`, each with as many output channels. Flag 1: single
 //! rounding; 2: backward; 4: narrow sums of int16. NUMERICS.md, "conv2d".
 
-use super::window::{NARROW, SINGLE_ROUNDING};
+use super::window::{NARROW, SINGLE_ROUNDING, window};
 use super::{BACKWARD, OpDef, Overlap, Run, layer};
 use crate::image::Op;
 use crate::kernels::scalar::int8;
@@ -18,11 +18,11 @@ pub static OP: OpDef = OpDef {
     flags: SINGLE_ROUNDING | BACKWARD | NARROW,
     slots: &[0, 1],
     overlap: Overlap::Units(&[(0, 1)]),
-    check: layer::check,
+    check: |image, op| layer::check(image, op, Some(window)),
     run,
 };
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let conv = r.kernels.int8().conv2d;
-    layer::run(r, op, conv, const { layer::if_wide(int8::conv2d) })
+    layer::run(r, op, Some(window), (conv, const { layer::if_wide(int8::conv2d) }))
 }

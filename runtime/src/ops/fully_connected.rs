@@ -17,11 +17,11 @@ pub static OP: OpDef = OpDef {
     flags: SINGLE_ROUNDING | BACKWARD | NARROW,
     slots: &[0, 1],
     overlap: Overlap::Units(&[(0, 1)]),
-    check: layer::check,
+    check: |image, op| layer::check(image, op, None),
     run,
 };
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let conv = r.kernels.int8().conv2d;
-    layer::run(r, op, conv, const { layer::if_wide(int8::conv2d) })
+    layer::run(r, op, None, (conv, const { layer::if_wide(int8::conv2d) }))
 }

@@ -6,7 +6,7 @@ use core::num::NonZeroUsize;
 use super::cut::{Cut, Piece};
 use super::tensor::Plain;
 use super::window::{self, Sums};
-use super::{Run, arg, depthwise_conv2d, ensure, fully_connected};
+use super::{Run, arg, depthwise_conv2d, ensure, times_in};
 use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op};
 use crate::kernels::scalar::int8::{ConvFn, Quantized, Window};
@@ -29,43 +29,48 @@ struct Layer {
     sums: Sums,
 }
 
+/// How an op finds its window: [`window::window`] of convolutions; `None` of fully connected layers, whose firmware then links none.
+pub(crate) type WindowFn = Option<fn(&Op, usize, [usize; 2], u32) -> Option<Window>>;
+
 /// The shape of an op between these slots.
-fn shape(image: &Image<'_>, op: &Op, [input, output]: &[Plain; 2]) -> Option<Layer> {
+fn shape(image: &Image<'_>, op: &Op, [input, output]: &[Plain; 2], window: WindowFn) -> Option<Layer> {
     let dims = window::weights(image, op, 2)?.dims;
     let depthwise = op.code == depthwise_conv2d::OP.code;
-    let connected = op.code == fully_connected::OP.code;
     let ([channels, height, width, depth], one) = match dims {
         [one, height, width, channels] if depthwise => ([channels, height, width, 1], one),
-        [channels, features, a, b] if connected => ([channels, 1, 1, features], a.max(b)),
+        [channels, features, a, b] if window.is_none() => ([channels, 1, 1, features], a.max(b)),
         dims => (dims, 1),
     };
     ensure(one == 1)?;
-    let g = if connected {
-        window::rows(op, depth, input.cols)?
-    } else {
-        window::window(op, 4, [height as usize, width as usize], input.cols)?
+    let (g, numbers) = match window {
+        Some(window) => (window(op, 4, [height as usize, width as usize], input.cols)?, 8),
+        None => (window::rows(op, depth, input.cols)?, 4),
     };
     // Input channels are groups of `depth`; or each has its output channels.
     let (all, each) = if depthwise { (channels as usize, g.channels) } else { (g.channels, depth as usize) };
-    let second = NonZeroUsize::new(all.checked_div(each)?)?;
-    ensure(second.get().checked_mul(each)? == all && channels != 0)?;
-    ensure(depthwise || (channels as usize) % second == 0)?;
+    let second = times_in(each, all)?;
+    ensure(channels != 0 && (depthwise || (channels as usize) % second == 0))?;
     window::ensure_output(&g, channels as usize, output.cols)?;
     let products = window::products(&[height, width, depth])?;
-    let sums = Sums::new(image, op, input.kind, if connected { 4 } else { 8 }, (channels, products))?;
+    let sums = Sums::new(image, op, input.kind, numbers, (channels, products))?;
     Some(Layer { second, channels, products, whole: !depthwise && second.get() == 1, sums, g })
 }
 
 /// Checks an op.
-pub(crate) fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    shape(image, op, &window::slots(image, op)?).map(|_| ())
+pub(crate) fn check(image: &Image<'_>, op: &Op, window: WindowFn) -> Option<()> {
+    shape(image, op, &window::slots(image, op)?, window).map(|_| ())
 }
 
 /// Runs an op. `wide`: the kernel for int16, where that is built in.
 #[inline(never)] // one copy for all
-pub(crate) fn run(r: &mut Run<'_>, op: &Op, conv: ConvFn<i8>, wide: Option<ConvFn<i16>>) -> Option<()> {
+pub(crate) fn run(
+    r: &mut Run<'_>,
+    op: &Op,
+    window: WindowFn,
+    (conv, wide): (ConvFn<i8>, Option<ConvFn<i16>>),
+) -> Option<()> {
     let slots = window::slots(r.image, op)?;
-    let layer = shape(r.image, op, &slots)?;
+    let layer = shape(r.image, op, &slots, window)?;
     match (slots[0].kind, wide) {
         (Kind::I16, Some(conv)) => run_of::<i16>(r, op, &slots, layer, conv),
         _ => run_of::<i8>(r, op, &slots, layer, conv),
@@ -94,9 +99,9 @@ impl Layer {
 
 /// The units of an op: rows of the output, or of one row pixels, or of one pixel channels.
 #[cfg(feature = "steps")]
-pub(crate) fn units(r: &Run<'_>, op: &Op) -> Option<super::cost::Units> {
+pub(crate) fn units(r: &Run<'_>, op: &Op, window: WindowFn) -> Option<super::cost::Units> {
     let slots = window::slots(r.image, op)?;
-    let layer = shape(r.image, op, &slots)?;
+    let layer = shape(r.image, op, &slots, window)?;
     // A product of a depthwise convolution takes twice as long as others: a sum has few, and is not in a register.
     let each = if op.code == depthwise_conv2d::OP.code { 2 } else { 1 };
     Some(layer.cut(r, &slots).units(&layer.g, layer.channels as usize, (layer.products as usize).checked_mul(each)?))

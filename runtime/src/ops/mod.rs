@@ -66,6 +66,7 @@ pub mod transpose_conv2d;
 pub mod window;
 
 use core::cell::Cell;
+use core::num::NonZeroUsize;
 
 use cost::Part;
 use tensor::Plain;
@@ -309,9 +310,9 @@ pub fn check_arena(image: &Image<'_>, op: &Op, index: u32, limits: Limits) -> Re
 fn apart(image: &Image<'_>, op: &Op, limits: Limits) -> Option<()> {
     let def = image.op(op.code)?;
     for (i, first) in def.slots.iter().enumerate() {
-        let a = image.range(arg(op, *first)?, limits)?;
+        let a = image.place(arg(op, *first)?, limits)?;
         for second in def.slots.iter().skip(i + 1) {
-            let b = image.range(arg(op, *second)?, limits)?;
+            let b = image.place(arg(op, *second)?, limits)?;
             let apart = a.end <= b.start || b.end <= a.start;
             ensure(apart || def.overlap.pairs().contains(&(*first, *second)))?;
         }
@@ -459,6 +460,12 @@ pub(crate) fn rows_of<'a, T>(
         (input, output) = (after, rest);
         Some((from, to))
     })
+}
+
+/// How many times `each` is in `all`; `None` if that is 0, or not whole.
+#[inline(never)] // called from many places, all of them cold: less firmware than a product of each
+pub(crate) fn times_in(each: usize, all: usize) -> Option<NonZeroUsize> {
+    NonZeroUsize::new(if all.checked_rem(each)? == 0 { all / each } else { 0 })
 }
 
 /// `Some` if the condition holds: checks read as a list.

@@ -7,7 +7,7 @@ use core::cell::Cell;
 
 use super::tensor::{Plain, rounding};
 use super::window::SINGLE_ROUNDING;
-use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, in_turn, turned};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, in_turn, times_in, turned};
 use crate::fixed::tflite::{Rounding, divide_by_pot, exp_on_negative, high_mul, one_over_one_plus, requantize};
 use crate::image::plan::Kind;
 use crate::image::{Image, Op};
@@ -30,9 +30,8 @@ const SUM_BITS: u32 = 12;
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let (input, output, row) = (Plain::arg(image, op, 0)?, Plain::arg(image, op, 1)?, arg(op, 2)?);
     ensure(input.kind == Kind::I8 && output.kind == Kind::I8)?;
-    let rows = input.cols.checked_div(row)?;
-    let shift = arg(op, 4)?;
-    ensure(row < 1 << SUM_BITS && rows.checked_mul(row)? == input.cols && input.cols == output.cols && shift <= 30)
+    times_in(row as usize, input.cols as usize)?;
+    ensure(row < 1 << SUM_BITS && input.cols == output.cols && arg(op, 4)? <= 30)
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {

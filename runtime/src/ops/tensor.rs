@@ -4,7 +4,7 @@ use core::cell::Cell;
 use core::ops::Range;
 
 use super::window::SINGLE_ROUNDING;
-use super::{Run, any_slot, arg, ensure, turned};
+use super::{Run, any_slot, arg, times_in, turned};
 use crate::fixed::tflite::{Rounding, requantize, requantize_wide};
 use crate::image::plan::{Kind, Slot};
 use crate::image::{Dtype, Image, Limits, Op};
@@ -175,9 +175,8 @@ pub(crate) struct Around {
 pub(crate) fn around(op: &Op, at: usize, slot: &Slot) -> Option<Around> {
     let (count, inner) = (arg(op, at)?, arg(op, at + 1)?);
     let each = count.checked_mul(inner)?;
-    let outer = slot.cols.checked_div(each)?;
-    ensure(outer.checked_mul(each)? == slot.cols)?;
-    Some(Around { outer: outer as usize, count: count as usize, inner: inner as usize })
+    let outer = times_in(each as usize, slot.cols as usize)?;
+    Some(Around { outer: outer.get(), count: count as usize, inner: inner as usize })
 }
 
 /// Writes `f` of the elements of the slots `a` and `b`, one by one, to the slot `out`, which may lie on them

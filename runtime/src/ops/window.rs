@@ -13,7 +13,7 @@ use core::num::NonZeroUsize;
 
 use super::cut::{Cut, Piece};
 use super::tensor::{Plain, rounding};
-use super::{BACKWARD, Run, arg, bytes_arg, desc_arg, ensure};
+use super::{BACKWARD, Run, arg, bytes_arg, desc_arg, ensure, times_in};
 use crate::image::header::times;
 use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op, TensorDesc};
@@ -64,18 +64,16 @@ fn any_window(op: &Op, at: usize, kernel: [usize; 2], input: u32) -> Option<Wind
     let y = axis(ih, oh, kernel[0], sh, dh, ph)?;
     let x = axis(iw, ow, kernel[1], sw, dw, pw)?;
     let pixels = ih.checked_mul(iw)?;
-    let channels = (input as usize).checked_div(pixels)?;
-    let backward = op.flags & BACKWARD != 0;
-    (channels != 0 && channels.checked_mul(pixels)? == input as usize).then_some(Window { y, x, channels, backward })
+    let channels = times_in(pixels, input as usize)?.get();
+    Some(Window { y, x, channels, backward: op.flags & BACKWARD != 0 })
 }
 
 /// The window of a fully connected layer: one tap on each row of `features` elements of `input`.
 #[must_use]
 pub fn rows(op: &Op, features: u32, input: u32) -> Option<Window> {
-    let rows = input.checked_div(features)?;
-    let whole = rows != 0 && rows.checked_mul(features)? == input;
-    let (y, x) = (Axis::each(1), Axis::each(rows as usize));
-    whole.then_some(Window { y, x, channels: features as usize, backward: op.flags & BACKWARD != 0 })
+    let rows = times_in(features as usize, input as usize)?.get();
+    let (y, x) = (Axis::each(1), Axis::each(rows));
+    Some(Window { y, x, channels: features as usize, backward: op.flags & BACKWARD != 0 })
 }
 
 /// Checks that `out` holds `channels` of the window's output.

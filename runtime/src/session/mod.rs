@@ -16,6 +16,7 @@
 pub mod work;
 
 use crate::error::{Error, Result};
+use crate::image::plan::HAS_TOKENS;
 use crate::image::program::entry;
 use crate::image::{Dtype, Element, Image, Limits, Op, Port, Slot};
 use crate::kernels::{self, Kernels};
@@ -23,9 +24,6 @@ use crate::ops::cost::Part;
 use crate::ops::{self, Run};
 use crate::view::{self, Pool, Single};
 use work::Work;
-
-/// Whether any op of this build works on tokens.
-const HAS_TOKENS: bool = cfg!(feature = "decoder");
 
 /// Runs a program over an arena: a language model's by tokens, any other by inputs and outputs.
 pub struct Session<'a> {
@@ -64,8 +62,10 @@ impl<'a> Session<'a> {
             return Err(Error::ArenaAlignment);
         }
         let arena = arena.get_mut(..needed).ok_or(Error::ArenaSize { found, needed })?;
-        for (index, op) in (0u32..).zip(image.program().ops()) {
+        let mut index = 0;
+        while let Some(op) = image.program().op(index) {
             ops::check_arena(image, &op, index, limits)?;
+            index += 1;
         }
         let kernels = kernels::select();
         let mut session = Self {

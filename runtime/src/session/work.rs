@@ -22,6 +22,7 @@ use core::{
 
 use super::Session;
 use crate::error::{Error, Result};
+use crate::image::plan::HAS_TOKENS;
 use crate::image::program::{Entry, entry};
 #[cfg(feature = "steps")]
 use crate::ops::cost::{Part, units};
@@ -179,7 +180,7 @@ impl<'w, 'a> Work<'w, 'a> {
     /// A stage has run for a batch: goes on to the next batch, the next stage, or the end, where the session learns of it.
     fn next(&mut self) {
         self.op = 0;
-        if !super::HAS_TOKENS {
+        if !HAS_TOKENS {
             #[cfg(feature = "steps")]
             if self.stage.id == entry::RUN {
                 self.session.unfinished = false;

@@ -7,8 +7,8 @@ use core::ops::Range;
 use core::slice;
 
 use super::lines::{
-    BlockFn, SpreadFn, beside_by_four, beside_by_two, n4_one, n8_one, pairs, spread_by_four, spread_by_two, starts,
-    t4_one, uniform_one,
+    BlockFn, SpreadFn, beside_by_four, beside_by_two, n4_one, n8_one, pairs, spread_along, spread_by_four,
+    spread_by_two, starts, t4_one, uniform_one,
 };
 use super::tiles::{LevelsFn, clear, dots, n4_levels, n8_levels, t4_levels};
 use crate::image::Coded;
@@ -79,7 +79,7 @@ fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
         table: &[],
     };
     if w.codebook == UNIFORM && x.rows() == 1 {
-        let how = How { block: uniform_one, spread: spread_by_two, start: -8, ..how };
+        let how = How { block: uniform_one, spread: spread_along, start: -8, ..how };
         return one_row(w, blocks, x, 0, &how, put);
     }
     let (levels, mut table) = (w.codebook.map(i32::from), [const { MaybeUninit::uninit() }; 256]);
@@ -151,7 +151,7 @@ fn one_row(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, row: usize, how: 
     }
     for block in blocks {
         let (codes, scales) = w.block(block);
-        let mut sums = [0i64; BLOCK];
+        let mut sums = [[0i64; BLOCK]];
         for first in (0..w.groups).step_by(MOST) {
             let end = w.groups.min(first + MOST);
             if w.groups > MOST {
@@ -162,10 +162,12 @@ fn one_row(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, row: usize, how: 
             if let (Some(codes), Some(scales)) = (codes, scales) {
                 let (words, table) = (words.as_ptr().cast(), how.table.as_ptr().cast());
                 // SAFETY: the codes and scales of these groups are there, their activations have just been spread.
-                unsafe { (how.block)(codes.as_ptr(), scales.as_ptr(), words, end - first, table, sums.as_mut_ptr()) };
+                unsafe {
+                    (how.block)(codes.as_ptr(), scales.as_ptr(), words, end - first, table, sums.as_mut_ptr().cast())
+                };
             }
         }
-        put(block, row, &[sums]);
+        put(block, row, &sums);
     }
 }
 

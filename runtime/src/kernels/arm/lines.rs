@@ -74,6 +74,22 @@ spread! {
 }
 
 spread! {
+    /// Of columns in the order of their codes in a word, from the lowest, sixteen times the one before less each; as in a word are the
+    /// first and the fifth, and so on.
+    spread_along,
+    "mvn r10, #0x000F000F
+    lsl r4, r9, #20
+    ssub16 r4, r4, r6
+    and r5, r10, r6, lsl #4
+    ssub16 r5, r5, r8
+    and r6, r10, r8, lsl #4
+    ssub16 r6, r6, r7
+    and r7, r10, r7, lsl #4
+    ssub16 r7, r7, r9",
+    "stm r0, {{r4-r7}}"
+}
+
+spread! {
     /// As [`spread_by_four`], two words and two words beside a second row's ([`super::tiles`]).
     beside_by_four,
     "pkhbt r4, r6, r8, lsl #16
@@ -92,13 +108,13 @@ spread! {
     strd r8, r9, [r0, #16]"
 }
 
-/// Adds four words' halves.
+/// Adds a line of words times what [`uniform_one`] has of eight codes of 1.
 macro_rules! starts {
     () => {
         "ldm lr!, {{r4-r7}}
-        smlad r3, r4, r12, r3
-        smlad r3, r5, r12, r3
-        smlad r3, r6, r12, r3
+        smlad r3, r4, r8, r3
+        smlad r3, r5, r9, r3
+        smlad r3, r6, r10, r3
         smlad r3, r7, r12, r3"
     };
 }
@@ -115,15 +131,18 @@ macro_rules! pairs {
     };
 }
 
-/// Writes what sums of spread groups begin with: `times` the sum of a group's activations.
+/// Writes what sums of spread groups begin with: `times` their sum with codes of 1; if not 0, of [`spread_along`].
 ///
 /// # Safety
 /// `groups` (at least 1) groups of 17 words, of which 16 have been spread.
 #[unsafe(naked)]
 pub unsafe extern "C" fn starts(spread: *mut u32, groups: usize, times: i32) {
     naked_asm!(
-        "push {{r4-r7, lr}}",
-        "mov r12, #0x00010001",
+        "push {{r4-r10, lr}}",
+        "mov r8, #0x11111111",
+        "lsr r9, r8, #4",
+        "lsr r10, r8, #8",
+        "lsr r12, r8, #12",
         "1: mov r3, #0",
         "add lr, r0, #4",
         starts!(),
@@ -135,7 +154,7 @@ pub unsafe extern "C" fn starts(spread: *mut u32, groups: usize, times: i32) {
         "mov r0, lr",
         "subs r1, r1, #1",
         "bne 1b",
-        "pop {{r4-r7, pc}}",
+        "pop {{r4-r10, pc}}",
     )
 }
 
@@ -178,8 +197,8 @@ macro_rules! scaled {
     };
 }
 
-/// A [`BlockFn`] of one row of activations, four rows of weights at a time. `$table`: loads r1; `$rows`: adds what codes at an
-/// offset from r0 give to r4 to r7, with the line's activations in r8 to r11; r3, r12 and lr are free.
+/// A [`BlockFn`] of one row of activations, four rows of weights at a time, whose sums begin with 0. `$table`: loads r1; `$rows`: adds
+/// what codes at an offset from r0 give to r4 to r7, with the line's activations in r8 to r11; r3, r12 and lr are free.
 macro_rules! one_row {
     ($(#[$meta:meta])* $name:ident, $table:literal, $rows:ident, [$second:literal, $third:literal, $last:literal], $next:literal) => {
         $(#[$meta])*
@@ -197,21 +216,18 @@ macro_rules! one_row {
         ) {
             naked_asm!(
                 "push {{r4-r12, lr}}",
-                "sub sp, sp, #24",
-                "strd r2, r3, [sp]",
-                "str r1, [sp, #8]",
+                "sub sp, sp, #16", // scales, sums, their end, groups
+                "ldr r12, [sp, #60]",
+                "add r12, r12, #128",
+                "strd r12, r3, [sp, #8]",
+                "str r1, [sp]",
                 $table,
-                "1: mov r2, #4",
-                "ldr r3, [sp, #68]", // sums
-                "str r3, [sp, #12]",
-                "2: str r2, [sp, #16]",
-                "ldr r2, [sp]",
-                "ldr r4, [r2], #4",
-                "mov r5, r4",
-                "mov r6, r4",
-                "mov r7, r4",
+                "1: ldr r12, [sp, #60]",
+                "str r12, [sp, #4]",
+                "add r2, r2, #68",
+                "2: sub r2, r2, #64",
                 "ldm r2!, {{r8-r11}}",
-                $rows!("0"),
+                $rows!(@first "0"),
                 "ldm r2!, {{r8-r11}}",
                 $rows!($second),
                 "ldm r2!, {{r8-r11}}",
@@ -219,21 +235,18 @@ macro_rules! one_row {
                 "ldm r2!, {{r8-r11}}",
                 $rows!($last),
                 "add r0, r0, #16",
-                "ldrd lr, r12, [sp, #8]",
+                "ldrd lr, r12, [sp]",
                 scaled!("lr", "r12"),
-                "strd lr, r12, [sp, #8]",
-                "ldr r3, [sp, #16]",
-                "subs r3, r3, #1",
-                "it ne",
-                "movne r2, r3",
+                "strd lr, r12, [sp]",
+                "ldr r3, [sp, #8]",
+                "cmp r12, r3",
                 "bne 2b",
                 concat!("add r0, r0, #", $next),
-                "ldr r3, [sp, #4]",
-                "str r2, [sp]",
+                "ldr r3, [sp, #12]",
                 "subs r3, r3, #1",
-                "str r3, [sp, #4]",
+                "str r3, [sp, #12]",
                 "bne 1b",
-                "add sp, sp, #24",
+                "add sp, sp, #16",
                 "pop {{r4-r12, pc}}",
             )
         }
@@ -242,23 +255,30 @@ macro_rules! one_row {
 
 /// Looks a byte's levels up.
 macro_rules! looked_up {
+    (@first $line:literal) => {
+        looked_up!($line, "smuad", "", "", "", "")
+    };
     ($line:literal) => {
+        looked_up!($line, "smlad", ", r4", ", r5", ", r6", ", r7")
+    };
+    ($line:literal, $first:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
         concat!(
-            looked_up!($line, "0", "r4"),
-            looked_up!($line, "4", "r5"),
-            looked_up!($line, "8", "r6"),
-            looked_up!($line, "12", "r7"),
+            looked_up!(@row $line, "0", "r4", $first, $a),
+            looked_up!(@row $line, "4", "r5", $first, $b),
+            looked_up!(@row $line, "8", "r6", $first, $c),
+            looked_up!(@row $line, "12", "r7", $first, $d),
         )
     };
-    ($line:literal, $row:literal, $sum:literal) => {
+    (@row $line:literal, $row:literal, $sum:literal, $first:literal, $start:literal) => {
         concat!(
-            looked_up!($line, $row, "0", $sum, "r8"),
-            looked_up!($line, $row, "1", $sum, "r9"),
-            looked_up!($line, $row, "2", $sum, "r10"),
-            looked_up!($line, $row, "3", $sum, "r11"),
+            concat!("ldrb r3, [r0, #", $line, "+", $row, "]\nldr r3, [r1, r3, lsl #2]\n"),
+            concat!($first, " ", $sum, ", r3, r8", $start, "\n"),
+            looked_up!(@byte $line, $row, "1", $sum, "r9"),
+            looked_up!(@byte $line, $row, "2", $sum, "r10"),
+            looked_up!(@byte $line, $row, "3", $sum, "r11"),
         )
     };
-    ($line:literal, $row:literal, $byte:literal, $sum:literal, $x:literal) => {
+    (@byte $line:literal, $row:literal, $byte:literal, $sum:literal, $x:literal) => {
         concat!(
             concat!("ldrb r3, [r0, #", $line, "+", $row, "+", $byte, "]\n"),
             "ldr r3, [r1, r3, lsl #2]\n",
@@ -267,49 +287,30 @@ macro_rules! looked_up {
     };
 }
 
-/// Takes codes for levels: what a sum begins with makes up for that.
-macro_rules! as_they_are {
-    ($line:literal) => {
-        concat!(
-            as_they_are!($line, "0", "r4", "r5"),
-            as_they_are!($line, "8", "r6", "r7"),
-        )
-    };
-    ($line:literal, $row:literal, $a:literal, $b:literal) => {
-        concat!(
-            concat!("ldrd r3, r12, [r0, #", $line, "+", $row, "]\n"),
-            as_they_are!(@row "r3", $a),
-            as_they_are!(@row "r12", $b),
-        )
-    };
-    (@row $word:literal, $sum:literal) => {
-        concat!(
-            concat!("and lr, r1, ", $word, "\nsmlad ", $sum, ", lr, r8, ", $sum, "\n"),
-            concat!("and lr, r1, ", $word, ", lsr #8\nsmlad ", $sum, ", lr, r9, ", $sum, "\n"),
-            concat!("and lr, r1, ", $word, ", lsr #4\nsmlad ", $sum, ", lr, r10, ", $sum, "\n"),
-            concat!("and lr, r1, ", $word, ", lsr #12\nsmlad ", $sum, ", lr, r11, ", $sum, "\n"),
-        )
-    };
-}
-
 /// Takes bytes for levels, of two lines of four columns.
 macro_rules! bytes {
+    (@first $line:literal) => {
+        bytes!($line, "smuad", "", "", "", "")
+    };
     ($line:literal) => {
+        bytes!($line, "smlad", ", r4", ", r5", ", r6", ", r7")
+    };
+    ($line:literal, $first:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
         concat!(
-            bytes!($line, "0", "r4", "r8", "r9"),
-            bytes!($line, "4", "r5", "r8", "r9"),
-            bytes!($line, "8", "r6", "r8", "r9"),
-            bytes!($line, "12", "r7", "r8", "r9"),
-            bytes!($line, "64", "r4", "r10", "r11"),
-            bytes!($line, "68", "r5", "r10", "r11"),
-            bytes!($line, "72", "r6", "r10", "r11"),
-            bytes!($line, "76", "r7", "r10", "r11"),
+            bytes!(@row $line, "0", "r4", "r8", "r9", $first, $a),
+            bytes!(@row $line, "4", "r5", "r8", "r9", $first, $b),
+            bytes!(@row $line, "8", "r6", "r8", "r9", $first, $c),
+            bytes!(@row $line, "12", "r7", "r8", "r9", $first, $d),
+            bytes!(@row $line, "64", "r4", "r10", "r11", "smlad", ", r4"),
+            bytes!(@row $line, "68", "r5", "r10", "r11", "smlad", ", r5"),
+            bytes!(@row $line, "72", "r6", "r10", "r11", "smlad", ", r6"),
+            bytes!(@row $line, "76", "r7", "r10", "r11", "smlad", ", r7"),
         )
     };
-    ($line:literal, $row:literal, $sum:literal, $even:literal, $odd:literal) => {
+    (@row $line:literal, $row:literal, $sum:literal, $even:literal, $odd:literal, $first:literal, $start:literal) => {
         concat!(
             concat!("ldr r3, [r0, #", $line, "+", $row, "]\n"),
-            concat!("sxtb16 r12, r3\nsmlad ", $sum, ", r12, ", $even, ", ", $sum, "\n"),
+            concat!("sxtb16 r12, r3\n", $first, " ", $sum, ", r12, ", $even, $start, "\n"),
             concat!("sxtb16 r3, r3, ror #8\nsmlad ", $sum, ", r3, ", $odd, ", ", $sum, "\n"),
         )
     };
@@ -317,17 +318,114 @@ macro_rules! bytes {
 
 one_row! {
     /// 4-bit codes of any levels; [`spread_by_four`].
-    n4_one, "ldr r1, [sp, #64]", looked_up, ["64", "128", "192"], "192"
-}
-
-one_row! {
-    /// 4-bit codes of levels that differ from them by a constant; [`spread_by_two`].
-    uniform_one, "mov r1, #0x000F000F", as_they_are, ["64", "128", "192"], "192"
+    n4_one, "ldr r1, [sp, #56]", looked_up, ["64", "128", "192"], "192"
 }
 
 one_row! {
     /// 8-bit codes; [`spread_by_two`].
     n8_one, "", bytes, ["128", "256", "384"], "448"
+}
+
+/// A line of four rows of [`uniform_one`], the first two rows' codes by `$first`; `$a` to `$d`: what sums begin with.
+macro_rules! along {
+    ($first:literal, $second:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
+        concat!(
+            concat!("ldm r2!, {{r8-r11}}\nldrd r3, r12, [r0", $first, "\n"),
+            along!(@row "r3", "r4", $a),
+            along!(@row "r12", "r5", $b),
+            concat!("ldrd r3, r12, [r0, #", $second, "]\n"),
+            along!(@row "r3", "r6", $c),
+            along!(@row "r12", "r7", $d),
+        )
+    };
+    ($first:literal, $second:literal) => {
+        along!($first, $second, "r4", "r5", "r6", "r7")
+    };
+    (@row $word:literal, $sum:literal, $start:literal) => {
+        concat!(
+            concat!("smlad ", $sum, ", ", $word, ", r8, ", $start, "\nlsrs ", $word, ", ", $word, ", #4\n"),
+            concat!("smlad ", $sum, ", ", $word, ", r9, ", $sum, "\nlsrs ", $word, ", ", $word, ", #4\n"),
+            concat!("smlad ", $sum, ", ", $word, ", r10, ", $sum, "\nlsrs ", $word, ", ", $word, ", #4\n"),
+            concat!("smlad ", $sum, ", ", $word, ", r11, ", $sum, "\n"),
+        )
+    };
+}
+
+/// 4-bit codes of levels that are 8 less, -8 to 7; [`spread_along`]. No code is masked:
+///
+/// ```text
+/// word >> 4 k       has code k lowest and those above times 16, 256, 4096 in each half
+/// x[k]              so each activation, less 16 times the one of the code below, is multiplied with all of that
+/// mod 2^16          that holds, whatever a half's upper codes do as a sign; the sum of a group, with -x, is from -32768 to 32512
+/// ```
+///
+/// The sums of [`WORDS`](super::coded) groups, negative, are of 32 bits.
+///
+/// # Safety
+/// See [`BlockFn`]; at most 200 groups.
+#[unsafe(naked)]
+pub unsafe extern "C" fn uniform_one(
+    codes: *const u8,
+    scales: *const u8,
+    spread: *const u32,
+    groups: usize,
+    table: *const u32,
+    sums: *mut i64,
+) {
+    naked_asm!(
+        "push {{r4-r12, lr}}",
+        "sub sp, sp, #72", // 16 sums, the next of them, groups
+        "str r3, [sp, #68]",
+        "mov lr, r1",
+        "mov r4, #0",
+        "mov r5, #0",
+        "mov r6, #0",
+        "mov r7, #0",
+        "mov r3, sp",
+        "stm r3!, {{r4-r7}}",
+        "stm r3!, {{r4-r7}}",
+        "stm r3!, {{r4-r7}}",
+        "stm r3!, {{r4-r7}}",
+        "1: str sp, [sp, #64]",
+        "add r2, r2, #68",
+        "2: sub r2, r2, #68",
+        "ldr r1, [r2], #4",
+        along!("], #16", "-8", "r1", "r1", "r1", "r1"),
+        along!(", #48]", "56"),
+        along!(", #112]", "120"),
+        along!(", #176]", "184"),
+        "ldr r3, [sp, #64]",
+        "ldr r12, [lr], #4",
+        "ldm r3, {{r8-r11}}",
+        "uxtb16 r1, r12",
+        "uxtb16 r12, r12, ror #8",
+        "smlabb r8, r4, r1, r8",
+        "smlabb r9, r5, r12, r9",
+        "smlabt r10, r6, r1, r10",
+        "smlabt r11, r7, r12, r11",
+        "stm r3!, {{r8-r11}}",
+        "str r3, [sp, #64]",
+        "add r12, sp, #64",
+        "cmp r3, r12",
+        "bne 2b",
+        "ldr r3, [sp, #68]",
+        "add r0, r0, #192",
+        "subs r3, r3, #1",
+        "str r3, [sp, #68]",
+        "bne 1b",
+        "ldr r3, [sp, #116]", // sums
+        "3: ldm r3, {{r4-r7}}",
+        "pop {{r8, r9}}",
+        "subs r4, r4, r8",
+        "sbc r5, r5, r8, asr #31",
+        "subs r6, r6, r9",
+        "sbc r7, r7, r9, asr #31",
+        "stm r3!, {{r4-r7}}",
+        "cmp sp, r12",
+        "bne 3b",
+        "add sp, sp, #8",
+        "pop {{r4-r12, pc}}",
+    )
 }
 
 /// A row of a trellis: its sum grows by four pairs. `$own` gets this row's lowest bits, `$before` has those of the row before,
