@@ -11,4 +11,4 @@ pub fn base_sums<const RAISED: i32>(_row: &[[i8; GROUP]], _bases: &mut [i32]) {
 
 /// No hint.
 #[inline(always)]
-pub fn fetch<T>(_group: &T) {}
+pub fn fetch<T>(_group: &T, _ahead: usize) {}

@@ -36,6 +36,8 @@ pub const T4: u8 = Dtype::T4 as u8;
 pub const N5: u8 = Dtype::N5 as u8;
 pub const N8: u8 = Dtype::N8 as u8;
 
+/// How far ahead codes are fetched where one group comes after the other.
+pub const AHEAD: usize = 16;
 /// Groups whose sums of codes are computed together: 16 384 columns. They lie on the stack.
 pub const PANEL: usize = 512;
 /// A byte of each of 4 columns of a block's 16 rows.
@@ -127,8 +129,8 @@ macro_rules! matmul_kernels {
         use crate::image::tensors::{BLOCK, GROUP};
         use crate::kernels::arch::reads::{base_sums, fetch};
         use crate::kernels::vector::matmul::{
-            LEVEL_PANEL, LINES, Line, MOST_ROWS, MOST_SUMS, N4, N5, N8, PANEL, T3, T4, Weights, block_groups, filled,
-            misfit, row_groups,
+            AHEAD, LEVEL_PANEL, LINES, Line, MOST_ROWS, MOST_SUMS, N4, N5, N8, PANEL, T3, T4, Weights, block_groups,
+            filled, misfit, row_groups,
         };
         use crate::kernels::{Codes, Int8, Isa, Kernels, Put, scalar};
         use core::array::from_fn;
@@ -175,10 +177,16 @@ macro_rules! matmul_kernels {
             }
             // Whole tiles.
             let most = (MOST_SUMS / w.groups).min(MOST_ROWS) / TILE * TILE;
-            if x.rows() > 1 && most > 0 {
-                many_rows::<KIND, BYTES>(w, blocks, x, most, put);
-            } else {
-                (0..x.rows()).for_each(|row| one_row::<KIND, BYTES>(w, blocks.clone(), x, row, put));
+            match x.rows() {
+                2 if LANES == 16 => few_rows::<KIND, BYTES, 2>(w, blocks, x, 0, put),
+                3 if LANES == 16 => few_rows::<KIND, BYTES, 3>(w, blocks, x, 0, put),
+                4 if LANES == 16 => few_rows::<KIND, BYTES, 4>(w, blocks, x, 0, put),
+                5 if LANES == 16 => few_rows::<KIND, BYTES, 5>(w, blocks, x, 0, put),
+                6 if LANES == 16 => few_rows::<KIND, BYTES, 6>(w, blocks, x, 0, put),
+                7 if LANES == 16 => few_rows::<KIND, BYTES, 7>(w, blocks, x, 0, put),
+                8 if LANES == 16 => few_rows::<KIND, BYTES, 8>(w, blocks, x, 0, put),
+                2.. if most > 0 => many_rows::<KIND, BYTES>(w, blocks, x, most, put),
+                rows => (0..rows).for_each(|row| few_rows::<KIND, BYTES, 1>(w, blocks.clone(), x, row, put)),
             }
         }
 
@@ -194,62 +202,73 @@ macro_rules! matmul_kernels {
             if KIND == N8 { base_sums::<RAISED>(row, bases) } else { base_sums::<$looked_up_raised>(row, bases) }
         }
 
+        /// `ROWS` rows of codes from the first of them on: levels stay in registers.
         #[target_feature(enable = $features)]
-        fn one_row<const KIND: u8, const BYTES: usize>(
+        fn few_rows<const KIND: u8, const BYTES: usize, const ROWS: usize>(
             w: &Coded<'_>,
             blocks: Range<usize>,
             x: &Codes<'_>,
-            row: usize,
+            first: usize,
             put: &mut Put<'_>,
         ) {
-            let (codes, book) = (row_groups(x, row), book::<KIND>(w.codebook));
-            let mut bases = [0; PANEL];
+            let (codes, book) = (from_fn::<_, ROWS, _>(|row| row_groups(x, first + row)), book::<KIND>(w.codebook));
+            let mut bases = [[0; PANEL]; ROWS];
             if raised(KIND) != 0 && w.groups <= PANEL {
-                bases_of::<KIND>(codes, &mut bases);
+                codes.iter().zip(&mut bases).for_each(|(row, bases)| bases_of::<KIND>(row, bases));
             }
             for block in blocks {
                 let weights = block_groups::<BYTES>(w, block);
-                let mut sums = [0; BLOCK];
+                let mut sums = [[0; BLOCK]; ROWS];
                 for start in (0..w.groups).step_by(PANEL) {
                     let end = w.groups.min(start + PANEL);
-                    let panel = (weights.part::<KIND>(start, end), codes.get(start..end));
-                    let (Some(weights), Some(codes)) = panel else { return };
-                    if raised(KIND) != 0 && w.groups > PANEL {
-                        bases_of::<KIND>(codes, &mut bases);
+                    let mut codes = codes;
+                    for row in &mut codes {
+                        *row = row.get(start..end).unwrap_or_default();
                     }
-                    row_sums::<KIND, BYTES>(weights, codes, &bases, book, w.stretch, &mut sums);
+                    let Some(weights) = weights.part::<KIND>(start, end) else { return };
+                    if raised(KIND) != 0 && w.groups > PANEL {
+                        codes.iter().zip(&mut bases).for_each(|(row, bases)| bases_of::<KIND>(row, bases));
+                    }
+                    row_sums::<KIND, BYTES, ROWS>(weights, codes, &bases, book, w.stretch, &mut sums);
                 }
-                put(block, row, &[sums]);
+                put(block, first, &sums);
             }
         }
 
-        /// Adds the sums of a block's groups with one row's.
+        /// Adds the sums of a block's groups with some rows'.
         #[inline]
         #[target_feature(enable = $features)]
-        fn row_sums<const KIND: u8, const BYTES: usize>(
+        fn row_sums<const KIND: u8, const BYTES: usize, const ROWS: usize>(
             weights: Weights<'_, BYTES>,
-            codes: &[[i8; GROUP]],
-            bases: &[i32; PANEL],
+            codes: [&[[i8; GROUP]]; ROWS],
+            bases: &[[i32; PANEL]; ROWS],
             book: V,
             stretch: u32,
-            sums: &mut [i64; BLOCK],
+            sums: &mut [[i64; BLOCK]; ROWS],
         ) {
-            for start in (0..codes.len()).step_by(stretch as usize) {
-                let groups = weights.codes.iter().zip(weights.scales).zip(codes).zip(bases);
-                let mut part = [splat(0); BLOCK / LANES];
-                for (at, (((group, scale), codes), base)) in groups.enumerate().skip(start).take(stretch as usize) {
-                    fetch(group);
+            let count = codes.iter().fold(weights.codes.len().min(PANEL), |count, row| count.min(row.len()));
+            for start in (0..count).step_by(stretch as usize) {
+                let mut part = [[splat(0); BLOCK / LANES]; ROWS];
+                let groups = weights.codes[..count].iter().zip(weights.scales).enumerate();
+                for (at, (group, scale)) in groups.skip(start).take(stretch as usize) {
                     let signs = if KIND == N5 { weights.signs.get(at) } else { None };
-                    signs.into_iter().for_each(fetch);
-                    let mut dots = [splat(if raised(KIND) == 0 { 0 } else { *base }); BLOCK / LANES];
-                    for (span, dot) in dots.iter_mut().enumerate() {
-                        add_group!(dot, KIND, levels_of::<KIND, BYTES>(group, signs, span, book), codes);
-                    }
-                    for (span, (part, dot)) in part.iter_mut().zip(dots).enumerate() {
-                        *part = add_scaled(*part, dot, scales(scale, span));
+                    fetch(group, AHEAD);
+                    signs.into_iter().for_each(|signs| fetch(signs, AHEAD));
+                    for span in 0..BLOCK / LANES {
+                        let (levels, scale) = (levels_of::<KIND, BYTES>(group, signs, span, book), scales(scale, span));
+                        for row in 0..ROWS {
+                            // SAFETY: `at < count`, so far each goes.
+                            let (codes, base) = unsafe { (codes[row].get_unchecked(at), bases[row].get_unchecked(at)) };
+                            let mut dot = splat(if raised(KIND) == 0 { 0 } else { *base });
+                            let sum = &mut dot;
+                            add_group!(sum, KIND, levels, codes);
+                            part[row][span] = add_scaled(part[row][span], dot, scale);
+                        }
                     }
                 }
-                part.into_iter().zip(sums.as_chunks_mut().0).for_each(|(part, sums)| flush(part, sums));
+                for (part, sums) in part.into_iter().zip(sums.iter_mut()) {
+                    part.into_iter().zip(sums.as_chunks_mut().0).for_each(|(part, sums)| flush(part, sums));
+                }
             }
         }
 
@@ -326,8 +345,21 @@ macro_rules! matmul_kernels {
                             let Some(weights) = weights.part::<KIND>(start, end) else { return };
                             *panel = (make_levels::<KIND, BYTES>(weights, book, levels), weights.scales);
                         }
+                        // What the next panel needs comes while this one is multiplied, a part with each tile.
+                        let next = match end < w.groups {
+                            true => pair,
+                            false => from_fn(|at| block_groups(w, (blocks.end - 1).min(block + PAIR + at))),
+                        };
+                        let start_of_next = if end < w.groups { end } else { 0 };
+                        let share = groups.div_ceil(count.div_ceil(TILE));
+                        let mut fetched = start_of_next;
                         let mut row = 0;
                         while row < count {
+                            for weights in &next {
+                                let codes = weights.codes.iter().take(start_of_next + groups);
+                                codes.skip(fetched).take(share).for_each(|group| fetch(group, 0));
+                            }
+                            fetched += share;
                             let tiles = (&panel, x, (first, row), &*bases, (start, end, w.groups));
                             let sums = sums.each_mut().map(|sums| &mut sums[row..]);
                             row += match count - row {
@@ -352,9 +384,7 @@ macro_rules! matmul_kernels {
             to: &'l mut [MaybeUninit<[Line; LINES]>; LEVEL_PANEL],
         ) -> &'l [[Line; LINES]] {
             for (at, (group, to)) in weights.codes.iter().zip(to.iter_mut()).enumerate() {
-                fetch(group);
                 let signs = if KIND == N5 { weights.signs.get(at) } else { None };
-                signs.into_iter().for_each(fetch);
                 let to = to.as_mut_ptr().cast::<[V; BLOCK / LANES]>();
                 for span in 0..BLOCK / LANES {
                     for (line, levels) in

@@ -26,4 +26,4 @@ pub fn base_sums<const RAISED: i32>(row: &[[i8; GROUP]], bases: &mut [i32]) {
 
 /// Nothing.
 #[inline(always)]
-pub fn fetch<T>(_group: &T) {}
+pub fn fetch<T>(_group: &T, _ahead: usize) {}

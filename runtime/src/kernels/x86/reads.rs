@@ -4,9 +4,6 @@ use core::arch::x86_64::*;
 
 use crate::image::tensors::GROUP;
 
-/// How far ahead codes are fetched, in groups.
-const AHEAD: usize = 16;
-
 /// `-RAISED * (sum of the group's codes)` of each group of a row. Four groups at a time: sums of eight bytes each, then of four
 /// such sums.
 #[inline]
@@ -37,10 +34,10 @@ pub fn base_sums<const RAISED: i32>(row: &[[i8; GROUP]], bases: &mut [i32]) {
     }
 }
 
-/// Asks for the codes that come `AHEAD` groups later. Addresses beyond the end do no harm.
+/// Asks for what comes `ahead` groups later. Addresses beyond the end do no harm.
 #[inline(always)]
-pub fn fetch<T>(group: &T) {
-    let ahead = core::ptr::from_ref(group).wrapping_add(AHEAD).cast::<i8>();
+pub fn fetch<T>(group: &T, ahead: usize) {
+    let ahead = core::ptr::from_ref(group).wrapping_add(ahead).cast::<i8>();
     for line in (0..size_of::<T>()).step_by(64) {
         // SAFETY: a prefetch reads nothing; it is a hint.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line)) };
