@@ -8,6 +8,7 @@ use core::ops::Range;
 use mote_runtime::image::plan::{Kind, Rows};
 use mote_runtime::image::{Dtype, Op, Port, section};
 use mote_runtime::kernels;
+use mote_runtime::ops::BACKWARD;
 use mote_runtime::{Error, Image, Limits, Session};
 use support::{Arena, Bench, Builder, Random, assemble, code, limits, op, requantize, requantize_wide, try_run, word};
 
@@ -194,20 +195,23 @@ fn safe(units: &Units, shift: i64, backward: bool, elements: bool) -> bool {
     })
 }
 
+/// Runs the one op of `b` on `inputs`, its slots apart; each backend's result must be the scalar kernels'.
+fn of_all(b: &Builder, inputs: &[(u32, &[i64])], out: u32) -> Vec<i64> {
+    let with = |kernels| {
+        let mut bench = Bench { kernels, ..Bench::new(b, limits(1, 1)) };
+        inputs.iter().for_each(|(slot, values)| bench.put(*slot, values));
+        bench.run(&b.run[0], 1);
+        bench.got(out)
+    };
+    let result = with(&kernels::scalar::KERNELS);
+    kernels::available().for_each(|kernels| assert!(with(kernels) == result, "{}: {:?}", kernels.name, b.run[0]));
+    result
+}
+
 /// Runs the one op of `b` on `inputs`, with each backend: with its slots apart, then with the output on each input as far as section 13 allows,
 /// forward and backward. Returns the result, which must be the same each time, and how often slots overlapped.
 fn run(b: &Builder, inputs: &[(u32, &[i64])], out: u32, units: &Units, elements: bool) -> (Vec<i64>, usize) {
-    let once = |b: &Builder| {
-        let with = |kernels| {
-            let mut bench = Bench { kernels, ..Bench::new(b, limits(1, 1)) };
-            inputs.iter().for_each(|(slot, values)| bench.put(*slot, values));
-            bench.run(&b.run[0], 1);
-            bench.got(out)
-        };
-        let result = with(&kernels::scalar::KERNELS);
-        kernels::available().for_each(|kernels| assert_eq!(with(kernels), result, "{}", kernels.name));
-        result
-    };
+    let once = |b: &Builder| of_all(b, inputs, out);
     let result = once(b);
     let mut overlaps = 0;
     for (input, _) in inputs {
@@ -306,6 +310,91 @@ fn transpose_conv2d_is_the_page_s() {
     convolution("transpose_conv2d", 8);
 }
 
+/// Images, windows and channels beyond what backends take together: rows and parts of them, many pixels, many taps, many channels.
+#[test]
+fn large_convolutions() {
+    let r = &mut Random::new(21);
+    // Input, kernel, stride, dilation, padding; channels in and out; whether depthwise.
+    let shapes = [
+        ([70, 70], [3, 3], [1, 1], [1, 1], [1, 1], 16, 16, false),
+        ([50, 50], [3, 3], [1, 1], [1, 1], [1, 1], 1, 17, false),
+        ([4, 1200], [3, 3], [1, 2], [1, 1], [1, 1], 20, 9, false),
+        ([6, 6], [3, 3], [1, 1], [1, 1], [1, 1], 256, 33, false),
+        ([6, 6], [3, 3], [1, 1], [1, 1], [1, 1], 257, 16, false),
+        ([9, 11], [5, 5], [1, 2], [2, 1], [4, 2], 24, 40, false),
+        ([1, 1], [1, 1], [1, 1], [1, 1], [0, 0], 2308, 18, false),
+        ([13, 5], [1, 1], [1, 1], [1, 1], [0, 0], 40, 24, false),
+        ([20, 23], [3, 3], [2, 2], [1, 1], [0, 1], 3, 8, false),
+        ([49, 10], [10, 4], [2, 2], [1, 1], [4, 1], 1, 64, false),
+        ([40, 41], [3, 3], [1, 1], [1, 1], [1, 1], 8, 8, true),
+        ([80, 70], [3, 3], [2, 2], [1, 1], [0, 1], 16, 16, true),
+        ([3, 600], [3, 3], [1, 1], [1, 1], [1, 1], 20, 20, true),
+        ([15, 15], [7, 7], [1, 1], [1, 1], [3, 3], 40, 40, true),
+        ([12, 14], [5, 5], [2, 1], [1, 2], [2, 4], 100, 100, true),
+    ];
+    for (case, (input, kernel, stride, dilation, pad, channels, count, depthwise)) in shapes.into_iter().enumerate() {
+        let output = std::array::from_fn(|i| {
+            let reach: i64 = (kernel[i] - 1) * dilation[i] + 1;
+            (input[i] + 2 * pad[i] - reach) / stride[i] + 1
+        });
+        let s = Shape { input, output, kernel, stride, dilation, pad, channels };
+        let (area, depth) = (s.pixels(s.kernel), if depthwise { 1 } else { channels as usize });
+        for zero_weights in [0, 77] {
+            let mut l = Layer { single: false, zero_weights, ..Layer::random(r, Kind::I8, count, area * depth) };
+            (l.min, l.max) = (r.range(-128, -100), r.range(100, 127));
+            let x = values(r, Kind::I8, s.pixels(s.input) * channels as usize);
+            let w = values(r, Kind::I8, area * depth * count);
+            let mut b = builder();
+            let (from, to) = (b.i8_slot(x.len()), b.i8_slot(s.pixels(s.output) * count));
+            let [kh, kw] = kernel.map(|k| k as usize);
+            let shape = if depthwise { [1, kh, kw, count] } else { [count, kh, kw, depth] };
+            let (weights, table) = (b.constant(Kind::I8, &w, &shape), l.table(&mut b));
+            let [input, output, steps, pads] = s.words();
+            let zero = word([zero_weights, 0, 0, 0]);
+            let args = [from, to, weights, table, input, output, steps, pads, l.numbers(), zero];
+            let name = if depthwise { "depthwise_conv2d" } else { "conv2d" };
+            for backward in [0, BACKWARD] {
+                b.run = vec![Op { flags: l.flags() | backward, ..op(code(name), &args) }];
+                let got = of_all(&b, &[(from, &x)], to);
+                assert!(got.len() < 100 || got.iter().any(|v| *v != got[0]), "case {case}");
+            }
+        }
+    }
+}
+
+/// Every way from a sum to an element: halves of both roundings, multipliers and shifts to their ends, biases as large as loops take
+/// them and larger.
+#[test]
+fn roundings() {
+    let r = &mut Random::new(22);
+    let x: Vec<i64> = (-128..128).collect();
+    for case in 0..400 {
+        let count = r.range(1, 50) as usize;
+        let mut l = Layer { single: false, zero_weights: 0, ..Layer::random(r, Kind::I8, count, 1) };
+        (l.min, l.max) = if case % 3 == 0 { (-128, 127) } else { (l.min, l.max) };
+        for [bias, m, shift] in &mut l.channels {
+            *shift = -r.range(0, if case % 2 == 0 { 9 } else { 31 });
+            *m = [1, 1 << 30, (1 << 31) - 1, r.range(1 << 30, (1 << 31) - 1), r.range(1, 1 << 20)]
+                [r.range(0, 4) as usize];
+            let halves = r.range(-200, 200) * (1 << -*shift) + r.range(-1, 1);
+            let large = [1 << 28, -(1 << 28), r.range(-1 << 28, 1 << 28)][r.range(0, 2) as usize];
+            *bias = [r.range(-300, 300), halves.clamp(-1 << 28, 1 << 28), large][r.range(0, 2) as usize];
+        }
+        // One that some loops do not take.
+        if case % 5 == 0 {
+            let most = [(1 << 28) + 1, -(1 << 28) - 1, (1 << 31) - 1, -(1 << 31)];
+            l.channels[r.range(0, count as i64 - 1) as usize][0] = most[r.range(0, 3) as usize];
+        }
+        let w = values(r, Kind::I8, count);
+        let mut b = builder();
+        let (from, to) = (b.i8_slot(x.len()), b.i8_slot(x.len() * count));
+        let (weights, table) = (b.constant(Kind::I8, &w, &[count, 1]), l.table(&mut b));
+        b.run.push(op(code("fully_connected"), &[from, to, weights, table, l.numbers(), 0]));
+        let results = x.iter().flat_map(|x| w.iter().enumerate().map(|(c, w)| l.result(c, l.product(*x, *w))));
+        assert!(of_all(&b, &[(from, &x)], to) == results.collect::<Vec<_>>(), "case {case}: {:?}", l.channels);
+    }
+}
+
 #[test]
 fn fully_connected_is_the_page_s() {
     let r = &mut Random::new(3);
@@ -382,13 +471,19 @@ fn add_is_the_page_s() {
     let r = &mut Random::new(5);
     for case in 0..400 {
         let (kind, subtract) = (TYPES[case % 2], case % 4 > 1);
-        let len = r.range(1, 50) as usize;
+        let len = r.range(1, if case % 8 < 4 { 50 } else { 300 }) as usize;
         let (x, y) = (values(r, kind, len), values(r, kind, len));
         let l = Layer { zero_in: 0, ..Layer::random(r, kind, 1, 1) };
         let up = if kind == Kind::I16 { 15 } else { 20 };
         let (zx, zy) = if kind == Kind::I16 { (0, 0) } else { (r.range(-128, 127), r.range(-128, 127)) };
-        let m: Vec<i64> = (0..3).map(|_| r.range(1 << 30, (1 << 31) - 1)).collect();
-        let s = [r.range(-6, 0), r.range(-6, 0), r.range(-4 - up, 5 - up)];
+        let mut m: Vec<i64> = (0..3).map(|_| r.range(1 << 30, (1 << 31) - 1)).collect();
+        let mut s = [r.range(-6, 0), r.range(-6, 0), r.range(-4 - up, 5 - up)];
+        // TFLite halves the term of the larger scale, or both.
+        for which in 0..2 {
+            if r.range(0, 1) == 0 {
+                (m[which], s[which]) = (1 << 30, 0);
+            }
+        }
         let mut b = builder();
         let (a, c, to) = (b.plain_slot(kind, len), b.plain_slot(kind, len), b.plain_slot(kind, len));
         let [ma, mb, mo] = [m[0], m[1], m[2]].map(|m| m as u32);

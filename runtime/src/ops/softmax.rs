@@ -43,10 +43,19 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     for start in (0..rows).map(|n| in_turn(op, n, rows) * row) {
         let (from, to) = (from.get(start..)?.get(..row)?, to.get(start..)?.get(..row)?);
         let largest = from.iter().fold(i8::MIN, |largest, x| x.get().max(largest));
-        // e^(x - largest) in Q0.31; 0 if that is too little to count.
-        let exp = |x: &Cell<i8>| match i32::from(x.get()) - i32::from(largest) {
+        // e^difference in Q0.31; 0 if that is too little to count.
+        let exp_of = |difference: i32| match difference {
             difference if difference < least => 0,
             difference => scaled_exp(difference, multiplier, shift, rounding),
+        };
+        // On hosts those of a long row are computed once each.
+        let (mut table, tabled) = ([0; 256], cfg!(mote_vector) && row > 256);
+        if tabled {
+            table.iter_mut().zip(0..).for_each(|(exp, less)| *exp = exp_of(-less));
+        }
+        let exp = |x: &Cell<i8>| {
+            let less = i32::from(largest).wrapping_sub(x.get().into());
+            if tabled { table[less as usize & 0xFF] } else { exp_of(less.wrapping_neg()) }
         };
         let sum = from.iter().fold(0i32, |sum, x| sum.wrapping_add(divide_by_pot(exp(x), SUM_BITS)));
         let above = sum.leading_zeros();

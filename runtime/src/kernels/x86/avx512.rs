@@ -3,6 +3,8 @@
 
 use core::arch::x86_64::*;
 
+use super::nets;
+
 /// A block's rows.
 type V = __m512i;
 const LANES: usize = 16;
@@ -212,4 +214,17 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
 
 tiles_of_rows! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,avx2,bmi2,lzcnt" }
 tiles_of_pixels! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,avx2,bmi2,lzcnt" }
-matmul_kernels! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,avx2,bmi2,lzcnt"; KERNELS = "x86_64-i8-avx512vnni", Avx512 }
+matmul_kernels! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,avx2,bmi2,lzcnt"; BY_PATCHES = "x86_64-i8-avx512vnni", Avx512 }
+
+/// The backend: convolutions without patches where they fit.
+pub static KERNELS: Kernels = Kernels {
+    int8: Int8 {
+        // SAFETY: the table is given out only where its instructions are (`super::available`).
+        conv2d: |g, groups, x, w, cs, o, out| unsafe { nets::conv2d(g, groups, x, w, cs, o, out) },
+        depthwise_conv2d: |g, multiplier, x, w, cs, o, out| unsafe {
+            nets::depthwise_conv2d(g, multiplier, x, w, cs, o, out)
+        },
+        add: |x, y, to, s, o| unsafe { nets::add(x, y, to, s, o) },
+    },
+    ..BY_PATCHES
+};

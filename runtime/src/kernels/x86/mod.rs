@@ -11,6 +11,7 @@ mod avx2;
 mod avx512;
 mod avx_vnni;
 mod detect;
+mod nets;
 pub mod reads;
 
 use super::Kernels;
