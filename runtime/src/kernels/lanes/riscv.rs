@@ -124,11 +124,52 @@ macro_rules! pairs {
 
 pairs! {
     /// One pixel; columns are a multiple of four.
-    dots1_words, [0, 1, 2, 3], 4
+    pairs_words, [0, 1, 2, 3], 4
 }
 pairs! {
     /// One pixel.
     dots1_bytes, [0], 1
+}
+
+/// Products of a pixel's column with weights of four filters.
+macro_rules! four_filters {
+    ($x:ident, [$w:ident, $v:ident, $u:ident, $t:ident], $column:literal, $a:ident, $b:ident, $c:ident, $d:ident) => {
+        let value = *$x.add($column);
+        $a = $a.wrapping_add(value.wrapping_mul(i32::from(*$w.add($column))));
+        $b = $b.wrapping_add(value.wrapping_mul(i32::from(*$v.add($column))));
+        $c = $c.wrapping_add(value.wrapping_mul(i32::from(*$u.add($column))));
+        $d = $d.wrapping_add(value.wrapping_mul(i32::from(*$t.add($column))));
+    };
+}
+/// As [`pairs_words`], an activation read once for two pairs.
+///
+/// # Safety
+/// What `job` describes lies in memory, and the sums may be written.
+pub unsafe fn dots1_words(job: &mut Dots) {
+    // SAFETY: the caller's.
+    unsafe {
+        while job.filters >= 2 {
+            let mut x = job.x;
+            let (mut w, mut v) = (job.w, job.w.add(job.apart));
+            let (mut u, mut t) = (v.add(job.apart), v.add(2 * job.apart));
+            let [mut a, mut b, mut c, mut d] = *job.sums.cast::<[i32; 4]>();
+            while x != job.x_end {
+                four_filters!(x, [w, v, u, t], 0, a, b, c, d);
+                four_filters!(x, [w, v, u, t], 1, a, b, c, d);
+                four_filters!(x, [w, v, u, t], 2, a, b, c, d);
+                four_filters!(x, [w, v, u, t], 3, a, b, c, d);
+                x = x.add(4);
+                (w, v, u, t) = (w.add(4), v.add(4), u.add(4), t.add(4));
+            }
+            *job.sums.cast() = [a, b, c, d];
+            job.sums = job.sums.add(4);
+            job.w = w.add(job.skip + 2 * job.apart);
+            job.filters -= 2;
+        }
+        if job.filters > 0 {
+            pairs_words(job);
+        }
+    }
 }
 
 /// Sums over the taps of a pixel.
