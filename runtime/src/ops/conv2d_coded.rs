@@ -114,7 +114,11 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (zero_point, o) = window::numbers(op, 10, Kind::I8)?;
     let (kernel, isa) = (linear.kernel(r), r.kernels.isa);
     let pixels = g.y.output.checked_mul(g.x.output)?;
-    let in_place = apart(r, &input, &output)? && in_place(&g, &linear, planes);
+    let rows = in_place(&g, &linear, planes);
+    let in_place = rows && apart(r, &input, &output)?;
+    // The patches are the image, one after the other.
+    let in_order =
+        rows && g.channels == linear.padded() && g.x.stride == 1 && g.y.stride == 1 && g.x.input == g.x.output;
     // Bytes of a patch, and patches that are made before the weights are read.
     let patch = linear.padded() * planes;
     let mut own = [0; OWN];
@@ -130,9 +134,15 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
             let [from, scratch] = r.slots([&input, &patches])?;
             let scratch = if has_own { &mut own } else { i8_cols(&patches, scratch)? };
             let from = Input::new(&input, from)?;
-            for (at, pixel) in tile.clone().enumerate() {
-                let patch = scratch.get_mut(at * patch..)?.get_mut(..patch)?;
-                gather(&g, &from, zero_point as i8, position(pixel)?, (patch, linear.padded()))?;
+            // Pixels that are copied together, each a patch.
+            let row = if in_order { tile.len() } else { 1 };
+            for (at, pixel) in tile.clone().step_by(row).enumerate() {
+                let patch = scratch.get_mut(at * patch..)?.get_mut(..row * patch)?;
+                if in_order {
+                    from.put(pixel * g.channels, patch.len(), patch, (0, patch.len()))?;
+                } else {
+                    gather(&g, &from, zero_point as i8, position(pixel)?, (patch, linear.padded()))?;
+                }
             }
         }
         let read = if in_place { &input } else { &patches };

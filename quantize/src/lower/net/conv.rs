@@ -125,8 +125,11 @@ impl Context<'_> {
 
     /// Adds a convolution with coded weights: `window` are its words, `kernel` its height and width.
     fn coded(&mut self, node: &Node, window: [u32; 4], kernel: [usize; 2]) -> Lowering<()> {
-        /// Patches that are gathered before the weights are read: reading weights from flash is what costs.
+        /// Patches that are gathered before the weights are read: reading weights from flash is what costs. Twice as many, as many as
+        /// kernels of microcontrollers make levels for at once, where they are small.
         const PATCHES: usize = 4;
+        /// Bytes that twice as many may take.
+        const SMALL: usize = 1024;
         let (x, y) = (self.value(node, 0)?, self.made(node)?);
         let (input, out) = (self.scaled(x)?, self.scaled(y)?);
         let wide = |v: &Value| v.dtype == DType::I16;
@@ -146,7 +149,9 @@ impl Context<'_> {
         let pixels = y.count() / linear.weights.rows;
         let [weights, bias] = self.linear(&name, linear);
         let planes = if wide(x) { 2 } else { 1 };
-        let patches = self.builder_slot(Kind::I8, planes * padded * pixels.min(PATCHES));
+        let patch = planes * padded;
+        let together = if 2 * PATCHES * patch <= SMALL { 2 * PATCHES } else { PATCHES };
+        let patches = self.builder_slot(Kind::I8, patch * pixels.min(together));
         // The bounds of an int16 are those of its high byte.
         let (min, max) = match self.limits(node)? {
             (min, max) if wide(y) && (min & 255, max & 255) == (0, 255) => (min >> 8, max >> 8),

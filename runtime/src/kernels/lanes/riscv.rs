@@ -31,6 +31,54 @@ macro_rules! four {
     };
 }
 
+/// Those of two filters. In assembly: a compiler loads all that a turn needs before it multiplies, and has no registers for it.
+macro_rules! eight {
+    ($x:ident, [$w:ident, $v:ident], $column:literal, [$a:ident, $b:ident, $c:ident, $d:ident], [$e:ident, $f:ident, $g:ident, $h:ident]) => {
+        core::arch::asm!(
+            "lb {weight}, {column}({w})",
+            "lb {other}, {column}({v})",
+            "lw {p}, 16*{column}({x})",
+            "lw {q}, 16*{column}+4({x})",
+            "mul {r}, {p}, {weight}",
+            "mul {p}, {p}, {other}",
+            "add {a}, {a}, {r}",
+            "add {e}, {e}, {p}",
+            "lw {p}, 16*{column}+8({x})",
+            "mul {r}, {q}, {weight}",
+            "mul {q}, {q}, {other}",
+            "add {b}, {b}, {r}",
+            "add {f}, {f}, {q}",
+            "lw {q}, 16*{column}+12({x})",
+            "mul {r}, {p}, {weight}",
+            "mul {p}, {p}, {other}",
+            "add {c}, {c}, {r}",
+            "add {g}, {g}, {p}",
+            "mul {r}, {q}, {weight}",
+            "mul {q}, {q}, {other}",
+            "add {d}, {d}, {r}",
+            "add {h}, {h}, {q}",
+            column = const $column,
+            x = in(reg) $x,
+            w = in(reg) $w,
+            v = in(reg) $v,
+            weight = out(reg) _,
+            other = out(reg) _,
+            p = out(reg) _,
+            q = out(reg) _,
+            r = out(reg) _,
+            a = inout(reg) $a,
+            b = inout(reg) $b,
+            c = inout(reg) $c,
+            d = inout(reg) $d,
+            e = inout(reg) $e,
+            f = inout(reg) $f,
+            g = inout(reg) $g,
+            h = inout(reg) $h,
+            options(nostack, readonly, preserves_flags),
+        );
+    };
+}
+
 /// Of two pixels.
 macro_rules! two {
     ($x:ident, $w:ident, $column:literal, $a:ident, $b:ident, $c:ident, $d:ident) => {
@@ -75,7 +123,7 @@ macro_rules! dots {
 
 dots! {
     /// Four pixels; columns are a multiple of four.
-    dots4_words, four, 4, [0, 1, 2, 3], 4
+    single_words, four, 4, [0, 1, 2, 3], 4
 }
 dots! {
     /// Four pixels.
@@ -88,6 +136,36 @@ dots! {
 dots! {
     /// Two pixels.
     dots2_bytes, two, 2, [0], 1
+}
+
+/// As [`single_words`], activations read once for two filters.
+///
+/// # Safety
+/// What `job` describes lies in memory, and the sums may be written.
+#[inline(never)] // its loop has all registers
+pub unsafe fn dots4_words(job: &mut Dots) {
+    // SAFETY: the caller's.
+    unsafe {
+        while job.filters >= 2 {
+            let (mut x, mut w, mut v) = (job.x, job.w, job.w.add(job.apart));
+            let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *job.sums.cast::<[i32; 8]>();
+            while x != job.x_end {
+                eight!(x, [w, v], 0, [a, b, c, d], [e, f, g, h]);
+                eight!(x, [w, v], 1, [a, b, c, d], [e, f, g, h]);
+                eight!(x, [w, v], 2, [a, b, c, d], [e, f, g, h]);
+                eight!(x, [w, v], 3, [a, b, c, d], [e, f, g, h]);
+                x = x.add(16);
+                (w, v) = (w.add(4), v.add(4));
+            }
+            *job.sums.cast() = [a, b, c, d, e, f, g, h];
+            job.sums = job.sums.add(8);
+            job.w = v.add(job.skip);
+            job.filters -= 2;
+        }
+        if job.filters > 0 {
+            single_words(job);
+        }
+    }
 }
 
 /// A function over pairs of filters.
@@ -124,11 +202,53 @@ macro_rules! pairs {
 
 pairs! {
     /// One pixel; columns are a multiple of four.
-    dots1_words, [0, 1, 2, 3], 4
+    pairs_words, [0, 1, 2, 3], 4
 }
 pairs! {
     /// One pixel.
     dots1_bytes, [0], 1
+}
+
+/// Products of a pixel's column with weights of four filters.
+macro_rules! four_filters {
+    ($x:ident, [$w:ident, $v:ident, $u:ident, $t:ident], $column:literal, $a:ident, $b:ident, $c:ident, $d:ident) => {
+        let value = *$x.add($column);
+        $a = $a.wrapping_add(value.wrapping_mul(i32::from(*$w.add($column))));
+        $b = $b.wrapping_add(value.wrapping_mul(i32::from(*$v.add($column))));
+        $c = $c.wrapping_add(value.wrapping_mul(i32::from(*$u.add($column))));
+        $d = $d.wrapping_add(value.wrapping_mul(i32::from(*$t.add($column))));
+    };
+}
+/// As [`pairs_words`], an activation read once for two pairs.
+///
+/// # Safety
+/// What `job` describes lies in memory, and the sums may be written.
+#[inline(never)] // its loop has all registers
+pub unsafe fn dots1_words(job: &mut Dots) {
+    // SAFETY: the caller's.
+    unsafe {
+        while job.filters >= 2 {
+            let mut x = job.x;
+            let (mut w, mut v) = (job.w, job.w.add(job.apart));
+            let (mut u, mut t) = (v.add(job.apart), v.add(2 * job.apart));
+            let [mut a, mut b, mut c, mut d] = *job.sums.cast::<[i32; 4]>();
+            while x != job.x_end {
+                four_filters!(x, [w, v, u, t], 0, a, b, c, d);
+                four_filters!(x, [w, v, u, t], 1, a, b, c, d);
+                four_filters!(x, [w, v, u, t], 2, a, b, c, d);
+                four_filters!(x, [w, v, u, t], 3, a, b, c, d);
+                x = x.add(4);
+                (w, v, u, t) = (w.add(4), v.add(4), u.add(4), t.add(4));
+            }
+            *job.sums.cast() = [a, b, c, d];
+            job.sums = job.sums.add(4);
+            job.w = w.add(job.skip + 2 * job.apart);
+            job.filters -= 2;
+        }
+        if job.filters > 0 {
+            pairs_words(job);
+        }
+    }
 }
 
 /// Sums over the taps of a pixel.
