@@ -24,19 +24,22 @@ pub fn add(x: &[Cell<i8>], y: &[Cell<i8>], to: &[Cell<i8>], s: &Sum, o: &Output)
     let start = _mm512_sub_epi32(_mm512_set1_epi32(OFFSET), plain);
     let numbers = numbers_of(start, _mm512_set1_epi32(sum.multiplier), _mm512_set1_epi32(sum.shift));
     let (count, numbers, bounds) = (x.len().min(y.len()).min(to.len()), &numbers, &bounds_of(o));
+    // A plain term is the first.
+    let (a, b, x, y) = if b.plain { (&b, &a, y, x) } else { (&a, &b, x, y) };
     let elements = (&x[..count], &y[..count], &to[..count]);
-    match (a.plain, b.plain) {
-        (true, true) => add_of::<true, true>(elements, s.backward, [&a, &b], numbers, bounds),
-        (true, _) => add_of::<true, false>(elements, s.backward, [&a, &b], numbers, bounds),
-        (_, true) => add_of::<false, true>(elements, s.backward, [&a, &b], numbers, bounds),
-        _ => add_of::<false, false>(elements, s.backward, [&a, &b], numbers, bounds),
+    match (a.plain, b.plain, bounds.below) {
+        (false, _, false) => add_of::<false, false, false>(elements, s.backward, [a, b], numbers, bounds),
+        (false, _, true) => add_of::<false, false, true>(elements, s.backward, [a, b], numbers, bounds),
+        (_, false, false) => add_of::<true, false, false>(elements, s.backward, [a, b], numbers, bounds),
+        (_, false, true) => add_of::<true, false, true>(elements, s.backward, [a, b], numbers, bounds),
+        _ => add_of::<true, true, true>(elements, s.backward, [a, b], numbers, bounds),
     }
 }
 
 /// Of as many elements each.
 #[inline(never)]
 #[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
-fn add_of<const PLAIN: bool, const SECOND: bool>(
+fn add_of<const PLAIN: bool, const SECOND: bool, const BELOW: bool>(
     (x, y, to): (Cells<'_>, Cells<'_>, Cells<'_>),
     backward: bool,
     [a, b]: [&Terms; 2],
@@ -58,7 +61,7 @@ fn add_of<const PLAIN: bool, const SECOND: bool>(
             };
             *sum = _mm512_add_epi32(*sum, _mm512_add_epi32(a.of::<PLAIN>(of(x)), b.of::<SECOND>(of(y))));
         }
-        let v = elements(sums, [numbers; 4], bounds);
+        let v = elements::<BELOW>(sums, [numbers; 4], bounds);
         // SAFETY: a cell may be written through a shared reference; stores write what the mask says.
         unsafe {
             let to = to.as_ptr().cast::<i8>().cast_mut().add(at);

@@ -8,7 +8,7 @@ use core::num::NonZeroUsize;
 use super::super::avx512::BY_PATCHES;
 use super::{
     BEYOND, Bounds, MOST_PIXELS, MOST_WORDS, Numbers, REGION, V, bounds_of, elements, first_of, fits, inputs_of,
-    joined, numbers, steps, store, store_few,
+    joined, numbers_of_block, steps, store, store_few,
 };
 use crate::image::tensors::BLOCK;
 use crate::kernels::scalar::int8::{Channel, Input, Output, Weights, Window};
@@ -48,6 +48,7 @@ pub fn conv2d(
     let lines = lines.as_mut_ptr().cast::<V>();
     let (mut offsets, mut places) = ([MaybeUninit::uninit(); MOST_WORDS], [MaybeUninit::uninit(); MOST_PIXELS]);
     let mut sums = [MaybeUninit::uninit(); MOST_PIXELS];
+    let mut all_numbers = [const { MaybeUninit::uninit() }; PAIR];
     let (bounds, all) = (bounds_of(o), cs.len());
     let blocks = all.div_ceil(BLOCK);
     for region in Region::all(g, rows, across) {
@@ -69,49 +70,38 @@ pub fn conv2d(
         let out = out.get(first..)?.get(..places.len() * all)?;
         for block in (0..blocks).step_by(PAIR) {
             let side_by_side = PAIR.min(blocks - block);
-            let of_block = |at: usize| {
+            let mut channels = [0; PAIR];
+            for (at, numbers) in all_numbers.iter_mut().enumerate().take(side_by_side) {
                 let channel = first_of(block + at, all);
                 let end = all.min(channel + BLOCK);
                 let filters = w.get(channel * products..end * products)?;
                 // SAFETY: there is room for the lines of a pair.
                 let weights = unsafe { turn(filters, columns, turned_len, lines.add(at), side_by_side) };
-                Some((channel, numbers(cs.get(channel..end)?, weights, products, (zx, zw))))
-            };
-            let a = of_block(0)?;
-            let b = if side_by_side == PAIR { of_block(1)? } else { a };
+                channels[at] = channel;
+                numbers.write(numbers_of_block(cs.get(channel..end)?, weights, products, (zx, zw)));
+            }
+            // SAFETY: those of each block have been written.
+            let numbers = [0, side_by_side - 1].map(|at| unsafe { all_numbers[at].assume_init_ref() });
             let t = Tiles {
                 inputs: memory.as_ptr().cast(),
                 places,
                 words: offsets,
                 lines,
-                numbers: [a.1, b.1],
+                numbers,
                 bounds,
                 less,
                 out: out.as_ptr().cast::<i8>().cast_mut(),
                 all,
-                channels: [a.0, b.0],
+                channels,
             };
-            let count = places.len();
             // SAFETY: words of the last pixel's last run reach at most 3 bytes beyond the region, all lines have been written, and the
             // output has `all` elements of each pixel.
             unsafe {
-                match (side_by_side, count.div_ceil(count.div_ceil(TILE))) {
-                    (1, 1) => tiles::<1, 1>(&t),
-                    (1, 2) => tiles::<2, 1>(&t),
-                    (1, 3) => tiles::<3, 1>(&t),
-                    (1, 4) => tiles::<4, 1>(&t),
-                    (1, 5) => tiles::<5, 1>(&t),
-                    (1, 6) => tiles::<6, 1>(&t),
-                    (1, 7) => tiles::<7, 1>(&t),
-                    (1, _) => tiles::<TILE, 1>(&t),
-                    (_, 1) => tiles::<1, PAIR>(&t),
-                    (_, 2) => tiles::<2, PAIR>(&t),
-                    (_, 3) => tiles::<3, PAIR>(&t),
-                    (_, 4) => tiles::<4, PAIR>(&t),
-                    (_, 5) => tiles::<5, PAIR>(&t),
-                    (_, 6) => tiles::<6, PAIR>(&t),
-                    (_, 7) => tiles::<7, PAIR>(&t),
-                    _ => tiles::<TILE, PAIR>(&t),
+                match (side_by_side, t.bounds.below) {
+                    (1, false) => all_tiles::<1, false>(&t),
+                    (1, true) => all_tiles::<1, true>(&t),
+                    (_, false) => all_tiles::<PAIR, false>(&t),
+                    (_, true) => all_tiles::<PAIR, true>(&t),
                 }
             }
         }
@@ -127,7 +117,7 @@ struct Tiles<'a> {
     words: &'a [u32],
     /// The weights' lines, those of a pair side by side.
     lines: *const V,
-    numbers: [Numbers; PAIR],
+    numbers: [&'a Numbers; PAIR],
     bounds: Bounds,
     /// Sums of each pixel's inputs times the weights' zero point, if that is not 0.
     less: Option<&'a [i32]>,
@@ -135,6 +125,24 @@ struct Tiles<'a> {
     out: *mut i8,
     all: usize,
     channels: [usize; PAIR],
+}
+
+/// All pixels of a region, in tiles of a size that leaves little to be done twice.
+///
+/// # Safety
+/// See [`tiles`].
+#[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
+unsafe fn all_tiles<const BLOCKS: usize, const BELOW: bool>(t: &Tiles<'_>) {
+    let count = t.places.len();
+    // SAFETY: as above.
+    unsafe {
+        match count.div_ceil(count.div_ceil(TILE)) {
+            ..4 => tiles::<1, BLOCKS, BELOW>(t),
+            5..=7 if count > TILE => tiles::<7, BLOCKS, BELOW>(t),
+            4..=7 => tiles::<4, BLOCKS, BELOW>(t),
+            _ => tiles::<TILE, BLOCKS, BELOW>(t),
+        }
+    }
 }
 
 /// All pixels of a region, at least `PIXELS`; the last tile overlaps the one before. The elements of a tile are made while the sums of the
@@ -145,7 +153,7 @@ struct Tiles<'a> {
 #[allow(clippy::needless_range_loop)] // of sums, which only numbers known to the compiler keep in registers
 #[inline(never)]
 #[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
-unsafe fn tiles<const PIXELS: usize, const BLOCKS: usize>(t: &Tiles<'_>) {
+unsafe fn tiles<const PIXELS: usize, const BLOCKS: usize, const BELOW: bool>(t: &Tiles<'_>) {
     let (count, groups) = (t.places.len(), PIXELS.div_ceil(4 / BLOCKS));
     let part = t.words.len().div_ceil(groups);
     let mut start = [t.numbers[0].start; BLOCKS];
@@ -182,7 +190,7 @@ unsafe fn tiles<const PIXELS: usize, const BLOCKS: usize>(t: &Tiles<'_>) {
             }
             if let Some(first) = first_before {
                 // SAFETY: as above.
-                unsafe { put(t, first, group, &before) };
+                unsafe { put::<PIXELS, BLOCKS, BELOW>(t, first, group, &before) };
             }
         }
         if let Some(less) = t.less {
@@ -196,7 +204,7 @@ unsafe fn tiles<const PIXELS: usize, const BLOCKS: usize>(t: &Tiles<'_>) {
     }
     for group in 0..groups {
         // SAFETY: as above.
-        unsafe { put(t, count - PIXELS, group, &before) };
+        unsafe { put::<PIXELS, BLOCKS, BELOW>(t, count - PIXELS, group, &before) };
     }
 }
 
@@ -206,7 +214,7 @@ unsafe fn tiles<const PIXELS: usize, const BLOCKS: usize>(t: &Tiles<'_>) {
 /// They lie in the output.
 #[inline]
 #[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
-unsafe fn put<const PIXELS: usize, const BLOCKS: usize>(
+unsafe fn put<const PIXELS: usize, const BLOCKS: usize, const BELOW: bool>(
     t: &Tiles<'_>,
     first: usize,
     group: usize,
@@ -220,8 +228,8 @@ unsafe fn put<const PIXELS: usize, const BLOCKS: usize>(
     for at in 0..4 {
         some[at] = sums[(start + at / BLOCKS).min(PIXELS - 1)][at % BLOCKS];
     }
-    let [a, b] = [&t.numbers[0], &t.numbers[BLOCKS - 1]];
-    let v = elements(some, if BLOCKS == 1 { [a; 4] } else { [a, b, a, b] }, &t.bounds);
+    let [a, b] = [t.numbers[0], t.numbers[BLOCKS - 1]];
+    let v = elements::<BELOW>(some, if BLOCKS == 1 { [a; 4] } else { [a, b, a, b] }, &t.bounds);
     let to = |at: usize| {
         let pixel = first + (start + at / BLOCKS).min(PIXELS - 1);
         t.out.wrapping_add(pixel * t.all + t.channels[at % BLOCKS])

@@ -7,8 +7,8 @@ use core::num::NonZeroUsize;
 
 use super::super::avx512::BY_PATCHES;
 use super::{
-    BEYOND, Bounds, MOST_PIXELS, Numbers, REGION, V, bounds_of, elements, first_of, fits, inputs_of, joined, numbers,
-    of_first, steps, store, store_few,
+    BEYOND, Bounds, MOST_PIXELS, Numbers, REGION, V, bounds_of, elements, first_of, fits, inputs_of, joined,
+    numbers_of_block, of_first, steps, store, store_few,
 };
 use crate::image::tensors::BLOCK;
 use crate::kernels::scalar::int8::{Channel, Input, Output, Weights, Window};
@@ -58,7 +58,7 @@ pub fn depthwise_conv2d(
                 *weights = above_one_another(rows);
                 sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1), *weights);
             }
-            let numbers = numbers(cs.get(channel..all.min(channel + BLOCK))?, sums, products, (zx, zw));
+            let numbers = numbers_of_block(cs.get(channel..all.min(channel + BLOCK))?, sums, products, (zx, zw));
             for row in (0..region.rows).step_by(together) {
                 let rows = together.min(region.rows - row);
                 let first = (((region.y + row) * g.x.output + region.x) * all, rows * region.columns * all);
@@ -78,10 +78,11 @@ pub fn depthwise_conv2d(
                 // rows; the output has `all` elements of each pixel, of which the block's are 16, or all.
                 unsafe {
                     columns_of(g, from, (rows, width), all, d.lines);
-                    match g.x.kernel {
-                        3 => depthwise::<3>(g, &d),
-                        5 => depthwise::<5>(g, &d),
-                        _ => depthwise::<0>(g, &d),
+                    match (g.x.kernel, bounds.below) {
+                        (3, false) => depthwise::<3, false>(g, &d),
+                        (3, true) => depthwise::<3, true>(g, &d),
+                        (5, _) => depthwise::<5, true>(g, &d),
+                        _ => depthwise::<0, true>(g, &d),
                     }
                 }
             }
@@ -159,7 +160,7 @@ unsafe fn columns_of(g: &Window, from: *const i8, (rows, width): (usize, usize),
 /// Each pixel has its lines and its elements.
 #[inline(never)]
 #[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
-unsafe fn depthwise<const KERNEL: usize>(g: &Window, d: &Depthwise<'_>) {
+unsafe fn depthwise<const KERNEL: usize, const BELOW: bool>(g: &Window, d: &Depthwise<'_>) {
     let (kernel, step) = (if KERNEL == 0 { g.x.kernel } else { KERNEL }, g.x.dilation.get());
     let count = d.places.len();
     for first in (0..count).step_by(4) {
@@ -190,7 +191,7 @@ unsafe fn depthwise<const KERNEL: usize>(g: &Window, d: &Depthwise<'_>) {
                 sums[at] = _mm512_sub_epi32(sums[at], _mm512_mullo_epi32(inputs[at], _mm512_set1_epi32(d.zw)));
             }
         }
-        let v = elements(sums, [&d.numbers; 4], &d.bounds);
+        let v = elements::<BELOW>(sums, [&d.numbers; 4], &d.bounds);
         // SAFETY: as above.
         unsafe { if d.all < BLOCK { store_few(v, to[0], d.all, count.min(4)) } else { store(v, to) } }
     }

@@ -74,6 +74,10 @@ struct Bounds {
     zero: V,
     min: V,
     max: V,
+    /// Whether elements below the zero point are left as they are: if not, which way their halves go makes no difference.
+    below: bool,
+    /// Whether the bounds are not those of int8.
+    narrow: bool,
 }
 
 /// Whether all sums of so many products are less than `OFFSET`, and become elements by a product, roundings and a right shift.
@@ -128,7 +132,7 @@ fn first_of(block: usize, all: usize) -> usize {
 /// The numbers of up to 16 channels with these sums of weights, of so many products.
 #[inline]
 #[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
-fn numbers(cs: &[Channel], weights: V, products: usize, (zx, zw): (i32, i32)) -> Numbers {
+fn numbers_of_block(cs: &[Channel], weights: V, products: usize, (zx, zw): (i32, i32)) -> Numbers {
     let [bias, multiplier, shift] = channels_of(cs);
     // sum of (x - zx)(w - zw) = sum of xw - zx * sum of w - zw * sum of x + products * zx * zw, the inputs raised.
     let zx = zx + RAISED;
@@ -172,18 +176,23 @@ fn bounds_of(o: &Output) -> Bounds {
         zero: _mm512_set1_epi16(o.zero_point as i16),
         min: _mm512_set1_epi8(o.min as i8),
         max: _mm512_set1_epi8(o.max as i8),
+        below: o.min < o.zero_point,
+        narrow: (o.min, o.max) != (i8::MIN.into(), i8::MAX.into()),
     }
 }
 
 /// Sums at the output's scale. Of each 4, the second and the third have changed places.
 #[inline]
 #[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
-fn rounded(x: V, n: &Numbers) -> V {
+fn rounded<const BELOW: bool>(x: V, n: &Numbers) -> V {
     let even = _mm512_add_epi64(_mm512_mul_epu32(x, n.multipliers[0]), n.added[0]);
     let odd = _mm512_add_epi64(_mm512_mul_epu32(_mm512_srli_epi64::<32>(x), n.multipliers[1]), n.added[1]);
     let upper = _mm512_shuffle_ps::<0b11_01_11_01>(_mm512_castsi512_ps(even), _mm512_castsi512_ps(odd));
     let y = _mm512_castps_si512(upper);
-    let y = _mm512_mask_sub_epi32(y, _mm512_cmplt_epi32_mask(y, n.half), y, n.moved);
+    if BELOW {
+        let y = _mm512_mask_sub_epi32(y, _mm512_cmplt_epi32_mask(y, n.half), y, n.moved);
+        return _mm512_srav_epi32(y, n.shift);
+    }
     _mm512_srav_epi32(y, n.shift)
 }
 
@@ -198,14 +207,17 @@ static ORDER: [u8; 64] = {
     order
 };
 
-/// The elements of 4 times 16 sums.
+/// The elements of 4 times 16 sums. `BELOW`: [`Bounds::below`].
 #[inline]
 #[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
-fn elements(sums: [V; 4], numbers: [&Numbers; 4], bounds: &Bounds) -> V {
-    let of = |at: usize| rounded(sums[at], numbers[at]);
+fn elements<const BELOW: bool>(sums: [V; 4], numbers: [&Numbers; 4], bounds: &Bounds) -> V {
+    let of = |at: usize| rounded::<BELOW>(sums[at], numbers[at]);
     let low = _mm512_adds_epi16(_mm512_packs_epi32(of(0), of(1)), bounds.zero);
     let high = _mm512_adds_epi16(_mm512_packs_epi32(of(2), of(3)), bounds.zero);
-    let bytes = _mm512_min_epi8(_mm512_max_epi8(_mm512_packs_epi16(low, high), bounds.min), bounds.max);
+    let mut bytes = _mm512_packs_epi16(low, high);
+    if bounds.narrow {
+        bytes = _mm512_min_epi8(_mm512_max_epi8(bytes, bounds.min), bounds.max);
+    }
     // SAFETY: 64 bytes are there; the load asks for no alignment.
     _mm512_permutexvar_epi8(unsafe { _mm512_loadu_si512(ORDER.as_ptr().cast()) }, bytes)
 }
