@@ -137,7 +137,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
             let scratch = if has_own { &mut own } else { i8_cols(&patches, scratch)? };
             let from = Input::new(&input, from)?;
             // Pixels that are copied together, each a patch.
-            let row = if in_order { tile.len() } else { 1 };
+            let row = if in_order { tile.len().max(1) } else { 1 };
             for (at, pixel) in tile.clone().step_by(row).enumerate() {
                 let patch = scratch.get_mut(at * patch..)?.get_mut(..row * patch)?;
                 if in_order {
