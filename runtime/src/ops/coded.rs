@@ -58,6 +58,9 @@ impl<'a> Input<'a> {
     }
 }
 
+/// Multipliers and biases of a block.
+pub(crate) type Numbers = ([u16; BLOCK], [i64; BLOCK]);
+
 /// A coded matrix and its bias, of the same rows.
 pub(crate) struct Linear<'a> {
     pub weights: Coded<'a>,
@@ -117,7 +120,9 @@ impl<'a> Linear<'a> {
 
     /// Sums of block `block` times their multipliers, and the bias.
     pub(crate) fn finish(&self, block: usize, mut sums: [i64; BLOCK]) -> [i64; BLOCK] {
-        let (mults, biases) = self.numbers(block);
+        let mut numbers = Numbers::default();
+        self.put_numbers(block, &mut numbers);
+        let (mults, biases) = numbers;
         for ((sum, mult), bias) in sums.iter_mut().zip(mults).zip(biases) {
             // |acc| < 2^38, of int16 2^46, and mult < 2^16; |bias| <= 2^31, lifted by 31 bits at most: the sum is below 2^63.
             *sum = *sum * i64::from(mult) + bias;
@@ -125,13 +130,13 @@ impl<'a> Linear<'a> {
         sums
     }
 
-    /// The multipliers of block `block`, and its biases with the weights' exponent as fraction bits; zeros beyond the last row.
-    pub(crate) fn numbers(&self, block: usize) -> ([u16; BLOCK], [i64; BLOCK]) {
-        let mut biases = [0; BLOCK];
+    /// Puts the multipliers of block `block`, and its biases with the weights' exponent as fraction bits, where zeros are; none are put
+    /// beyond the last row. Not a result: a small core would copy it.
+    pub(crate) fn put_numbers(&self, block: usize, (mults, biases): &mut Numbers) {
+        *mults = self.weights.block_mults(block);
         let unit = 1u32 << (self.lift & 31);
         for (to, bias) in biases.iter_mut().zip(self.bias.get(block * BLOCK..).unwrap_or_default()) {
             *to = i64::from(i32::from_le_bytes(*bias)) * i64::from(unit);
         }
-        (self.weights.block_mults(block), biases)
     }
 }

@@ -12,7 +12,7 @@
 use core::num::NonZeroUsize;
 use core::ops::Range;
 
-use super::coded::{Input, Linear, planes};
+use super::coded::{Input, Linear, Numbers, planes};
 use super::cost::Part;
 #[cfg(feature = "steps")]
 use super::cost::Units;
@@ -86,7 +86,9 @@ impl Results<'_> {
         match self {
             Self::I8(all) => {
                 let out = all.get_mut(pixel * rows + first..)?;
-                requantize(isa, sums, &l.numbers(block), shift, o, out, (rows, BLOCK.min(rows - first)))
+                let mut numbers = Numbers::default();
+                l.put_numbers(block, &mut numbers);
+                requantize(isa, sums, &numbers, shift, o, out, (rows, BLOCK.min(rows - first)))
             }
             Self::I16(all) => {
                 // The bounds of an int16 are those of its high byte.
@@ -135,7 +137,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
             let scratch = if has_own { &mut own } else { i8_cols(&patches, scratch)? };
             let from = Input::new(&input, from)?;
             // Pixels that are copied together, each a patch.
-            let row = if in_order { tile.len() } else { 1 };
+            let row = if in_order { tile.len().max(1) } else { 1 };
             for (at, pixel) in tile.clone().step_by(row).enumerate() {
                 let patch = scratch.get_mut(at * patch..)?.get_mut(..row * patch)?;
                 if in_order {

@@ -190,7 +190,8 @@ pub unsafe extern "C" fn sum_of_terms(
 }
 
 /// Sums of coded weights to elements, sixteen a call: times multipliers, plus biases, shifted right with halves rounded up (the last bit
-/// shifted out lies in the carry, as above), plus the zero point r5. `$shift`: does so by r4 to the sum r8 (upper word) and r9.
+/// shifted out lies in the carry, as above), plus the zero point r5. `$shift`: does so by r4 to the sum r8 (upper word) and r9; r6 is
+/// what r4 lacks to 32.
 macro_rules! sixteen {
     ($(#[$meta:meta])* $name:ident, $shift:literal) => {
         $(#[$meta])*
@@ -211,24 +212,22 @@ macro_rules! sixteen {
             naked_asm!(
                 "push {{r4-r12, lr}}",
                 "ldrd r4, r5, [sp, #40]",
-                "ldrd r6, r7, [sp, #48]",
-                "add r12, r1, #32",
-                "push {{r12}}",
+                "rsb r6, r4, #32",
+                "add r7, r1, #32",
                 "1:",
                 sixteen!(@element $shift, "mov r12, r8"),
                 sixteen!(@element $shift, "bfi r12, r8, #8, #8"),
                 sixteen!(@element $shift, "bfi r12, r8, #16, #8"),
                 sixteen!(@element $shift, "bfi r12, r8, #24, #8"),
                 // The larger of each byte and the least, the smaller of that and the largest.
-                "ssub8 r9, r12, r6",
-                "sel r12, r12, r6",
-                "ssub8 r9, r12, r7",
-                "sel r12, r7, r12",
+                "ldrd r10, r11, [sp, #48]",
+                "ssub8 r9, r12, r10",
+                "sel r12, r12, r10",
+                "ssub8 r9, r12, r11",
+                "sel r12, r11, r12",
                 "str r12, [r3], #4",
-                "ldr r12, [sp]",
-                "cmp r1, r12",
+                "cmp r1, r7",
                 "bne 1b",
-                "pop {{r12}}",
                 "pop {{r4-r12, pc}}",
             )
         }
@@ -256,8 +255,7 @@ sixteen! {
     /// Shifted by `shift`, 17 to 32. What exceeds 48 bits gives the least or largest element, whatever its other bits.
     sixteen_near,
     "ssat r8, #16, r8
-    rsb lr, r4, #32
-    lsl r8, r8, lr
+    lsl r8, r8, r6
     lsrs r9, r9, r4
     adc r8, r8, r9
     add r8, r8, r5"
@@ -280,8 +278,8 @@ pub fn requantize(
     };
     let (sixteen, far): (SixteenFn, _) = if shift > 32 { (sixteen_far, 32) } else { (sixteen_near, 0) };
     let (mults, biases) = (numbers.0.as_ptr(), numbers.1.as_ptr());
+    let mut elsewhere = [0; BLOCK];
     for (sums, out) in sums.iter().zip(out.chunks_mut(stride.max(1))) {
-        let mut elsewhere = [0; BLOCK];
         let whole = width == BLOCK && out.len() >= BLOCK;
         let to = if whole { out.as_mut_ptr() } else { elsewhere.as_mut_ptr() };
         // SAFETY: 16 sums, multipliers and biases, and room for 16 elements.
