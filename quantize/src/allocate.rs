@@ -12,7 +12,7 @@ use crate::float::{Device, FloatError, Result as FloatResult, Stream, operand, o
 use crate::import::{LlmConfig, Model, Weight};
 use crate::lower::{Source, Steps, parameters, tensor_args};
 use crate::parts::Work;
-use crate::quantize::{QuantizeError, Settings, coded, kept_values, place};
+use crate::quantize::{Curved, QuantizeError, Settings, coded, kept_values, place};
 use candle_core::Tensor;
 use mote_runtime::image::TensorDesc;
 use mote_runtime::image::program::entry;
@@ -171,7 +171,8 @@ impl Coder<QuantizeError> for Trials<'_> {
     fn code(&mut self, index: u32, met: &Met) -> Result<(), QuantizeError> {
         if let Source::Coded(weight, log2) = &self.program.tensors()[index as usize] {
             (self.progress)(&weight.name);
-            let matrix = coded(self.model, weight, *log2, MEASURED, self.settings, met)?;
+            let curved = Curved::of(self.work, index)?;
+            let matrix = coded(self.model, weight, *log2, MEASURED, self.settings, met, &curved)?;
             let placed = place(weight.name.clone(), *log2, &matrix);
             self.work.put(&trial_name(index), &placed, &matrix.bytes)?;
         }

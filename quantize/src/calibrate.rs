@@ -204,7 +204,7 @@ pub(crate) fn calibrate<E: From<FloatError>>(
 }
 
 /// The slots that nobody reads after each op, before something else is in them.
-fn ends(ops: &[Op]) -> Vec<Vec<u32>> {
+pub(crate) fn ends(ops: &[Op]) -> Vec<Vec<u32>> {
     let (mut ends, mut read_later) = (vec![vec![]; ops.len()], HashSet::new());
     for (op, ends) in ops.iter().zip(&mut ends).rev() {
         let used = slots(op);
@@ -249,7 +249,10 @@ fn logits_bound(x: &Tensor, tensors: &[Tensor]) -> Result<f64> {
 /// Positions whose logits say what the rows of their matrix count.
 const POSITIONS: usize = 2048;
 
-/// [`Met::matters`], and a tenth of its mean for tokens that hardly come up.
+/// Share of the mean of what rows count that is added to it, for tokens that hardly come up.
+const SELDOM: f32 = 0.1;
+
+/// [`Met::matters`], and [`SELDOM`] of its mean.
 fn matters(op: &Op, streams: &mut [Stream], tensors: &[Tensor], room: &mut Room) -> Result<Vec<f32>> {
     let (mut sum, mut count): (Option<Tensor>, usize) = (None, 0);
     let step = streams.len().div_ceil(POSITIONS / WINDOW).max(1);
@@ -268,8 +271,23 @@ fn matters(op: &Op, streams: &mut [Stream], tensors: &[Tensor], room: &mut Room)
     let Some(sum) = sum else { return Ok(Vec::new()) };
     let mut matters: Vec<f32> = (sum / count.max(1) as f64)?.to_vec1()?;
     let mean = matters.iter().sum::<f32>() / matters.len().max(1) as f32;
-    matters.iter_mut().for_each(|m| *m += 0.1 * mean);
+    matters.iter_mut().for_each(|m| *m += SELDOM * mean);
     Ok(matters)
+}
+
+/// What the head of an op met, if it is the embedding, too, whose rows' errors count `table` `[cols, cols]` there: rows count together as
+/// often as they come up, as the head's do, so that there is one Hessian for all, in units of what they count.
+pub(crate) fn met_as_embedding(met: &Met, table: &[f32], hadamard: u32) -> Met {
+    let cols = table.len().isqrt();
+    let mut table = table.to_vec();
+    for _ in 0..2 {
+        hadamard_rows(&mut table, cols, hadamard);
+        table = (0..table.len()).map(|at| table[at % cols * cols + at / cols]).collect();
+    }
+    let counts = met.matters.iter().sum::<f32>() / (1.0 + SELDOM);
+    let mut met = met.clone();
+    met.hessian.iter_mut().zip(&table).for_each(|(h, g)| *h += g / counts.max(f32::MIN_POSITIVE));
+    met
 }
 
 fn largest(x: &Tensor) -> Result<f64> {
@@ -280,7 +298,7 @@ fn largest(x: &Tensor) -> Result<f64> {
 
 /// Share of the mean of a Hessian's diagonal that is added to it: what this text never used may still matter to another
 /// (GPTQ, arXiv 2210.17323, section 3.3, step 3), and few rows say less than many.
-fn damping(rows: usize, cols: usize) -> f32 {
+pub(crate) fn damping(rows: usize, cols: usize) -> f32 {
     (0.01 + 0.5 * cols as f32 / rows.max(1) as f32).min(1.0)
 }
 

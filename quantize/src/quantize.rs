@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! lower                                        -> program
+//! for each layer:  gradients of the loss       -> what errors count, a file of each matrix
 //! for each op:     run it in floats            -> ranges, importances
 //!                  code its matrix             -> a file of its own (`parts.rs`), dropped
 //! lower with the ranges                        -> the same program, its fraction bits, its memory
@@ -9,14 +10,15 @@
 //! write
 //! ```
 //!
-//! The largest things in memory are one matrix in floats, the same being coded, and what a layer makes of the text, up to a limit.
+//! The largest things in memory are one layer's matrices in floats, one matrix being coded, and what a layer makes of the text, up to a limit.
 
 use crate::allocate::allocate;
 use crate::balance::Balanced;
-use crate::calibrate::{Coder, Met, Scope, Text, calibrate, is_matrix};
+use crate::calibrate::{Coder, Met, Scope, Text, calibrate, is_matrix, met_as_embedding};
 use crate::codes::{
     CodedMatrix, Coding, Stats, code_matrix, code_matrix_for, damp, decode, factor, hadamard_rows, times_inverse_of,
 };
+use crate::curvature::{Found as Curvature, curvature, has_curvature};
 use crate::float::{Device, FloatError};
 use crate::graph::eval::EvalError;
 use crate::import::{ImportError, LlmConfig, Model, Weight};
@@ -29,7 +31,7 @@ use candle_core::Tensor;
 use mote_runtime::image::program::HEAD_BYTES as PROGRAM_HEAD;
 use mote_runtime::image::{Dtype, Limits, TensorDesc, section};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -420,6 +422,10 @@ fn code(
 ) -> Result<Ranges, QuantizeError> {
     let program = &language_model(&key.config, &Ranges::default());
     let head = program.head().map(|at| program.ops()[at].args[1]);
+    let follow = settings.rounding == Rounding::Feedback;
+    if follow && has_curvature(model, program) {
+        find_curvature(work, key, model, program, settings)?;
+    }
     let allocated = match settings.budget {
         None => HashMap::new(),
         Some(bits) => allocate(work, model, program, settings, bits, &mut |name| progress(name, 0))?,
@@ -431,10 +437,48 @@ fn code(
     }
     let ops = program.layer_ops(&key.range);
     let folder = work.folder().to_owned();
-    let follow = settings.rounding == Rounding::Feedback;
     let scope = Scope { ops, follow, spill: (settings.spill, &folder), device: &settings.device };
     let mut pieces = Coded { work, model, program, settings, head, allocated, progress };
     calibrate(model, program, &settings.calibration, &scope, &mut pieces)
+}
+
+/// Keeps the curvature of what is to be coded and has none yet: of the layers' matrices, with a budget of all layers'.
+fn find_curvature(
+    work: &mut Work,
+    key: &Key,
+    model: &dyn Model,
+    program: &Steps,
+    settings: &Settings,
+) -> Result<(), QuantizeError> {
+    let ops = program.layer_ops(&key.range);
+    let left = |(at, index): &(usize, u32)| {
+        let coded = matches!(program.tensors()[*index as usize], Source::Coded(..));
+        let found = [matrix_name(*index), rows_name(*index), table_name(*index)].iter().any(|name| work.has(name));
+        coded && !found && (settings.budget.is_some() || ops.contains(at))
+    };
+    let wanted: BTreeSet<u32> = program.last_uses().into_iter().filter(left).map(|(_, index)| index).collect();
+    let folder = work.folder().to_owned();
+    let room = (settings.spill, folder.as_path());
+    curvature(model, program, &settings.calibration, &wanted, room, &settings.device, &mut |found| {
+        let (name, values) = match &found {
+            Curvature::Rows(index, values) => (rows_name(*index), values),
+            Curvature::Table(index, values) => (table_name(*index), values),
+        };
+        if !values.iter().all(|v| v.is_finite()) {
+            // A damaged weight is named. What overflows without one is coded as if nothing were known.
+            return program.tensors().iter().filter_map(Source::weight).try_for_each(|w| finite(model, w).map(|_| ()));
+        }
+        Ok(work.put(&name, &(), bytemuck::cast_slice(values))?)
+    })
+}
+
+/// The names of a matrix's curvature by rows, and of an embedding's.
+fn rows_name(index: u32) -> String {
+    format!("rows-{index:05}")
+}
+
+fn table_name(index: u32) -> String {
+    format!("table-{index:05}")
 }
 
 /// Bytes of a weight as f32.
@@ -468,7 +512,8 @@ impl Coder<QuantizeError> for Coded<'_> {
             source => unreachable!("{source:?} is no matrix"),
         };
         let coding = self.allocated.get(&index).copied().unwrap_or(coding);
-        let matrix = coded(self.model, weight, log2, coding, self.settings, met)?;
+        let curved = Curved::of(self.work, index)?;
+        let matrix = coded(self.model, weight, log2, coding, self.settings, met, &curved)?;
         let placed = place(weight.name.clone(), log2, &matrix);
         self.work.put(&matrix_name(index), &placed, &matrix.bytes)?;
         (self.progress)(&weight.name, bytes_of(weight));
@@ -513,6 +558,26 @@ fn finite(model: &dyn Model, weight: &Weight) -> Result<Vec<f32>, QuantizeError>
     if whole { Ok(values) } else { Err(QuantizeError::NotFinite { name: weight.name.clone() }) }
 }
 
+/// What was found of a matrix's curvature; nothing where there is none.
+pub(crate) struct Curved {
+    rows: Vec<f32>,
+    table: Vec<f32>,
+}
+
+impl Curved {
+    /// Reads what was kept.
+    pub(crate) fn of(work: &Work, index: u32) -> Result<Self, PartsError> {
+        let values = |name: String| -> Result<Vec<f32>, PartsError> {
+            if !work.has(&name) {
+                return Ok(Vec::new());
+            }
+            let ((), bytes) = work.get(&name)?;
+            Ok(bytemuck::pod_collect_to_vec(&bytes))
+        };
+        Ok(Self { rows: values(rows_name(index))?, table: values(table_name(index))? })
+    }
+}
+
 pub(crate) fn coded(
     model: &dyn Model,
     weight: &Weight,
@@ -520,6 +585,7 @@ pub(crate) fn coded(
     coding: Coding,
     settings: &Settings,
     met: &Met,
+    curved: &Curved,
 ) -> Result<CodedMatrix, QuantizeError> {
     let (rows, cols) = (weight.shape[0], weight.shape[1]);
     let mut values = finite(model, weight)?;
@@ -537,8 +603,10 @@ pub(crate) fn coded(
             code_matrix(&values, rows, cols, coding, Some(&importance))
         }
         Rounding::Feedback => {
+            let both = (!curved.table.is_empty()).then(|| met_as_embedding(met, &curved.table, log2));
+            let met = both.as_ref().unwrap_or(met);
             correct(&mut values, met, cols, &settings.device)?;
-            code_matrix_for(&values, rows, cols, coding, &met.hessian, &met.matters)
+            code_matrix_for(&values, rows, cols, coding, &met.hessian, &met.matters, &curved.rows)
         }
     })
 }

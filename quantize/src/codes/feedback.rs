@@ -55,8 +55,7 @@ impl Feedback {
         Self { cols, order, groups, hessian, upper }
     }
 
-    /// Codes the padded rows of a block with integer scales in units of the rows' own. What a row gives counts `matters` times, one if
-    /// there is nothing there.
+    /// Codes the padded rows of a block with integer scales in units of the rows' own.
     pub(super) fn code_block(
         &self,
         rows: &[Vec<f32>],
@@ -64,11 +63,10 @@ impl Feedback {
         book: &Codebook,
         scales: &[Vec<f32>],
         grids: &[Grid],
-        matters: &[f32],
-    ) -> Vec<Row> {
+        coupling: &Coupling,
+    ) -> Found {
         let cols = self.cols;
-        let wanted: Vec<Lanes> =
-            self.order.iter().map(|c| lanes(|lane| rows.get(lane).map_or(0.0, |row| row[*c]))).collect();
+        let wanted = self.placed(rows);
         let weight: Vec<f32> = self.order.iter().map(|c| weight[*c]).collect();
         // What is wanted of each column, with what those before it have lost.
         let mut target = wanted.clone();
@@ -76,10 +74,10 @@ impl Feedback {
             codes: vec![[0; BLOCK]; cols],
             levels: vec![[0.0; BLOCK]; cols],
             scales: vec![[0; BLOCK]; self.groups.len()],
+            error: vec![[0.0; BLOCK]; cols],
             units: lanes(|lane| grids.get(lane).map_or(0.0, |grid| grid.unit)),
-            matters: lanes(|lane| matters.get(lane).copied().unwrap_or(1.0)),
+            matters: lanes(|lane| coupling[lane][lane]),
         };
-        let mut error = vec![[0f32; BLOCK]; cols];
         let line = |c: usize| &self.upper[c * cols..][..cols];
         for (group, here) in &self.groups {
             for (lane, (scales, grid)) in scales.iter().zip(grids).enumerate() {
@@ -91,17 +89,41 @@ impl Feedback {
             let (steps, weights) = found.steps(*group);
             for c in here.clone() {
                 (found.codes[c], found.levels[c]) = book.column(&target[c], &steps, &weights);
-                error[c] = lanes(|lane| wanted[c][lane] - found.levels[c][lane] * steps[lane]);
-                add_all(&mut target[c + 1..here.end], &[(error[c], &line(c)[c + 1..here.end])]);
+                found.error[c] = lanes(|lane| wanted[c][lane] - found.levels[c][lane] * steps[lane]);
+                add_all(&mut target[c + 1..here.end], &[(found.error[c], &line(c)[c + 1..here.end])]);
             }
             // What is behind the group hears of its columns together: each is then fetched once.
-            let lost: Vec<Change> = here.clone().map(|c| (error[c], &line(c)[here.end..])).collect();
+            let lost: Vec<Change> = here.clone().map(|c| (found.error[c], &line(c)[here.end..])).collect();
             add_all(&mut target[here.end..], &lost);
         }
-        self.descend(book, &mut found, &mut error);
+        self.descend(book, &mut found, coupling);
+        found
+    }
+
+    /// Improves a block, of which `error` (rows, by columns) is lost, for rows that count otherwise.
+    pub(super) fn improve(&self, found: &mut Found, error: &[Vec<f32>], book: &Codebook, coupling: &Coupling) {
+        found.error = self.placed(error);
+        found.matters = lanes(|lane| coupling[lane][lane]);
+        self.descend(book, found, coupling);
+    }
+
+    /// Rows by places.
+    fn placed(&self, rows: &[Vec<f32>]) -> Vec<Lanes> {
+        self.order.iter().map(|c| lanes(|lane| rows.get(lane).map_or(0.0, |row| row[*c]))).collect()
+    }
+
+    /// What a row of a block lacks of what was wanted of it, by columns.
+    pub(super) fn error(&self, found: &Found, lane: usize) -> Vec<f32> {
+        let mut error = vec![0f32; self.cols];
+        self.order.iter().zip(&found.error).for_each(|(c, lanes)| error[*c] = lanes[lane]);
+        error
+    }
+
+    /// The rows of a block.
+    pub(super) fn rows(&self, found: &Found, book: &Codebook, grids: &[Grid]) -> Vec<Row> {
         let mut out = Row::block(grids, book, self.groups.len());
         for (lane, row) in out.iter_mut().enumerate() {
-            row.error = error.iter().map(|e| f64::from(e[lane]).powi(2)).sum();
+            row.error = found.error.iter().map(|e| f64::from(e[lane]).powi(2)).sum();
             for (group, here) in &self.groups {
                 row.scales[*group] = found.scales[*group][lane];
                 let sum: u64 = found.levels[here.clone()].iter().map(|l| l[lane].abs() as u64).sum();
@@ -114,33 +136,45 @@ impl Feedback {
         out
     }
 
-    /// Moves codes and scales one by one to where the form is least. `error` is w - q.
-    fn descend(&self, book: &Codebook, found: &mut Found, error: &mut [Lanes]) {
+    /// Moves codes and scales one by one to where the form is least, the rows of the block together: of a coupling G
+    /// [`tr G (W - Q) H (W - Q)^T`].
+    fn descend(&self, book: &Codebook, found: &mut Found, coupling: &Coupling) {
         let cols = self.cols;
         let line = |c: usize| &self.hessian[c * cols..][..cols];
-        // H (w - q): half the form's slope.
+        // H (w - q): half the slope of each row's own form.
         let mut slope: Vec<Lanes> = vec![[0.0; BLOCK]; cols];
-        let all: Vec<Change> = error.iter().enumerate().map(|(c, e)| (*e, line(c))).collect();
+        let all: Vec<Change> = found.error.iter().enumerate().map(|(c, e)| (*e, line(c))).collect();
         add_all(&mut slope, &all);
         for _ in 0..ROUNDS {
             let mut moved = false;
             for (group, here) in &self.groups {
-                let before = error[here.clone()].to_vec();
+                let before = found.error[here.clone()].to_vec();
                 let (steps, weights) = found.steps(*group);
                 for c in here.clone() {
                     let curvature = line(c)[c];
                     let now = lanes(|lane| found.levels[c][lane] * steps[lane]);
-                    let best = lanes(|lane| now[lane] + slope[c][lane] / curvature);
+                    let downhill = coupled(coupling, &slope[c]);
+                    let best = lanes(|lane| now[lane] + downhill[lane] / (curvature * found.matters[lane]));
                     let (codes, levels) = book.column(&best, &steps, &weights);
                     let mut by = lanes(|lane| levels[lane] * steps[lane] - now[lane]);
                     // Less than this is rounding.
-                    let change = |lane: usize| by[lane] * (by[lane] * curvature - 2.0 * slope[c][lane]);
-                    let least = |lane: usize| -1e-6 * by[lane] * by[lane] * curvature;
+                    let least = |lane: usize| -1e-6 * by[lane] * by[lane] * curvature * found.matters[lane];
                     let pays: [bool; BLOCK] = if book.is_trellis() {
-                        let all = |of: &dyn Fn(usize) -> f32| (0..BLOCK).map(|l| of(l) * found.matters[l]).sum::<f32>();
+                        let bent = coupled(coupling, &by);
+                        let change = |lane: usize| by[lane] * (bent[lane] * curvature - 2.0 * downhill[lane]);
+                        let all = |of: &dyn Fn(usize) -> f32| (0..BLOCK).map(of).sum::<f32>();
                         [all(&change) < all(&least); BLOCK]
                     } else {
-                        core::array::from_fn(|lane| change(lane) < least(lane))
+                        // One after another, each after those that have moved.
+                        let mut moved = [0f32; BLOCK];
+                        core::array::from_fn(|lane| {
+                            let others = curvature * coupled_lane(coupling, lane, &moved);
+                            let own = curvature * found.matters[lane];
+                            let change = by[lane] * (by[lane] * own + 2.0 * (others - downhill[lane]));
+                            let pays = change < least(lane);
+                            moved[lane] = if pays { by[lane] } else { 0.0 };
+                            pays
+                        })
                     };
                     if !pays.contains(&true) {
                         continue;
@@ -148,17 +182,17 @@ impl Feedback {
                     for lane in 0..BLOCK {
                         if pays[lane] {
                             (found.codes[c][lane], found.levels[c][lane]) = (codes[lane], levels[lane]);
-                            error[c][lane] -= by[lane];
+                            found.error[c][lane] -= by[lane];
                         }
                         by[lane] = if pays[lane] { -by[lane] } else { 0.0 };
                     }
                     add_all(&mut slope[here.clone()], &[(by, &line(c)[here.clone()])]);
                 }
-                self.rescale(*group, here, found, error, &mut slope);
+                self.rescale(*group, here, found, &mut slope, coupling);
                 // Other groups hear of what has changed when all has.
-                let changed = here.clone().zip(&before).filter(|(c, before)| error[*c] != **before);
+                let changed = here.clone().zip(&before).filter(|(c, before)| found.error[*c] != **before);
                 let changed: Vec<(Lanes, usize)> =
-                    changed.map(|(c, before)| (lanes(|lane| error[c][lane] - before[lane]), c)).collect();
+                    changed.map(|(c, before)| (lanes(|lane| found.error[c][lane] - before[lane]), c)).collect();
                 moved |= !changed.is_empty();
                 for places in [0..here.start, here.end..cols] {
                     let changed: Vec<Change> = changed.iter().map(|(by, c)| (*by, &line(*c)[places.clone()])).collect();
@@ -172,44 +206,56 @@ impl Feedback {
     }
 
     /// Moves the scales of one group to where the form is least, its codes as they are. Of the slope it changes what belongs to the group.
-    fn rescale(&self, group: usize, here: &Range<usize>, found: &mut Found, error: &mut [Lanes], slope: &mut [Lanes]) {
+    fn rescale(&self, group: usize, here: &Range<usize>, found: &mut Found, slope: &mut [Lanes], coupling: &Coupling) {
         let line = |c: usize| &self.hessian[c * self.cols..][here.clone()];
         let along: Vec<Lanes> =
             found.levels[here.clone()].iter().map(|l| lanes(|lane| l[lane] * found.units[lane])).collect();
         let mut bend = vec![[0f32; BLOCK]; here.len()];
         let all: Vec<Change> = here.clone().zip(&along).map(|(c, along)| (*along, line(c))).collect();
         add_all(&mut bend, &all);
-        let (mut downhill, mut curvature) = ([0f32; BLOCK], [0f32; BLOCK]);
-        for ((along, slope), bend) in along.iter().zip(&slope[here.clone()]).zip(&bend) {
-            for lane in 0..BLOCK {
-                downhill[lane] += along[lane] * slope[lane];
-                curvature[lane] += along[lane] * bend[lane];
+        // One row after another: what moves one row's scale changes the others' slopes.
+        for lane in 0..BLOCK {
+            let (mut downhill, mut curvature) = (0f32, 0f32);
+            for ((along, slope), bend) in along.iter().zip(&slope[here.clone()]).zip(&bend) {
+                downhill += along[lane] * coupled_lane(coupling, lane, slope) / found.matters[lane];
+                curvature += along[lane] * bend[lane];
             }
-        }
-        let mut by = [0f32; BLOCK];
-        for (lane, scale) in found.scales[group].iter_mut().enumerate() {
-            let (curvature, downhill) = (curvature[lane], downhill[lane]);
+            let scale = &mut found.scales[group][lane];
             if curvature <= 0.0 || *scale == 0 {
                 continue;
             }
             let best = (f32::from(*scale) + downhill / curvature).round().clamp(1.0, 255.0) as u8;
             let change = f32::from(best) - f32::from(*scale);
             if change * (change * curvature - 2.0 * downhill) < -1e-6 * change * change * curvature {
-                (*scale, by[lane]) = (best, change);
+                *scale = best;
+                found.error[here.clone()].iter_mut().zip(&along).for_each(|(e, along)| e[lane] -= change * along[lane]);
+                slope[here.clone()].iter_mut().zip(&bend).for_each(|(s, bend)| s[lane] -= change * bend[lane]);
             }
         }
-        if by == [0.0; BLOCK] {
-            return;
-        }
-        let lost = |along: &Lanes| lanes(|lane| -by[lane] * along[lane]);
-        let changes: Vec<Change> = here.clone().zip(&along).map(|(c, along)| (lost(along), line(c))).collect();
-        error[here.clone()].iter_mut().zip(&changes).for_each(|(e, (lost, _))| add(e, lost, 1.0));
-        add_all(&mut slope[here.clone()], &changes);
     }
 }
 
+/// What errors of two rows of a block count together, symmetric; by themselves on the diagonal.
+pub(super) type Coupling = [Lanes; BLOCK];
+
+/// Rows that count `matters` times, one if there is nothing there, and nothing together.
+pub(super) fn alone(matters: &[f32]) -> Coupling {
+    let own = |row: usize| matters.get(row).copied().unwrap_or(1.0);
+    core::array::from_fn(|row| lanes(|lane| if row == lane { own(row) } else { 0.0 }))
+}
+
+fn coupled(coupling: &Coupling, of: &Lanes) -> Lanes {
+    let mut out = [0f32; BLOCK];
+    coupling.iter().zip(of).for_each(|(row, v)| add(&mut out, row, *v));
+    out
+}
+
+fn coupled_lane(coupling: &Coupling, lane: usize, of: &Lanes) -> f32 {
+    coupling[lane].iter().zip(of).map(|(g, v)| g * v).sum()
+}
+
 /// A number for each row of a block.
-type Lanes = [f32; BLOCK];
+pub(super) type Lanes = [f32; BLOCK];
 
 fn lanes(of: impl Fn(usize) -> f32) -> Lanes {
     core::array::from_fn(of)
@@ -269,10 +315,11 @@ fn add_to<S: Simd, const N: usize>(simd: S, to: &mut [Lanes; N], changes: &[Chan
     }
 }
 
-/// A block while its codes are chosen: codes and levels by places, scales by groups.
-struct Found {
+/// A block while its codes are chosen: codes, levels and what is lost (w - q) by places, scales by groups.
+pub(super) struct Found {
     codes: Vec<[u8; BLOCK]>,
     levels: Vec<Lanes>,
+    error: Vec<Lanes>,
     scales: Vec<[u8; BLOCK]>,
     units: Lanes,
     matters: Lanes,
@@ -352,7 +399,7 @@ mod tests {
         };
         for coding in [Coding::N4Learned, Coding::N4Uniform, Coding::T3, Coding::T4, Coding::N5, Coding::N8] {
             let nearest = lost(&code_matrix(&w, rows, cols, coding, None).decode());
-            let chosen = code_matrix_for(&w, rows, cols, coding, &hessian, &[]);
+            let chosen = code_matrix_for(&w, rows, cols, coding, &hessian, &[], &[]);
             let ratio = lost(&chosen.decode()) / nearest;
             // 0.12 to 0.13.
             assert!(ratio < 0.25, "{coding:?}: {ratio} of the error");
@@ -370,7 +417,7 @@ mod tests {
         let mut hessian = vec![0f32; cols * cols];
         (0..cols).for_each(|c| hessian[c * cols + c] = 1.0);
         let nearest = code_matrix(&w, rows, cols, Coding::N4Learned, None).stats.relative_error;
-        let chosen = code_matrix_for(&w, rows, cols, Coding::N4Learned, &hessian, &[]).stats.relative_error;
+        let chosen = code_matrix_for(&w, rows, cols, Coding::N4Learned, &hessian, &[], &[]).stats.relative_error;
         assert!(chosen < 1.002 * nearest, "{chosen} and {nearest}");
     }
 }

@@ -12,10 +12,12 @@
 mod book;
 mod feedback;
 mod fit;
+mod rows;
 mod solve;
 mod trellis;
 
 pub use book::Codebook;
+pub use rows::BAND;
 pub use solve::{damp, factor, times_inverse, times_inverse_of};
 
 use mote_runtime::image::Dtype;
@@ -136,14 +138,16 @@ pub fn code_matrix(
     importance: Option<&[f32]>,
 ) -> CodedMatrix {
     let draft = Draft::new(weights, rows, cols, coding, importance);
-    draft.finish(coding, |_, rows, scales, grids| {
+    draft.by_blocks(coding, |_, rows, scales, grids| {
         fit::code_block(rows, &draft.column_weight, &draft.book, scales, grids)
     })
 }
 
 /// As [`code_matrix`], with codes chosen for what a row gives and not weight by weight: `hessian` `[cols, cols]` is the mean of
 /// x x^T over the inputs x that the matrix meets, symmetric and positive definite. See `feedback.rs`. `matters` says what an error of each
-/// row counts, for codings whose rows are chosen together; empty if all count alike.
+/// row counts, for codings whose rows are chosen together; empty if all count alike. `together` says, instead, what errors of each two
+/// rows count: for each [`BAND`] rows, or what is left, a matrix of that size, symmetric and positive definite (`rows.rs`); empty if errors
+/// of different rows have nothing to do with each other.
 ///
 /// # Panics
 /// As [`code_matrix`].
@@ -155,15 +159,38 @@ pub fn code_matrix_for(
     coding: Coding,
     hessian: &[f32],
     matters: &[f32],
+    together: &[f32],
 ) -> CodedMatrix {
     assert_eq!(hessian.len(), cols * cols, "a hessian must be cols x cols");
     let importance: Vec<f32> = (0..cols).map(|c| hessian[c * cols + c]).collect();
     let draft = Draft::new(weights, rows, cols, coding, Some(&importance));
     let feedback = feedback::Feedback::new(hessian, cols);
-    draft.finish(coding, |first, rows, scales, grids| {
-        let matters = matters.get(first..).unwrap_or(&[]);
-        feedback.code_block(rows, &draft.column_weight, &draft.book, scales, grids, matters)
+    if !together.is_empty() {
+        let exponent = draft.exponent(ROOM);
+        return draft.finish(
+            coding,
+            exponent,
+            draft.code_together(&feedback, together, &|scales| grid(scales, exponent)),
+        );
+    }
+    draft.by_blocks(coding, |first, rows, scales, grids| {
+        let coupling = feedback::alone(matters.get(first..).unwrap_or(&[]));
+        let found = feedback.code_block(rows, &draft.column_weight, &draft.book, scales, grids, &coupling);
+        feedback.rows(&found, &draft.book, grids)
     })
+}
+
+/// How much larger than the largest row a row may be that makes up for others.
+const ROOM: f32 = 1.5;
+
+/// What a row's scales are integers of: its multiplier makes the largest 255.
+fn grid(scales: &[f32], exponent: i32) -> Grid {
+    let mult = (f64::from(unit(scales)) * 2f64.powi(exponent)).ceil().clamp(1.0, 65535.0) as u16;
+    Grid { mult, unit: (f64::from(mult) * 2f64.powi(-exponent)) as f32 }
+}
+
+fn unit(scales: &[f32]) -> f32 {
+    scales.iter().copied().fold(0f32, f32::max) / 255.0
 }
 
 /// A matrix with its levels and the best scale of each group, in floats.
@@ -205,28 +232,32 @@ impl<'w> Draft<'w> {
         padded
     }
 
-    /// Codes blocks of rows with their multipliers, which make a row's largest group's scale 255, and packs them.
-    fn finish(
+    /// The exponent of multipliers of rows up to so many times as large as the largest.
+    fn exponent(&self, room: f32) -> i32 {
+        multiplier_exponent(self.scales.iter().map(|s| unit(s)).fold(0f32, f32::max) * room)
+    }
+
+    /// Codes blocks of rows that have nothing to do with each other.
+    fn by_blocks(
         &self,
         coding: Coding,
         code_block: impl Fn(usize, &[Vec<f32>], &[Vec<f32>], &[Grid]) -> Vec<Row> + Sync,
     ) -> CodedMatrix {
-        let (rows, cols) = (self.rows, self.cols);
-        let unit = |scales: &[f32]| scales.iter().copied().fold(0f32, f32::max) / 255.0;
-        let largest = self.scales.iter().map(|s| unit(s)).fold(0f32, f32::max);
-        let exponent = multiplier_exponent(largest);
-        let grid = |scales: &Vec<f32>| {
-            let mult = (f64::from(unit(scales)) * 2f64.powi(exponent)).ceil().clamp(1.0, 65535.0) as u16;
-            Grid { mult, unit: (f64::from(mult) * 2f64.powi(-exponent)) as f32 }
-        };
+        let exponent = self.exponent(1.0);
         let block = |first: usize| {
-            let here = first..rows.min(first + BLOCK);
+            let here = first..self.rows.min(first + BLOCK);
             let values: Vec<Vec<f32>> = here.clone().map(|row| self.padded(row)).collect();
             let scales = &self.scales[here];
-            code_block(first, &values, scales, &scales.iter().map(grid).collect::<Vec<Grid>>())
+            let grids: Vec<Grid> = scales.iter().map(|scales| grid(scales, exponent)).collect();
+            code_block(first, &values, scales, &grids)
         };
-        let firsts: Vec<usize> = (0..rows).step_by(BLOCK).collect();
-        let coded: Vec<Row> = firsts.into_par_iter().flat_map_iter(block).collect();
+        let firsts: Vec<usize> = (0..self.rows).step_by(BLOCK).collect();
+        self.finish(coding, exponent, firsts.into_par_iter().flat_map_iter(block).collect())
+    }
+
+    /// Packs coded rows.
+    fn finish(&self, coding: Coding, exponent: i32, coded: Vec<Row>) -> CodedMatrix {
+        let (rows, cols) = (self.rows, self.cols);
         let total: f64 = self.weights.iter().map(|w| f64::from(*w).powi(2)).sum();
         let error: f64 = coded.iter().map(|r| r.error).sum();
         let bytes = pack(&coded, cols.div_ceil(GROUP), coding.bits());

@@ -2,7 +2,7 @@
 
 use super::Result;
 use candle_core::{Device, Shape, Tensor, TensorId};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -60,6 +60,12 @@ impl Stream {
     pub(crate) fn drop(&mut self, slot: u32) {
         self.held.remove(&slot);
         self.filed.remove(&slot);
+    }
+
+    /// The slots that hold something.
+    pub(crate) fn slots(&self) -> Vec<u32> {
+        let all: BTreeSet<u32> = self.held.keys().chain(self.filed.keys()).copied().collect();
+        all.into_iter().collect()
     }
 
     /// Bytes of what is in memory.

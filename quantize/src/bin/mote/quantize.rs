@@ -45,7 +45,7 @@ enum Method {
     Nearest,
     /// The nearest, with scales and levels for the columns that calibration finds important
     Weighted,
-    /// For what a matrix gives: later codes make up for what earlier ones lost (GPTQ), then all are improved in turn
+    /// For what a matrix gives: later codes make up for what earlier ones lost, along rows (GPTQ) and, of decoders, across them (YAQA), then all are improved in turn
     Feedback,
 }
 

@@ -102,7 +102,7 @@ pub fn code(
                 let importance: Vec<f32> = (0..cols).map(|c| hessian[c * cols + c] as f32).collect();
                 code_matrix(&steps(weights), out, cols, coding, Some(&importance))
             }
-            _ => code_matrix_for(&steps(&wanted), out, cols, coding, &single(&hessian), &[]),
+            _ => code_matrix_for(&steps(&wanted), out, cols, coding, &single(&hessian), &[], &[]),
         }
     };
     let matrix = with_room_for_bias(matrix);

@@ -28,7 +28,7 @@ pub fn code(graph: &mut Graph, index: usize, coding: Option<Coding>, met: Option
     let coding = coding.unwrap_or(Coding::N8);
     let coder: Code<'_> = &|which, steps, rows, cols| match met.map(|m| &m[which]) {
         Some(met) if met.len() >= 2 * cols => {
-            with_room_for_bias(code_matrix_for(steps, rows, cols, coding, &single(&hessian(met, cols)), &[]))
+            with_room_for_bias(code_matrix_for(steps, rows, cols, coding, &single(&hessian(met, cols)), &[], &[]))
         }
         _ => layers::code(steps, rows, cols, coding, None),
     };
