@@ -58,7 +58,7 @@ impl Loops for Plain {
 }
 
 /// How many rows of `width` elements, `row` apart, end in `v`.
-#[cfg(mote_vector)]
+#[cfg(any(target_arch = "x86_64", all(mote_vector, target_arch = "riscv64")))]
 pub fn whole_rows(v: &[i8], row: usize, width: usize) -> usize {
     v.len().checked_sub(width).map_or(0, |more| more.checked_div(row).map_or(usize::MAX, |rows| rows + 1))
 }
