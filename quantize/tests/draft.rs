@@ -108,6 +108,24 @@ fn a_text_ends_where_it_would() {
     assert!(made.drafted > 20 && made.accepted == made.drafted, "{} of {}", made.accepted, made.drafted);
 }
 
+/// The bundled draft is right about most of what the bundled model writes.
+#[test]
+fn the_bundled_draft_guesses_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let [model, small] = ["llm", "draft"].map(|name| {
+        let path = folder.path().join(name).to_str().unwrap().to_owned();
+        let source = format!("examples/models/{name}");
+        good(&["quantize", &source, "-o", &path, "--calibrate-tokens", "300", "--method", "nearest"]);
+        open(&path)
+    });
+    let options = Options { max_tokens: 60, sampling: Params::GREEDY, ..Options::default() };
+    let pool = Threads::new(1);
+    let mut arena = Arena::for_limits(&small, small.limits(4, 128, 1)).unwrap();
+    let made = generate(&model, &options, Some(&mut Small::new(&small, &model, &mut arena, &pool, 2).unwrap()));
+    assert_eq!(made.tokens, generate(&model, &options, None).tokens);
+    assert!(2 * made.accepted > made.drafted, "{} of {}", made.accepted, made.drafted);
+}
+
 #[test]
 fn the_command_drafts() {
     let folder = tempfile::tempdir().unwrap();
