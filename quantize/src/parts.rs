@@ -132,6 +132,8 @@ impl Key {
             ("codes of the head", format!("{head:?}")),
             ("bits a weight", budget),
             ("method", format!("{rounding:?}")),
+            // Without this line of a version before rows made up for each other's errors.
+            ("errors", "of columns and rows".to_owned()),
             ("balance", balance.to_string()),
             ("device", kind(device).to_owned()),
         ];
