@@ -15,7 +15,7 @@ use crate::kernels::scalar::int8::{Channel, Input, Output, Weights, Window};
 use crate::kernels::vector::int8::Region;
 
 /// Lines of inputs and of weights of a depthwise convolution, at most.
-const MOST_LINES: usize = 512;
+const MOST_LINES: usize = 256;
 const MOST_TAPS: usize = 64;
 
 /// See [`crate::kernels::scalar::int8::depthwise_conv2d`]. Channels are made 16 at a time, the last ones perhaps for the second time.
