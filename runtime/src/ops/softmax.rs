@@ -40,19 +40,19 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (multiplier, shift, least) = (arg(op, 3)? as i32, arg(op, 4)? as i32, arg(op, 5)? as i32);
     let (rows, rounding) = ((input.cols as usize).checked_div(row)?, rounding(op));
     let [from, to] = r.cells::<i8, 2>([&input, &output])?;
+    // e^difference in Q0.31; 0 if that is too little to count.
+    let exp_of = |difference: i32| match difference {
+        difference if difference < least => 0,
+        difference => scaled_exp(difference, multiplier, shift, rounding),
+    };
+    // On hosts those of long rows are computed once each.
+    let (mut table, tabled) = ([0; 256], cfg!(mote_vector) && row > 256);
+    if tabled {
+        table.iter_mut().zip(0..).for_each(|(exp, less)| *exp = exp_of(-less));
+    }
     for start in (0..rows).map(|n| in_turn(op, n, rows) * row) {
         let (from, to) = (from.get(start..)?.get(..row)?, to.get(start..)?.get(..row)?);
         let largest = from.iter().fold(i8::MIN, |largest, x| x.get().max(largest));
-        // e^difference in Q0.31; 0 if that is too little to count.
-        let exp_of = |difference: i32| match difference {
-            difference if difference < least => 0,
-            difference => scaled_exp(difference, multiplier, shift, rounding),
-        };
-        // On hosts those of a long row are computed once each.
-        let (mut table, tabled) = ([0; 256], cfg!(mote_vector) && row > 256);
-        if tabled {
-            table.iter_mut().zip(0..).for_each(|(exp, less)| *exp = exp_of(-less));
-        }
         let exp = |x: &Cell<i8>| {
             let less = i32::from(largest).wrapping_sub(x.get().into());
             if tabled { table[less as usize & 0xFF] } else { exp_of(less.wrapping_neg()) }
