@@ -88,11 +88,7 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
     /// Byte `i` of each is among word `i`'s.
     fn turned(rows: [&[u8; BLOCK]; 4]) -> [V; 1] {
         // SAFETY: 16 bytes are there; the load asks for no alignment.
-        let [a, b, c, d] = rows.map(|row| unsafe { _mm_loadu_si128(row.as_ptr().cast()) });
-        let v = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(a), b);
-        let v = _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(v, c), d);
-        let order: [u8; 64] = from_fn(|at| (16 * (at % 4) + at / 4) as u8);
-        [_mm512_permutexvar_epi8(load(&order), v)]
+        [nets::above_one_another(rows.map(|row| unsafe { _mm_loadu_si128(row.as_ptr().cast()) }))]
     }
 
     fn widened(x: &[i8; LANES]) -> V {

@@ -94,7 +94,7 @@ pub fn depthwise_conv2d(
 /// Byte `i` of each becomes part of word `i`.
 #[inline]
 #[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
-fn above_one_another([a, b, c, d]: [__m128i; 4]) -> V {
+pub fn above_one_another([a, b, c, d]: [__m128i; 4]) -> V {
     static ABOVE: [u8; 64] = {
         let (mut order, mut at) = ([0; 64], 0);
         while at < 64 {

@@ -31,7 +31,7 @@ use core::mem::MaybeUninit;
 
 pub use add::add;
 pub use conv2d::conv2d;
-pub use depthwise_conv2d::depthwise_conv2d;
+pub use depthwise_conv2d::{above_one_another, depthwise_conv2d};
 
 use crate::fixed::tflite::Rounding;
 use crate::image::tensors::BLOCK;
