@@ -11,49 +11,89 @@ use crate::import::{LlmConfig, Model, Result, Weight};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Channels that can be rescaled between two layers.
+/// Channels that can be rescaled where they are made, if that is undone where they are taken.
 #[derive(Clone, Debug)]
 pub struct Balance {
-    /// What makes them: gains and biases (an element a channel), matrices (a row a channel).
-    pub from: Vec<Weight>,
-    /// The matrices whose columns take them.
-    pub to: Vec<Weight>,
-    /// The channel that each column takes.
-    pub columns: Vec<usize>,
+    /// What makes them.
+    pub made: Side,
+    /// What takes them.
+    pub taken: Side,
+}
+
+/// The weights at one end of channels.
+#[derive(Clone, Debug)]
+pub struct Side {
+    /// All have the same channels.
+    pub weights: Vec<Weight>,
+    /// Whether they lie along the weights' rows (gains and biases: elements), or along columns.
+    pub is_rows: bool,
+    /// The channel of each row or column.
+    pub channels: Vec<usize>,
+}
+
+impl Side {
+    /// Each row is a channel.
+    #[must_use]
+    pub fn rows(weights: Vec<Weight>) -> Self {
+        Self { channels: (0..weights.first().map_or(0, |w| w.shape[0])).collect(), is_rows: true, weights }
+    }
+
+    /// Each column is a channel.
+    #[must_use]
+    pub fn columns(weights: Vec<Weight>) -> Self {
+        Self { channels: (0..weights.first().map_or(0, |w| w.shape[1])).collect(), is_rows: false, weights }
+    }
+
+    /// Instead of a channel of its own each has that which `channel` says.
+    #[must_use]
+    pub fn each(mut self, channel: impl Fn(usize) -> usize) -> Self {
+        self.channels.iter_mut().for_each(|c| *c = channel(*c));
+        self
+    }
+
+    /// Adds the squares of what each channel has.
+    fn add_squares(&self, model: &dyn Model, sums: &mut [f64]) -> Result<()> {
+        for weight in &self.weights {
+            let values = model.tensor(weight)?;
+            let width = if self.is_rows { values.len() / self.channels.len() } else { 1 };
+            for (values, channel) in values.chunks_exact(width).zip(self.channels.iter().cycle()) {
+                sums[*channel] += values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Balance {
-    /// Channels that are taken one by one.
+    /// Channels that are made by rows and taken by columns, one by one.
     #[must_use]
     pub fn new(from: Vec<Weight>, to: Vec<Weight>) -> Self {
-        let columns = to.first().map_or(0, |w| w.shape[1]);
-        Self { from, to, columns: (0..columns).collect() }
+        Self { made: Side::rows(from), taken: Side::columns(to) }
     }
 
     /// Value channels of `kv_heads` heads, taken by the columns of `heads` heads.
     #[must_use]
-    pub fn heads(from: Vec<Weight>, to: Weight, c: &LlmConfig) -> Self {
+    pub fn values(from: Vec<Weight>, to: Weight, c: &LlmConfig) -> Self {
         let channel = |col: usize| col / c.head_dim / (c.heads / c.kv_heads) * c.head_dim + col % c.head_dim;
-        Self { from, columns: (0..to.shape[1]).map(channel).collect(), to: vec![to] }
+        Self { made: Side::rows(from), taken: Side::columns(vec![to]).each(channel) }
+    }
+
+    /// Keys, which queries are multiplied with; `turned`: elements half a head apart are one pair, since RoPE mixes them. The weights
+    /// of all heads, or of norms that all heads share.
+    #[must_use]
+    pub fn keys(keys: Vec<Weight>, queries: Vec<Weight>, turned: bool, c: &LlmConfig) -> Self {
+        let element = |row: usize| row % if turned { c.head_dim / 2 } else { c.head_dim };
+        let key = |row: usize| row / c.head_dim * c.head_dim + element(row % c.head_dim);
+        let query = |row: usize| row / c.head_dim / (c.heads / c.kv_heads) * c.head_dim + element(row % c.head_dim);
+        Self { made: Side::rows(keys).each(key), taken: Side::rows(queries).each(query) }
     }
 
     /// s of each channel.
     fn factors(&self, model: &dyn Model) -> Result<Vec<f32>> {
-        let channels = self.from.first().map_or(0, |w| w.shape[0]);
+        let channels = self.made.channels.iter().max().map_or(0, |last| last + 1);
         let (mut made, mut taken) = (vec![0f64; channels], vec![0f64; channels]);
-        for weight in &self.from {
-            let values = model.tensor(weight)?;
-            for (sum, row) in made.iter_mut().zip(values.chunks_exact(values.len() / channels)) {
-                *sum += row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
-            }
-        }
-        for weight in &self.to {
-            for row in model.tensor(weight)?.chunks_exact(self.columns.len()) {
-                for (channel, v) in self.columns.iter().zip(row) {
-                    taken[*channel] += f64::from(*v).powi(2);
-                }
-            }
-        }
+        self.made.add_squares(model, &mut made)?;
+        self.taken.add_squares(model, &mut taken)?;
         let factor = |(made, taken): (&f64, &f64)| (taken / made).powf(0.25);
         let factors: Vec<f64> = made.iter().zip(&taken).map(factor).collect();
         // A channel that is never made, or never taken, stays as it is; the others' mean factor is 1.
@@ -81,11 +121,17 @@ impl<'m> Balanced<'m> {
         let mut balanced = Self { model, rows: HashMap::new(), columns: HashMap::new() };
         for balance in balances {
             let factors = balance.factors(&balanced)?;
-            let inverse: Vec<f32> = balance.columns.iter().map(|c| 1.0 / factors[*c]).collect();
-            balanced.rows.extend(balance.from.iter().map(|w| (w.name.clone(), factors.clone())));
-            balanced.columns.extend(balance.to.iter().map(|w| (w.name.clone(), inverse.clone())));
+            balanced.multiply(&balance.made, |channel| factors[channel]);
+            balanced.multiply(&balance.taken, |channel| 1.0 / factors[channel]);
         }
         Ok(balanced)
+    }
+
+    /// A weight's rows are multiplied once at most, and so are its columns.
+    fn multiply(&mut self, side: &Side, by: impl Fn(usize) -> f32) {
+        let factors: Vec<f32> = side.channels.iter().map(|channel| by(*channel)).collect();
+        let kept = if side.is_rows { &mut self.rows } else { &mut self.columns };
+        kept.extend(side.weights.iter().map(|w| (w.name.clone(), factors.clone())));
     }
 }
 
@@ -125,7 +171,7 @@ impl Model for Balanced<'_> {
 mod tests {
     use super::{Balance, Balanced};
     use crate::float::FloatModel;
-    use crate::import::{Model, Weight, open_model};
+    use crate::import::{Model, open_model};
     use crate::lower::balances;
     use std::path::Path;
 
@@ -153,25 +199,26 @@ mod tests {
     fn however_channels_are_scaled_the_balanced_weights_are_the_same() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models/llm");
         let model = open_model(&path).unwrap();
-        let dim = model.config().dim;
-        let gain = Weight::new("model.layers.1.input_layernorm.weight", &[dim]);
         let balances = balances(model.config());
-        let balance: &Balance = balances.iter().find(|b| b.from[0] == gain).unwrap();
-        // One channel a hundred times as large, which the matrices that take it make up for.
-        let factors: Vec<f32> = (0..dim).map(|c| if c == 7 { 100.0 } else { 1.0 }).collect();
-        let inverse: Vec<f32> = factors.iter().map(|f| 1.0 / f).collect();
-        let rows = balance.from.iter().map(|w| (w.name.clone(), factors.clone())).collect();
-        let columns = balance.to.iter().map(|w| (w.name.clone(), inverse.clone())).collect();
-        let scaled = Balanced { model: &*model, rows, columns };
-        let (plain, again) = (Balanced::new(&*model, &balances).unwrap(), Balanced::new(&scaled, &balances).unwrap());
-        for weight in balance.from.iter().chain(&balance.to) {
-            let (a, b) = (plain.tensor(weight).unwrap(), again.tensor(weight).unwrap());
-            // Up to a common factor: the mean of all channels' is kept at 1.
-            let ratio = b[0] / a[0];
-            assert!((0.9..1.1).contains(&ratio), "{ratio}");
-            let most = a.iter().zip(&b).fold(0f32, |m, (a, b)| m.max((a * ratio - b).abs()));
-            assert!(most < 1e-4 * a.iter().fold(0f32, |m, v| m.max(v.abs())), "{}: {most}", weight.name);
-            assert_ne!(a, model.tensor(weight).unwrap(), "{} was not balanced", weight.name);
+        for name in ["input_layernorm.weight", "self_attn.k_proj.weight"] {
+            let name = format!("model.layers.1.{name}");
+            let balance: &Balance = balances.iter().find(|b| b.made.weights[0].name == name).unwrap();
+            // One channel ten times as large, which what takes it makes up for.
+            let factor = |channel: usize| if channel == 7 { 10.0 } else { 1.0 };
+            let mut scaled = Balanced::new(&*model, &[]).unwrap();
+            scaled.multiply(&balance.made, factor);
+            scaled.multiply(&balance.taken, |channel| 1.0 / factor(channel));
+            let [plain, again] =
+                [&*model, &scaled].map(|model| Balanced::new(model, std::slice::from_ref(balance)).unwrap());
+            for weight in balance.made.weights.iter().chain(&balance.taken.weights) {
+                let (a, b) = (plain.tensor(weight).unwrap(), again.tensor(weight).unwrap());
+                // Up to a common factor: the mean of all channels' is kept at 1.
+                let ratio = b[0] / a[0];
+                assert!((0.9..1.1).contains(&ratio), "{ratio}");
+                let most = a.iter().zip(&b).fold(0f32, |m, (a, b)| m.max((a * ratio - b).abs()));
+                assert!(most < 1e-4 * a.iter().fold(0f32, |m, v| m.max(v.abs())), "{}: {most}", weight.name);
+                assert_ne!(a, model.tensor(weight).unwrap(), "{} was not balanced", weight.name);
+            }
         }
     }
 }

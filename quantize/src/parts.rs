@@ -132,9 +132,9 @@ impl Key {
             ("codes of the head", format!("{head:?}")),
             ("bits a weight", budget),
             ("method", format!("{rounding:?}")),
-            // Without this line of a version before rows made up for each other's errors.
+            // Without this line, or without "keys", of a version that did less.
             ("errors", "of columns and rows".to_owned()),
-            ("balance", balance.to_string()),
+            ("balance", if *balance { "values, keys, norms" } else { "no" }.to_owned()),
             ("device", kind(device).to_owned()),
         ];
         Ok(Self {

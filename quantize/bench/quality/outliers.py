@@ -1,12 +1,14 @@
 """A copy of a language model that computes the same and has the outlier channels of large models, which small ones lack.
 
-    python outliers.py MODEL_FOLDER OUT_FOLDER [--share 0.01] [--low 10] [--high 100] [--seed 1]
+    python outliers.py MODEL_FOLDER OUT_FOLDER [--share 0.01] [--low 10] [--high 100] [--seed 1] [--keys]
 
 Where two operations in a row are linear in a channel, the first is multiplied by a factor and the second divided by it:
 
 - a norm's gain (and bias), and the columns of the matrices that follow: q, k, v; gate, up; the output, if it is not tied;
 - rows of v, and those columns of o that take them (of every head that shares a key-value head);
 - rows of up, and columns of down (not in GPT-2, whose activation lies between).
+
+With `--keys` nothing of that, but pairs of key channels that RoPE turns, which the queries' make up for (not in GPT-2).
 
 Of each such place, `--share` of the channels (at least one) are chosen at random, their factors log-uniform between `--low` and
 `--high`. Llama, Qwen3 and GPT-2. The weights are computed in f64 and saved in f32; the copy must give the same logits in f64
@@ -56,6 +58,25 @@ class Injector:
             bias *= c
         second /= c.view(heads, 1, -1).expand(-1, shared, -1).reshape(-1)
 
+    def pairs(self, keys, queries, heads=1, shared=1):
+        """Pairs of rows, half a head apart, of `heads` heads of keys; `shared` heads of queries are multiplied with each."""
+        c = self.factors(len(keys) // 2).view(heads, 1, -1).expand(-1, 2, -1).reshape(heads, 1, -1)
+        keys *= c.reshape(-1, *[1] * (keys.dim() - 1))
+        queries /= c.expand(-1, shared, -1).reshape(-1, *[1] * (queries.dim() - 1))
+
+
+def key_pairs(model, injector):
+    c = model.config
+    for layer in model.model.layers:
+        a = layer.self_attn
+        if hasattr(a, "k_norm"):
+            injector.pairs(a.k_norm.weight, a.q_norm.weight)
+            continue
+        shared = c.num_attention_heads // c.num_key_value_heads
+        if a.k_proj.bias is not None:
+            raise SystemExit("biases of keys are not known here")
+        injector.pairs(a.k_proj.weight, a.q_proj.weight, c.num_key_value_heads, shared)
+
 
 def llama(model, injector):
     c = model.config
@@ -98,16 +119,20 @@ def main():
     p.add_argument("--low", type=float, default=10)
     p.add_argument("--high", type=float, default=100)
     p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--keys", action="store_true")
     a = p.parse_args()
     transformers.utils.logging.disable_progress_bar()
     model = load(a.model)
     c = model.config
-    if c.model_type not in FAMILIES:
-        raise SystemExit(f"{c.model_type}: only {', '.join(FAMILIES)} are known here")
+    inject = FAMILIES.get(c.model_type)
+    if a.keys:
+        inject = key_pairs if inject is llama else None
+    if inject is None:
+        raise SystemExit(f"{c.model_type}: only {', '.join(FAMILIES)} are known here, with --keys not gpt2")
     generator = torch.Generator().manual_seed(a.seed)
     tokens = torch.randint(c.vocab_size, (4, min(64, c.max_position_embeddings)), generator=generator)
     expected = model(tokens).logits
-    FAMILIES[c.model_type](model, Injector(a.share, a.low, a.high, a.seed))
+    inject(model, Injector(a.share, a.low, a.high, a.seed))
     a.out.mkdir(parents=True, exist_ok=True)
     model.to(torch.float32).save_pretrained(a.out)
     for file in a.model.glob("tokenizer*"):

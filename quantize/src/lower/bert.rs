@@ -96,13 +96,17 @@ fn layer(l: usize, part: &str) -> String {
     format!("bert.encoder.layer.{l}.{part}")
 }
 
-/// Channels that can be rescaled: those of the values. What a norm makes goes to the residual, too.
+/// Channels that can be rescaled: those of keys and values. What a norm makes goes to the residual, too.
 pub(super) fn balances(c: &LlmConfig) -> Vec<Balance> {
     let layers = c.encoder.as_ref().map_or(0, |e| e.layers);
     let of = |l: usize| {
-        let (value, bias) = linear(&layer(l, "attention.self.value"), c.dim, c.dim);
-        let (out, _) = linear(&layer(l, "attention.output.dense"), c.dim, c.dim);
-        Balance::new(std::iter::once(value).chain(bias).collect(), vec![out])
+        let part = |part: &str| linear(&layer(l, part), c.dim, c.dim);
+        let with_bias = |name: &str| {
+            let (weight, bias) = part(name);
+            std::iter::once(weight).chain(bias).collect()
+        };
+        let [q, k, v] = ["query", "key", "value"].map(|name| with_bias(&format!("attention.self.{name}")));
+        [Balance::keys(k, q, false, c), Balance::new(v, vec![part("attention.output.dense").0])]
     };
-    (0..layers).map(of).collect()
+    (0..layers).flat_map(of).collect()
 }

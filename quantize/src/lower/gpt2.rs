@@ -83,11 +83,13 @@ pub(super) fn balances(c: &LlmConfig) -> Vec<Balance> {
         let part =
             |part: &str, stored: &str, rows: usize, place| conv1d(&name(part), &name(stored), rows, c.dim, place);
         let third = |i: usize, p: &str| part(p, "attn.c_attn", c.dim, (i * c.dim, 3 * c.dim));
-        let [(q, _), (k, _), (v, bias)] = [third(0, "attn.q"), third(1, "attn.k"), third(2, "attn.v")];
+        let [(q, q_bias), (k, k_bias), (v, bias)] = [third(0, "attn.q"), third(1, "attn.k"), third(2, "attn.v")];
         let (project, _) = part("attn.c_proj", "attn.c_proj", c.dim, (0, c.dim));
         let (inner, _) = part("mlp.c_fc", "mlp.c_fc", c.hidden, (0, c.hidden));
+        let with = |weight: Weight, bias: Option<Weight>| std::iter::once(weight).chain(bias).collect();
+        all.push(Balance::keys(with(k.clone(), k_bias), with(q.clone(), q_bias), false, c));
         all.push(Balance::new(norm(format!("transformer.h.{l}.ln_1")), vec![q, k, v.clone()]));
-        all.push(Balance::new(std::iter::once(v).chain(bias).collect(), vec![project]));
+        all.push(Balance::new(with(v, bias), vec![project]));
         all.push(Balance::new(norm(format!("transformer.h.{l}.ln_2")), vec![inner]));
     }
     if !c.tied {

@@ -79,8 +79,19 @@ pub(super) fn balances(c: &LlmConfig) -> Vec<Balance> {
         let qkv = [("q", q_cols), ("k", kv_cols), ("v", kv_cols)];
         let qkv = qkv.map(|(name, rows)| weight(&format!("self_attn.{name}_proj.weight"), &[rows, c.dim]));
         let [gate, up] = ["gate", "up"].map(|name| weight(&format!("mlp.{name}_proj.weight"), &[c.hidden, c.dim]));
+        let [mut keys, mut queries] = [vec![qkv[1].clone()], vec![qkv[0].clone()]];
+        if c.qkv_bias {
+            keys.push(weight("self_attn.k_proj.bias", &[kv_cols]));
+            queries.push(weight("self_attn.q_proj.bias", &[q_cols]));
+        }
+        if c.qk_norm {
+            [keys, queries] =
+                ["k", "q"].map(|name| vec![weight(&format!("self_attn.{name}_norm.weight"), &[c.head_dim])]);
+        }
+        // Before the norms, whose columns have keys and queries among them.
+        all.push(Balance::keys(keys, queries, true, c));
         all.push(Balance::new(vec![weight("input_layernorm.weight", &[c.dim])], qkv.to_vec()));
-        all.push(Balance::heads(value, weight("self_attn.o_proj.weight", &[c.dim, q_cols]), c));
+        all.push(Balance::values(value, weight("self_attn.o_proj.weight", &[c.dim, q_cols]), c));
         all.push(Balance::new(vec![weight("post_attention_layernorm.weight", &[c.dim])], vec![gate, up.clone()]));
         all.push(Balance::new(vec![up], vec![weight("mlp.down_proj.weight", &[c.dim, c.hidden])]));
     }
