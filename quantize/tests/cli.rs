@@ -20,7 +20,9 @@ fn image() -> &'static str {
         .get_or_init(|| {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("llm.mote").to_str().unwrap().to_owned();
-            let summary = json(&["quantize", model().to_str().unwrap(), "-o", &path, "--context", "128", "--json"]);
+            let source = model();
+            let args = ["quantize", source.to_str().unwrap(), "-o", &path, "--calibrate-tokens", "300", "--json"];
+            let summary = json(&[&args[..], &["--context", "128"]].concat());
             assert!(summary["bits_per_weight"].as_f64().unwrap() < 4.4, "{summary}");
             assert_eq!(summary["bytes"].as_u64().unwrap(), std::fs::metadata(&path).unwrap().len());
             (folder, path)
@@ -62,7 +64,7 @@ fn the_head_can_have_more_bits() {
     };
     for head in ["5", "8"] {
         let args = ["quantize", source.to_str().unwrap(), "-o", path.to_str().unwrap(), "--head-bits", head, "--json"];
-        let found = json(&args);
+        let found = json(&[&args[..], &["--calibrate-tokens", "300"]].concat());
         assert_eq!(bits("model.embed_tokens.weight", &found).to_string(), head);
         assert_eq!(bits("model.layers.0.mlp.up_proj.weight", &found), 4);
     }
@@ -97,7 +99,9 @@ fn keys_and_values_can_have_4_bits() {
 fn quantizing_twice_gives_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("again.mote");
-    good(&["quantize", model().to_str().unwrap(), "-o", path.to_str().unwrap(), "--context", "128"]);
+    let source = model();
+    let args = ["quantize", source.to_str().unwrap(), "-o", path.to_str().unwrap(), "--context", "128"];
+    good(&[&args[..], &["--calibrate-tokens", "300"]].concat());
     assert!(std::fs::read(path).unwrap() == std::fs::read(image()).unwrap());
 }
 

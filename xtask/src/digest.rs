@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use table::Firmware;
 
 /// What every machine runs: more than two batches and not a whole number of them; one token; a repeated one.
@@ -66,11 +66,36 @@ fn image(name: &str, source: &Path, extra: &[PathBuf]) -> Result<PathBuf> {
     Ok(image)
 }
 
+static PROFILE: OnceLock<&str> = OnceLock::new();
+
+/// From here on programs of this workspace are those that `cargo test` builds, so that nothing is built twice.
+pub fn take_those_of_tests() {
+    PROFILE.get_or_init(|| "dev");
+}
+
+/// The profile that programs of this workspace are built with, and the folder that cargo puts them into.
+pub fn profile() -> (&'static str, &'static str) {
+    match PROFILE.get() {
+        Some(profile) => (profile, "debug"),
+        None => ("release", "release"),
+    }
+}
+
+/// A program of this workspace.
+pub fn program(package: &str, name: &str) -> Command {
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--profile", profile().0, "--package", package, "--bin", name, "--"]);
+    command
+}
+
 /// The `mote` command.
 pub fn mote() -> Command {
-    let mut command = cargo();
-    command.args(["run", "--quiet", "--release", "--package", "mote-quantize", "--bin", "mote", "--"]);
-    command
+    program("mote-quantize", "mote")
+}
+
+/// Where the `mote` command is, once it is built.
+pub fn mote_file() -> Result<PathBuf> {
+    Ok(target_dir()?.join(profile().1).join("mote"))
 }
 
 /// The digest in lines of output.

@@ -3,7 +3,7 @@
 
 use crate::board::{self, lines};
 use crate::hosts::AARCH64;
-use crate::shell::{cargo, output, say};
+use crate::shell::{output, say};
 use crate::{digest, symbols, table};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
@@ -154,9 +154,7 @@ pub fn check(all: bool) -> Result<usize> {
         let runs = if all { ALL } else { net.runs };
         let line = format!("--runs {runs} --each");
         let flags = |mut command: Command| output(command.arg(&image).args(line.split(' ')));
-        let mut host = cargo();
-        host.args(["run", "--quiet", "--release", "--package", package, "--bin", program, "--"]);
-        let mut found = vec![("host".to_owned(), flags(host)?)];
+        let mut found = vec![("host".to_owned(), flags(digest::program(package, program))?)];
         for core in digest::AARCH64_CORES {
             found.push((format!("aarch64 {core}"), flags(AARCH64.run(core, &elf))?));
         }

@@ -30,6 +30,7 @@ pub fn main(args: &[String]) -> Result<()> {
     let (flags, args): (Vec<_>, Vec<_>) = args.iter().partition(|arg| *arg == "--all");
     setup::ensure()?;
     setup::browser();
+    digest::take_those_of_tests();
     if table::shared("MANIFEST.md")?.is_none() {
         say("skipped: what needs ../shared/data (tokenizers and models of others), which is not there");
     }
@@ -73,9 +74,9 @@ fn cluster() -> Result<usize> {
         return Ok(0);
     };
     let root = table::root()?;
-    run(cargo().args(["build", "--quiet", "--release", "--package", "mote-quantize"]))?;
+    run(digest::mote().arg("--version"))?;
     let mut test = Command::new(python);
-    test.arg(root.join("quantize/cluster/test_quantize_ray.py")).arg(digest::target_dir()?.join("release/mote"));
+    test.arg(root.join("quantize/cluster/test_quantize_ray.py")).arg(digest::mote_file()?);
     run(test.arg(root.join("examples/models/qwen3")))?;
     Ok(1)
 }

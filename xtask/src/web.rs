@@ -115,7 +115,7 @@ fn page() -> Result<()> {
     let mut test = crate::shell::cargo();
     test.current_dir(table::root()?).args(["test", "--quiet", "--package", "mote-example-web"]);
     test.env("MOTE_WEB", url).env("MOTE_IMAGE", folder.join("llm.mote"));
-    run(test.env("MOTE_COMMAND", digest::target_dir()?.join("release/mote")))
+    run(test.env("MOTE_COMMAND", digest::mote_file()?))
 }
 
 /// A cargo command of builds with these instructions, in a folder of their own.
