@@ -1,13 +1,17 @@
 //! `ci`: what must hold of every commit. Lints and documentation are checked on host and boards, then `test`.
 
-use crate::shell::{cargo, run};
+use crate::shell::{cargo, run, say};
 use crate::{setup, table, test, web};
 use anyhow::Result;
+use std::time::Instant;
 use table::Firmware;
 
 /// Runs the verb.
 pub fn main(args: &[String]) -> Result<()> {
+    let start = Instant::now();
     setup::ensure()?;
+    say(&format!("setup: {} s", start.elapsed().as_secs()));
+    let start = Instant::now();
     let root = table::root()?;
     run(cargo().current_dir(&root).args(["fmt", "--all", "--check"]))?;
     run(cargo().current_dir(root.join("boards")).args(["fmt", "--all", "--check"]))?;
@@ -47,5 +51,6 @@ pub fn main(args: &[String]) -> Result<()> {
             run(table::cargo(&root, &board, "clippy", firmware)?.args(["--quiet", "--", "-D", "warnings"]))?;
         }
     }
+    say(&format!("lints, documentation: {} s", start.elapsed().as_secs()));
     test::main(args)
 }
