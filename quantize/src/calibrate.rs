@@ -127,7 +127,8 @@ pub(crate) fn calibrate<E: From<FloatError>>(
     coder: &mut impl Coder<E>,
 ) -> std::result::Result<Ranges, E> {
     let c = model.config();
-    let mut room = Room::new(scope.spill.0, scope.spill.1).map_err(|why| FloatError::Tensor(why.into()))?;
+    let mut room =
+        Room::new(scope.spill.0, scope.spill.1, scope.device).map_err(|why| FloatError::Tensor(why.into()))?;
     let mut streams: Vec<Stream> = texts.iter().map(|text| Stream::new(&text.source)).collect();
     // The same with the matrices so far as they were coded, from the first on.
     let mut coded: Vec<Stream> = Vec::new();
@@ -170,18 +171,22 @@ pub(crate) fn calibrate<E: From<FloatError>>(
             met.matters = matters(op, &mut streams, &tensors, &mut room)?;
         }
         let reads: Vec<u32> = slots(op).into_iter().filter(|slot| Some(*slot) != fills(op)).collect();
-        for s in &mut streams {
-            room.enter(s, &reads)?;
+        let exact = |_, s: &mut Stream| {
+            let mut seen = None;
             if is_head {
-                ranges.see(LOGITS, logits_bound(s.value(op.args[0])?, &tensors)?);
+                seen = Some((LOGITS, logits_bound(s.value(op.args[0])?, &tensors)?));
             } else if let Some(slot) = step(c, program, op, &tensors, s)?
                 && let Some(name) = program.range_of(slot)
             {
-                ranges.see(name, largest(s.value(slot)?)?);
+                seen = Some((name, largest(s.value(slot)?)?));
             }
             ends[at].iter().for_each(|slot| s.drop(*slot));
-            room.leave(s)?;
-        }
+            Ok(seen)
+        };
+        room.each(&mut streams, &reads, exact, |_, seen| {
+            seen.into_iter().for_each(|(name, value)| ranges.see(name, value));
+            Ok(())
+        })?;
         let mut with_codes = tensors;
         if let Some((index, weight)) = index.and_then(|i| Some((i, program.tensors()[i as usize].weight()?))) {
             // Its values are not needed while it is coded, nor ever again.
@@ -193,11 +198,13 @@ pub(crate) fn calibrate<E: From<FloatError>>(
                 with_codes.insert(0, operand(op, weight, coder.values(index)?, scope.device)?);
             }
         }
-        for s in coded.iter_mut().filter(|_| !is_head) {
-            room.enter(s, &reads)?;
-            step(c, program, op, &with_codes, s)?;
-            ends[at].iter().for_each(|slot| s.drop(*slot));
-            room.leave(s)?;
+        if !is_head {
+            let as_coded = |_, s: &mut Stream| {
+                step(c, program, op, &with_codes, s)?;
+                ends[at].iter().for_each(|slot| s.drop(*slot));
+                Ok(())
+            };
+            room.each(&mut coded, &reads, as_coded, |_, ()| Ok(()))?;
         }
     }
     Ok(ranges)

@@ -14,16 +14,21 @@
 use crate::calibrate::{Text, damping, ends};
 use crate::codes::BAND;
 use crate::float::{Device, FloatError, Result as FloatResult, Room, Stream, operands, slots, softmax, step};
-use crate::import::Model;
+use crate::import::{LlmConfig, Model};
 use crate::lower::{Source, Steps};
-use candle_core::{DType, Tensor, Var};
+use candle_core::{Tensor, Var};
+use mote_runtime::image::Op;
 use mote_runtime::ops;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 
 /// Texts that are looked at.
-const TEXTS: usize = 16;
+const TEXTS: usize = 64;
+
+/// Losses whose gradients are taken at each position, which share what goes forwards, and the tokens from which on they are: of fewer
+/// the inputs say less than the gradients, and one is enough.
+const LOSSES: (u64, usize) = (4, 8192);
 
 /// What was found of a tensor.
 pub(crate) enum Found {
@@ -52,12 +57,14 @@ pub(crate) fn curvature<E: From<FloatError>>(
     found: &mut dyn FnMut(Found) -> Result<(), E>,
 ) -> Result<(), E> {
     let texts: Vec<&Text> = texts.iter().step_by(texts.len().div_ceil(TEXTS).max(1)).collect();
+    let tokens: usize = texts.iter().map(|text| text.tokens.len()).sum();
+    let losses = if tokens < LOSSES.1 { 1 } else { LOSSES.0 };
     let layers: Vec<Range<usize>> = (0..program.layers()).map(|l| program.layer_ops(&(l..l + 1))).collect();
     let uses = |at: usize| of_op(program, at).is_some_and(|index| wanted.contains(&index));
     let Some(first) = layers.iter().position(|here| here.clone().any(uses)) else { return Ok(()) };
 
-    let run = Run { model, program, device, ends: ends(program.ops()) };
-    let mut room = Room::new(spill, folder).map_err(|why| FloatError::Tensor(why.into()))?;
+    let run = Run { config: model.config(), program, device, wanted, losses, ends: ends(program.ops()) };
+    let mut room = Room::new(spill, folder, device).map_err(|why| FloatError::Tensor(why.into()))?;
     let mut streams: Vec<Stream> = texts.iter().map(|text| Stream::new(&text.tokens)).collect();
     let mut begins = Vec::new();
     for (layer, here) in layers.iter().enumerate() {
@@ -68,41 +75,51 @@ pub(crate) fn curvature<E: From<FloatError>>(
             begins.push(kept);
         }
         if layer + 1 < layers.len() {
-            run.forwards(here.clone(), &mut streams, &mut room)?;
+            run.forwards(model, here.clone(), &mut streams, &mut room)?;
         }
     }
     drop(streams);
 
-    let mut slopes: Vec<Slopes> = vec![Slopes::new(); texts.len()];
+    let mut slopes: Vec<Vec<Slopes>> = vec![Vec::new(); texts.len()];
     for here in layers[first..].iter().rev() {
-        let tensors: Vec<Vec<Tensor>> = run.tensors(here)?;
-        let (mut sums, mut count) = (BTreeMap::new(), 0);
-        let begin = begins.pop().unwrap_or_default();
-        for (text, (mut s, slopes)) in begin.into_iter().zip(&mut slopes).enumerate() {
-            let live = s.slots();
-            room.enter(&mut s, &live)?;
-            count += texts[text].tokens.len();
-            let backwards = run.backwards(here, &tensors, wanted, s, slopes, text as u64)?;
-            *slopes = backwards.0;
-            for (what, g) in backwards.1 {
+        let tensors: Vec<Vec<Tensor>> = run.tensors(model, here)?;
+        let mut sums = BTreeMap::new();
+        let mut begin = begins.pop().unwrap_or_default();
+        let live = begin.first().map_or(Vec::new(), Stream::slots);
+        let mut before: Vec<Vec<Slopes>> = Vec::new();
+        let backwards =
+            |at: usize, s: &mut Stream| run.backwards(here, &tensors, std::mem::take(s), &slopes[at], at as u64);
+        room.each(&mut begin, &live, backwards, |_, (slopes, given)| {
+            before.push(slopes);
+            for (what, g) in given {
                 let (_, is_table) = what;
-                add(sums.entry(what).or_default(), &g, if is_table { usize::MAX } else { BAND })?;
+                let (sum, count): &mut (Vec<Tensor>, usize) = sums.entry(what).or_default();
+                *count += g.dim(0)?;
+                add(sum, &g, if is_table { usize::MAX } else { BAND })?;
             }
-        }
-        for ((index, is_table), sum) in sums {
-            let means = means(sum, count, is_table)?;
+            Ok(())
+        })?;
+        slopes = before;
+        for ((index, is_table), (sum, count)) in sums {
+            let means = means(sum, (count, losses), is_table)?;
             found(if is_table { Found::Table(index, means) } else { Found::Rows(index, means) })?;
         }
     }
     Ok(())
 }
 
-/// Adds g^T g of each `band` columns of g `[tokens, rows]`.
+/// Rows of g^T g that are computed together, from the diagonal on.
+const TOGETHER: usize = 128;
+
+/// Adds g^T g of each `band` columns of g `[tokens, rows]`: [`TOGETHER`] rows of a band after the other, each from the diagonal on.
 fn add(sums: &mut Vec<Tensor>, g: &Tensor, band: usize) -> FloatResult<()> {
-    let rows = g.dim(1)?;
-    for (at, first) in (0..rows).step_by(band).enumerate() {
-        let g = g.narrow(1, first, band.min(rows - first))?.contiguous()?;
-        let more = g.t()?.matmul(&g)?;
+    let (g, rows) = (g.t()?.contiguous()?, g.dim(1)?);
+    let parts = (0..rows).step_by(band).flat_map(|first| {
+        let end = rows.min(first.saturating_add(band));
+        (first..end).step_by(TOGETHER).map(move |row| (row, end))
+    });
+    for (at, (first, end)) in parts.enumerate() {
+        let more = g.narrow(0, first, TOGETHER.min(end - first))?.matmul(&g.narrow(0, first, end - first)?.t()?)?;
         match sums.get_mut(at) {
             None => sums.push(more),
             Some(sum) => *sum = (&*sum + more)?,
@@ -111,28 +128,39 @@ fn add(sums: &mut Vec<Tensor>, g: &Tensor, band: usize) -> FloatResult<()> {
     Ok(())
 }
 
-/// Sums over `count` tokens as means, one after the other.
-fn means(sums: Vec<Tensor>, count: usize, is_table: bool) -> FloatResult<Vec<f32>> {
+/// What [`add`] summed up over `count` gradients as means, one band after the other.
+fn means(sums: Vec<Tensor>, (count, losses): (usize, u64), is_table: bool) -> FloatResult<Vec<f32>> {
     let mut means = Vec::new();
-    for sum in sums {
-        let rows = sum.dim(0)?;
-        let mut mean: Vec<f32> = (sum / count.max(1) as f64)?.flatten_all()?.to_vec1()?;
+    let mut sums = sums.into_iter().peekable();
+    while let Some(first) = sums.peek() {
+        let rows = first.dim(1)?;
+        let mut mean = vec![0f32; rows * rows];
+        for (sum, first) in sums.by_ref().take(rows.div_ceil(TOGETHER)).zip((0..).step_by(TOGETHER)) {
+            let part: Vec<f32> = (sum / count.max(1) as f64)?.flatten_all()?.to_vec1()?;
+            for (line, row) in part.chunks_exact(rows - first).zip(first..) {
+                for (value, col) in line.iter().zip(first..) {
+                    mean[row * rows + col] = *value;
+                    mean[col * rows + row] = *value;
+                }
+            }
+        }
         if !is_table {
-            normalise(&mut mean, rows, count);
+            normalise(&mut mean, rows, (count, losses));
         }
         means.extend(mean);
     }
     Ok(means)
 }
 
-/// Times that G is damped as a Hessian is: a drawn token's gradient is mostly noise.
+/// Times that G of one loss is damped as a Hessian is: a gradient of a loss by chance is mostly noise.
 const DAMPING: f32 = 4.0;
 
 /// Makes the mean of a diagonal one, and damps it.
-fn normalise(g: &mut [f32], rows: usize, tokens: usize) {
+fn normalise(g: &mut [f32], rows: usize, (gradients, losses): (usize, u64)) {
     let mean = (0..rows).map(|r| g[r * rows + r]).sum::<f32>() / rows.max(1) as f32;
     g.iter_mut().for_each(|g| *g /= mean.max(f32::MIN_POSITIVE));
-    (0..rows).for_each(|r| g[r * rows + r] += DAMPING * damping(tokens, rows));
+    let by = DAMPING / losses as f32 * damping(gradients, rows);
+    (0..rows).for_each(|r| g[r * rows + r] += by);
 }
 
 /// The coded matrix that an op multiplies with, but for the head; or the table that it looks up, if that is the head, too.
@@ -146,162 +174,233 @@ fn of_op(program: &Steps, at: usize) -> Option<u32> {
     uses.then_some(op.args[1]).filter(coded)
 }
 
-/// Gradients of the loss of a text with respect to what slots hold.
-type Slopes = BTreeMap<u32, Tensor>;
+/// Gradients of the loss of a text with respect to what slots hold, the tensors of each one after the other.
+type Slopes = BTreeMap<u32, Vec<Tensor>>;
+
+/// Gradients with respect to what a matrix, or an embedding (true), gives `[tokens, rows]`.
+type Given = Vec<((u32, bool), Tensor)>;
 
 struct Run<'r> {
-    model: &'r dyn Model,
+    config: &'r LlmConfig,
     program: &'r Steps,
     device: &'r Device,
+    wanted: &'r BTreeSet<u32>,
+    /// Losses whose gradients are taken.
+    losses: u64,
     /// The slots that nobody needs after each op.
     ends: Vec<Vec<u32>>,
 }
 
+/// What an op read, as variables, and what it made of that, by slots.
+#[derive(Default)]
+struct Made {
+    read: Vec<(u32, Vec<Var>)>,
+    made: Vec<(u32, Vec<Tensor>)>,
+}
+
 impl Run<'_> {
-    fn tensors(&self, ops: &Range<usize>) -> FloatResult<Vec<Vec<Tensor>>> {
-        ops.clone().map(|at| operands(self.model, self.program, &self.program.ops()[at], self.device)).collect()
+    fn tensors(&self, model: &dyn Model, ops: &Range<usize>) -> FloatResult<Vec<Vec<Tensor>>> {
+        ops.clone().map(|at| operands(model, self.program, &self.program.ops()[at], self.device)).collect()
     }
 
-    fn forwards(&self, ops: Range<usize>, streams: &mut [Stream], room: &mut Room) -> FloatResult<()> {
+    fn forwards(
+        &self,
+        model: &dyn Model,
+        ops: Range<usize>,
+        streams: &mut [Stream],
+        room: &mut Room,
+    ) -> FloatResult<()> {
         for at in ops {
             let op = &self.program.ops()[at];
-            let tensors = operands(self.model, self.program, op, self.device)?;
-            for s in &mut *streams {
-                room.enter(s, &slots(op))?;
-                step(self.model.config(), self.program, op, &tensors, s)?;
+            let tensors = operands(model, self.program, op, self.device)?;
+            let forward = |_, s: &mut Stream| {
+                step(self.config, self.program, op, &tensors, s)?;
                 self.ends[at].iter().for_each(|slot| s.drop(*slot));
-                room.leave(s)?;
-            }
+                Ok(())
+            };
+            room.each(streams, &slots(op), forward, |_, ()| Ok(()))?;
         }
         Ok(())
     }
 
-    /// Computes a layer of a text again, from what it begins with, and from the gradients of what it ends with (at the program's end: of
-    /// the loss, for tokens drawn by `seed`) those of what it begins with, and of what each matrix, or an embedding (true), gives.
-    #[expect(clippy::type_complexity, reason = "two results")]
+    /// Computes an op, keeping what it read and made. Nothing need be kept of a product with a matrix.
+    fn forward(&self, op: &Op, tensors: &[Tensor], s: &mut Stream) -> FloatResult<Made> {
+        let mut kept = Made::default();
+        let is_product = op.code == ops::matmul::OP.code;
+        let before: BTreeMap<u32, _> =
+            slots(op).into_iter().filter_map(|slot| Some((slot, s.held(slot)?.to_vec()))).collect();
+        if !is_product {
+            for (slot, held) in &before {
+                let vars = held.iter().map(Var::from_tensor).collect::<candle_core::Result<Vec<Var>>>()?;
+                s.put(*slot, vars.iter().map(|var| var.as_tensor().clone()).collect());
+                kept.read.push((*slot, vars));
+            }
+        }
+        step(self.config, self.program, op, tensors, s)?;
+        if !is_product {
+            for (slot, vars) in &kept.read {
+                let same = |held: &[Tensor]| held.iter().zip(vars).all(|(held, var)| held.id() == var.id());
+                if s.held(*slot).is_some_and(same) {
+                    s.put(*slot, before[slot].clone());
+                }
+            }
+            for slot in slots(op) {
+                let Some(held) = s.held(slot).filter(|held| {
+                    held.iter().any(|h| before.get(&slot).is_none_or(|b| b.iter().all(|b| b.id() != h.id())))
+                }) else {
+                    continue;
+                };
+                let held = held.to_vec();
+                s.put(slot, held.iter().map(Tensor::detach).collect());
+                kept.made.push((slot, held));
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Computes a layer of a text again, from what it begins with, and from gradients of what it ends with (at the program's end: of
+    /// losses that `seed` makes) those of what it begins with, and of what each matrix, or an embedding (true), gives.
     fn backwards(
         &self,
         ops: &Range<usize>,
         tensors: &[Vec<Tensor>],
-        wanted: &BTreeSet<u32>,
         mut s: Stream,
-        slopes: &Slopes,
+        slopes: &[Slopes],
         seed: u64,
-    ) -> FloatResult<(Slopes, Vec<((u32, bool), Tensor)>)> {
-        let mut begins = Vec::new();
-        for slot in s.slots() {
-            let var = Var::from_tensor(s.value(slot)?)?;
-            s.put(slot, vec![var.as_tensor().clone()]);
-            begins.push((slot, var));
-        }
-        let mut given = Vec::new();
-        let head = self.program.head();
+    ) -> FloatResult<(Vec<Slopes>, Given)> {
+        let (head, logits) = (self.program.head(), self.program.logits_slot());
+        let mut kept = Vec::new();
         for (at, tensors) in ops.clone().zip(tensors) {
+            kept.push(self.forward(&self.program.ops()[at], tensors, &mut s)?);
+            self.ends[at].iter().filter(|slot| **slot != logits).for_each(|slot| s.drop(*slot));
+        }
+        let mut slopes = slopes.to_vec();
+        if head.is_some_and(|head| ops.contains(&head)) {
+            let p = softmax(s.value(logits)?)?;
+            let slope = |loss| Ok(Slopes::from([(logits, vec![signed(&p, self.losses * seed + loss)?])]));
+            slopes = (0..self.losses).map(slope).collect::<FloatResult<_>>()?;
+        }
+        drop(s);
+        let mut given = Vec::new();
+        for ((at, tensors), kept) in ops.clone().zip(tensors).zip(kept).rev() {
             let op = &self.program.ops()[at];
-            let index = of_op(self.program, at).filter(|index| wanted.contains(index));
-            let mut tensors = tensors.clone();
-            if let Some(index) = index.filter(|_| op.code == ops::matmul::OP.code) {
-                // What a matrix gives is as what is added to it: a bias of each token's own.
-                let shape = (s.value(op.args[0])?.dim(0)?, tensors[0].dim(1)?);
-                let bias = match tensors.get(1) {
-                    Some(bias) => bias.broadcast_as(shape)?.contiguous()?,
-                    None => Tensor::zeros(shape, DType::F32, self.device)?,
-                };
-                let bias = Var::from_tensor(&bias)?;
-                tensors.truncate(1);
-                tensors.push(bias.as_tensor().clone());
-                given.push(((index, false), bias, 1.0));
+            let index = of_op(self.program, at).filter(|index| self.wanted.contains(index));
+            if op.code == ops::matmul::OP.code {
+                let missing = || candle_core::Error::Msg("a matrix has no part in the loss".into());
+                let mut all = Vec::new();
+                for slopes in &mut slopes {
+                    let slope = slopes.get(&op.args[3]).ok_or_else(missing)?[0].clone();
+                    if op.flags & ops::matmul::ACCUMULATE == 0 {
+                        slopes.remove(&op.args[3]);
+                    }
+                    all.push(slope);
+                }
+                let all = Tensor::cat(&all, 0)?;
+                let through = all.matmul(&tensors[0].t()?)?;
+                let each = through.dim(0)? / slopes.len();
+                for (draw, slopes) in slopes.iter_mut().enumerate() {
+                    meets(slopes, op.args[0], vec![through.narrow(0, draw * each, each)?])?;
+                }
+                given.extend(index.map(|index| ((index, false), all)));
+                continue;
             }
-            step(self.model.config(), self.program, op, &tensors, &mut s)?;
-            if let Some(index) = index.filter(|_| op.code == ops::embed::OP.code) {
-                let rows = Var::from_tensor(s.value(op.args[0])?)?;
-                s.put(op.args[0], vec![rows.as_tensor().clone()]);
-                let scale = if op.args[2] == 0 { 1.0 } else { (self.model.config().dim as f64).sqrt() };
-                given.push(((index, true), rows, scale));
+            if let Some(index) = index {
+                let rows: Vec<&Tensor> =
+                    slopes.iter().filter_map(|slopes| Some(&slopes.get(&op.args[0])?[0])).collect();
+                let scale = if op.args[2] == 0 { 1.0 } else { (self.config.dim as f64).sqrt() };
+                given.push(((index, true), (Tensor::cat(&rows, 0)? * scale)?));
             }
-            self.ends[at].iter().filter(|slot| **slot != self.program.logits_slot()).for_each(|slot| s.drop(*slot));
+            for slopes in &mut slopes {
+                kept.backward(slopes)?;
+            }
         }
-        let of_loss;
-        let slopes = if head.is_some_and(|head| ops.contains(&head)) {
-            let logits = s.value(self.program.logits_slot())?.detach();
-            of_loss = Slopes::from([(self.program.logits_slot(), drawn(&logits, seed)?)]);
-            &of_loss
-        } else {
-            slopes
-        };
-        let mut sum: Option<Tensor> = None;
-        for (slot, slope) in slopes {
-            let along = (s.value(*slot)? * slope)?.sum_all()?;
-            sum = Some(match sum {
-                None => along,
-                Some(sum) => (sum + along)?,
-            });
-        }
-        let Some(sum) = sum else { return Ok((Slopes::new(), Vec::new())) };
-        let grads = sum.backward()?;
-        let none = || candle_core::Error::Msg("a matrix has no part in the loss".into());
-        let slope = |var: &Var| Ok::<Tensor, FloatError>(grads.get(var).ok_or_else(none)?.detach());
-        let begins = begins.iter().map(|(slot, var)| Ok((*slot, slope(var)?))).collect::<FloatResult<_>>()?;
-        let given = given.iter().map(|(what, var, scale)| Ok((*what, (slope(var)? * *scale)?)));
-        Ok((begins, given.collect::<FloatResult<_>>()?))
+        Ok((slopes, given))
     }
 }
 
-/// The gradient, with respect to logits `[tokens, vocab]`, of the loss for a token at each position that is drawn as they say.
-fn drawn(logits: &Tensor, seed: u64) -> FloatResult<Tensor> {
-    let p = softmax(logits)?;
+/// Adds to the gradients of what a slot holds.
+fn meets(slopes: &mut Slopes, slot: u32, more: Vec<Tensor>) -> FloatResult<()> {
+    let sum = match slopes.remove(&slot) {
+        None => more,
+        Some(old) => old.iter().zip(&more).map(|(a, b)| a + b).collect::<candle_core::Result<_>>()?,
+    };
+    slopes.insert(slot, sum);
+    Ok(())
+}
+
+impl Made {
+    /// Makes gradients with respect to what an op read of those with respect to what it made.
+    fn backward(&self, slopes: &mut Slopes) -> FloatResult<()> {
+        let mut along: Option<Tensor> = None;
+        for (slot, made) in &self.made {
+            for (made, slope) in made.iter().zip(slopes.remove(slot).unwrap_or_default()) {
+                let more = (made * slope)?.sum_all()?;
+                along = Some(match along {
+                    None => more,
+                    Some(along) => (along + more)?,
+                });
+            }
+        }
+        let Some(along) = along else { return Ok(()) };
+        let grads = along.backward()?;
+        for (slot, vars) in &self.read {
+            let all: Option<Vec<Tensor>> = vars.iter().map(|var| grads.get(var).map(Tensor::detach)).collect();
+            if let Some(all) = all {
+                meets(slopes, *slot, all)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A gradient v by chance of a loss with respect to logits `[tokens, vocab]`, of which softmax makes `p`. With r of signs by chance and s
+/// the root of p, it is `s r - p (s . r)`: the mean of v v^T is `(diag s - p s^T) (diag s - s p^T)`, which is, s being of length one,
+/// `diag p - p p^T`, the divergence's curvature. (So it is of the gradients `p - e_t` for drawn tokens t. But those are mostly small and
+/// seldom large.)
+fn signed(p: &Tensor, seed: u64) -> FloatResult<Tensor> {
     let (tokens, vocab) = p.dims2()?;
     let mut slope: Vec<f32> = p.flatten_all()?.to_vec1()?;
-    for (position, p) in slope.chunks_exact_mut(vocab).enumerate() {
-        let mut left = uniform(seed << 32 | position as u64);
-        let token = p.iter().position(|p| {
-            left -= p;
-            left < 0.0
-        });
-        p[token.unwrap_or(vocab - 1)] -= 1.0;
+    for (position, slope) in slope.chunks_exact_mut(vocab).enumerate() {
+        let mut sum = 0f32;
+        let mut roots = Vec::with_capacity(vocab);
+        for (p, part) in slope.chunks(64).zip(0..) {
+            let signs = hash(seed << 32 | (position as u64) << 16 | part);
+            roots.extend(p.iter().enumerate().map(|(at, p)| if signs >> at & 1 == 0 { p.sqrt() } else { -p.sqrt() }));
+        }
+        roots.iter().for_each(|root| sum += root);
+        slope.iter_mut().zip(&roots).for_each(|(p, root)| *p = root - *p * sum);
     }
     Ok(Tensor::from_vec(slope, (tokens, vocab), p.device())?)
 }
 
-/// A number in 0..1 for each seed (SplitMix64, Steele, Lea and Flood 2014).
-fn uniform(seed: u64) -> f32 {
+/// A number for each seed (SplitMix64, Steele, Lea and Flood 2014).
+fn hash(seed: u64) -> u64 {
     let mut z = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((z ^ z >> 31) >> 40) as f32 / (1u64 << 24) as f32
+    z ^ z >> 31
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::float::metrics::log_softmax;
     use crate::import::open_model;
     use crate::lower::{Ranges, language_model};
 
-    /// The loss of a text for tokens that are drawn as `curvature` draws them from what the model says unchanged, with `by` added to one
-    /// element of what an op gives.
-    fn loss(run: &Run<'_>, text: &Text, tokens: &[usize], (at, row, col): (usize, usize, usize), by: f32) -> f64 {
+    /// Logits of a text `[tokens, vocab]`, with `by` added to one element of what an op gives.
+    fn logits(model: &dyn Model, run: &Run<'_>, text: &Text, change: Option<(usize, usize, usize, f32)>) -> Tensor {
         let mut s = Stream::new(&text.tokens);
-        for (op, tensors) in run.program.ops().iter().zip(run.tensors(&(0..run.program.ops().len())).unwrap()) {
-            step(run.model.config(), run.program, op, &tensors, &mut s).unwrap();
-            if std::ptr::eq(op, &run.program.ops()[at]) {
+        for (at, tensors) in run.tensors(model, &(0..run.program.ops().len())).unwrap().into_iter().enumerate() {
+            let op = &run.program.ops()[at];
+            step(run.config, run.program, op, &tensors, &mut s).unwrap();
+            if let Some((_, row, col, by)) = change.filter(|(changed, ..)| *changed == at) {
                 let slot = if op.code == ops::embed::OP.code { op.args[0] } else { op.args[3] };
                 let mut values = s.value(slot).unwrap().to_vec2::<f32>().unwrap();
                 values[row][col] += by;
                 s.put(slot, vec![Tensor::new(values, run.device).unwrap()]);
             }
         }
-        let logits = s.value(run.program.logits_slot()).unwrap().to_vec2::<f32>().unwrap();
-        logits.iter().zip(tokens).map(|(logits, token)| -log_softmax(logits)[*token]).sum()
-    }
-
-    fn drawn_tokens(run: &Run<'_>, text: &Text) -> Vec<usize> {
-        let mut s = Stream::new(&text.tokens);
-        for (op, tensors) in run.program.ops().iter().zip(run.tensors(&(0..run.program.ops().len())).unwrap()) {
-            step(run.model.config(), run.program, op, &tensors, &mut s).unwrap();
-        }
-        let slope = drawn(s.value(run.program.logits_slot()).unwrap(), 0).unwrap().to_vec2::<f32>().unwrap();
-        slope.iter().map(|slope| slope.iter().position(|p| *p < 0.0).unwrap()).collect()
+        s.value(run.program.logits_slot()).unwrap().clone()
     }
 
     /// G by finite differences: of an embedding's rows, which every op of the model is behind, and of matrices of the first layer, whose
@@ -315,15 +414,22 @@ mod tests {
             let model = &*open_model(&path).unwrap();
             let program = &language_model(model.config(), &Ranges::default());
             let text = Text { source: vec![], tokens: vec![17, 290, 5, 133] };
-            let run = Run { model, program, device: &Device::Cpu, ends: ends(program.ops()) };
-            let tokens = drawn_tokens(&run, &text);
+            let wanted = &(0..program.tensors().len() as u32).collect();
+            let (config, device) = (model.config(), &Device::Cpu);
+            let run = Run { config, program, device, wanted, losses: 1, ends: ends(program.ops()) };
+            // The loss whose gradients `curvature` takes.
+            let along = signed(&softmax(&logits(model, &run, &text, None)).unwrap(), 0).unwrap();
+            let loss = |(at, row, col): (usize, usize, usize), by: f32| -> f64 {
+                let logits = logits(model, &run, &text, Some((at, row, col, by))).to_vec2::<f32>().unwrap();
+                let pairs = logits.iter().flatten().zip(along.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+                pairs.map(|(logit, slope)| f64::from(*logit) * f64::from(slope)).sum()
+            };
             let folder = tempfile::tempdir().unwrap();
             let (mut table, mut rows) = (Vec::new(), Vec::new());
-            let wanted = (0..program.tensors().len() as u32).collect();
             // No room in memory: what layers begin with goes through a file.
             let room = (0, folder.path());
             let texts = std::slice::from_ref(&text);
-            curvature::<FloatError>(model, program, texts, &wanted, room, run.device, &mut |found| {
+            curvature::<FloatError>(model, program, texts, wanted, room, run.device, &mut |found| {
                 match found {
                     Found::Table(_, values) => table = values,
                     Found::Rows(index, values) => {
@@ -342,7 +448,7 @@ mod tests {
             let (embed, product) = (at(&|_| true).unwrap(), at(&|index| named(index).contains(matrix)).unwrap());
             let square = |at: usize, col: usize| -> f64 {
                 let slope = |row: usize| {
-                    let [more, less] = [1e-2, -1e-2].map(|by| loss(&run, &text, &tokens, (at, row, col), by));
+                    let [more, less] = [1e-2, -1e-2].map(|by| loss((at, row, col), by));
                     (more - less) / 2e-2
                 };
                 (0..text.tokens.len()).map(|row| slope(row).powi(2)).sum::<f64>() / text.tokens.len() as f64
@@ -360,10 +466,37 @@ mod tests {
         }
     }
 
+    /// What [`add`] leaves out below the diagonal is there again, in bands as in one.
     #[test]
-    fn tokens_are_drawn_as_often_as_they_are_likely() {
-        let logits = Tensor::from_vec([0.1f32, 0.6, 0.3].map(f32::ln).repeat(4000), (4000, 3), &Device::Cpu).unwrap();
-        let slope = drawn(&logits, 5).unwrap().mean(0).unwrap().to_vec1::<f32>().unwrap();
-        assert!(slope.iter().all(|s| s.abs() < 0.03), "{slope:?}");
+    fn sums_are_those_of_whole_products() {
+        let (tokens, rows) = (9, 2 * TOGETHER + 10);
+        let g: Vec<f32> = (0..tokens * rows).map(|i| ((i * 37) % 101) as f32 - 50.0).collect();
+        let tensor = Tensor::from_slice(&g, (tokens, rows), &Device::Cpu).unwrap();
+        let mean = |i: usize, j: usize| (0..tokens).map(|t| g[t * rows + i] * g[t * rows + j]).sum::<f32>() / 4.0;
+        for band in [usize::MAX, TOGETHER + 40] {
+            let mut sums = Vec::new();
+            add(&mut sums, &tensor, band).unwrap();
+            let found = means(sums, (4, 1), true).unwrap();
+            let width = band.min(rows);
+            let whole = (0..rows).step_by(width).flat_map(|first| {
+                let here = first..rows.min(first + width);
+                here.clone().flat_map(move |i| here.clone().map(move |j| (i, j)))
+            });
+            assert_eq!(found, whole.map(|(i, j)| mean(i, j)).collect::<Vec<f32>>());
+        }
+    }
+
+    #[test]
+    fn gradients_by_chance_have_the_curvature_of_the_divergence() {
+        let p = [0.1f32, 0.6, 0.3];
+        let many = Tensor::from_vec(p.repeat(4000), (4000, 3), &Device::Cpu).unwrap();
+        let slope = signed(&many, 5).unwrap().to_vec2::<f32>().unwrap();
+        for (i, p_i) in p.iter().enumerate() {
+            for (j, p_j) in p.iter().enumerate() {
+                let found = slope.iter().map(|v| v[i] * v[j]).sum::<f32>() / 4000.0;
+                let curvature = if i == j { p_i - p_i * p_j } else { -p_i * p_j };
+                assert!((found - curvature).abs() < 0.01, "{i}, {j}: {found} and {curvature}");
+            }
+        }
     }
 }

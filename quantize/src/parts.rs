@@ -132,8 +132,8 @@ impl Key {
             ("codes of the head", format!("{head:?}")),
             ("bits a weight", budget),
             ("method", format!("{rounding:?}")),
-            // Without this line, or without "keys", of a version that did less.
-            ("errors", "of columns and rows".to_owned()),
+            // Without this line, or with other words in it or in the next, of a version that chose other codes.
+            ("errors", "of columns and rows, by signs".to_owned()),
             ("balance", if *balance { "values, keys, norms" } else { "no" }.to_owned()),
             ("device", kind(device).to_owned()),
         ];

@@ -1,7 +1,5 @@
 //! Levels of codes: fixed or learned, and the nearest-level search.
 
-use core::iter::repeat_n;
-
 use super::trellis::Trellis;
 use super::{Coding, fit};
 use mote_runtime::image::tensors::{BLOCK, GROUP};
@@ -12,14 +10,14 @@ const FINE: f32 = 8.0;
 /// Integers the table covers on either side of 0.
 const REACH: i32 = 160;
 /// Places of the table, of which the first 2 * `REACH` * `FINE` + 1 are used.
-const PLACES: usize = 4096;
+pub(super) const PLACES: usize = 4096;
 
 /// The levels that codes stand for.
 #[derive(Clone, Debug)]
 pub struct Codebook {
     levels: Vec<f32>,
-    /// Nearest code for each 1/8 of a level; empty for N8, where the code is the rounded value.
-    nearest: Vec<u8>,
+    /// Nearest code for each 1/8 of a level; none for N8, where the code is the rounded value.
+    nearest: Option<Box<[u8; PLACES]>>,
     /// The level of that code; none for N8.
     near: Option<Box<[f32; PLACES]>>,
     top: f32,
@@ -31,7 +29,7 @@ impl Codebook {
     /// 8-bit codes: -127 to 127, each its own level.
     #[must_use]
     pub fn n8() -> Self {
-        Self { levels: Vec::new(), nearest: Vec::new(), near: None, top: 127.0, trellis: None }
+        Self { levels: Vec::new(), nearest: None, near: None, top: 127.0, trellis: None }
     }
 
     /// 4-bit codes with these levels, in rising order.
@@ -64,9 +62,9 @@ impl Codebook {
     fn of(levels: Vec<f32>, trellis: Option<Trellis>) -> Self {
         let nearest = table(&levels);
         let mut near = Box::new([0.0; PLACES]);
-        near.iter_mut().zip(&nearest).for_each(|(level, code)| *level = levels[usize::from(*code)]);
+        near.iter_mut().zip(&*nearest).for_each(|(level, code)| *level = levels[usize::from(*code)]);
         let top = levels.iter().fold(1f32, |top, l| top.max(l.abs()));
-        Self { levels, nearest, near: Some(near), top, trellis }
+        Self { levels, nearest: Some(nearest), near: Some(near), top, trellis }
     }
 
     /// Largest magnitude of a level.
@@ -78,11 +76,11 @@ impl Codebook {
     /// Nearest code of `x` (in levels) and its level.
     #[must_use]
     pub fn nearest(&self, x: f32) -> (u8, f32) {
-        if self.nearest.is_empty() {
+        let Some(nearest) = &self.nearest else {
             let level = eight_bits(x);
             return (level as i8 as u8, level);
-        }
-        let code = self.nearest[place(x)];
+        };
+        let code = nearest[place(x)];
         (code, self.levels[usize::from(code)])
     }
 
@@ -155,14 +153,16 @@ fn in_sets(levels: [i8; 16]) -> [i8; 16] {
 }
 
 /// The nearest of the levels for each 1/8 of a level.
-pub(super) fn table(levels: &[f32]) -> Vec<u8> {
+pub(super) fn table(levels: &[f32]) -> Box<[u8; PLACES]> {
     let span = (REACH as f32 * FINE) as i32;
     let closest = |i: i32| {
         let x = i as f32 / FINE;
         let distance = |code: &u8| (levels[usize::from(*code)] - x).abs();
         (0..levels.len() as u8).min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(0)
     };
-    (-span..=span).map(closest).chain(repeat_n(0, PLACES)).take(PLACES).collect()
+    let mut table = Box::new([0; PLACES]);
+    table.iter_mut().zip(-span..=span).for_each(|(code, i)| *code = closest(i));
+    table
 }
 
 /// Where `x` is in a table of the nearest.

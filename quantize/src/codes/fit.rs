@@ -2,6 +2,7 @@
 
 use super::{Codebook, Grid, Row};
 use mote_runtime::image::tensors::{BLOCK, GROUP};
+use pulp::{Arch, Simd, WithSimd};
 
 /// Scales tried for a group, as factors of absmax / top level.
 const TRIES: [f32; 17] =
@@ -52,27 +53,41 @@ pub(super) fn best_scale(values: &[f32], weight: &[f32], book: &Codebook) -> f32
         return 0.0;
     }
     let tries: &[f32] = if book.top() > 126.0 && book.codebook() == [0; 16] { &[1.0] } else { &TRIES };
-    best_of(&whole(values), &whole(weight), book, base, tries)
+    Arch::new().dispatch(BestOf { values: &whole(values), weight: &whole(weight), book, base, tries })
 }
 
-/// The best of scales that are `base` times one of `tries`, or what their codes lead to.
-fn best_of(values: &[f32; GROUP], weight: &[f32; GROUP], book: &Codebook, base: f32, tries: &[f32]) -> f32 {
-    let mut least = (f32::INFINITY, base);
-    let mut best = (f32::INFINITY, base);
-    for factor in tries {
-        let (error, refined, refined_error) = error_at(values, weight, book, base * factor);
-        best = if error < best.0 { (error, base * factor) } else { best };
-        least = if refined_error < least.0 { (refined_error, refined) } else { least };
-    }
-    // At that scale other codes may be nearer, and lead on.
-    for _ in 0..2 {
-        if least.1 > 0.0 && tries.len() > 1 {
-            let (error, refined, _) = error_at(values, weight, book, least.1);
-            best = if error < best.0 { (error, least.1) } else { best };
-            least.1 = refined;
+/// The best of scales that are `base` times one of `tries`, or what their codes lead to; compiled for each width of vectors.
+struct BestOf<'b> {
+    values: &'b [f32; GROUP],
+    weight: &'b [f32; GROUP],
+    book: &'b Codebook,
+    base: f32,
+    tries: &'b [f32],
+}
+
+impl WithSimd for BestOf<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> f32 {
+        let Self { values, weight, book, base, tries } = self;
+        let mut least = (f32::INFINITY, base);
+        let mut best = (f32::INFINITY, base);
+        for factor in tries {
+            let (error, refined, refined_error) = error_at(values, weight, book, base * factor);
+            best = if error < best.0 { (error, base * factor) } else { best };
+            least = if refined_error < least.0 { (refined_error, refined) } else { least };
         }
+        // At that scale other codes may be nearer, and lead on.
+        for _ in 0..2 {
+            if least.1 > 0.0 && tries.len() > 1 {
+                let (error, refined, _) = error_at(values, weight, book, least.1);
+                best = if error < best.0 { (error, least.1) } else { best };
+                least.1 = refined;
+            }
+        }
+        best.1
     }
-    best.1
 }
 
 /// The best scale of each group of a padded row.

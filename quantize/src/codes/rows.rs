@@ -8,8 +8,9 @@
 use super::feedback::{Coupling, Feedback, Found};
 use super::{Draft, Grid, Row, fit, times_inverse};
 use mote_runtime::image::tensors::BLOCK;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
-use std::ops::Range;
+use std::ops::{AddAssign, Mul, Range};
 
 /// Rows that make up for each other; of a larger matrix so many, and then the next.
 pub const BAND: usize = 1024;
@@ -53,15 +54,19 @@ impl Band {
             let width = here.len();
             let d = square(&rest, rows, here);
             own.push(coupling(&d, width));
-            let above: Vec<f64> = (0..here.start).flat_map(|i| rest[i * rows..][here.clone()].to_vec()).collect();
-            let mut lines = above.clone();
+            let mut lines: Vec<f64> = (0..here.start).flat_map(|i| rest[i * rows..][here.clone()].to_vec()).collect();
+            let above: Vec<f64> = here
+                .clone()
+                .flat_map(|c| (0..here.start).map(move |i| (i, c)))
+                .map(|(i, c)| rest[i * rows + c])
+                .collect();
             times_inverse(&mut lines, &d, width);
             for (upper, line) in upper.chunks_exact_mut(rows).zip(lines.chunks_exact(width)) {
                 upper[here.clone()].iter_mut().zip(line).for_each(|(to, u)| *to = *u as f32);
             }
             let explain = |(row, line): (&mut [f64], &[f64])| {
-                for (g, above) in row.iter_mut().zip(above.chunks_exact(width)) {
-                    *g -= line.iter().zip(above).map(|(u, a)| u * a).sum::<f64>();
+                for (above, u) in above.chunks_exact(here.start.max(1)).zip(line) {
+                    Arch::new().dispatch(AddTimes { to: &mut row[..here.start], of: above, times: -u });
                 }
             };
             rest.par_chunks_exact_mut(rows).zip(lines.par_chunks_exact(width)).for_each(explain);
@@ -111,9 +116,8 @@ impl Draft<'_> {
         for (here, own) in band.blocks.iter().zip(&band.own) {
             let wanted = |place: usize| {
                 let mut row = self.padded(band.order[place]);
-                for (line, lost) in band.upper.chunks_exact(n).zip(&lost) {
-                    row.iter_mut().zip(lost).for_each(|(w, e)| *w += line[place] * e);
-                }
+                let made_up = band.upper.chunks_exact(n).zip(&lost);
+                made_up.for_each(|(line, lost)| add_times(&mut row, lost, line[place]));
                 let scales = fit::row_scales(&row, &self.column_weight, &self.book);
                 (row, scales)
             };
@@ -150,7 +154,7 @@ impl Draft<'_> {
             let mut sum = vec![0f64; self.cols];
             for (other, (g, lost)) in band.together[place * n..][..n].iter().zip(&*lost).enumerate() {
                 if !here.contains(&other) {
-                    sum.iter_mut().zip(lost).for_each(|(sum, e)| *sum += g * f64::from(*e));
+                    add_times(&mut sum, lost, *g);
                 }
             }
             sum
@@ -169,6 +173,27 @@ impl Draft<'_> {
             let error = feedback.error(found, lane);
             lost.iter_mut().zip(error).enumerate().for_each(|(c, (to, e))| *to = e - shift(lane, c));
         }
+    }
+}
+
+/// Adds `of`, so many times.
+fn add_times<T: Copy + AddAssign + Mul<Output = T> + From<f32>>(to: &mut [T], of: &[f32], times: T) {
+    Arch::new().dispatch(AddTimes { to, of, times });
+}
+
+/// [`add_times`], compiled for each width of vectors.
+struct AddTimes<'a, T, F> {
+    to: &'a mut [T],
+    of: &'a [F],
+    times: T,
+}
+
+impl<T: Copy + AddAssign + Mul<Output = T> + From<F>, F: Copy> WithSimd for AddTimes<'_, T, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        self.to.iter_mut().zip(self.of).for_each(|(to, of)| *to += self.times * T::from(*of));
     }
 }
 

@@ -7,17 +7,21 @@
 //! four states Ungerboeck's (1982); QTIP (arXiv 2406.11235) brought it to language models. Rings ("tail-biting") lose nothing at the
 //! ends; all four states are tried to begin with.
 
-use super::book::{place, table};
+use super::book::{PLACES, place, table};
 use mote_runtime::image::tensors::BLOCK;
 
 const STATES: usize = 4;
+
+/// Levels of a set; T3's have half as many.
+const LEVELS: usize = 8;
 
 /// Levels by sets, and the nearest of each set.
 #[derive(Clone, Debug)]
 pub(super) struct Trellis {
     book: [i8; 16],
-    sets: [Vec<f32>; 4],
-    nearest: [Vec<u8>; 4],
+    sets: [[f32; LEVELS]; 4],
+    /// At each place of a table.
+    nearest: Box<[[u8; 4]; PLACES]>,
     bits: u8,
 }
 
@@ -33,8 +37,12 @@ impl Trellis {
             let (at, negative) = level_at(bits, set, pick);
             f32::from(book[at]) * if negative { -1.0 } else { 1.0 }
         };
-        let sets = [0, 1, 2, 3].map(|set| (0..1 << (bits - 1)).map(|pick| level(set, pick)).collect::<Vec<f32>>());
-        let nearest = [0, 1, 2, 3].map(|set: usize| table(&sets[set]));
+        let each = 1 << (bits - 1);
+        let sets =
+            [0, 1, 2, 3].map(|set| core::array::from_fn(|pick| if pick < each { level(set, pick) } else { 0.0 }));
+        let tables = [0, 1, 2, 3].map(|set: usize| table(&sets[set][..each]));
+        let mut nearest = Box::new([[0; 4]; PLACES]);
+        nearest.iter_mut().enumerate().for_each(|(at, sets)| *sets = [0, 1, 2, 3].map(|set: usize| tables[set][at]));
         Self { book, sets, nearest, bits }
     }
 
@@ -45,44 +53,55 @@ impl Trellis {
 
     /// See `Codebook::column`.
     pub(super) fn column(&self, targets: &[f32; BLOCK], weights: &[f32; BLOCK]) -> ([u8; BLOCK], [f32; BLOCK]) {
+        let level = |set: usize, pick: u8| self.sets[set][usize::from(pick) % LEVELS];
         // Of each row and set: which level, and what it costs.
+        let places = targets.map(place);
         let mut picks = [[0u8; 4]; BLOCK];
         let mut costs = [[0f32; 4]; BLOCK];
-        for ((x, weight), (picks, costs)) in targets.iter().zip(weights).zip(picks.iter_mut().zip(&mut costs)) {
-            let at = place(*x);
-            for (set, (pick, cost)) in picks.iter_mut().zip(costs).enumerate() {
-                *pick = self.nearest[set][at];
-                *cost = weight * (x - self.sets[set][usize::from(*pick)]).powi(2);
+        for row in 0..BLOCK {
+            picks[row] = self.nearest[places[row] % PLACES];
+            for set in 0..4 {
+                let lost = targets[row] - level(set, picks[row][set]);
+                costs[row][set] = weights[row] * (lost * lost);
             }
         }
-        // By state (2 * the bit before that + the bit before) and by the state that it began with.
-        let mut reached = [[f32::INFINITY; STATES]; STATES];
-        (0..STATES).for_each(|s| reached[s][s] = 0.0);
-        // Whether the better way into a state is from the one with the older bit set.
-        let mut from = [[[false; STATES]; STATES]; BLOCK];
-        for (costs, from) in costs.iter().zip(&mut from) {
-            let mut next = [[0f32; STATES]; STATES];
+        // What it costs to be in each state (2 * the bit before that + the bit before), by the state that it began with. The ways into
+        // `state` are from `state / 2`, and, the older bit being set, from that and 2.
+        let mut reached = [[[f32::INFINITY; STATES]; STATES]; BLOCK + 1];
+        (0..STATES).for_each(|s| reached[0][s][s] = 0.0);
+        for row in 0..BLOCK {
+            let [zero, one, two, three] = reached[row];
+            let cost = costs[row];
+            reached[row + 1] = [
+                lesser(plus(two, cost[1]), plus(zero, cost[0])),
+                lesser(plus(two, cost[0]), plus(zero, cost[1])),
+                lesser(plus(three, cost[3]), plus(one, cost[2])),
+                lesser(plus(three, cost[2]), plus(one, cost[3])),
+            ];
+        }
+        let all = &reached[BLOCK];
+        let began = (0..STATES).min_by(|a, b| all[*a][*a].total_cmp(&all[*b][*b])).unwrap_or(0);
+        // A bit for each state: whether the better way into it is from the one with the older bit set.
+        let mut from = [0u8; BLOCK];
+        for row in 0..BLOCK {
             for state in 0..STATES {
                 let (bit, before) = (state & 1, state >> 1);
-                for began in 0..STATES {
-                    let way = |older: usize| reached[2 * older + before][began] + costs[2 * before + (bit ^ older)];
-                    let (low, high) = (way(0), way(1));
-                    from[state][began] = high < low;
-                    next[state][began] = low.min(high);
-                }
+                let way =
+                    |older: usize| reached[row][2 * older + before][began] + costs[row][2 * before + (bit ^ older)];
+                from[row] |= u8::from(way(1) < way(0)) << state;
             }
-            reached = next;
         }
-        let began = (0..STATES).min_by(|a, b| reached[*a][*a].total_cmp(&reached[*b][*b])).unwrap_or(0);
-        let (mut codes, mut levels) = ([0; BLOCK], [0.0; BLOCK]);
-        let mut state = began;
+        let mut states = [began; BLOCK + 1];
         for row in (0..BLOCK).rev() {
-            let (bit, before, older) = (state & 1, state >> 1, usize::from(from[row][state][began]));
+            let state = states[row + 1];
+            states[row] = 2 * usize::from(from[row] >> state & 1) + (state >> 1);
+        }
+        let (mut codes, mut levels) = ([0; BLOCK], [0.0; BLOCK]);
+        for row in 0..BLOCK {
+            let (bit, before, older) = (states[row + 1] & 1, states[row + 1] >> 1, states[row] >> 1);
             let set = 2 * before + (bit ^ older);
-            let pick = picks[row][set];
-            codes[row] = 2 * pick + bit as u8;
-            levels[row] = self.sets[set][usize::from(pick)];
-            state = 2 * older + before;
+            codes[row] = 2 * picks[row][set] + bit as u8;
+            levels[row] = level(set, picks[row][set]);
         }
         (codes, levels)
     }
@@ -93,6 +112,20 @@ impl Trellis {
         let set = |row: usize| 2 * bit(row, 1) + (bit(row, 0) ^ bit(row, 2));
         core::array::from_fn(|row| level_at(self.bits, set(row), usize::from(codes[row] >> 1)))
     }
+}
+
+/// What is reached from a state, by the state that the ring began with: four numbers are a vector on every machine.
+type Reached = [f32; STATES];
+
+#[inline(always)]
+fn plus(reached: Reached, cost: f32) -> Reached {
+    [reached[0] + cost, reached[1] + cost, reached[2] + cost, reached[3] + cost]
+}
+
+#[inline(always)]
+fn lesser(a: Reached, b: Reached) -> Reached {
+    let of = |at: usize| if a[at] < b[at] { a[at] } else { b[at] };
+    [of(0), of(1), of(2), of(3)]
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::Result;
 use candle_core::{Device, Shape, Tensor, TensorId};
+use rayon::prelude::*;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -41,6 +42,11 @@ impl Stream {
         Ok((&both[0], &both[1]))
     }
 
+    /// All that a slot holds, if it is in memory.
+    pub(crate) fn held(&self, slot: u32) -> Option<&[Tensor]> {
+        self.held.get(&slot).map(Vec::as_slice)
+    }
+
     fn part(&self, slot: u32, last: usize) -> Result<&Held> {
         let empty = || candle_core::Error::Msg(format!("the program reads slot {slot}, which it has not written"));
         Ok(self.held.get(&slot).filter(|held| held.len() > last).ok_or_else(empty)?)
@@ -78,6 +84,8 @@ impl Stream {
 pub(crate) struct Room {
     most: u64,
     used: u64,
+    /// Streams that are computed at a time.
+    at_once: usize,
     file: Arc<Mutex<Spill>>,
 }
 
@@ -116,13 +124,36 @@ fn lock(file: &Mutex<Spill>) -> std::sync::MutexGuard<'_, Spill> {
 }
 
 impl Room {
-    /// Room for `most` bytes, and a file in `folder`, which nobody else sees and which goes with this process.
+    /// Room for `most` bytes, and a file in `folder`, which nobody else sees and which goes with this process. On a CPU each thread
+    /// computes a stream at a time.
     ///
     /// # Errors
     /// The system's.
-    pub(crate) fn new(most: u64, folder: &Path) -> io::Result<Self> {
+    pub(crate) fn new(most: u64, folder: &Path, device: &Device) -> io::Result<Self> {
         let spill = Spill { file: tempfile::tempfile_in(folder)?, end: 0, free: HashMap::new() };
-        Ok(Self { most, used: 0, file: Arc::new(Mutex::new(spill)) })
+        let at_once = if device.is_cpu() { rayon::current_num_threads() } else { 1 };
+        Ok(Self { most, used: 0, at_once, file: Arc::new(Mutex::new(spill)) })
+    }
+
+    /// Does `work` with each stream, what it holds in `slots` being in memory, and hands what that gives to `then`, in order.
+    pub(crate) fn each<T: Send>(
+        &mut self,
+        streams: &mut [Stream],
+        slots: &[u32],
+        work: impl Fn(usize, &mut Stream) -> Result<T> + Sync,
+        mut then: impl FnMut(usize, T) -> Result<()>,
+    ) -> Result<()> {
+        for (streams, first) in streams.chunks_mut(self.at_once).zip((0..).step_by(self.at_once)) {
+            streams.iter_mut().try_for_each(|s| self.enter(s, slots))?;
+            let one = |(s, at): (&mut Stream, usize)| work(at, s);
+            let given: Vec<Result<T>> = match streams {
+                [s] => vec![one((s, first))],
+                _ => streams.par_iter_mut().zip(first..first + self.at_once).map(one).collect(),
+            };
+            streams.iter_mut().try_for_each(|s| self.leave(s))?;
+            given.into_iter().zip(first..).try_for_each(|(given, at)| then(at, given?))?;
+        }
+        Ok(())
     }
 
     /// Counts streams that are new.
@@ -212,7 +243,7 @@ mod tests {
     fn what_does_not_fit_comes_back_from_the_file() {
         // Two slots of one stream fit (48 bytes), those of the second do not.
         let folder = tempfile::tempdir().unwrap();
-        let mut room = Room::new(60, folder.path()).unwrap();
+        let mut room = Room::new(60, folder.path(), &Device::Cpu).unwrap();
         let mut streams = [Stream::default(), Stream::default()];
         for (at, stream) in streams.iter_mut().enumerate() {
             room.enter(stream, &[]).unwrap();
