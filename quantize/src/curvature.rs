@@ -24,7 +24,7 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Texts that are looked at.
-const TEXTS: usize = 64;
+const TEXTS: usize = 32;
 
 /// Losses whose gradients are taken at each position, which share what goes forwards, and the tokens from which on they are: of fewer
 /// the inputs say less than the gradients, and one is enough.
