@@ -326,6 +326,12 @@ fn large_convolutions() {
         ([13, 5], [1, 1], [1, 1], [1, 1], [0, 0], 40, 24, false),
         ([20, 23], [3, 3], [2, 2], [1, 1], [0, 1], 3, 8, false),
         ([49, 10], [10, 4], [2, 2], [1, 1], [4, 1], 1, 64, false),
+        // Rows of whole tiles, which take the taps inside the image alone: one row of them, several, every other, or none.
+        ([8, 8], [3, 3], [1, 1], [1, 1], [1, 1], 32, 64, false),
+        ([24, 16], [5, 3], [1, 1], [2, 1], [4, 1], 12, 20, false),
+        ([3, 8], [7, 3], [1, 1], [1, 1], [3, 1], 8, 33, false),
+        ([31, 32], [3, 3], [2, 2], [1, 1], [1, 1], 5, 16, false),
+        ([2, 8], [2, 1], [1, 1], [5, 1], [5, 0], 4, 17, false),
         ([40, 41], [3, 3], [1, 1], [1, 1], [1, 1], 8, 8, true),
         ([80, 70], [3, 3], [2, 2], [1, 1], [0, 1], 16, 16, true),
         ([3, 600], [3, 3], [1, 1], [1, 1], [1, 1], 20, 20, true),
@@ -373,9 +379,10 @@ fn roundings() {
         let mut l = Layer { single: false, zero_weights: 0, ..Layer::random(r, Kind::I8, count, 1) };
         (l.min, l.max) = if case % 3 == 0 { (-128, 127) } else { (l.min, l.max) };
         for [bias, m, shift] in &mut l.channels {
-            *shift = -r.range(0, if case % 2 == 0 { 9 } else { 31 });
-            *m = [1, 1 << 30, (1 << 31) - 1, r.range(1 << 30, (1 << 31) - 1), r.range(1, 1 << 20)]
-                [r.range(0, 4) as usize];
+            *shift = -r.range(0, [9, 21, 31][case / 2 % 3]);
+            let even = r.range(1, (1 << 12) - 1) << r.range(0, 18);
+            *m = [1, 1 << 30, (1 << 31) - 1, r.range(1 << 30, (1 << 31) - 1), r.range(1, 1 << 20), even]
+                [r.range(0, 5) as usize];
             let halves = r.range(-200, 200) * (1 << -*shift) + r.range(-1, 1);
             let large = [1 << 28, -(1 << 28), r.range(-1 << 28, 1 << 28)][r.range(0, 2) as usize];
             *bias = [r.range(-300, 300), halves.clamp(-1 << 28, 1 << 28), large][r.range(0, 2) as usize];

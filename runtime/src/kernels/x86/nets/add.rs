@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 use core::cell::Cell;
 
 use super::super::avx512::BY_PATCHES;
-use super::{Bounds, Numbers, OFFSET, V, bounds_of, elements, fits, numbers_of};
+use super::{Bounds, Numbers, V, bounds_of, elements, fits, numbers_of};
 use crate::kernels::scalar::int8::{Output, Sum, Term};
 
 type Cells<'a> = &'a [Cell<i8>];
@@ -21,8 +21,8 @@ pub fn add(x: &[Cell<i8>], y: &[Cell<i8>], to: &[Cell<i8>], s: &Sum, o: &Output)
     // What a plain term has left out.
     let of_plain = |t: &Terms| if t.plain { _mm512_mullo_epi32(t.zero, t.a) } else { _mm512_setzero_si512() };
     let plain = _mm512_add_epi32(of_plain(&a), of_plain(&b));
-    let start = _mm512_sub_epi32(_mm512_set1_epi32(OFFSET), plain);
-    let numbers = numbers_of(start, _mm512_set1_epi32(sum.multiplier), _mm512_set1_epi32(sum.shift));
+    let start = _mm512_sub_epi32(_mm512_setzero_si512(), plain);
+    let numbers = numbers_of(start, [sum.multiplier, sum.shift].map(|v| _mm512_set1_epi32(v)), o.zero_point);
     let (count, numbers, bounds) = (x.len().min(y.len()).min(to.len()), &numbers, &bounds_of(o));
     // A plain term is the first.
     let (a, b, x, y) = if b.plain { (&b, &a, y, x) } else { (&a, &b, x, y) };
@@ -70,8 +70,8 @@ fn add_of<const PLAIN: bool, const SECOND: bool, const BELOW: bool>(
     }
 }
 
-/// How a term of a sum comes to the scale of both. With the multiplier `a 2^11 + b` it is `(d a + (d b + 2^10 >> 11) + h - (d < 0)) >> s`;
-/// half the product of the lower halves, `d b - 2^11 (d < 0)`, is the sign's.
+/// How a term of a sum comes to the scale of both: `((d m + 2^10 >> 11) + h - (d < 0)) >> s`. With the multiplier `a 2^(11 + s) + b` it is
+/// `d a + (d b + 2^10 + 2^11 h - 2^11 (d < 0) >> 11 + s)`; the sign's part is the product of the upper halves.
 struct Terms {
     zero: V,
     a: V,
@@ -79,6 +79,7 @@ struct Terms {
     b: V,
     /// `2^10 + 2^11 h`.
     added: V,
+    /// `11 + s`.
     shift: __m128i,
     /// It is `d a`, which `zero` is left out of.
     plain: bool,
@@ -91,16 +92,17 @@ impl Terms {
     fn new(t: &Term) -> Option<Self> {
         let shift = t.shift.unsigned_abs();
         let plain = t.multiplier == 1 << 30 && shift == 0;
-        let usual = t.multiplier > 0 && (plain || (-16..0).contains(&t.shift)) && t.up == 20;
+        let usual = t.multiplier > 0 && (plain || (-4..0).contains(&t.shift)) && t.up == 20;
         if !usual || !(-128..=127).contains(&t.zero) {
             return None;
         }
+        let right = 11 + shift;
         Some(Self {
             zero: _mm512_set1_epi32(t.zero),
-            a: _mm512_set1_epi32(t.multiplier >> 11),
-            b: _mm512_set1_epi32(1 << 27 | (t.multiplier & 0x7FF)),
+            a: _mm512_set1_epi32(t.multiplier >> right),
+            b: _mm512_set1_epi32(1 << 27 | (t.multiplier & ((1 << right) - 1))),
             added: _mm512_set1_epi32((1 << 10) + (1 << 11 << shift >> 1)),
-            shift: _mm_cvtsi32_si128(shift as i32),
+            shift: _mm_cvtsi32_si128(right as i32),
             plain,
         })
     }
@@ -114,7 +116,7 @@ impl Terms {
             return _mm512_mullo_epi32(x, self.a);
         }
         let d = _mm512_sub_epi32(x, self.zero);
-        let rest = _mm512_srai_epi32::<11>(_mm512_dpwssd_epi32(self.added, d, self.b));
-        _mm512_sra_epi32(_mm512_add_epi32(_mm512_mullo_epi32(d, self.a), rest), self.shift)
+        let rest = _mm512_sra_epi32(_mm512_dpwssd_epi32(self.added, d, self.b), self.shift);
+        _mm512_add_epi32(_mm512_mullo_epi32(d, self.a), rest)
     }
 }

@@ -4,15 +4,16 @@ use core::arch::x86_64::*;
 use core::cell::Cell;
 use core::mem::MaybeUninit;
 use core::num::NonZeroUsize;
+use core::ops::Range;
 
 use super::super::avx512::BY_PATCHES;
 use super::{
-    BEYOND, Bounds, MOST_PIXELS, MOST_WORDS, Numbers, REGION, V, bounds_of, elements, first_of, fits, inputs_of,
+    Bounds, MOST_PIXELS, MOST_WORDS, Numbers, RAISED, REGION, Room, V, bounds_of, elements, first_of, fits, inputs_of,
     joined, numbers_of_block, steps, store, store_few,
 };
 use crate::image::tensors::BLOCK;
 use crate::kernels::scalar::int8::{Channel, Input, Output, Weights, Window};
-use crate::kernels::vector::int8::Region;
+use crate::kernels::vector::int8::{Region, reach};
 
 /// Pixels of a tile, at most, and blocks of 16 channels side by side.
 const TILE: usize = 8;
@@ -43,20 +44,20 @@ pub fn conv2d(
     let (columns, len) = (NonZeroUsize::new(products)?, NonZeroUsize::new(together * g.channels)?);
     // Whole words: a filter is one run.
     let turned_len = if len.get().is_multiple_of(4) { columns } else { len };
-    let mut memory = [MaybeUninit::uninit(); REGION + BEYOND];
+    let mut room = Room::NEW;
     let mut lines = [MaybeUninit::<V>::uninit(); PAIR * MOST_WORDS];
     let lines = lines.as_mut_ptr().cast::<V>();
     let (mut offsets, mut places) = ([MaybeUninit::uninit(); MOST_WORDS], [MaybeUninit::uninit(); MOST_PIXELS]);
     let mut sums = [MaybeUninit::uninit(); MOST_PIXELS];
     let mut all_numbers = [const { MaybeUninit::uninit() }; PAIR];
-    let (bounds, all) = (bounds_of(o), cs.len());
+    let (bounds, outside, all) = (bounds_of(o), _mm512_set1_epi8((zx + RAISED) as i8), cs.len());
     let blocks = all.div_ceil(BLOCK);
     for region in Region::all(g, rows, across) {
-        let width = inputs_of(&region, g, (x, zx), &mut memory)?;
-        let tap = |ky: usize, kx: usize| (ky * g.y.dilation.get() * width + kx * g.x.dilation.get()) * g.channels;
+        let (inputs, _, row_bytes) = inputs_of(&region, g, (x, zx), &mut room)?;
+        let tap = |ky: usize, kx: usize| ky * g.y.dilation.get() * row_bytes + kx * g.x.dilation.get() * g.channels;
         let runs = (0..g.y.kernel).flat_map(|ky| (0..g.x.kernel).step_by(together).map(move |kx| tap(ky, kx)));
         let offsets = steps(offsets.get_mut(..all_words)?, runs, words, 4);
-        let rows = (0..region.rows).map(|row| row * g.y.stride * width * g.channels);
+        let rows = (0..region.rows).map(|row| row * g.y.stride * row_bytes);
         let places =
             steps(places.get_mut(..region.rows * region.columns)?, rows, region.columns, g.x.stride * g.channels);
         let less = if zw == 0 {
@@ -64,7 +65,7 @@ pub fn conv2d(
         } else {
             let (runs, sums) = ((offsets, words, len.get()), sums.get_mut(..places.len())?);
             // SAFETY: the region has all inputs of all pixels.
-            Some(unsafe { sums_of_inputs(memory.as_ptr().cast(), places, runs, zw, sums) })
+            Some(unsafe { sums_of_inputs(inputs, places, runs, zw, sums) })
         };
         let first = (region.y * g.x.output + region.x) * all;
         let out = out.get(first..)?.get(..places.len() * all)?;
@@ -78,12 +79,15 @@ pub fn conv2d(
                 // SAFETY: there is room for the lines of a pair.
                 let weights = unsafe { turn(filters, columns, turned_len, lines.add(at), side_by_side) };
                 channels[at] = channel;
-                numbers.write(numbers_of_block(cs.get(channel..end)?, weights, products, (zx, zw)));
+                numbers.write(numbers_of_block(cs.get(channel..end)?, weights, products, (zx, zw), o.zero_point));
             }
             // SAFETY: those of each block have been written.
             let numbers = [0, side_by_side - 1].map(|at| unsafe { all_numbers[at].assume_init_ref() });
             let t = Tiles {
-                inputs: memory.as_ptr().cast(),
+                g,
+                region: &region,
+                inputs,
+                outside,
                 places,
                 words: offsets,
                 lines,
@@ -111,8 +115,11 @@ pub fn conv2d(
 
 /// What the tiles of a region share.
 struct Tiles<'a> {
-    /// Inputs of the region, where each pixel's begin among them, and from there each word.
+    g: &'a Window,
+    region: &'a Region,
+    /// Inputs of the region, what is outside the image, where each pixel's begin, and from there each word.
     inputs: *const i8,
+    outside: V,
     places: &'a [u32],
     words: &'a [u32],
     /// The weights' lines, those of a pair side by side.
@@ -125,6 +132,58 @@ struct Tiles<'a> {
     out: *mut i8,
     all: usize,
     channels: [usize; PAIR],
+}
+
+impl Tiles<'_> {
+    /// Rows of pixels, from `row` on, and the rows of taps that they see inside the image: taps outside add the same to each sum, so they
+    /// need not be multiplied for each. All rows and taps, if rows are no whole tiles.
+    fn alike(&self, row: usize) -> (usize, Range<usize>) {
+        let (y, rows) = (&self.g.y, self.region.rows);
+        if !self.region.columns.is_multiple_of(TILE) {
+            return (rows, 0..y.kernel);
+        }
+        // The image begins and ends so many inputs below the row's first tap.
+        let first = (self.region.y + row) * y.stride;
+        let (begin, end) = (y.pad.saturating_sub(first), (y.pad + y.input).saturating_sub(first));
+        if begin == 0 && end >= reach(y, 1) {
+            return (rows.min(row + 1 + (end - reach(y, 1)) / y.stride), 0..y.kernel);
+        }
+        let taps = |from: usize| from.div_ceil(y.dilation.get()).min(y.kernel);
+        (row + 1, taps(begin)..taps(end))
+    }
+
+    /// What the sums begin with of pixels that see these words of a window: the others are outside the image.
+    ///
+    /// # Safety
+    /// There are `BLOCKS` lines for each word.
+    #[inline]
+    #[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
+    unsafe fn start<const BLOCKS: usize>(&self, words: &Range<usize>) -> [V; BLOCKS] {
+        // SAFETY: as above; they have been written.
+        let lines = unsafe { core::slice::from_raw_parts(self.lines.cast::<[V; BLOCKS]>(), self.words.len()) };
+        let mut sums = [[_mm512_setzero_si512(); BLOCKS]; 4];
+        for (start, numbers) in sums[0].iter_mut().zip(&self.numbers) {
+            *start = numbers.start;
+        }
+        for lines in [&lines[..words.start], &lines[words.end..]] {
+            // Four sums, so that they do not wait for one another.
+            let (quads, rest) = lines.as_chunks::<4>();
+            for quad in quads {
+                for (sums, lines) in sums.iter_mut().zip(quad) {
+                    for (sum, line) in sums.iter_mut().zip(lines) {
+                        *sum = _mm512_dpbusd_epi32(*sum, self.outside, *line);
+                    }
+                }
+            }
+            for (sums, lines) in sums.iter_mut().zip(rest) {
+                for (sum, line) in sums.iter_mut().zip(lines) {
+                    *sum = _mm512_dpbusd_epi32(*sum, self.outside, *line);
+                }
+            }
+        }
+        let [a, b, c, d] = sums;
+        core::array::from_fn(|at| _mm512_add_epi32(_mm512_add_epi32(a[at], b[at]), _mm512_add_epi32(c[at], d[at])))
+    }
 }
 
 /// All pixels of a region, in tiles of a size that leaves little to be done twice.
@@ -155,52 +214,59 @@ unsafe fn all_tiles<const BLOCKS: usize, const BELOW: bool>(t: &Tiles<'_>) {
 #[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
 unsafe fn tiles<const PIXELS: usize, const BLOCKS: usize, const BELOW: bool>(t: &Tiles<'_>) {
     let (count, groups) = (t.places.len(), PIXELS.div_ceil(4 / BLOCKS));
-    let part = t.words.len().div_ceil(groups);
-    let mut start = [t.numbers[0].start; BLOCKS];
-    for (start, numbers) in start.iter_mut().zip(&t.numbers) {
-        *start = numbers.start;
-    }
-    let (mut before, mut first_before) = ([start; PIXELS], None);
-    for first in (0..count).step_by(PIXELS) {
-        let first = first.min(count - PIXELS);
-        let (mut x, mut sums) = ([t.inputs; PIXELS], [start; PIXELS]);
-        for (x, place) in x.iter_mut().zip(&t.places[first..first + PIXELS]) {
-            *x = t.inputs.wrapping_add(*place as usize);
-        }
-        let (mut words, mut lines) = (t.words, t.lines);
-        for group in 0..groups {
-            let (some, rest) = words.split_at(part.min(words.len()));
-            words = rest;
-            for word in some {
-                // SAFETY: as above.
-                unsafe {
-                    let mut weights = [_mm512_setzero_si512(); BLOCKS];
-                    for weights in &mut weights {
-                        *weights = _mm512_loadu_si512(lines.cast());
-                        lines = lines.add(1);
-                    }
-                    for pixel in 0..PIXELS {
-                        let four = x[pixel].add(*word as usize).cast::<i32>().read_unaligned();
-                        for block in 0..BLOCKS {
-                            let x = _mm512_set1_epi32(four);
-                            sums[pixel][block] = _mm512_dpbusd_epi32(sums[pixel][block], x, weights[block]);
+    let words_of_row = t.words.len() / t.g.y.kernel;
+    let (mut before, mut first_before) = ([[_mm512_setzero_si512(); BLOCKS]; PIXELS], None);
+    let mut row = 0;
+    while row < t.region.rows {
+        let (end, taps) = t.alike(row);
+        let seen = taps.start * words_of_row..taps.end * words_of_row;
+        let pixels = row * t.region.columns..end * t.region.columns;
+        row = end;
+        // SAFETY: as above.
+        let start = unsafe { t.start::<BLOCKS>(&seen) };
+        let part = seen.len().div_ceil(groups);
+        for first in pixels.clone().step_by(PIXELS) {
+            let first = first.min(pixels.end - PIXELS);
+            let (mut x, mut sums) = ([t.inputs; PIXELS], [start; PIXELS]);
+            for (x, place) in x.iter_mut().zip(&t.places[first..first + PIXELS]) {
+                *x = t.inputs.wrapping_add(*place as usize);
+            }
+            let (mut words, mut lines) = (&t.words[seen.clone()], t.lines.wrapping_add(seen.start * BLOCKS));
+            for group in 0..groups {
+                let (some, rest) = words.split_at(part.min(words.len()));
+                words = rest;
+                for word in some {
+                    // SAFETY: as above.
+                    unsafe {
+                        let mut weights = [_mm512_setzero_si512(); BLOCKS];
+                        for weights in &mut weights {
+                            *weights = _mm512_loadu_si512(lines.cast());
+                            lines = lines.add(1);
+                        }
+                        for pixel in 0..PIXELS {
+                            let four = x[pixel].add(*word as usize).cast::<i32>().read_unaligned();
+                            for block in 0..BLOCKS {
+                                let x = _mm512_set1_epi32(four);
+                                sums[pixel][block] = _mm512_dpbusd_epi32(sums[pixel][block], x, weights[block]);
+                            }
                         }
                     }
                 }
-            }
-            if let Some(first) = first_before {
-                // SAFETY: as above.
-                unsafe { put::<PIXELS, BLOCKS, BELOW>(t, first, group, &before) };
-            }
-        }
-        if let Some(less) = t.less {
-            for pixel in 0..PIXELS {
-                for block in 0..BLOCKS {
-                    sums[pixel][block] = _mm512_sub_epi32(sums[pixel][block], _mm512_set1_epi32(less[first + pixel]));
+                if let Some(first) = first_before {
+                    // SAFETY: as above.
+                    unsafe { put::<PIXELS, BLOCKS, BELOW>(t, first, group, &before) };
                 }
             }
+            if let Some(less) = t.less {
+                for pixel in 0..PIXELS {
+                    for block in 0..BLOCKS {
+                        let less = _mm512_set1_epi32(less[first + pixel]);
+                        sums[pixel][block] = _mm512_sub_epi32(sums[pixel][block], less);
+                    }
+                }
+            }
+            (before, first_before) = (sums, Some(first));
         }
-        (before, first_before) = (sums, Some(first));
     }
     for group in 0..groups {
         // SAFETY: as above.

@@ -7,7 +7,7 @@ use core::num::NonZeroUsize;
 
 use super::super::avx512::BY_PATCHES;
 use super::{
-    BEYOND, Bounds, MOST_PIXELS, Numbers, REGION, V, bounds_of, elements, first_of, fits, inputs_of, joined,
+    Bounds, MOST_PIXELS, Numbers, REGION, Room, V, bounds_of, elements, first_of, fits, inputs_of, joined,
     numbers_of_block, of_first, steps, store, store_few,
 };
 use crate::image::tensors::BLOCK;
@@ -35,11 +35,11 @@ pub fn depthwise_conv2d(
     let (Some((rows, across)), 1, 1..=MOST_TAPS, true) = (size, multiplier.get(), taps, fits(cs, products, o)) else {
         return (BY_PATCHES.int8.depthwise_conv2d)(g, multiplier, (x, zx), (w, zw), cs, o, out);
     };
-    let (mut memory, mut lines) = ([MaybeUninit::uninit(); REGION + BEYOND], [MaybeUninit::<V>::uninit(); MOST_LINES]);
+    let (mut room, mut lines) = (Room::NEW, [MaybeUninit::<V>::uninit(); MOST_LINES]);
     let (mut places, mut weights) = ([MaybeUninit::uninit(); MOST_PIXELS], [_mm512_setzero_si512(); MOST_TAPS]);
     let (bounds, weights) = (bounds_of(o), weights.get_mut(..taps)?);
     for region in Region::all(g, rows, across) {
-        let width = inputs_of(&region, g, (x, zx), &mut memory)?;
+        let (inputs, width, row_bytes) = inputs_of(&region, g, (x, zx), &mut room)?;
         // As many rows as lines have room for.
         let together = (MOST_LINES / (quads * width)).min(region.rows);
         let firsts = (0..together).map(|row| row * quads * width);
@@ -58,7 +58,8 @@ pub fn depthwise_conv2d(
                 *weights = above_one_another(rows);
                 sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1), *weights);
             }
-            let numbers = numbers_of_block(cs.get(channel..all.min(channel + BLOCK))?, sums, products, (zx, zw));
+            let numbers =
+                numbers_of_block(cs.get(channel..all.min(channel + BLOCK))?, sums, products, (zx, zw), o.zero_point);
             for row in (0..region.rows).step_by(together) {
                 let rows = together.min(region.rows - row);
                 let first = (((region.y + row) * g.x.output + region.x) * all, rows * region.columns * all);
@@ -73,11 +74,11 @@ pub fn depthwise_conv2d(
                     out: out.get(first.0..)?.get(..first.1)?.as_ptr().cast::<i8>().cast_mut().wrapping_add(channel),
                     all,
                 };
-                let from = memory.as_ptr().cast::<i8>().wrapping_add(row * g.y.stride * width * all + channel);
+                let from = inputs.wrapping_add(row * g.y.stride * row_bytes + channel);
                 // SAFETY: the region has the inputs of all rows and columns, and 16 bytes beyond; there is room for lines of so many
                 // rows; the output has `all` elements of each pixel, of which the block's are 16, or all.
                 unsafe {
-                    columns_of(g, from, (rows, width), all, d.lines);
+                    columns_of(g, (from, row_bytes), (rows, width), all, d.lines);
                     match (g.x.kernel, bounds.below) {
                         (3, false) => depthwise::<3, false>(g, &d),
                         (3, true) => depthwise::<3, true>(g, &d),
@@ -131,13 +132,19 @@ struct Depthwise<'a> {
 /// There are inputs for so many rows of outputs, 16 of each column, and room for the lines.
 #[inline]
 #[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
-unsafe fn columns_of(g: &Window, from: *const i8, (rows, width): (usize, usize), all: usize, mut lines: *mut V) {
+unsafe fn columns_of(
+    g: &Window,
+    (from, row_bytes): (*const i8, usize),
+    (rows, width): (usize, usize),
+    all: usize,
+    mut lines: *mut V,
+) {
     for row in 0..rows {
         for quad in (0..g.y.kernel).step_by(4) {
             let mut taps = [from; 4];
             for (at, taps) in taps.iter_mut().enumerate() {
                 let ky = (quad + at).min(g.y.kernel - 1);
-                *taps = from.wrapping_add((row * g.y.stride + ky * g.y.dilation.get()) * width * all);
+                *taps = from.wrapping_add((row * g.y.stride + ky * g.y.dilation.get()) * row_bytes);
             }
             for column in 0..width {
                 let mut v = [_mm_setzero_si128(); 4];

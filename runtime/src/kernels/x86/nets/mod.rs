@@ -11,15 +11,18 @@
 //!       elements of the sums, 64 at a time
 //! ```
 //!
+//! Taps outside the image add the same to all sums. Rows of pixels that have such begin with that, and multiply the rows of taps inside.
+//!
 //! A window's inputs lie in runs: a row of taps side by side, or a tap. Runs are padded to whole words of 4, with weights 0 for what lies
 //! beyond. A depthwise convolution turns its inputs instead, to lines of 4 taps above one another of 16 channels, which neighbouring
 //! pixels share.
 //!
 //! Sums to elements: TFLite rounds twice, `y = (x m + 2^30) >> 31`, then `y / 2^s`, halves away from zero. With `h = 2^(s - 1)` that is
-//! `(y + h - (y < 0)) >> s`; where `s` is 0 it is `y`. Sums begin with 2^29 more than they should, which makes them unsigned numbers `X` of
-//! 30 bits, and doubled multipliers are unsigned numbers `M = 2 m` of 32 bits. So `y + h` is the upper half of
-//! `X M + (2^31 + 2^32 h - 2^30 m)`: a product, a sum and no shift. That holds for sums below 2^29 ([`fits`]); what else there is the loops
-//! of [`crate::kernels::vector::int8`] do. As there, all of a region is read before any of it is written.
+//! `(y + h - (y < 0)) >> s`; where `s` is 0 it is `y`. Sums begin with `O` more than they should: for any `m` there is an `O` of 29 to 31
+//! bits such that `O m` is an odd multiple of 2^30. Then `X = x + O` is an unsigned number, `(X m) >> 31` is `y + (O m - 2^30) / 2^31`, and
+//! half is rounded up without a sum: what is too much is taken off later, from 32 bits, when `h` is added, and the zero point times `2^s`.
+//! With doubled multipliers `(X m) >> 31` is the upper half of a product. That holds for sums below 2^29 ([`fits`]); what else there is the
+//! loops of [`crate::kernels::vector::int8`] do. As there, all of a region is read before any of it is written.
 
 mod add;
 mod conv2d;
@@ -45,33 +48,43 @@ type V = __m512i;
 const REGION: usize = 64 << 10;
 const BEYOND: usize = 128;
 const MOST_PIXELS: usize = 2048;
+
+/// Room for a region's inputs, from a line of the cache on.
+#[repr(align(64))]
+struct Room([MaybeUninit<i8>; LINE + REGION + BEYOND]);
+const LINE: usize = 64;
+
+impl Room {
+    const NEW: Self = Self([MaybeUninit::uninit(); _]);
+}
+
 /// Words of a window, 4 inputs each, at most.
 const MOST_WORDS: usize = 576;
-/// What sums have too much, and the largest bias: with that and 4 `MOST_WORDS` products of 16 bits a sum is less than `OFFSET`.
-const OFFSET: i32 = 1 << 29;
+/// The largest bias: with that and 4 `MOST_WORDS` products of 16 bits a sum is less than 2^29. And the largest shift `s`: elements times
+/// `2^s` are as small.
 const MOST_BIAS: i32 = 1 << 28;
+const MOST_SHIFT: i32 = 21;
 /// `vpdpbusd` multiplies unsigned with signed bytes: inputs are raised by so much.
 const RAISED: i32 = 128;
 
 /// How the sums of 16 channels become elements.
 #[derive(Clone, Copy)]
 struct Numbers {
-    /// What sums begin with: the bias, less what zero points add, and `OFFSET`.
+    /// What sums begin with: the bias, less what zero points add, and `O`.
     start: V,
     /// Doubled multipliers, of even channels and of odd ones in their places.
     multipliers: [V; 2],
-    /// What is added to the products of even and of odd channels, 64 bits.
-    added: [V; 2],
-    /// `h`, less than which is what then is moved by 1, or by nothing where `s` is 0.
-    half: V,
+    /// What is added to products: `h`, and the zero point times `2^s`, less what `O` has made too much.
+    added: V,
+    /// Less than which are those that then are moved by 1, or by nothing where `s` is 0.
+    least: V,
     moved: V,
     shift: V,
 }
 
-/// The zero point, 16 bits, and the bounds of elements, 8 bits.
+/// The bounds of elements.
 #[derive(Clone, Copy)]
 struct Bounds {
-    zero: V,
     min: V,
     max: V,
     /// Whether elements below the zero point are left as they are: if not, which way their halves go makes no difference.
@@ -80,7 +93,7 @@ struct Bounds {
     narrow: bool,
 }
 
-/// Whether all sums of so many products are less than `OFFSET`, and become elements by a product, roundings and a right shift.
+/// Whether all sums of so many products are less than 2^29, and become elements by a product, roundings and a right shift.
 #[inline]
 #[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
 fn fits(cs: &[Channel], products: usize, o: &Output) -> bool {
@@ -88,7 +101,8 @@ fn fits(cs: &[Channel], products: usize, o: &Output) -> bool {
     for cs in cs.chunks(BLOCK) {
         let [bias, multiplier, shift] = channels_of(cs);
         let small = _mm512_cmple_epu32_mask(_mm512_abs_epi32(bias), _mm512_set1_epi32(MOST_BIAS));
-        let right = _mm512_cmple_epu32_mask(_mm512_sub_epi32(_mm512_setzero_si512(), shift), _mm512_set1_epi32(31));
+        let right =
+            _mm512_cmple_epu32_mask(_mm512_sub_epi32(_mm512_setzero_si512(), shift), _mm512_set1_epi32(MOST_SHIFT));
         let positive = _mm512_cmpgt_epi32_mask(multiplier, _mm512_setzero_si512());
         usual &= small & right & (positive | !of_first(cs.len())) == u16::MAX;
     }
@@ -129,43 +143,51 @@ fn first_of(block: usize, all: usize) -> usize {
     (block * BLOCK).min(all.saturating_sub(BLOCK))
 }
 
-/// The numbers of up to 16 channels with these sums of weights, of so many products.
+/// The numbers of up to 16 channels with these sums of weights, of so many products, at the output's zero point.
 #[inline]
 #[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
-fn numbers_of_block(cs: &[Channel], weights: V, products: usize, (zx, zw): (i32, i32)) -> Numbers {
+fn numbers_of_block(cs: &[Channel], weights: V, products: usize, (zx, zw): (i32, i32), zero: i32) -> Numbers {
     let [bias, multiplier, shift] = channels_of(cs);
     // sum of (x - zx)(w - zw) = sum of xw - zx * sum of w - zw * sum of x + products * zx * zw, the inputs raised.
     let zx = zx + RAISED;
-    let constant = (products as i32).wrapping_mul(zx.wrapping_mul(zw)).wrapping_add(OFFSET);
+    let constant = (products as i32).wrapping_mul(zx.wrapping_mul(zw));
     let less = _mm512_mullo_epi32(weights, _mm512_set1_epi32(zx));
     let bias = _mm512_add_epi32(bias, _mm512_set1_epi32(constant));
-    numbers_of(_mm512_sub_epi32(bias, less), multiplier, shift)
+    numbers_of(_mm512_sub_epi32(bias, less), [multiplier, shift], zero)
 }
 
-/// Of sums that begin with `start`.
+/// Of sums that begin with `start`, and with `O`.
 #[inline]
 #[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
-fn numbers_of(start: V, multiplier: V, shift: V) -> Numbers {
-    let zero = _mm512_setzero_si512();
-    let shift = _mm512_sub_epi32(zero, shift);
-    let half = _mm512_srli_epi32::<1>(_mm512_sllv_epi32(_mm512_set1_epi32(1), shift));
-    let doubled = _mm512_slli_epi32::<1>(multiplier);
-    // Of elements in the lower halves of 64 bits.
-    let low = _mm512_set1_epi64(0xFFFF_FFFF);
-    let added = |half: V, multiplier: V| {
-        let sum = _mm512_add_epi64(_mm512_slli_epi64::<32>(half), _mm512_set1_epi64(1 << 31));
-        _mm512_sub_epi64(sum, _mm512_slli_epi64::<30>(_mm512_and_si512(multiplier, low)))
+fn numbers_of(start: V, [multiplier, shift]: [V; 2], zero: i32) -> Numbers {
+    let shift = _mm512_sub_epi32(_mm512_setzero_si512(), shift);
+    let one = _mm512_set1_epi32(1);
+    let half = _mm512_srli_epi32::<1>(_mm512_sllv_epi32(one, shift));
+    // Of a multiplier that has `k` zeros at its end `O` is 2^(30 - k), and 2^29 if that is not more already.
+    let last = _mm512_and_si512(multiplier, _mm512_sub_epi32(_mm512_setzero_si512(), multiplier));
+    let k = _mm512_cvtps_epi32(_mm512_getexp_ps(_mm512_cvtepi32_ps(last)));
+    let offset = _mm512_srlv_epi32(_mm512_set1_epi32(1 << 30), k);
+    let even = _mm512_testn_epi32_mask(multiplier, one);
+    let offset = _mm512_mask_or_epi32(offset, even, offset, _mm512_set1_epi32(1 << 29));
+    // (O m - 2^30) / 2^31, of even and of odd channels.
+    let odd = |v: V| _mm512_srli_epi64::<32>(v);
+    let excess = |offset: V, multiplier: V| {
+        let product = _mm512_mul_epu32(offset, multiplier);
+        _mm512_srli_epi64::<31>(_mm512_sub_epi64(product, _mm512_set1_epi64(1 << 30)))
     };
-    let odd = [half, multiplier, doubled].map(|v| _mm512_srli_epi64::<32>(v));
-    let moved = _mm512_min_epi32(shift, _mm512_set1_epi32(1));
+    let evens = excess(offset, multiplier);
+    let odds = _mm512_slli_epi64::<32>(excess(odd(offset), odd(multiplier)));
+    let least = _mm512_add_epi32(half, _mm512_sllv_epi32(_mm512_set1_epi32(zero), shift));
+    let doubled = _mm512_slli_epi32::<1>(multiplier);
+    // As `rounded` has them.
+    let turned = |v: V| _mm512_shuffle_epi32::<0b11_01_10_00>(v);
     Numbers {
-        start,
-        multipliers: [doubled, odd[2]],
-        added: [added(half, multiplier), added(odd[0], odd[1])],
-        // As `rounded` has them.
-        half: _mm512_shuffle_epi32::<0b11_01_10_00>(half),
-        moved: _mm512_shuffle_epi32::<0b11_01_10_00>(moved),
-        shift: _mm512_shuffle_epi32::<0b11_01_10_00>(shift),
+        start: _mm512_add_epi32(start, offset),
+        multipliers: [doubled, odd(doubled)],
+        added: turned(_mm512_sub_epi32(least, _mm512_or_si512(evens, odds))),
+        least: turned(least),
+        moved: turned(_mm512_min_epi32(shift, one)),
+        shift: turned(shift),
     }
 }
 
@@ -173,7 +195,6 @@ fn numbers_of(start: V, multiplier: V, shift: V) -> Numbers {
 #[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
 fn bounds_of(o: &Output) -> Bounds {
     Bounds {
-        zero: _mm512_set1_epi16(o.zero_point as i16),
         min: _mm512_set1_epi8(o.min as i8),
         max: _mm512_set1_epi8(o.max as i8),
         below: o.min < o.zero_point,
@@ -181,16 +202,16 @@ fn bounds_of(o: &Output) -> Bounds {
     }
 }
 
-/// Sums at the output's scale. Of each 4, the second and the third have changed places.
+/// Sums as elements, not limited yet. Of each 4, the second and the third have changed places.
 #[inline]
 #[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
 fn rounded<const BELOW: bool>(x: V, n: &Numbers) -> V {
-    let even = _mm512_add_epi64(_mm512_mul_epu32(x, n.multipliers[0]), n.added[0]);
-    let odd = _mm512_add_epi64(_mm512_mul_epu32(_mm512_srli_epi64::<32>(x), n.multipliers[1]), n.added[1]);
+    let even = _mm512_mul_epu32(x, n.multipliers[0]);
+    let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(x), n.multipliers[1]);
     let upper = _mm512_shuffle_ps::<0b11_01_11_01>(_mm512_castsi512_ps(even), _mm512_castsi512_ps(odd));
-    let y = _mm512_castps_si512(upper);
+    let y = _mm512_add_epi32(_mm512_castps_si512(upper), n.added);
     if BELOW {
-        let y = _mm512_mask_sub_epi32(y, _mm512_cmplt_epi32_mask(y, n.half), y, n.moved);
+        let y = _mm512_mask_sub_epi32(y, _mm512_cmplt_epi32_mask(y, n.least), y, n.moved);
         return _mm512_srav_epi32(y, n.shift);
     }
     _mm512_srav_epi32(y, n.shift)
@@ -212,9 +233,7 @@ static ORDER: [u8; 64] = {
 #[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
 fn elements<const BELOW: bool>(sums: [V; 4], numbers: [&Numbers; 4], bounds: &Bounds) -> V {
     let of = |at: usize| rounded::<BELOW>(sums[at], numbers[at]);
-    let low = _mm512_adds_epi16(_mm512_packs_epi32(of(0), of(1)), bounds.zero);
-    let high = _mm512_adds_epi16(_mm512_packs_epi32(of(2), of(3)), bounds.zero);
-    let mut bytes = _mm512_packs_epi16(low, high);
+    let mut bytes = _mm512_packs_epi16(_mm512_packs_epi32(of(0), of(1)), _mm512_packs_epi32(of(2), of(3)));
     if bounds.narrow {
         bytes = _mm512_min_epi8(_mm512_max_epi8(bytes, bounds.min), bounds.max);
     }
@@ -295,16 +314,17 @@ unsafe fn raise(to: *mut i8, from: &[Cell<i8>]) {
     }
 }
 
-/// A region's inputs, raised, `[height, width, channels]`: the zero point outside the image. Returns their width. `None` if there is no
-/// room for them and for `BEYOND` bytes more.
+/// A region's inputs, raised, `[height, width, channels]`: the zero point outside the image; rows that no pixel sees are anything. Returns
+/// where they are, their width, and the bytes from one row to the next: whole lines of the cache if there is room, since what is stored
+/// across two takes longer. `None` if there is no room for them.
 #[inline]
 #[target_feature(enable = "avx512vnni,avx512vbmi,avx512vl,avx512bw,avx512dq")]
 fn inputs_of(
     region: &Region,
     g: &Window,
     (image, zero): Input<'_, i8>,
-    to: &mut [MaybeUninit<i8>; REGION + BEYOND],
-) -> Option<usize> {
+    to: &mut Room,
+) -> Option<(*const i8, usize, usize)> {
     let (width, start) = (reach(&g.x, region.columns), region.x * g.x.stride);
     let (left, first) = (g.x.pad.saturating_sub(start).min(width), start.saturating_sub(g.x.pad));
     let inside = (width - left).min(g.x.input.saturating_sub(first));
@@ -313,12 +333,16 @@ fn inputs_of(
     if height.checked_mul(row_bytes)? > REGION {
         return None;
     }
+    let lines = row_bytes.next_multiple_of(LINE);
+    let step = if height * lines <= REGION { lines } else { row_bytes };
     let outside = _mm512_set1_epi8((zero + RAISED) as i8);
-    for row in 0..height {
+    // So that what is left of the image ends where a line does.
+    let to = to.0.as_mut_ptr().cast::<i8>().wrapping_add(left.wrapping_neg() % LINE);
+    for row in (0..height).filter(|row| row % g.y.stride < reach(&g.y, 1)) {
         let y = (region.y * g.y.stride + row).wrapping_sub(g.y.pad);
         // SAFETY: there is room for all rows and for what is written beyond; the next row overwrites that.
         unsafe {
-            let to = to.as_mut_ptr().cast::<i8>().add(row * row_bytes);
+            let to = to.add(row * step);
             if y < g.y.input {
                 let from = image.get((y * g.x.input + first) * g.channels..)?.get(..inside)?;
                 fill(to, left, outside);
@@ -329,7 +353,7 @@ fn inputs_of(
             }
         }
     }
-    Some(width)
+    Some((to, width, step))
 }
 
 /// Four times 128 bits.
