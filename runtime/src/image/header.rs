@@ -49,6 +49,8 @@ pub mod section {
     pub const IO: u32 = 7;
     /// Tokenizer tables of an encoder's sources, if they are other than those of TEXT.
     pub const SOURCE_TEXT: u32 = 8;
+    /// Kinds that this runtime knows are below this.
+    pub(crate) const KINDS: usize = 9;
 }
 
 /// A place in the file.
@@ -97,7 +99,8 @@ fn read_words(record: &[u8], words: &mut [u32]) {
     }
 }
 
-/// Whether words that must be 0 are.
+/// Whether words that must be 0 are. Not of a pattern's rest: that would be a copy.
+#[inline(never)]
 pub(crate) fn are_zero(words: &[u32]) -> bool {
     words.iter().all(|word| *word == 0)
 }
@@ -130,14 +133,19 @@ pub const fn align_up(end: u64) -> u64 {
     end.div_ceil(ALIGN) * ALIGN
 }
 
-/// Reads and checks header and section table. Returns the table's entries, in file order.
+/// The bytes of each section that there is, by its kind.
+pub type Found<'a> = [Option<&'a [u8]>; section::KINDS];
+
+/// Reads and checks header and section table, and sums the small sections, which are read in any case. Returns the table's entries, in
+/// file order.
 ///
 /// # Errors
 /// [`Error::NotAnImage`], [`Error::Version`], [`Error::FileSize`], [`Error::Checksum`], [`Error::Section`].
-pub fn read(file: &[u8]) -> Result<&[[u8; ENTRY_BYTES]]> {
+pub fn read<'a>(file: &'a [u8], sections: &mut Found<'a>) -> Result<&'a [[u8; ENTRY_BYTES]]> {
     let found = file.len();
-    let [magic_low, magic_high, version, count, low, high, stored, zeros @ ..] = words::<{ HEADER_BYTES / 4 }>(file);
-    if wide(magic_low, magic_high) != u64::from_le_bytes(MAGIC) {
+    let head = words::<{ HEADER_BYTES / 4 }>(file);
+    let [version, count] = [head[2], head[3]];
+    if wide(head[0], head[1]) != u64::from_le_bytes(MAGIC) {
         return Err(Error::NotAnImage);
     }
     if found < HEADER_BYTES {
@@ -146,7 +154,7 @@ pub fn read(file: &[u8]) -> Result<&[[u8; ENTRY_BYTES]]> {
     if version != VERSION {
         return Err(Error::Version { found: version, supported: VERSION });
     }
-    let stated = usize::try_from(wide(low, high)).unwrap_or(usize::MAX);
+    let stated = usize::try_from(wide(head[4], head[5])).unwrap_or(usize::MAX);
     if stated != found {
         return Err(Error::FileSize { found, expected: stated });
     }
@@ -158,24 +166,32 @@ pub fn read(file: &[u8]) -> Result<&[[u8; ENTRY_BYTES]]> {
     let (before, after) = file.get(..end).and_then(|head| head.split_at_checked(CRC_AT)).ok_or(none)?;
     let (_, after) = after.split_at_checked(4).ok_or(none)?;
     let crc = [before, &[0; 4], after].iter().fold(super::crc::start(), |crc, part| super::crc::update(crc, part));
-    if stored != super::crc::finish(crc) {
+    if head[6] != super::crc::finish(crc) {
         return Err(Error::Checksum { section: 0 });
     }
-    if !are_zero(&zeros) {
+    if !are_zero(&head[7..]) {
         return Err(none);
     }
     let (table, _) = after.split_at_checked(HEADER_BYTES - CRC_AT - 4).ok_or(none)?.1.as_chunks::<ENTRY_BYTES>();
     let mut last_kind = 0;
     for entry in table {
-        let section = Section::read(entry).ok_or(none)?;
-        let bad = Error::Section { section: section.kind };
+        let Section { kind, crc, span } = Section::read(entry).ok_or(none)?;
+        let bad = Error::Section { section: kind };
         let start = end.next_multiple_of(ALIGN as usize);
         let zero = file.get(end..start).ok_or(bad)?.iter().all(|b| *b == 0);
-        if section.kind <= last_kind || section.span.offset != start as u64 || !zero {
+        if kind <= last_kind || span.offset != start as u64 || !zero {
             return Err(bad);
         }
-        last_kind = section.kind;
-        end = start + section.span.of(file).ok_or(bad)?.len();
+        last_kind = kind;
+        let bytes = span.of(file).ok_or(bad)?;
+        end = start + bytes.len();
+        let small = matches!(kind, section::PROGRAM | section::PLAN | section::TENSORS | section::IO);
+        if small && super::crc::crc32c(bytes) != crc {
+            return Err(Error::Checksum { section: kind });
+        }
+        if let Some(found) = sections.get_mut(kind as usize) {
+            *found = Some(bytes);
+        }
     }
     if end != found {
         return Err(Error::FileSize { found, expected: end });
@@ -187,9 +203,9 @@ impl Section {
     /// Reads an entry of the section table; `None` if bytes are not 0 that must be.
     #[must_use]
     pub fn read(entry: &[u8; ENTRY_BYTES]) -> Option<Self> {
-        let [kind, crc, offset_low, offset_high, low, high, zeros @ ..] = words::<{ ENTRY_BYTES / 4 }>(entry);
-        let span = Span { offset: wide(offset_low, offset_high), bytes: wide(low, high) };
-        are_zero(&zeros).then_some(Self { kind, crc, span })
+        let w = words::<{ ENTRY_BYTES / 4 }>(entry);
+        let span = Span { offset: wide(w[2], w[3]), bytes: wide(w[4], w[5]) };
+        are_zero(&w[6..]).then_some(Self { kind: w[0], crc: w[1], span })
     }
 }
 

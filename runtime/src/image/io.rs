@@ -140,14 +140,6 @@ impl<'a> Ports<'a> {
         Ok(Self { inputs: inputs as usize, records })
     }
 
-    /// As [`Ports::read`], of a section that may be absent.
-    pub(super) fn read_or_none(section: Result<&'a [u8]>) -> Result<Self> {
-        match section {
-            Err(Error::Absent { .. }) => Ok(Self::default()),
-            section => Self::read(section?),
-        }
-    }
-
     /// The section's bytes.
     pub fn write(inputs: &[Port], outputs: &[Port], emit: &mut dyn FnMut(&[u8])) {
         emit(&(inputs.len() as u32).to_le_bytes());

@@ -30,14 +30,12 @@ use program::entry;
 /// Whether any op of this build works on inputs and outputs rather than tokens; if none does, their table is dead weight.
 const HAS_PORTS: bool = cfg!(feature = "convnet");
 
-/// The section table, checked.
-type Sections<'a> = &'a [[u8; header::ENTRY_BYTES]];
-
 /// An image that has been checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Image<'a> {
     file: &'a [u8],
-    sections: Sections<'a>,
+    /// The section table, checked.
+    sections: &'a [[u8; header::ENTRY_BYTES]],
     program: Program<'a>,
     plan: Plan,
     plan_bytes: &'a [u8],
@@ -61,17 +59,24 @@ impl<'a> Image<'a> {
     /// # Errors
     /// As [`Image::open`]; [`Error::Op`] for an op that the table lacks.
     pub fn open_with(file: &'a [u8], table: ops::Table) -> Result<Self> {
-        let sections = header::read(file)?;
-        let plan_bytes = summed(file, sections, section::PLAN)?;
+        let mut found = header::Found::default();
+        let sections = header::read(file, &mut found)?;
+        for kind in [section::PROGRAM, section::PLAN, section::TENSORS, section::WEIGHTS] {
+            found.get(kind as usize).copied().flatten().ok_or(Error::Absent { section: kind })?;
+        }
+        let of = |kind: u32| found[kind as usize].unwrap_or_default();
         let image = Self {
             file,
             sections,
-            program: Program::read(summed(file, sections, section::PROGRAM)?)?,
-            plan: Plan::read(plan_bytes)?,
-            plan_bytes,
-            tensor_table: summed(file, sections, section::TENSORS)?,
-            weights: find(file, sections, section::WEIGHTS)?.0,
-            ports: if HAS_PORTS { Ports::read_or_none(summed(file, sections, section::IO))? } else { Ports::default() },
+            program: Program::read(of(section::PROGRAM))?,
+            plan: Plan::read(of(section::PLAN))?,
+            plan_bytes: of(section::PLAN),
+            tensor_table: of(section::TENSORS),
+            weights: of(section::WEIGHTS),
+            ports: match found[section::IO as usize] {
+                Some(bytes) if HAS_PORTS => Ports::read(bytes)?,
+                _ => Ports::default(),
+            },
             ops: table,
         };
         image.check()?;
@@ -140,7 +145,8 @@ impl<'a> Image<'a> {
     /// # Errors
     /// [`Error::Absent`].
     pub fn section(&self, kind: u32) -> Result<&'a [u8]> {
-        find(self.file, self.sections, kind).map(|(bytes, _)| bytes)
+        let found = self.sections().find(|s| s.kind == kind).ok_or(Error::Absent { section: kind })?;
+        found.span.of(self.file).ok_or(Error::Section { section: kind })
     }
 
     /// The program.
@@ -241,19 +247,4 @@ impl<'a> Image<'a> {
         }
         Ok(most)
     }
-}
-
-/// A section's bytes, and what they sum up to.
-#[inline(never)]
-fn find<'a>(file: &'a [u8], sections: Sections<'_>, kind: u32) -> Result<(&'a [u8], u32)> {
-    let found =
-        sections.iter().filter_map(Section::read).find(|s| s.kind == kind).ok_or(Error::Absent { section: kind })?;
-    Ok((found.span.of(file).ok_or(Error::Section { section: kind })?, found.crc))
-}
-
-/// A section's bytes, which are summed.
-#[inline(never)]
-fn summed<'a>(file: &'a [u8], sections: Sections<'_>, kind: u32) -> Result<&'a [u8]> {
-    let (bytes, crc) = find(file, sections, kind)?;
-    if crc::crc32c(bytes) == crc { Ok(bytes) } else { Err(Error::Checksum { section: kind }) }
 }

@@ -302,9 +302,9 @@ impl Plan {
     }
 
     fn decode(s: &[u8]) -> Option<Self> {
-        let [slots, max_context, vocab, logits, source_vocab, start, zeros @ ..] =
-            words::<{ HEAD_BYTES / 4 }>(s.first_chunk::<HEAD_BYTES>()?);
-        are_zero(&zeros).then_some(Self { slots, max_context, vocab, logits, source_vocab, start })
+        let w = words::<{ HEAD_BYTES / 4 }>(s.first_chunk::<HEAD_BYTES>()?);
+        let [slots, max_context, vocab, logits, source_vocab, start] = [w[0], w[1], w[2], w[3], w[4], w[5]];
+        are_zero(&w[6..]).then_some(Self { slots, max_context, vocab, logits, source_vocab, start })
     }
 }
 

@@ -123,10 +123,11 @@ impl<'a> Program<'a> {
 
     fn split(section: &'a [u8]) -> Option<Self> {
         let (head, rest) = section.split_first_chunk::<HEAD_BYTES>()?;
-        let [entries, ops, zeros @ ..] = words::<{ HEAD_BYTES / 4 }>(head);
-        if !are_zero(&zeros) {
+        let head = words::<{ HEAD_BYTES / 4 }>(head);
+        if !are_zero(&head[2..]) {
             return None;
         }
+        let [entries, ops] = [head[0], head[1]];
         let (entry_bytes, op_bytes) = rest.split_at_checked((entries as usize).checked_mul(ENTRY_BYTES)?)?;
         let (entry_table, _) = entry_bytes.as_chunks::<ENTRY_BYTES>();
         let (op_table, rest) = op_bytes.as_chunks::<OP_BYTES>();
