@@ -123,6 +123,12 @@ pub(crate) fn times(a: u64, b: u32) -> Option<u64> {
     (high >> 32 == 0).then_some(wide(low as u32, high as u32))
 }
 
+/// The product of these dimensions; `None` on overflow.
+#[inline(never)]
+pub(crate) fn products(dims: &[u32]) -> Option<u64> {
+    dims.iter().try_fold(1, |n, d| times(n, *d))
+}
+
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }

@@ -14,7 +14,7 @@
 //! The element type is I8, U8, I16 or I32; U8 lies in a slot of int8, byte by byte, the others in slots of their own kind.
 //! `real = (integer - zero point) * mantissa * 2^-exponent`; mantissa 0: the model does not say.
 
-use super::header::{put, words};
+use super::header::{products, put, words};
 use super::tensors::Dtype;
 use super::{Image, section};
 use crate::error::{Error, Result};
@@ -113,7 +113,7 @@ impl Port {
     /// Elements; `None` if that overflows.
     #[must_use]
     pub fn elements(&self) -> Option<u32> {
-        self.dims.iter().try_fold(1u32, |n, d| n.checked_mul(*d))
+        u32::try_from(products(&self.dims)?).ok()
     }
 }
 
@@ -173,7 +173,7 @@ impl<'a> Ports<'a> {
             let port = Port::decode(record).ok_or(bad)?;
             let slot = image.slot(port.slot)?;
             let bytes = if port.dtype == Dtype::U8 { Dtype::I8 } else { port.dtype };
-            if slot.plain() != Some(bytes) || port.elements() != Some(slot.cols) {
+            if slot.plain() != Some(bytes) || products(&port.dims) != Some(slot.cols.into()) {
                 return Err(bad);
             }
         }

@@ -187,7 +187,9 @@ impl Slot {
     }
 
     fn decode(r: &[u8; SLOT_BYTES]) -> Option<Self> {
-        let [head, cols, heads, head_dim, k @ ..] = words::<{ SLOT_BYTES / 4 }>(r);
+        let w = words::<{ SLOT_BYTES / 4 }>(r);
+        let [head, cols, heads, head_dim] = [w[0], w[1], w[2], w[3]];
+        let place = |term: usize| wide(w[4 + 2 * term], w[5 + 2 * term]);
         let kind = match head as u8 {
             1 => Kind::I32,
             2 if HAS_TOKENS => Kind::Q8,
@@ -211,18 +213,14 @@ impl Slot {
             cols,
             heads,
             head_dim,
-            offset: if HAS_TOKENS {
-                [wide(k[0], k[1]), wide(k[2], k[3]), wide(k[4], k[5]), wide(k[6], k[7])]
-            } else {
-                [wide(k[0], k[1]), 0, 0, 0]
-            },
+            offset: if HAS_TOKENS { [place(0), place(1), place(2), place(3)] } else { [place(0), 0, 0, 0] },
         };
         let shape_ok = slot.cols != 0
             && slot.cols < 1 << 28
             && (-64..=64).contains(&slot.frac)
             && (!matches!(kind, Kind::I8 | Kind::I16) || (rows == Rows::One && slot.frac == 0))
-            && (if HAS_TOKENS { slot.rows_ok() } else { are_zero(&[heads, head_dim]) && are_zero(&k[2..]) });
-        let aligned = (k[0] | k[2] | k[4]) % SLOT_ALIGN as u32 == 0 && k[6] % 4 == 0;
+            && (if HAS_TOKENS { slot.rows_ok() } else { heads | head_dim == 0 && are_zero(&w[6..]) });
+        let aligned = (w[4] | w[6] | w[8]) % SLOT_ALIGN as u32 == 0 && w[10] % 4 == 0;
         (shape_ok && aligned).then_some(slot)
     }
 

@@ -54,7 +54,7 @@
 //! **N8** is N4 with a byte a code and no codebook: 8 lines of 64 bytes a group, byte b of row r in line l is
 //! column 32*group + 4*l + b.
 
-use super::header::{Span, are_zero, put, times, wide, words};
+use super::header::{Span, are_zero, products, put, times, wide, words};
 
 /// Bytes of a tensor record.
 pub const RECORD_BYTES: usize = 64;
@@ -154,9 +154,7 @@ impl TensorDesc {
     /// Bytes that a tensor of this type and these dimensions takes; `None` if that overflows.
     #[must_use]
     pub fn data_bytes(dtype: Dtype, dims: [u32; 4]) -> Option<u64> {
-        // A product of 64 bits takes a small core long; dimensions of 1 are common.
-        let product = |n, d: &u32| if *d == 1 { Some(n) } else { times(n, *d) };
-        let count = dims.iter().try_fold(1u64, product)?;
+        let count = products(&dims)?;
         let [rows, cols, _, _] = dims;
         let bytes = match dtype {
             Dtype::I8 | Dtype::U8 => return Some(count),

@@ -7,6 +7,7 @@ use super::cut::{Cut, Piece};
 use super::tensor::Plain;
 use super::window::{self, Sums};
 use super::{Run, arg, depthwise_conv2d, ensure, times_in};
+use crate::image::header::products;
 use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op};
 use crate::kernels::scalar::int8::{ConvFn, Quantized, Window};
@@ -51,7 +52,7 @@ fn shape(image: &Image<'_>, op: &Op, [input, output]: &[Plain; 2], window: Windo
     let second = times_in(each, all)?;
     ensure(channels != 0 && (depthwise || (channels as usize) % second == 0))?;
     window::ensure_output(&g, channels as usize, output.cols)?;
-    let products = window::products(&[height, width, depth])?;
+    let products = products(&[height, width, depth])?;
     let sums = Sums::new(image, op, input.kind, numbers, (channels, products))?;
     Some(Layer { second, channels, products, whole: !depthwise && second.get() == 1, sums, g })
 }

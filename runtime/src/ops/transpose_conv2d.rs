@@ -8,6 +8,7 @@ use super::cost::Units;
 use super::tensor::Plain;
 use super::window::{self, NARROW, SINGLE_ROUNDING, Sums};
 use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure};
+use crate::image::header::products;
 use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op};
 use crate::kernels::scalar::int8::{self, Quantized, Window};
@@ -31,7 +32,7 @@ fn parts(image: &Image<'_>, op: &Op, [input, output]: &[Plain; 2]) -> Option<(Wi
     let g = window::transposed_window(op, 4, [kh as usize, kw as usize], input.cols)?;
     ensure(g.channels == depth as usize)?;
     window::ensure_output(&g, out_channels as usize, output.cols)?;
-    let products = [kh, kw, depth].iter().try_fold(1u64, |n, d| n.checked_mul(u64::from(*d)))?;
+    let products = products(&[kh, kw, depth])?;
     Some((g, Sums::new(image, op, input.kind, 8, (out_channels, products))?))
 }
 

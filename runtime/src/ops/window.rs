@@ -14,7 +14,6 @@ use core::num::NonZeroUsize;
 use super::cut::{Cut, Piece};
 use super::tensor::{Plain, rounding};
 use super::{BACKWARD, Run, arg, bytes_arg, desc_arg, ensure, times_in};
-use crate::image::header::times;
 use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op, TensorDesc};
 use crate::kernels::scalar::int8::{self, Axis, Finish, Fold, Output, Quantized, Window};
@@ -104,12 +103,6 @@ pub(crate) fn slots(image: &Image<'_>, op: &Op) -> Option<[Plain; 2]> {
 pub(crate) fn weights(image: &Image<'_>, op: &Op, which: usize) -> Option<TensorDesc> {
     let desc = desc_arg(image, op, which)?;
     (desc.dtype == Dtype::I8).then_some(desc)
-}
-
-/// The product of these dimensions.
-#[inline(never)] // 64 bits
-pub(crate) fn products(dims: &[u32]) -> Option<u64> {
-    dims.iter().try_fold(1, |n, d| times(n, *d))
 }
 
 /// What an op with weights has: a table of channels (argument 3), numbers, the weights' zero point.

@@ -16,9 +16,9 @@
 pub mod work;
 
 use crate::error::{Error, Result};
-use crate::image::plan::HAS_TOKENS;
+use crate::image::plan::{HAS_TOKENS, Kind};
 use crate::image::program::entry;
-use crate::image::{Dtype, Element, Image, Limits, Op, Port, Slot};
+use crate::image::{Element, Image, Limits, Op, Port, Slot};
 use crate::kernels::{self, Kernels};
 use crate::ops::cost::Part;
 use crate::ops::{self, Run};
@@ -389,13 +389,15 @@ impl<'a> Session<'a> {
     fn port_bytes(&mut self, is_output: bool, index: u32) -> Result<&mut [u8]> {
         let missing = Error::Port { index };
         let place = self.image.ports().port(is_output, index).and_then(|port| {
-            let width = match port.dtype {
-                Dtype::I32 => 4,
-                Dtype::I16 => 2,
+            // Just what its slot holds.
+            let slot = self.image.slot_at(port.slot)?;
+            let width = match slot.kind {
+                Kind::I32 => 4,
+                Kind::I16 => 2,
                 _ => 1,
             };
-            let start = self.image.place(port.slot, self.limits)?.start;
-            Some(start..start.checked_add((port.elements()? as usize).checked_mul(width)?)?)
+            let start = slot.place(self.limits)?.start;
+            Some(start..start.checked_add(slot.cols as usize * width)?)
         });
         place.and_then(|place| self.arena.get_mut(place)).ok_or(missing)
     }
