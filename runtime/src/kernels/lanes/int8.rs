@@ -25,8 +25,8 @@ const WORDS: usize = 1152;
 /// Sums that are kept: of each channel those of the tile's pixels.
 const SUMS: usize = 64;
 
-/// Those of 64 channels of a pixel, 16 of four, an even number.
-type Sums = [i32; SUMS];
+/// Those of 64 channels of a pixel, 16 of four, an even number; two more are read, not written.
+type Sums = [i32; SUMS + 2];
 
 /// Activations of the pixels of a tile.
 struct Patches<'g> {
@@ -115,24 +115,19 @@ impl Patches<'_> {
         let mut job = Dots { x, x_end, w, skip: apart - columns, filters, sums: sums.as_mut_ptr(), apart };
         // SAFETY: the words of all columns have been put, the weights of all filters are there, and the sums of as many as there may be.
         unsafe {
-            match (self.pixels, words) {
-                (4, true) => core_loops::dots4_words(&mut job),
-                (4, _) => core_loops::dots4_bytes(&mut job),
-                (2, true) => core_loops::dots2_words(&mut job),
-                (2, _) => core_loops::dots2_bytes(&mut job),
-                _ => {
-                    let pairs = if words { core_loops::dots1_words } else { core_loops::dots1_bytes };
-                    job.skip += apart;
-                    job.filters = filters / 2;
-                    if filters > 1 {
-                        pairs(&mut job);
-                    }
-                    if filters % 2 == 1 {
-                        // The last is its own pair.
-                        let (w, sums) = (w.add((filters - 1) * apart), sums.as_mut_ptr().add(filters - 1));
-                        pairs(&mut Dots { w, sums, skip: 0, filters: 1, apart: 0, ..job });
-                    }
-                }
+            if self.pixels > 1 {
+                core_loops::dots(&mut job, self.pixels, words);
+                return Some(());
+            }
+            job.skip += apart;
+            job.filters = filters / 2;
+            if filters > 1 {
+                core_loops::dots(&mut job, 1, words);
+            }
+            if filters % 2 == 1 {
+                // The last is its own pair.
+                let (w, sums) = (w.add((filters - 1) * apart), sums.as_mut_ptr().add(filters - 1));
+                core_loops::dots(&mut Dots { w, sums, skip: 0, filters: 1, apart: 0, ..job }, 1, words);
             }
         }
         Some(())
@@ -218,7 +213,7 @@ pub fn conv2d(
     // Differences of weights have a bit more.
     let usual = is_usual(cs, o, columns << u32::from(zw != 0));
     let apart = if g.backward { -(cs.len() as isize) } else { cs.len() as isize };
-    let (mut sums, mut words) = ([0; SUMS], [MaybeUninit::uninit(); WORDS]);
+    let (mut sums, mut words) = ([0; SUMS + 2], [MaybeUninit::uninit(); WORDS]);
     let mut patches = Patches { g, image, zero: zx, depth, pixels: 1, piece: 0..0, words: &mut words };
     let mut done = 0;
     while done < total {

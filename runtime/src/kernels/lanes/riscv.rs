@@ -251,6 +251,25 @@ pub unsafe fn dots1_words(job: &mut Dots) {
     }
 }
 
+/// Adds the dots of filters with the patches of `pixels` pixels (4, 2 or 1: pairs of filters) to the sums. `words`: columns are a
+/// multiple of four.
+///
+/// # Safety
+/// What `job` describes lies in memory, and the sums may be written.
+pub unsafe fn dots(job: &mut Dots, pixels: usize, words: bool) {
+    // SAFETY: the caller's.
+    unsafe {
+        match (pixels, words) {
+            (4, true) => dots4_words(job),
+            (4, _) => dots4_bytes(job),
+            (2, true) => dots2_words(job),
+            (2, _) => dots2_bytes(job),
+            (_, true) => dots1_words(job),
+            _ => dots1_bytes(job),
+        }
+    }
+}
+
 /// Sums over the taps of a pixel.
 ///
 /// # Safety

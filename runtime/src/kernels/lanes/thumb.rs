@@ -90,79 +90,6 @@ macro_rules! bytes {
     };
 }
 
-/// A function over filters; `$turn`: columns of a filter.
-macro_rules! dots {
-    ($(#[$meta:meta])* $name:ident, $turn:expr, $load:literal, $store:literal) => {
-        $(#[$meta])*
-        ///
-        /// # Safety
-        /// What `job` describes lies in memory, and the sums may be written.
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name(job: &mut Dots) {
-            naked_asm!(
-                "push {{r4-r7, lr}}",
-                "mov r4, r8",
-                "mov r5, r9",
-                "mov r6, r10",
-                "mov r7, r11",
-                "push {{r0, r4-r7}}",
-                "ldr r1, [r0, #8]", // w
-                "ldr r4, [r0, #4]", // x_end
-                "mov lr, r4",
-                "2: ldr r2, [sp]",
-                "ldr r3, [r2, #20]", // sums
-                $load,
-                "mov r8, r4",
-                "mov r9, r5",
-                "mov r10, r6",
-                "mov r11, r7",
-                "ldr r0, [r2]", // x
-                "3:",
-                $turn,
-                "cmp r0, lr",
-                "bne 3b",
-                "ldr r2, [sp]",
-                "mov r4, r8",
-                "mov r5, r9",
-                "mov r6, r10",
-                "mov r7, r11",
-                "ldr r3, [r2, #20]",
-                $store,
-                "str r3, [r2, #20]",
-                "ldr r3, [r2, #12]", // skip
-                "adds r1, r1, r3",
-                "ldr r3, [r2, #16]", // filters
-                "subs r3, r3, #1",
-                "str r3, [r2, #16]",
-                "bne 2b",
-                "pop {{r3-r7}}",
-                "mov r8, r4",
-                "mov r9, r5",
-                "mov r10, r6",
-                "mov r11, r7",
-                "pop {{r4-r7, pc}}",
-            )
-        }
-    };
-}
-
-dots! {
-    /// Four pixels; a filter is whole words.
-    dots4_words, words!(four), "ldm r3!, {{r4-r7}}", "stm r3!, {{r4-r7}}"
-}
-dots! {
-    /// Four pixels.
-    dots4_bytes, bytes!(four), "ldm r3!, {{r4-r7}}", "stm r3!, {{r4-r7}}"
-}
-dots! {
-    /// Two pixels; a filter is whole words.
-    dots2_words, words!(two), "ldm r3!, {{r4, r5}}", "stm r3!, {{r4, r5}}"
-}
-dots! {
-    /// Two pixels.
-    dots2_bytes, bytes!(two), "ldm r3!, {{r4, r5}}", "stm r3!, {{r4, r5}}"
-}
-
 /// Four weights in r2 times the activations in r4 to r7.
 macro_rules! quad {
     ($sum:literal) => {
@@ -183,7 +110,7 @@ macro_rules! quad {
 /// A quad of two filters.
 macro_rules! quads {
     () => {
-        concat!("ldm r0!, {{r4-r7}}\nldm r1!, {{r2}}\n", quad!("r8"), "mov r3, r10\nldr r2, [r1, r3]\n", quad!("r9"))
+        concat!("ldm r0!, {{r4-r7}}\nldm r1!, {{r2}}\n", quad!("r8"), "mov r3, r12\nldr r2, [r1, r3]\n", quad!("r9"))
     };
 }
 
@@ -195,7 +122,7 @@ macro_rules! column {
         ldrsb r3, [r1, r2]
         muls r3, r4, r3
         add r8, r3
-        mov r2, r10
+        mov r2, r12
         ldrsb r3, [r1, r2]
         muls r3, r4, r3
         add r9, r3
@@ -203,79 +130,128 @@ macro_rules! column {
     };
 }
 
-/// A function over pairs of filters. `$enter`: the way to the midst of a turn where that is where to begin.
-macro_rules! pairs {
-    ($(#[$meta:meta])* $name:ident, $less:literal, $enter:literal, $turn:expr) => {
-        $(#[$meta])*
-        ///
-        /// # Safety
-        /// What `job` describes lies in memory, and the sums may be written.
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name(job: &mut Dots) {
-            naked_asm!(
-                "push {{r4-r7, lr}}",
-                "mov r4, r8",
-                "mov r5, r9",
-                "mov r6, r10",
-                "push {{r0, r4-r6}}",
-                "ldr r1, [r0, #8]",  // w
-                "ldr r4, [r0, #4]",  // x_end
-                "mov lr, r4",
-                "ldr r4, [r0, #24]", // apart
-                $less,
-                "mov r10, r4",
-                "2: ldr r2, [sp]",
-                "ldr r3, [r2, #20]", // sums
-                "ldm r3!, {{r4, r5}}",
-                "mov r8, r4",
-                "mov r9, r5",
-                "ldr r0, [r2]",      // x
-                $enter,
-                "3:",
-                $turn,
-                "cmp r0, lr",
-                "beq 9f",
-                "b 3b",
-                "9: ldr r2, [sp]",
-                "mov r4, r8",
-                "mov r5, r9",
-                "ldr r3, [r2, #20]",
-                "stm r3!, {{r4, r5}}",
-                "str r3, [r2, #20]",
-                "ldr r3, [r2, #12]", // skip
-                "adds r1, r1, r3",
-                "ldr r3, [r2, #16]", // pairs
-                "subs r3, r3, #1",
-                "str r3, [r2, #16]",
-                "beq 8f",
-                "b 2b",
-                "8: pop {{r3-r6}}",
-                "mov r8, r4",
-                "mov r9, r5",
-                "mov r10, r6",
-                "pop {{r4-r7, pc}}",
-            )
+/// Where [`dots`] begins: four pixels or two, of whose filters words or bytes are read; one pixel, bytes.
+const TURNS: [[usize; 2]; 2] = [[1, 0], [3, 2]];
+/// See [`TURNS`].
+const ONE: usize = 4;
+/// One pixel, words: four quads a turn, of which the first has so many that what is left are whole turns. None left over is first.
+const ONE_OF_WORDS: usize = 5;
+
+/// Adds the dots of filters with the patches of `pixels` pixels (4, 2 or 1: pairs of filters) to the sums. `words`: each filter is whole
+/// words.
+///
+/// # Safety
+/// What `job` describes lies in memory, and the sums may be written; two words behind the sums of one or two pixels are read.
+pub unsafe fn dots(job: &mut Dots, pixels: usize, words: bool) {
+    let turn = match pixels {
+        4 => TURNS[0][usize::from(words)],
+        2 => TURNS[1][usize::from(words)],
+        _ if words => {
+            // The first weight has been read when the other filter's is.
+            job.apart = job.apart.wrapping_sub(4);
+            ONE_OF_WORDS + (job.x_end.addr().wrapping_sub(job.x.addr()) / 16 & 3)
         }
+        _ => ONE,
     };
+    // SAFETY: the caller's.
+    unsafe { turns(job, turn) };
 }
 
-pairs! {
-    /// One pixel; a filter is whole words. Four quads a turn, the first so many that what is left are whole turns.
-    dots1_words,
-    "subs r4, r4, #4",
-    "mov r3, lr
-    subs r3, r3, r0
-    lsls r3, r3, #27
-    bcs 7f
-    bpl 3f
-    b 6f
-    7: bpl 5f
-    b 4f",
-    concat!(quads!(), "4:", quads!(), "5:", quads!(), "6:", quads!())
-}
-pairs! {
-    /// One pixel.
-    dots1_bytes, "", "", column!()
+/// One frame for all: what differs is what lies between a filter's sums being read and being written.
+#[unsafe(naked)]
+unsafe extern "C" fn turns(job: &mut Dots, turn: usize) {
+    naked_asm!(
+        "push {{r4-r7, lr}}",
+        "mov r4, r8",
+        "mov r5, r9",
+        "mov r6, r10",
+        "mov r7, r11",
+        "push {{r4-r7}}",
+        "adr r2, 9f",
+        "lsls r1, r1, #1",
+        "ldrsh r1, [r2, r1]",
+        "adds r1, r1, r2",
+        "push {{r0, r1}}",
+        "ldr r1, [r0, #8]", // w
+        "ldr r4, [r0, #4]", // x_end
+        "mov lr, r4",
+        "ldr r4, [r0, #24]", // apart
+        "mov r12, r4",
+        "b 2f",
+        "10:",
+        words!(four),
+        "cmp r0, lr",
+        "bne 10b",
+        "3: ldr r2, [sp]",
+        "mov r4, r8",
+        "mov r5, r9",
+        "mov r6, r10",
+        "mov r7, r11",
+        "ldr r3, [r2, #20]", // sums
+        "stm r3!, {{r4-r7}}",
+        "4: str r3, [r2, #20]",
+        "ldr r3, [r2, #12]", // skip
+        "adds r1, r1, r3",
+        "ldr r3, [r2, #16]", // filters
+        "subs r3, r3, #1",
+        "str r3, [r2, #16]",
+        "beq 8f",
+        "2: ldr r2, [sp]",
+        "ldr r3, [r2, #20]",
+        "ldm r3!, {{r4-r7}}",
+        "mov r8, r4",
+        "mov r9, r5",
+        "mov r10, r6",
+        "mov r11, r7",
+        "ldr r0, [r2]", // x
+        "ldr r3, [sp, #4]",
+        "mov pc, r3",
+        "8: pop {{r2, r3, r4-r7}}",
+        "mov r8, r4",
+        "mov r9, r5",
+        "mov r10, r6",
+        "mov r11, r7",
+        "pop {{r4-r7, pc}}",
+        ".p2align 2",
+        "9: .short 10b - 9b, 11f - 9b, 12f - 9b, 13f - 9b, 14f - 9b, 15f - 9b, 18f - 9b, 17f - 9b, 16f - 9b",
+        "11:",
+        bytes!(four),
+        "cmp r0, lr",
+        "bne 11b",
+        "b 3b",
+        "12:",
+        words!(two),
+        "cmp r0, lr",
+        "bne 12b",
+        "5: ldr r2, [sp]",
+        "mov r4, r8",
+        "mov r5, r9",
+        "ldr r3, [r2, #20]",
+        "stm r3!, {{r4, r5}}",
+        "b 4b",
+        "13:",
+        bytes!(two),
+        "cmp r0, lr",
+        "bne 13b",
+        "b 5b",
+        "14:",
+        column!(),
+        "cmp r0, lr",
+        "bne 14b",
+        "b 5b",
+        "15:",
+        quads!(),
+        "16:",
+        quads!(),
+        "17:",
+        quads!(),
+        "18:",
+        quads!(),
+        "cmp r0, lr",
+        "beq 19f",
+        "b 15b",
+        "19: b 5b",
+    )
 }
 
 /// Sums over the taps of a pixel: a tap's activations and weights of four channels are words.
