@@ -41,8 +41,10 @@ pub fn divide_by_pot(x: i32, exponent: u32) -> i32 {
 
 /// `x * 2^exponent`, saturated, `exponent` 1 to 30: gemmlowp's `SaturatingRoundingMultiplyByPOT`.
 #[must_use]
+#[cfg_attr(all(mote_lanes, target_arch = "arm"), inline(never))]
 pub fn multiply_by_pot(x: i32, exponent: u32) -> i32 {
-    (i64::from(x) << (exponent & 31)).clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32
+    let moved = x.wrapping_shl(exponent);
+    if moved.wrapping_shr(exponent) == x { moved } else { i32::MAX ^ x >> 31 }
 }
 
 /// `x * m * 2^(shift - 31)`: TFLite's `MultiplyByQuantizedMultiplier`. `shift` is -31 to 30, others count as the nearest;

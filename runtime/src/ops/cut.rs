@@ -10,7 +10,7 @@ use crate::kernels::scalar::int8::Window;
 
 /// What of a convolution or a pool is done: a window over some of the output, and what it reads and writes.
 pub(crate) struct Piece<'c, T, C> {
-    pub g: Window,
+    pub g: &'c mut Window,
     pub from: &'c [Cell<T>],
     pub to: &'c [Cell<T>],
     pub weights: &'c [i8],
@@ -93,7 +93,7 @@ mod steps {
         /// A part of it all.
         pub(crate) fn piece<'c, T, C>(self, part: Part, whole: Piece<'c, T, C>) -> Option<Piece<'c, T, C>> {
             let mut piece = whole;
-            let g = &mut piece.g;
+            let g = &mut *piece.g;
             let (rows, cols) = (g.y.output, g.x.output);
             let pixel = piece.to.len().checked_div(rows.checked_mul(cols)?)?;
             let row = [g.x.input.checked_mul(g.channels)?, cols.checked_mul(pixel)?];

@@ -70,11 +70,14 @@ pub(crate) fn run(
     window: WindowFn,
     (conv, wide): (ConvFn<i8>, Option<ConvFn<i16>>),
 ) -> Option<()> {
-    let slots = window::slots(r.image, op)?;
-    let layer = shape(r.image, op, &slots, window)?;
+    // By reference, as elsewhere: what lies on the stack stays where it is.
+    let slots = &window::slots(r.image, op);
+    let slots = slots.as_ref()?;
+    let mut layer = shape(r.image, op, slots, window);
+    let layer = layer.as_mut()?;
     match (slots[0].kind, wide) {
-        (Kind::I16, Some(conv)) => run_of::<i16>(r, op, &slots, layer, conv),
-        _ => run_of::<i8>(r, op, &slots, layer, conv),
+        (Kind::I16, Some(conv)) => run_of::<i16>(r, op, slots, layer, conv),
+        _ => run_of::<i8>(r, op, slots, layer, conv),
     }
 }
 
@@ -83,13 +86,19 @@ pub(crate) const fn if_wide(conv: ConvFn<i16>) -> Option<ConvFn<i16>> {
     if cfg!(feature = "int16") { Some(conv) } else { None }
 }
 
-fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Plain; 2], layer: Layer, conv: ConvFn<T>) -> Option<()> {
+fn run_of<T: Quantized>(
+    r: &mut Run<'_>,
+    op: &Op,
+    slots: &[Plain; 2],
+    layer: &mut Layer,
+    conv: ConvFn<T>,
+) -> Option<()> {
     let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op)?);
     let (cut, part) = (layer.cut(r, slots), r.part);
     let Layer { g, second, sums, .. } = layer;
     let [from, to] = r.cells::<T, 2>(slots.each_ref())?;
     let p = cut.piece(part, Piece { g, from, to, weights, channels })?;
-    conv(&p.g, second, (p.from, sums.zero_in), (p.weights, sums.zero_weights), p.channels, &sums.output, p.to)
+    conv(p.g, *second, (p.from, sums.zero_in), (p.weights, sums.zero_weights), p.channels, &sums.output, p.to)
 }
 
 impl Layer {

@@ -150,9 +150,10 @@ pub fn pool(op: &Op, input: u32) -> Option<Window> {
 
 /// Checks a pool: input and output have one scale and zero point, so it works on their integers.
 pub(crate) fn check_pool(image: &Image<'_>, op: &Op) -> Option<()> {
-    let [input, output] = slots(image, op)?;
-    let g = pool(op, input.cols)?;
-    ensure_output(&g, g.channels, output.cols)?;
+    let slots = &slots(image, op);
+    let ([input, output], g) = (slots.as_ref()?, &pool(op, slots.as_ref()?[0].cols));
+    let g = g.as_ref()?;
+    ensure_output(g, g.channels, output.cols)?;
     let [_, _, down, across] = bytes_arg(op, 4)?;
     let (zero_in, o) = numbers(op, 7, input.kind)?;
     ensure(down == 1 && across == 1 && zero_in == 0 && o.zero_point == 0)
@@ -167,7 +168,8 @@ pub(crate) struct Folds {
 
 /// Runs a pool: folds the taps inside the image.
 pub(crate) fn run_pool(r: &mut Run<'_>, op: &Op, folds: &'static Folds, finish: Finish) -> Option<()> {
-    let slots = slots(r.image, op)?;
+    let slots = &slots(r.image, op);
+    let slots = slots.as_ref()?;
     match slots[0].kind {
         Kind::I16 if cfg!(feature = "int16") => pool_of(r, op, slots, (folds.start, folds.of_i16), finish),
         _ => pool_of(r, op, slots, (folds.start, folds.of_i8), finish),
@@ -177,14 +179,15 @@ pub(crate) fn run_pool(r: &mut Run<'_>, op: &Op, folds: &'static Folds, finish: 
 fn pool_of<T: Quantized>(
     r: &mut Run<'_>,
     op: &Op,
-    [input, output]: [Plain; 2],
+    slots: &[Plain; 2],
     fold: (i32, Fold<T>),
     finish: Finish,
 ) -> Option<()> {
-    let g = pool(op, input.cols)?;
-    let (_, o) = numbers(op, 7, input.kind)?;
-    let (cut, part) = (Cut::new(r, &g, &[input, output], None), r.part);
-    let [from, to] = r.cells::<T, 2>([&input, &output])?;
+    let mut g = pool(op, slots[0].cols);
+    let (g, numbers) = (g.as_mut()?, &numbers(op, 7, slots[0].kind));
+    let (_, o) = numbers.as_ref()?;
+    let (cut, part) = (Cut::new(r, g, slots, None), r.part);
+    let [from, to] = r.cells::<T, 2>(slots.each_ref())?;
     let p = cut.piece::<T, ()>(part, Piece { g, from, to, weights: &[], channels: &[] })?;
-    int8::pool2d(&p.g, p.from, fold, (finish, &o), p.to)
+    int8::pool2d(p.g, p.from, fold, (finish, o), p.to)
 }

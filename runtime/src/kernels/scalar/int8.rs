@@ -567,34 +567,24 @@ pub fn pool2d<T: Quantized>(
     (finish, o): (Finish, &Output),
     out: &[Cell<T>],
 ) -> Option<()> {
+    let (start, fold) = fold;
     g.pixels(out, g.channels, |oy, ox, out| {
+        let ((rows, iy), (cols, ix)) = (g.y.taps(oy), g.x.taps(ox));
+        let count = (rows.len() * cols.len()) as i32;
         for (some, out) in out.chunks(FOLDED).enumerate() {
-            let (all, count) = folded(g, (oy, ox), x.get(some * FOLDED..)?, out.len(), fold)?;
+            let mut all = [start; FOLDED];
+            for row in iy..iy + rows.len() {
+                for col in ix..ix + cols.len() {
+                    let at = (row * g.x.input + col) * g.channels + some * FOLDED;
+                    fold(&mut all, stretch(x, at, out.len())?);
+                }
+            }
             for (all, out) in all.iter().zip(out) {
                 out.set(T::narrow(o.limit(finish(*all, count)?)));
             }
         }
         Some(())
     })
-}
-
-/// The first `channels` channels' values under output pixel `(oy, ox)`, folded, and how many these are.
-#[cfg_attr(not(mote_vector), inline(never))]
-fn folded<T: Quantized>(
-    g: &Window,
-    (oy, ox): (usize, usize),
-    x: &[Cell<T>],
-    channels: usize,
-    (start, fold): (i32, Fold<T>),
-) -> Option<([i32; FOLDED], i32)> {
-    let ((rows, iy), (cols, ix)) = (g.y.taps(oy), g.x.taps(ox));
-    let mut all = [start; FOLDED];
-    for row in iy..iy + rows.len() {
-        for col in ix..ix + cols.len() {
-            fold(&mut all, stretch(x, (row * g.x.input + col) * g.channels, channels)?);
-        }
-    }
-    Some((all, (rows.len() * cols.len()) as i32))
 }
 
 /// Channels that are folded together: on hosts as many as keep the call's cost small beside the work.
