@@ -170,8 +170,10 @@ impl<'a> Ports<'a> {
     pub(super) fn check(&self, image: &Image<'_>) -> Result<()> {
         let bad = Error::Section { section: section::IO };
         for record in self.records {
-            let port = Port::decode(record).ok_or(bad)?;
-            let slot = image.slot(port.slot)?;
+            let port = &Port::decode(record);
+            let port = port.as_ref().ok_or(bad)?;
+            let slot = &image.slot_at(port.slot);
+            let slot = slot.as_ref().ok_or(Error::Slot { index: port.slot })?;
             let bytes = if port.dtype == Dtype::U8 { Dtype::I8 } else { port.dtype };
             if slot.plain() != Some(bytes) || products(&port.dims) != Some(slot.cols.into()) {
                 return Err(bad);

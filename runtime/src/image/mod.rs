@@ -88,12 +88,12 @@ impl<'a> Image<'a> {
             return Err(Error::Section { section: section::TENSORS });
         }
         for index in 0..self.tensor_count() {
-            let inside = || self.tensor_at(index)?.span.of(self.weights);
+            let inside = || self.tensor_at(index).as_ref()?.span.of(self.weights);
             inside().ok_or(Error::Tensor { index })?;
         }
         let mut index = 0;
-        while let Some(op) = self.program.op(index) {
-            ops::check(self, &op).ok_or(Error::Op { index, code: op.code })?;
+        while let Some(op) = &self.program.op(index) {
+            ops::check(self, op).ok_or(Error::Op { index, code: op.code })?;
             index += 1;
         }
         if HAS_PORTS {
@@ -208,7 +208,7 @@ impl<'a> Image<'a> {
     /// The bytes of slot `index` in an arena of these limits.
     #[inline(never)]
     pub(crate) fn place(&self, index: u32, limits: Limits) -> Option<Range<usize>> {
-        self.slot_at(index)?.place(limits)
+        self.slot_at(index).as_ref()?.place(limits)
     }
 
     /// The coded matrix `index`; `None` if it is none.
@@ -226,7 +226,8 @@ impl<'a> Image<'a> {
     /// The bytes of tensor `index` if it has type `dtype`.
     #[must_use]
     pub fn raw(&self, index: u32, dtype: Dtype) -> Option<&'a [u8]> {
-        let desc = self.tensor_at(index)?;
+        let desc = &self.tensor_at(index);
+        let desc = desc.as_ref()?;
         if desc.dtype == dtype { desc.span.of(self.weights) } else { None }
     }
 
@@ -242,7 +243,7 @@ impl<'a> Image<'a> {
         }
         let mut most = 0;
         for index in 0..self.plan.slots {
-            let range = self.slot_at(index).and_then(|slot| slot.range(limits)).ok_or(bad)?;
+            let range = self.slot_at(index).as_ref().and_then(|slot| slot.range(limits)).ok_or(bad)?;
             most = range.end.max(most);
         }
         Ok(most)

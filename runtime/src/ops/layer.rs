@@ -35,7 +35,8 @@ pub(crate) type WindowFn = Option<fn(&Op, usize, [usize; 2], u32) -> Option<Wind
 
 /// The shape of an op between these slots.
 fn shape(image: &Image<'_>, op: &Op, [input, output]: &[Plain; 2], window: WindowFn) -> Option<Layer> {
-    let dims = window::weights(image, op, 2)?.dims;
+    let desc = &window::weights(image, op, 2);
+    let dims = desc.as_ref()?.dims;
     let depthwise = op.code == depthwise_conv2d::OP.code;
     let ([channels, height, width, depth], one) = match dims {
         [one, height, width, channels] if depthwise => ([channels, height, width, 1], one),
@@ -43,18 +44,19 @@ fn shape(image: &Image<'_>, op: &Op, [input, output]: &[Plain; 2], window: Windo
         dims => (dims, 1),
     };
     ensure(one == 1)?;
-    let (g, numbers) = match window {
-        Some(window) => (window(op, 4, [height as usize, width as usize], input.cols)?, 8),
-        None => (window::rows(op, depth, input.cols)?, 4),
+    let (g, numbers) = &match window {
+        Some(window) => (window(op, 4, [height as usize, width as usize], input.cols), 8),
+        None => (window::rows(op, depth, input.cols), 4),
     };
+    let g = g.as_ref()?;
     // Input channels are groups of `depth`; or each has its output channels.
     let (all, each) = if depthwise { (channels as usize, g.channels) } else { (g.channels, depth as usize) };
     let second = times_in(each, all)?;
     ensure(channels != 0 && (depthwise || (channels as usize) % second == 0))?;
-    window::ensure_output(&g, channels as usize, output.cols)?;
+    window::ensure_output(g, channels as usize, output.cols)?;
     let products = products(&[height, width, depth])?;
-    let sums = Sums::new(image, op, input.kind, numbers, (channels, products))?;
-    Some(Layer { second, channels, products, whole: !depthwise && second.get() == 1, sums, g })
+    let sums = Sums::new(image, op, input.kind, *numbers, (channels, products))?;
+    Some(Layer { second, channels, products, whole: !depthwise && second.get() == 1, sums, g: *g })
 }
 
 /// Checks an op.

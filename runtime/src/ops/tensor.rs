@@ -29,7 +29,8 @@ impl Plain {
     #[inline(never)]
     pub(crate) fn arg(image: &Image<'_>, op: &Op, which: usize) -> Option<Self> {
         let index = arg(op, which)?;
-        let Slot { kind, cols, .. } = image.slot_at(index)?;
+        let slot = &image.slot_at(index);
+        let Slot { kind, cols, .. } = *slot.as_ref()?;
         // Slots of these kinds have one row.
         matches!(kind, Kind::I8 | Kind::I16).then_some(Self { index, kind, cols })
     }

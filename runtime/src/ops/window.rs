@@ -101,8 +101,7 @@ pub(crate) fn slots(image: &Image<'_>, op: &Op) -> Option<[Plain; 2]> {
 
 /// The record of the plain int8 weights that argument `which` names.
 pub(crate) fn weights(image: &Image<'_>, op: &Op, which: usize) -> Option<TensorDesc> {
-    let desc = desc_arg(image, op, which)?;
-    (desc.dtype == Dtype::I8).then_some(desc)
+    desc_arg(image, op, which).filter(|desc| desc.dtype == Dtype::I8)
 }
 
 /// What an op with weights has: a table of channels (argument 3), numbers, the weights' zero point.
@@ -128,8 +127,8 @@ impl Sums {
         let (zero_in, output) = numbers(op, at, kind)?;
         let [zero, rest @ ..] = bytes_arg(op, at + 1)?;
         let zero_weights = i32::from(zero as i8);
-        let desc = desc_arg(image, op, 3)?;
-        let words = if kind == Kind::I16 { 4 } else { 3 };
+        let desc = &desc_arg(image, op, 3);
+        let (desc, words) = (desc.as_ref()?, if kind == Kind::I16 { 4 } else { 3 });
         ensure(desc.dtype == Dtype::I32 && desc.dims == [count, words, 1, 1] && rest == [0; 3])?;
         ensure(kind == Kind::I16 || op.flags & NARROW == 0)?;
         let most = if zero_weights == 0 { MOST_PRODUCTS } else { MOST_PRODUCTS / 2 };

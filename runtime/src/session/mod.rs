@@ -63,8 +63,8 @@ impl<'a> Session<'a> {
         }
         let arena = arena.get_mut(..needed).ok_or(Error::ArenaSize { found, needed })?;
         let mut index = 0;
-        while let Some(op) = image.program().op(index) {
-            ops::check_arena(image, &op, index, limits)?;
+        while let Some(op) = &image.program().op(index) {
+            ops::check_arena(image, op, index, limits)?;
             index += 1;
         }
         let kernels = kernels::select();
@@ -390,7 +390,8 @@ impl<'a> Session<'a> {
         let missing = Error::Port { index };
         let place = self.image.ports().port(is_output, index).and_then(|port| {
             // Just what its slot holds.
-            let slot = self.image.slot_at(port.slot)?;
+            let slot = &self.image.slot_at(port.slot);
+            let slot = slot.as_ref()?;
             let width = match slot.kind {
                 Kind::I32 => 4,
                 Kind::I16 => 2,

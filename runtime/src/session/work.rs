@@ -136,7 +136,8 @@ impl<'w, 'a> Work<'w, 'a> {
         while !self.done {
             while self.op < self.stage.count {
                 let index = self.stage.first.wrapping_add(self.op);
-                let op = program.op(index).ok_or(Error::Op { index, code: 0 })?;
+                let op = &program.op(index);
+                let op = op.as_ref().ok_or(Error::Op { index, code: 0 })?;
                 let bad = Error::Op { index, code: op.code };
                 let def = self.session.image.op(op.code).ok_or(bad)?;
                 let mut run = self.session.sight(self.batch(), (self.position, self.source), self.row);
@@ -147,7 +148,7 @@ impl<'w, 'a> Work<'w, 'a> {
                     // What ops cost matters to nobody.
                     run.part = Part::from(self.unit);
                 } else {
-                    let units = units(&run, &op).ok_or(bad)?;
+                    let units = units(&run, op).ok_or(bad)?;
                     // The first piece is done whatever it costs.
                     if left < units.cost && left < budget {
                         return Ok(());
@@ -157,7 +158,7 @@ impl<'w, 'a> Work<'w, 'a> {
                     self.unit += run.part.count();
                     more = self.unit < units.count;
                 }
-                (def.run)(&mut run, &op).ok_or(bad)?;
+                (def.run)(&mut run, op).ok_or(bad)?;
                 #[cfg(feature = "steps")]
                 {
                     if more {
