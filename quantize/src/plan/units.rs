@@ -182,7 +182,9 @@ fn window_of(op: &Op, from: &Slot, dims: &dyn Fn(u32) -> [u32; 4]) -> Option<Win
         code if code == ops::transpose_conv2d::OP.code => {
             window::transposed_window(op, 4, [height as usize, width as usize], from.cols)
         }
-        code if code == ops::fully_connected::OP.code => window::rows(op, height, from.cols).filter(|_| out != 0),
+        code if code == ops::fully_connected::OP.code => {
+            window::rows(op, 4, [1, height as usize], from.cols).filter(|_| out != 0)
+        }
         code if code == ops::average_pool2d::OP.code || code == ops::max_pool2d::OP.code => window::pool(op, from.cols),
         _ => None,
     }

@@ -59,7 +59,7 @@ fn in_place(g: &Window, linear: &Linear<'_>, planes: usize) -> bool {
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let (g, linear, planes) = parts(image, op)?;
-    window::ensure_output(&g, linear.weights.rows, quantized_arg(image, op, 1)?.cols)?;
+    window::ensure_output(&g, linear.weights.rows as u32, quantized_arg(image, op, 1)?.cols)?;
     let patches = i8_arg(image, op, 2)?.cols as usize;
     ensure(patches >= linear.padded() * planes || in_place(&g, &linear, planes))?;
     window::numbers(op, 10, Kind::I8).map(|_| ())

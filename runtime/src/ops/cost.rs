@@ -126,11 +126,11 @@ mod steps {
         #[cfg(feature = "decoder")]
         (ops::attention::OP.code, ops::attention::units),
         #[cfg(feature = "convnet")]
-        (ops::conv2d::OP.code, |r, op| ops::layer::units(r, op, Some(ops::window::window))),
+        (ops::conv2d::OP.code, |r, op| ops::layer::units(r, op, ops::window::window)),
         #[cfg(feature = "convnet")]
-        (ops::depthwise_conv2d::OP.code, |r, op| ops::layer::units(r, op, Some(ops::window::window))),
+        (ops::depthwise_conv2d::OP.code, |r, op| ops::layer::units(r, op, ops::window::window)),
         #[cfg(feature = "convnet")]
-        (ops::fully_connected::OP.code, |r, op| ops::layer::units(r, op, None)),
+        (ops::fully_connected::OP.code, |r, op| ops::layer::units(r, op, ops::window::rows)),
         #[cfg(feature = "convnet")]
         (ops::average_pool2d::OP.code, ops::cut::pool_units),
         #[cfg(feature = "convnet")]

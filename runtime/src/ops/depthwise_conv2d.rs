@@ -16,11 +16,11 @@ pub static OP: OpDef = OpDef {
     flags: SINGLE_ROUNDING | BACKWARD | NARROW,
     slots: &[0, 1],
     overlap: Overlap::Units(&[(0, 1)]),
-    check: |image, op| layer::check(image, op, Some(window)),
+    check: |image, op| layer::check(image, op, window),
     run,
 };
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let conv = r.kernels.int8().depthwise_conv2d;
-    layer::run(r, op, Some(window), (conv, const { layer::if_wide(int8::depthwise_conv2d) }))
+    layer::run(r, op, window, (conv, const { layer::if_wide(int8::depthwise_conv2d) }))
 }

@@ -4,7 +4,7 @@
 //! features, in features]`), channels, numbers (`ops/window.rs`), the weights' zero point. Flag 1: single rounding; 2: backward;
 //! 4: narrow sums of int16. NUMERICS.md, "fully_connected".
 
-use super::window::{NARROW, SINGLE_ROUNDING};
+use super::window::{self, NARROW, SINGLE_ROUNDING};
 use super::{BACKWARD, OpDef, Overlap, Run, layer};
 use crate::image::Op;
 use crate::kernels::scalar::int8;
@@ -17,11 +17,11 @@ pub static OP: OpDef = OpDef {
     flags: SINGLE_ROUNDING | BACKWARD | NARROW,
     slots: &[0, 1],
     overlap: Overlap::Units(&[(0, 1)]),
-    check: |image, op| layer::check(image, op, None),
+    check: |image, op| layer::check(image, op, window::rows),
     run,
 };
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let conv = r.kernels.int8().conv2d;
-    layer::run(r, op, None, (conv, const { layer::if_wide(int8::conv2d) }))
+    layer::run(r, op, window::rows, (conv, const { layer::if_wide(int8::conv2d) }))
 }

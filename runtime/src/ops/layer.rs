@@ -6,7 +6,7 @@ use core::num::NonZeroUsize;
 use super::cut::{Cut, Piece};
 use super::tensor::Plain;
 use super::window::{self, Sums};
-use super::{Run, arg, depthwise_conv2d, ensure, times_in};
+use super::{Run, arg, depthwise_conv2d, ensure, fully_connected, times_in};
 use crate::image::header::products;
 use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op};
@@ -14,9 +14,9 @@ use crate::kernels::scalar::int8::{ConvFn, Quantized, Window};
 use crate::view::as_i8;
 
 /// A layer's shape: everything checked.
-struct Layer {
+struct Layer<'s> {
     /// The window.
-    g: Window,
+    g: &'s mut Window,
     /// What [`ConvFn`] takes: groups, or the multiplier.
     second: NonZeroUsize,
     /// Output channels.
@@ -27,41 +27,53 @@ struct Layer {
     /// Whether each output channel has weights of its own and reads all of the input under the window.
     whole: bool,
     /// What becomes of the sums.
-    sums: Sums,
+    sums: &'s Sums,
 }
 
-/// How an op finds its window: [`window::window`] of convolutions; `None` of fully connected layers, whose firmware then links none.
-pub(crate) type WindowFn = Option<fn(&Op, usize, [usize; 2], u32) -> Option<Window>>;
+/// How an op finds its window: [`window::window`] of convolutions, [`window::rows`] of fully connected layers, whose firmware then
+/// links no other.
+pub(crate) type WindowFn = fn(&Op, usize, [usize; 2], u32) -> Option<Window>;
 
-/// The shape of an op between these slots.
-fn shape(image: &Image<'_>, op: &Op, [input, output]: &[Plain; 2], window: WindowFn) -> Option<Layer> {
+/// Calls `then` with the shape of an op between these slots, which it does not return: that would be copies.
+fn shape(
+    image: &Image<'_>,
+    op: &Op,
+    [input, output]: &[Plain; 2],
+    window: WindowFn,
+    then: &mut dyn FnMut(&mut Layer<'_>) -> Option<()>,
+) -> Option<()> {
     let desc = &window::weights(image, op, 2);
     let dims = desc.as_ref()?.dims;
     let depthwise = op.code == depthwise_conv2d::OP.code;
+    let connected = op.code == fully_connected::OP.code;
     let ([channels, height, width, depth], one) = match dims {
         [one, height, width, channels] if depthwise => ([channels, height, width, 1], one),
-        [channels, features, a, b] if window.is_none() => ([channels, 1, 1, features], a.max(b)),
+        [channels, features, a, b] if connected => ([channels, 1, features, 1], a.max(b)),
         dims => (dims, 1),
     };
     ensure(one == 1)?;
-    let (g, numbers) = &match window {
-        Some(window) => (window(op, 4, [height as usize, width as usize], input.cols), 8),
-        None => (window::rows(op, depth, input.cols), 4),
-    };
-    let g = g.as_ref()?;
+    let mut g = window(op, 4, [height as usize, width as usize], input.cols);
+    let g = g.as_mut()?;
     // Input channels are groups of `depth`; or each has its output channels.
-    let (all, each) = if depthwise { (channels as usize, g.channels) } else { (g.channels, depth as usize) };
-    let second = times_in(each, all)?;
-    ensure(channels != 0 && (depthwise || (channels as usize) % second == 0))?;
-    window::ensure_output(g, channels as usize, output.cols)?;
+    let second = if depthwise {
+        times_in(g.channels, channels as usize)?
+    } else {
+        let second = times_in(if connected { width } else { depth } as usize, g.channels)?;
+        ensure(times_in(second.get(), channels as usize).is_some())?;
+        second
+    };
+    window::ensure_output(g, channels, output.cols)?;
     let products = products(&[height, width, depth])?;
-    let sums = Sums::new(image, op, input.kind, *numbers, (channels, products))?;
-    Some(Layer { second, channels, products, whole: !depthwise && second.get() == 1, sums, g: *g })
+    let numbers = if connected { 4 } else { 8 };
+    let sums = &Sums::new(image, op, input.kind, numbers, (channels, products));
+    let whole = !depthwise && second.get() == 1;
+    then(&mut Layer { g, second, channels, products, whole, sums: sums.as_ref()? })
 }
 
 /// Checks an op.
 pub(crate) fn check(image: &Image<'_>, op: &Op, window: WindowFn) -> Option<()> {
-    shape(image, op, &window::slots(image, op)?, window).map(|_| ())
+    let slots = &window::slots(image, op);
+    shape(image, op, slots.as_ref()?, window, &mut |_| Some(()))
 }
 
 /// Runs an op. `wide`: the kernel for int16, where that is built in.
@@ -72,15 +84,12 @@ pub(crate) fn run(
     window: WindowFn,
     (conv, wide): (ConvFn<i8>, Option<ConvFn<i16>>),
 ) -> Option<()> {
-    // By reference, as elsewhere: what lies on the stack stays where it is.
     let slots = &window::slots(r.image, op);
     let slots = slots.as_ref()?;
-    let mut layer = shape(r.image, op, slots, window);
-    let layer = layer.as_mut()?;
-    match (slots[0].kind, wide) {
+    shape(r.image, op, slots, window, &mut |layer| match (slots[0].kind, wide) {
         (Kind::I16, Some(conv)) => run_of::<i16>(r, op, slots, layer, conv),
         _ => run_of::<i8>(r, op, slots, layer, conv),
-    }
+    })
 }
 
 /// A kernel for int16, if those are built in.
@@ -92,7 +101,7 @@ fn run_of<T: Quantized>(
     r: &mut Run<'_>,
     op: &Op,
     slots: &[Plain; 2],
-    layer: &mut Layer,
+    layer: &mut Layer<'_>,
     conv: ConvFn<T>,
 ) -> Option<()> {
     let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op)?);
@@ -103,9 +112,9 @@ fn run_of<T: Quantized>(
     conv(p.g, *second, (p.from, sums.zero_in), (p.weights, sums.zero_weights), p.channels, &sums.output, p.to)
 }
 
-impl Layer {
+impl Layer<'_> {
     fn cut(&self, r: &Run<'_>, slots: &[Plain; 2]) -> Cut {
-        Cut::new(r, &self.g, slots, self.whole.then_some(self.products as usize))
+        Cut::new(r, self.g, slots, self.whole.then_some(self.products as usize))
     }
 }
 
@@ -113,8 +122,13 @@ impl Layer {
 #[cfg(feature = "steps")]
 pub(crate) fn units(r: &Run<'_>, op: &Op, window: WindowFn) -> Option<super::cost::Units> {
     let slots = window::slots(r.image, op)?;
-    let layer = shape(r.image, op, &slots, window)?;
-    // A product of a depthwise convolution takes twice as long as others: a sum has few, and is not in a register.
-    let each = if op.code == depthwise_conv2d::OP.code { 2 } else { 1 };
-    Some(layer.cut(r, &slots).units(&layer.g, layer.channels as usize, (layer.products as usize).checked_mul(each)?))
+    let mut units = None;
+    shape(r.image, op, &slots, window, &mut |layer| {
+        // A product of a depthwise convolution takes twice as long as others: a sum has few, and is not in a register.
+        let each = if op.code == depthwise_conv2d::OP.code { 2 } else { 1 };
+        let filter = (layer.products as usize).checked_mul(each)?;
+        units = Some(layer.cut(r, &slots).units(layer.g, layer.channels as usize, filter));
+        Some(())
+    })?;
+    units
 }

@@ -31,7 +31,7 @@ fn parts(image: &Image<'_>, op: &Op, [input, output]: &[Plain; 2]) -> Option<(Wi
     let [out_channels, kh, kw, depth] = window::weights(image, op, 2)?.dims;
     let g = window::transposed_window(op, 4, [kh as usize, kw as usize], input.cols)?;
     ensure(g.channels == depth as usize)?;
-    window::ensure_output(&g, out_channels as usize, output.cols)?;
+    window::ensure_output(&g, out_channels, output.cols)?;
     let products = products(&[kh, kw, depth])?;
     Some((g, Sums::new(image, op, input.kind, 8, (out_channels, products))?))
 }

@@ -14,6 +14,7 @@ use core::num::NonZeroUsize;
 use super::cut::{Cut, Piece};
 use super::tensor::{Plain, rounding};
 use super::{BACKWARD, Run, arg, bytes_arg, desc_arg, ensure, times_in};
+use crate::image::header::products;
 use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op, TensorDesc};
 use crate::kernels::scalar::int8::{self, Axis, Finish, Fold, Output, Quantized, Window};
@@ -69,15 +70,15 @@ fn any_window(op: &Op, at: usize, kernel: [usize; 2], input: u32) -> Option<Wind
 
 /// The window of a fully connected layer: one tap on each row of `features` elements of `input`.
 #[must_use]
-pub fn rows(op: &Op, features: u32, input: u32) -> Option<Window> {
-    let rows = times_in(features as usize, input as usize)?.get();
+pub fn rows(op: &Op, _: usize, [_, features]: [usize; 2], input: u32) -> Option<Window> {
+    let rows = times_in(features, input as usize)?.get();
     let (y, x) = (Axis::each(1), Axis::each(rows));
-    Some(Window { y, x, channels: features as usize, backward: op.flags & BACKWARD != 0 })
+    Some(Window { y, x, channels: features, backward: op.flags & BACKWARD != 0 })
 }
 
 /// Checks that `out` holds `channels` of the window's output.
-pub(crate) fn ensure_output(g: &Window, channels: usize, out: u32) -> Option<()> {
-    ensure(g.y.output.checked_mul(g.x.output)?.checked_mul(channels)? == out as usize)
+pub(crate) fn ensure_output(g: &Window, channels: u32, out: u32) -> Option<()> {
+    ensure(products(&[g.y.output as u32, g.x.output as u32, channels])? == out.into())
 }
 
 /// The input's zero point and how sums become elements of this kind: argument `which`.
@@ -152,7 +153,7 @@ pub(crate) fn check_pool(image: &Image<'_>, op: &Op) -> Option<()> {
     let slots = &slots(image, op);
     let ([input, output], g) = (slots.as_ref()?, &pool(op, slots.as_ref()?[0].cols));
     let g = g.as_ref()?;
-    ensure_output(g, g.channels, output.cols)?;
+    ensure_output(g, g.channels as u32, output.cols)?;
     let [_, _, down, across] = bytes_arg(op, 4)?;
     let (zero_in, o) = numbers(op, 7, input.kind)?;
     ensure(down == 1 && across == 1 && zero_in == 0 && o.zero_point == 0)
