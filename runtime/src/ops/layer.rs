@@ -87,7 +87,7 @@ pub(crate) fn run(
     let slots = &window::slots(r.image, op);
     let slots = slots.as_ref()?;
     shape(r.image, op, slots, window, &mut |layer| match (slots[0].kind, wide) {
-        (Kind::I16, Some(conv)) => run_of::<i16>(r, op, slots, layer, conv),
+        (Kind::I16, Some(conv)) if cfg!(feature = "int16") => run_of::<i16>(r, op, slots, layer, conv),
         _ => run_of::<i8>(r, op, slots, layer, conv),
     })
 }
