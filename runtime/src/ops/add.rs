@@ -34,20 +34,23 @@ fn slots(image: &Image<'_>, op: &Op) -> Option<[Plain; 3]> {
 }
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let [a, b, out] = slots(image, op)?;
+    let slots = &slots(image, op);
+    let [a, b, out] = slots.as_ref()?;
     let ([za, zb, c, d], [.., e]) = (bytes_arg(op, 7)?, bytes_arg(op, 6)?);
-    let (zero_in, _) = window::numbers(op, 8, out.kind)?;
+    let numbers = &window::numbers(op, 8, out.kind);
+    let (zero_in, _) = *numbers.as_ref()?;
     ensure(a.kind == out.kind && b.kind == out.kind && a.cols == out.cols && b.cols == out.cols)?;
     ensure(zero_in == 0 && [c, d, e] == [0; 3] && (out.kind == Kind::I8 || [za, zb] == [0; 2]))
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let slots = slots(r.image, op)?;
+    let slots = &slots(r.image, op);
+    let slots = slots.as_ref()?;
     match slots[0].kind {
-        Kind::I16 if cfg!(feature = "int16") => run_of::<i16>(r, op, &slots, int8::add),
+        Kind::I16 if cfg!(feature = "int16") => run_of::<i16>(r, op, slots, int8::add),
         _ => {
             let add = r.kernels.int8().add;
-            run_of::<i8>(r, op, &slots, add)
+            run_of::<i8>(r, op, slots, add)
         }
     }
 }
@@ -59,8 +62,9 @@ fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Plain; 3], add: AddFn
     let term = |which, zero, up, shift| Some(Term { zero, up, multiplier: arg(op, which)? as i32, shift });
     let terms = [term(3, za, up, sa)?, term(4, zb, up, sb)?, term(5, 0, 0, so)?];
     let sum = Sum { terms, subtract: op.flags & SUBTRACT != 0, backward: op.flags & BACKWARD != 0 };
-    let (_, o) = window::numbers(op, 8, slots[0].kind)?;
+    let numbers = &window::numbers(op, 8, slots[0].kind);
+    let (_, o) = numbers.as_ref()?;
     let [x, y, to] = r.cells::<T, 3>(slots.each_ref())?;
-    add(x, y, to, &sum, &o);
+    add(x, y, to, &sum, o);
     Some(())
 }

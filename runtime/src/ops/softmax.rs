@@ -5,8 +5,8 @@
 
 use core::cell::Cell;
 
-use super::tensor::{Plain, rounding};
-use super::window::SINGLE_ROUNDING;
+use super::tensor::rounding;
+use super::window::{self, SINGLE_ROUNDING};
 use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, in_turn, times_in, turned};
 use crate::fixed::tflite::{Rounding, divide_by_pot, exp_on_negative, high_mul, one_over_one_plus, requantize};
 use crate::image::plan::Kind;
@@ -28,23 +28,22 @@ pub static OP: OpDef = OpDef {
 const SUM_BITS: u32 = 12;
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let (input, output, row) = (Plain::arg(image, op, 0)?, Plain::arg(image, op, 1)?, arg(op, 2)?);
+    let slots = &window::slots(image, op);
+    let ([input, output], row) = (slots.as_ref()?, arg(op, 2)?);
     ensure(input.kind == Kind::I8 && output.kind == Kind::I8)?;
     times_in(row as usize, input.cols as usize)?;
     ensure(row < 1 << SUM_BITS && input.cols == output.cols && arg(op, 4)? <= 30)
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let (input, output) = (Plain::arg(r.image, op, 0)?, Plain::arg(r.image, op, 1)?);
+    let slots = &window::slots(r.image, op);
+    let [input, output] = slots.as_ref()?;
     let row = arg(op, 2)? as usize;
     let (multiplier, shift, least) = (arg(op, 3)? as i32, arg(op, 4)? as i32, arg(op, 5)? as i32);
     let (rows, rounding) = ((input.cols as usize).checked_div(row)?, rounding(op));
-    let [from, to] = r.cells::<i8, 2>([&input, &output])?;
+    let [from, to] = r.cells::<i8, 2>([input, output])?;
     // e^difference in Q0.31; 0 if that is too little to count.
-    let exp_of = |difference: i32| match difference {
-        difference if difference < least => 0,
-        difference => scaled_exp(difference, multiplier, shift, rounding),
-    };
+    let exp_of = |difference: i32| scaled_exp(difference, least, (multiplier, shift, rounding));
     // On hosts those of long rows are computed once each.
     let (mut table, tabled) = ([0; 256], cfg!(mote_vector) && row > 256);
     if tabled {
@@ -71,6 +70,6 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
 }
 
 #[inline(never)]
-fn scaled_exp(difference: i32, multiplier: i32, shift: i32, rounding: Rounding) -> i32 {
-    exp_on_negative(requantize(difference, multiplier, shift, rounding), 5)
+fn scaled_exp(difference: i32, least: i32, (multiplier, shift, rounding): (i32, i32, Rounding)) -> i32 {
+    if difference < least { 0 } else { exp_on_negative(requantize(difference, multiplier, shift, rounding), 5) }
 }
