@@ -354,13 +354,21 @@ impl Run<'_> {
 
     /// The elements of several slots at once, wherever they lie: what one slot's cells are set to is what another's there
     /// are.
+    #[inline(never)]
     pub(crate) fn cells<T: bytemuck::Pod, const N: usize>(&mut self, slots: [&Plain; N]) -> Option<[&[Cell<T>]; N]> {
-        let all = view::as_cells::<T>(self.arena)?;
         let mut cells: [&[Cell<T>]; N] = [&[]; N];
+        self.find_cells(&slots, &mut cells)?;
+        Some(cells)
+    }
+
+    /// One copy, however many slots there are.
+    #[inline(never)]
+    fn find_cells<'c, T: bytemuck::Pod>(&'c mut self, slots: &[&Plain], cells: &mut [&'c [Cell<T>]]) -> Option<()> {
+        let all = view::as_cells::<T>(self.arena)?;
         for (to, slot) in cells.iter_mut().zip(slots) {
             *to = all.get(slot.place(self.image, self.limits)?.start / size_of::<T>()..)?.get(..slot.cols as usize)?;
         }
-        Some(cells)
+        Some(())
     }
 
     /// Rows of a slot that this step uses.

@@ -18,7 +18,7 @@ use core::ops::Range;
 
 use super::{Dots, Tap, Taps, Write, core_loops};
 use crate::fixed::tflite::{Rounding, requantize};
-use crate::kernels::scalar::int8::{self as scalar, Channel, Input, Output, Sum, Term, Weights, Window};
+use crate::kernels::scalar::int8::{Channel, Input, Output, Sum, Term, Weights, Window};
 
 /// Words of activations.
 const WORDS: usize = 1152;
@@ -193,7 +193,7 @@ fn element(sum: i32, c: &Channel, o: &Output) -> i8 {
     o.clamp(requantize(sum.wrapping_add(bias), multiplier, shift, o.rounding))
 }
 
-/// See [`scalar::conv2d`].
+/// See [`crate::kernels::scalar::int8::conv2d`].
 pub fn conv2d(
     g: &Window,
     groups: NonZeroUsize,
@@ -272,15 +272,17 @@ fn high_mul(a: i32, b: i32) -> i32 {
     2 * high * m + (((middle >> 14) + 1) >> 1)
 }
 
-/// See [`scalar::add`].
+/// See [`crate::kernels::scalar::int8::add`]. One loop for either order and for all terms: it is code, too.
 pub fn add(x: &[Cell<i8>], y: &[Cell<i8>], to: &[Cell<i8>], s: &Sum, o: &Output) {
     // Terms are of 9 bits before they are moved up; their sum may be twice as large as either.
-    let usual = |t: &Term| t.multiplier > 0 && (-30..=0).contains(&t.shift) && t.up <= 20;
     let [a, b, sum] = &s.terms;
-    if ![a, b, sum].into_iter().all(usual) || o.rounding != Rounding::Double || sum.up != 0 {
-        return scalar::add(x, y, to, s, o);
-    }
+    let is_usual = |t: &Term| t.multiplier > 0 && (-30..=0).contains(&t.shift) && t.up <= 20;
+    let usual = s.terms.iter().all(is_usual) && o.rounding == Rounding::Double && sum.up == 0;
     let scaled = |x: i32, t: &Term| {
+        let x = x.wrapping_sub(t.zero).wrapping_shl(t.up);
+        if !usual {
+            return requantize(x, t.multiplier, t.shift, o.rounding);
+        }
         let high = high_mul(x, t.multiplier);
         // Halves away from zero: less one if negative, shifted by one less, and the last bit rounds up.
         match t.shift {
@@ -289,14 +291,12 @@ pub fn add(x: &[Cell<i8>], y: &[Cell<i8>], to: &[Cell<i8>], s: &Sum, o: &Output)
         }
     };
     let count = to.len().min(x.len()).min(y.len());
-    let elements = x.iter().zip(y).zip(to).take(count);
-    let each = |((x, y), to): ((&Cell<i8>, &Cell<i8>), &Cell<i8>)| {
-        let x = scaled((i32::from(x.get()) - a.zero) << a.up, a);
-        let y = scaled((i32::from(y.get()) - b.zero) << b.up, b);
-        let both = scaled(if s.subtract { x - y } else { x + y }, sum);
-        to.set((both + o.zero_point).max(o.min).min(o.max) as i8);
-    };
-    if s.backward { elements.rev().for_each(each) } else { elements.for_each(each) }
+    for n in 0..count {
+        let at = if s.backward { count - 1 - n } else { n };
+        let (Some(x), Some(y), Some(to)) = (x.get(at), y.get(at), to.get(at)) else { return };
+        let (x, y) = (scaled(x.get().into(), a), scaled(y.get().into(), b));
+        to.set(o.clamp(scaled(if s.subtract { x.wrapping_sub(y) } else { x.wrapping_add(y) }, sum)));
+    }
 }
 
 /// Channels of a depthwise convolution that are summed together.
@@ -304,7 +304,7 @@ const CHANNELS: usize = 64;
 /// Taps of it that are listed together.
 const TAPS: usize = 25;
 
-/// See [`scalar::depthwise_conv2d`]. Four pixels of a row, a unit of `ops::Overlap`, read each weight once; whole words of a single one
+/// See [`crate::kernels::scalar::int8::depthwise_conv2d`]. Four pixels of a row, a unit of `ops::Overlap`, read each weight once; whole words of a single one
 /// go faster by themselves.
 pub fn depthwise_conv2d(
     g: &Window,
