@@ -155,36 +155,44 @@ fn write(
 ) -> Option<()> {
     let pixel = |n: usize| out.get(first.wrapping_add((apart as usize).wrapping_mul(n))..)?.get(..cs.len());
     let (start, _, sums) = (pixel(0)?.as_ptr(), pixel(pixels.checked_sub(1)?)?, sums.get(..cs.len() * room)?);
-    if usual && !cs.is_empty() && pixels <= room {
+    if cs.is_empty() || pixels > room {
+        return None;
+    }
+    if usual {
         let (channels, bytes, skip) = (cs.len(), 4 * pixels, 4 * (room - pixels));
         let (sums, cs, zero) = (sums.as_ptr(), cs.as_ptr(), o.zero_point);
         let mut job = Write { sums, cs, channels, out: start, apart, bytes, zero, skip };
         // SAFETY: sums and channels are there; the first and the last pixel's elements lie in `out`, so all do.
         unsafe { if room == 1 { core_loops::write1(&mut job) } else { core_loops::write(&mut job) } }
-        if (o.min, o.max) == (-128, 127) {
-            return Some(());
-        }
     }
-    long_way(sums, [pixels, room], (cs, o, usual), (out, first, apart))
-}
-
-/// As [`write`]: sums that are not usual, or the limits of elements that are written.
-#[inline(never)]
-fn long_way(
-    sums: &[i32],
-    [pixels, room]: [usize; 2],
-    (cs, o, written): (&[Channel], &Output, bool),
-    (out, first, apart): (&[Cell<i8>], usize, isize),
-) -> Option<()> {
-    for (n, c) in cs.iter().enumerate() {
-        let (mut at, sums) = (first + n, sums.get(n * room..)?);
-        for sum in sums.iter().take(pixels) {
-            let out = out.get(at)?;
-            out.set(if written { o.clamp(i32::from(out.get()) - o.zero_point) } else { element(*sum, c, o) });
-            at = at.wrapping_add(apart as usize);
+    if !usual || (o.min, o.max) != (-128, 127) {
+        for pixel in 0..pixels {
+            let out = start.wrapping_offset(apart.wrapping_mul(pixel as isize));
+            // SAFETY: as above.
+            unsafe { long_way(sums.as_ptr().add(pixel), room, (cs, o, usual), out) };
         }
     }
     Some(())
+}
+
+/// As [`write`], of one pixel: sums that are not usual, or the limits of elements that are written.
+///
+/// # Safety
+/// There is a sum for each channel, `room` from one to the next, and an element.
+#[inline(never)]
+unsafe fn long_way(
+    mut sums: *const i32,
+    room: usize,
+    (cs, o, written): (&[Channel], &Output, bool),
+    mut out: *const Cell<i8>,
+) {
+    for c in cs {
+        // SAFETY: the caller's.
+        let (sum, out_of) = unsafe { (*sums, &*out) };
+        out_of.set(if written { o.clamp(i32::from(out_of.get()) - o.zero_point) } else { element(sum, c, o) });
+        sums = sums.wrapping_add(room);
+        out = out.wrapping_add(1);
+    }
 }
 
 /// The element of a sum.
