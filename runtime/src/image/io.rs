@@ -15,9 +15,10 @@
 //! `real = (integer - zero point) * mantissa * 2^-exponent`; mantissa 0: the model does not say.
 
 use super::header::{products, put, words};
-use super::tensors::Dtype;
+use super::tensors::{Dtype, shape_ok};
 use super::{Image, section};
 use crate::error::{Error, Result};
+use crate::ops::ensure;
 
 /// Bytes of the head.
 pub const HEAD_BYTES: usize = 8;
@@ -81,27 +82,18 @@ impl Port {
 
     fn decode(r: &[u8; RECORD_BYTES]) -> Option<Self> {
         let [slot, head, zero_point, mantissa, exponent, dims @ .., zero] = words::<{ RECORD_BYTES / 4 }>(r);
-        let port = Self {
-            slot,
-            dtype: Dtype::of(head as u8)?,
-            rank: (head >> 8) as u8,
-            zero_point: zero_point as i32,
-            mantissa,
-            exponent: exponent as i32,
-            dims,
-        };
-        let rank_ok = (1..=4).contains(&port.rank) && port.dims.iter().skip(port.rank.into()).all(|d| *d == 1);
-        let zero = head >> 16 == 0 && zero == 0;
+        let (dtype, rank, exponent) = (Dtype::of(head as u8)?, (head >> 8) as u8, exponent as i32);
+        shape_ok(rank, &dims)?;
         // What of a zero point is in an element of that type.
-        let kept = match port.dtype {
+        let kept = match dtype {
             Dtype::I8 => i32::from(zero_point as i8),
             Dtype::U8 => i32::from(zero_point as u8),
             Dtype::I16 => i32::from(zero_point as i16),
             Dtype::I32 => zero_point as i32,
             Dtype::U64 | Dtype::T3 | Dtype::N4 | Dtype::T4 | Dtype::N5 | Dtype::N8 => return None,
         };
-        let range = (-256..=256).contains(&port.exponent) && kept == port.zero_point;
-        (rank_ok && zero && range).then_some(port)
+        ensure(head >> 16 == 0 && zero == 0 && (-256..=256).contains(&exponent) && kept == zero_point as i32)?;
+        Some(Self { slot, dtype, rank, zero_point: kept, mantissa, exponent, dims })
     }
 
     /// Dimensions, as many as there are.

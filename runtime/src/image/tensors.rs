@@ -54,6 +54,7 @@
 //! **N8** is N4 with a byte a code and no codebook: 8 lines of 64 bytes a group, byte b of row r in line l is
 //! column 32*group + 4*l + b.
 
+use crate::ops::ensure;
 use super::header::{Span, are_zero, products, put, times, wide, words};
 
 /// Bytes of a tensor record.
@@ -203,28 +204,26 @@ impl TensorDesc {
         let exponent = w[1] as i32;
         let dims = [w[2], w[3], w[4], w[5]];
         let span = Span { offset: wide(w[6], w[7]), bytes: wide(w[8], w[9]) };
+        // One after the other, not all at once: each condition that is kept for later is a register.
+        shape_ok(rank, &dims)?;
+        ensure(w[0] >> 16 == 0 && are_zero(&w[if CODED { 14 } else { 10 }..]))?;
+        ensure((-256..=256).contains(&exponent) && w[6].is_multiple_of(super::header::ALIGN as u32))?;
+        ensure(Self::data_bytes(dtype, dims)? == span.bytes)?;
         let mut codebook = [0i8; 16];
         // Of firmware without codes it stays 0; so, then, must what is there.
         if CODED {
             codebook.iter_mut().zip(r.iter().skip(40)).for_each(|(to, from)| *to = *from as i8);
+            let lowest = if dtype == Dtype::N5 { 0 } else { -i8::MAX };
+            ensure(codebook.iter().all(|level| *level >= lowest) && (dtype.code_bits().is_none() || rank == 2))?;
         }
-        let coded = dtype.code_bits().is_some();
-        let rank_ok = (1..=4).contains(&rank) && dims.iter().skip(rank as usize).all(|d| *d == 1);
-        let dims_ok = dims.iter().all(|d| *d != 0) && (!coded || rank == 2);
-        let zero = w[0] >> 16 == 0 && are_zero(&w[if CODED { 14 } else { 10 }..]);
-        let range = (-256..=256).contains(&exponent) && w[6].is_multiple_of(super::header::ALIGN as u32);
-        let lowest = if dtype == Dtype::N5 { 0 } else { -i8::MAX };
-        let codes_ok = !CODED || codebook.iter().all(|level| *level >= lowest);
-        let size = Self::data_bytes(dtype, dims)? == span.bytes;
-        (rank_ok && dims_ok && zero && range && codes_ok && size).then_some(Self {
-            dtype,
-            rank,
-            exponent,
-            dims,
-            span,
-            codebook,
-        })
+        Some(Self { dtype, rank, exponent, dims, span, codebook })
     }
+}
+
+/// Checks dimensions: 1 to 4, none of them 0, those beyond the rank 1.
+#[inline(never)]
+pub(super) fn shape_ok(rank: u8, dims: &[u32; 4]) -> Option<()> {
+    ensure((1..=4).contains(&rank) && dims.iter().zip(0..).all(|(d, at)| *d == 1 || (*d != 0 && at < rank)))
 }
 
 /// A coded matrix (T3, N4, T4, N5 or N8), its streams found.
