@@ -27,15 +27,19 @@ pub const GELU_TANH: u32 = 1;
 pub const GELU_ERF: u32 = 2;
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let slot = slot_arg(image, op, 0, Kind::I32)?;
-    let out = slot_arg(image, op, 1, Kind::I32)?;
-    ensure(out == Slot { frac: out.frac, ..slot } && (0..=28).contains(&slot.frac))?;
+    let slot = &slot_arg(image, op, 0, Kind::I32);
+    let slot = slot.as_ref()?;
+    let out = &slot_arg(image, op, 1, Kind::I32);
+    let out = out.as_ref()?;
+    ensure(*out == Slot { frac: out.frac, ..*slot } && (0..=28).contains(&slot.frac))?;
     ensure(arg(op, 2)? <= GELU_ERF)
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let slot = slot_arg(r.image, op, 0, Kind::I32)?;
-    let out = slot_arg(r.image, op, 1, Kind::I32)?;
+    let slot = &slot_arg(r.image, op, 0, Kind::I32);
+    let slot = slot.as_ref()?;
+    let out = &slot_arg(r.image, op, 1, Kind::I32);
+    let out = out.as_ref()?;
     let function = match arg(op, 2)? {
         RELU => |x: i32, _: i32| x.max(0),
         GELU_TANH => |x: i32, frac: i32| times(x, sigmoid_of_gelu(magnitude(x, frac))),

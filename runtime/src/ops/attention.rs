@@ -49,10 +49,14 @@ pub static OP: OpDef = OpDef {
 pub const SOURCE: u16 = 1;
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let q = slot_arg(image, op, 0, Kind::I32)?;
-    let cache = cache_arg(image, op, 1)?;
-    let scratch = any_slot(image, op, 2)?;
-    let out = slot_arg(image, op, 3, Kind::I32)?;
+    let q = &slot_arg(image, op, 0, Kind::I32);
+    let q = q.as_ref()?;
+    let cache = &cache_arg(image, op, 1);
+    let cache = cache.as_ref()?;
+    let scratch = &any_slot(image, op, 2);
+    let scratch = scratch.as_ref()?;
+    let out = &slot_arg(image, op, 3, Kind::I32);
+    let out = out.as_ref()?;
     let heads = arg(op, 4)?;
     ensure(q.rows == Rows::Batch && out.rows == Rows::Batch && scratch.rows == Rows::ThreadContext)?;
     ensure(heads.checked_mul(cache.head_dim)? == q.cols && q.cols == out.cols)?;
@@ -61,10 +65,14 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let q_slot = slot_arg(r.image, op, 0, Kind::I32)?;
-    let cache_slot = cache_arg(r.image, op, 1)?;
-    let scratch_slot = any_slot(r.image, op, 2)?;
-    let out_slot = slot_arg(r.image, op, 3, Kind::I32)?;
+    let q_slot = &slot_arg(r.image, op, 0, Kind::I32);
+    let q_slot = q_slot.as_ref()?;
+    let cache_slot = &cache_arg(r.image, op, 1);
+    let cache_slot = cache_slot.as_ref()?;
+    let scratch_slot = &any_slot(r.image, op, 2);
+    let scratch_slot = scratch_slot.as_ref()?;
+    let out_slot = &slot_arg(r.image, op, 3, Kind::I32);
+    let out_slot = out_slot.as_ref()?;
     let heads = arg(op, 4)?;
     let unit = Scale { mant: arg(op, 5)?, exp: arg(op, 6)? as i32 };
     let window = match arg(op, 7)? as usize {
@@ -124,7 +132,8 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
 /// The units: heads. The figure counts the positions that the last row sees.
 #[cfg(feature = "steps")]
 pub(crate) fn units(r: &Run<'_>, op: &Op) -> Option<Units> {
-    let q = slot_arg(r.image, op, 0, Kind::I32)?;
+    let q = &slot_arg(r.image, op, 0, Kind::I32);
+    let q = q.as_ref()?;
     let (heads, window) = (arg(op, 4)?, arg(op, 7)?);
     let seen = if op.flags & SOURCE != 0 { r.source } else { r.position.saturating_add(r.rows) };
     let seen = if window == 0 { seen } else { seen.min(window) } as usize;

@@ -14,17 +14,23 @@ pub static OP: OpDef =
     OpDef { code: 7, name: "cache", args: 3, flags: 0, slots: &[0, 1, 2], overlap: Overlap::Apart, check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let k = slot_arg(image, op, 0, Kind::I32)?;
-    let v = slot_arg(image, op, 1, Kind::I32)?;
-    let cache = cache_arg(image, op, 2)?;
+    let k = &slot_arg(image, op, 0, Kind::I32);
+    let k = k.as_ref()?;
+    let v = &slot_arg(image, op, 1, Kind::I32);
+    let v = v.as_ref()?;
+    let cache = &cache_arg(image, op, 2);
+    let cache = cache.as_ref()?;
     let width = cache.heads.checked_mul(cache.head_dim)?;
     ensure(k.cols == width && v.cols == width && k.rows == Rows::Batch && v.rows == Rows::Batch)
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let k = slot_arg(r.image, op, 0, Kind::I32)?;
-    let v = slot_arg(r.image, op, 1, Kind::I32)?;
-    let slot = cache_arg(r.image, op, 2)?;
+    let k = &slot_arg(r.image, op, 0, Kind::I32);
+    let k = k.as_ref()?;
+    let v = &slot_arg(r.image, op, 1, Kind::I32);
+    let v = v.as_ref()?;
+    let slot = &cache_arg(r.image, op, 2);
+    let slot = slot.as_ref()?;
     let (count, first, context) = (r.rows as usize, r.position as usize, r.limits.context as usize);
     let isa = r.kernels.isa;
     let [k_bytes, v_bytes, cache] = r.slots([&k, &v, &slot])?;

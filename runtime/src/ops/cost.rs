@@ -101,7 +101,8 @@ mod steps {
         }
         match ROWS.iter().find(|(code, _)| *code == op.code) {
             Some((_, each)) => {
-                let slot = any_slot(r.image, op, 0)?;
+                let slot = &any_slot(r.image, op, 0);
+                let slot = slot.as_ref()?;
                 Some(Units::new(r.rows_of(&slot), &[slot.cols as usize, *each]))
             }
             None => whole(r, op),
@@ -151,7 +152,8 @@ mod steps {
     fn whole(r: &Run<'_>, op: &Op) -> Option<Units> {
         let mut elements = 0usize;
         for which in r.image.op(op.code)?.slots {
-            let slot = any_slot(r.image, op, *which)?;
+            let slot = &any_slot(r.image, op, *which);
+            let slot = slot.as_ref()?;
             elements = elements.saturating_add(touched(r, &slot));
         }
         Some(Units::new(1, &[elements, ELEMENT]))

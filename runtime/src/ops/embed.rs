@@ -30,7 +30,8 @@ pub const POSITIONS: u16 = 1;
 pub const SOURCE: u16 = 2;
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let out = slot_arg(image, op, 0, Kind::I32)?;
+    let out = &slot_arg(image, op, 0, Kind::I32);
+    let out = out.as_ref()?;
     let table = image.coded(arg(op, 1)?)?;
     ensure(out.rows == Rows::Batch && out.cols as usize == table.cols)?;
     ensure(arg(op, 2)? < 1 << 16 && (-64..=64).contains(&(arg(op, 3)? as i32)))?;
@@ -45,7 +46,8 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let slot = slot_arg(r.image, op, 0, Kind::I32)?;
+    let slot = &slot_arg(r.image, op, 0, Kind::I32);
+    let slot = slot.as_ref()?;
     let table = r.image.coded(arg(op, 1)?)?;
     let (factor, exponent) = match arg(op, 2)? {
         0 => (1, 0),

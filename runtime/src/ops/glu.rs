@@ -14,17 +14,23 @@ pub static OP: OpDef =
     OpDef { code: 9, name: "glu", args: 3, flags: 0, slots: &[0, 1], overlap: Overlap::Apart, check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let gate = slot_arg(image, op, 0, Kind::I32)?;
-    let up = slot_arg(image, op, 1, Kind::I32)?;
-    let out = slot_arg(image, op, 2, Kind::I32)?;
+    let gate = &slot_arg(image, op, 0, Kind::I32);
+    let gate = gate.as_ref()?;
+    let up = &slot_arg(image, op, 1, Kind::I32);
+    let up = up.as_ref()?;
+    let out = &slot_arg(image, op, 2, Kind::I32);
+    let out = out.as_ref()?;
     ensure(up.rows == gate.rows && up.cols == gate.cols && (0..=28).contains(&gate.frac))?;
-    ensure(out == Slot { frac: out.frac, ..gate })
+    ensure(*out == Slot { frac: out.frac, ..*gate })
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let gate_slot = slot_arg(r.image, op, 0, Kind::I32)?;
-    let up_slot = slot_arg(r.image, op, 1, Kind::I32)?;
-    let out = slot_arg(r.image, op, 2, Kind::I32)?;
+    let gate_slot = &slot_arg(r.image, op, 0, Kind::I32);
+    let gate_slot = gate_slot.as_ref()?;
+    let up_slot = &slot_arg(r.image, op, 1, Kind::I32);
+    let up_slot = up_slot.as_ref()?;
+    let out = &slot_arg(r.image, op, 2, Kind::I32);
+    let out = out.as_ref()?;
     let (rows, cols) = (r.part.of(r.rows_of(&gate_slot)), gate_slot.cols as usize);
     let (pool, isa) = (r.pool, r.kernels.isa);
     let [gate, up] = r.slots([&gate_slot, &up_slot])?;

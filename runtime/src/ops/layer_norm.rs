@@ -16,8 +16,10 @@ pub static OP: OpDef =
     OpDef { code: 40, name: "layer_norm", args: 8, flags: 0, slots: &[0, 1], overlap: Overlap::Apart, check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let input = slot_arg(image, op, 0, Kind::I32)?;
-    let out = slot_arg(image, op, 1, Kind::I32)?;
+    let input = &slot_arg(image, op, 0, Kind::I32);
+    let input = input.as_ref()?;
+    let out = &slot_arg(image, op, 1, Kind::I32);
+    let out = out.as_ref()?;
     ensure(input.rows == out.rows && input.cols == out.cols && input.cols <= 1 << 17)?;
     let dims = [input.cols, 1, 1, 1];
     image.vector16(arg(op, 2)?)?;
@@ -29,8 +31,10 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let input = slot_arg(r.image, op, 0, Kind::I32)?;
-    let output = slot_arg(r.image, op, 1, Kind::I32)?;
+    let input = &slot_arg(r.image, op, 0, Kind::I32);
+    let input = input.as_ref()?;
+    let output = &slot_arg(r.image, op, 1, Kind::I32);
+    let output = output.as_ref()?;
     let gamma = r.image.vector16(arg(op, 2)?)?;
     let beta = r.image.raw(arg(op, 3)?, Dtype::I32)?.as_chunks::<4>().0;
     let eps = u64::from(arg(op, 4)?) | u64::from(arg(op, 5)?) << 32;

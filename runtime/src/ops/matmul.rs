@@ -27,9 +27,11 @@ pub const ACCUMULATE: u16 = 1;
 const PART_MACS: usize = 1 << 16;
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let input = slot_arg(image, op, 0, Kind::Q8)?;
+    let input = &slot_arg(image, op, 0, Kind::Q8);
+    let input = input.as_ref()?;
     let weight = image.coded(arg(op, 1)?)?;
-    let out = slot_arg(image, op, 3, Kind::I32)?;
+    let out = &slot_arg(image, op, 3, Kind::I32);
+    let out = out.as_ref()?;
     ensure(input.rows == out.rows && input.cols as usize == weight.cols && out.cols as usize == weight.rows)?;
     optional(op, 2).map_or(Some(()), |bias| {
         let desc = image.tensor(bias).ok()?;
@@ -38,7 +40,8 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let (input, output) = (slot_arg(r.image, op, 0, Kind::Q8)?, slot_arg(r.image, op, 3, Kind::I32)?);
+    let (input, output) = &(slot_arg(r.image, op, 0, Kind::Q8), slot_arg(r.image, op, 3, Kind::I32));
+    let (input, output) = (input.as_ref()?, output.as_ref()?);
     let how = How { pool: r.pool, kernels: r.kernels, part: r.part };
     let (image, count) = (r.image, r.rows_of(&input));
     let [from, to] = r.slots([&input, &output])?;

@@ -405,7 +405,8 @@ pub(crate) fn arg(op: &Op, which: usize) -> Option<u32> {
     op.args.get(which).copied()
 }
 
-/// Argument `which` as a slot of any kind.
+/// Argument `which` as a slot of any kind. As of all that gives a whole record, the caller borrows from the `Option`: what it took out
+/// would be copied, and half of a firmware for language models' ops was such copies.
 #[inline(never)]
 pub(crate) fn any_slot(image: &Image<'_>, op: &Op, which: usize) -> Option<Slot> {
     image.slot_at(arg(op, which)?)
@@ -418,6 +419,7 @@ pub(crate) fn desc_arg(image: &Image<'_>, op: &Op, which: usize) -> Option<Tenso
 }
 
 /// Argument `which` as a slot of kind `kind`, neither a thread's scratch nor rows kept by position.
+#[inline(never)]
 pub(crate) fn slot_arg(image: &Image<'_>, op: &Op, which: usize, kind: Kind) -> Option<Slot> {
     let slot = any_slot(image, op, which)?;
     let scattered = matches!(slot.rows, Rows::ThreadContext | Rows::Context);
@@ -425,12 +427,14 @@ pub(crate) fn slot_arg(image: &Image<'_>, op: &Op, which: usize, kind: Kind) -> 
 }
 
 /// Argument `which` as rows kept by position.
+#[inline(never)]
 pub(crate) fn kept_arg(image: &Image<'_>, op: &Op, which: usize) -> Option<Slot> {
     let slot = any_slot(image, op, which)?;
     (slot.kind == Kind::I32 && slot.rows == Rows::Context).then_some(slot)
 }
 
 /// Argument `which` as a cache of keys and values.
+#[inline(never)]
 pub(crate) fn cache_arg(image: &Image<'_>, op: &Op, which: usize) -> Option<Slot> {
     any_slot(image, op, which).filter(|slot| slot.kind.is_cache())
 }

@@ -18,16 +18,20 @@ pub static OP: OpDef =
 pub const MAX_LOG2_BLOCK: u32 = 12;
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let input = slot_arg(image, op, 0, Kind::I32)?;
-    let out = slot_arg(image, op, 1, Kind::Q8)?;
+    let input = &slot_arg(image, op, 0, Kind::I32);
+    let input = input.as_ref()?;
+    let out = &slot_arg(image, op, 1, Kind::Q8);
+    let out = out.as_ref()?;
     ensure(input.rows == out.rows && input.cols == out.cols)?;
     let log2 = arg(op, 2)?;
     ensure(log2 <= MAX_LOG2_BLOCK && input.cols.is_multiple_of(1 << log2))
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let input = slot_arg(r.image, op, 0, Kind::I32)?;
-    let output = slot_arg(r.image, op, 1, Kind::Q8)?;
+    let input = &slot_arg(r.image, op, 0, Kind::I32);
+    let input = input.as_ref()?;
+    let output = &slot_arg(r.image, op, 1, Kind::Q8);
+    let output = output.as_ref()?;
     let log2 = arg(op, 2)?.min(MAX_LOG2_BLOCK);
     let (rows, cols, frac) = (r.part.of(r.rows_of(&input)), input.cols as usize, i32::from(input.frac));
     let (pool, isa) = (r.pool, r.kernels.isa);

@@ -15,8 +15,10 @@ pub static OP: OpDef =
     OpDef { code: 3, name: "rms_norm", args: 8, flags: 0, slots: &[0, 1], overlap: Overlap::Apart, check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let input = slot_arg(image, op, 0, Kind::I32)?;
-    let out = slot_arg(image, op, 1, Kind::I32)?;
+    let input = &slot_arg(image, op, 0, Kind::I32);
+    let input = input.as_ref()?;
+    let out = &slot_arg(image, op, 1, Kind::I32);
+    let out = out.as_ref()?;
     ensure(input.rows == out.rows && input.cols == out.cols)?;
     let width = arg(op, 7)?;
     ensure(width != 0 && width <= 1 << 17 && input.cols.is_multiple_of(width))?;
@@ -28,8 +30,10 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let input = slot_arg(r.image, op, 0, Kind::I32)?;
-    let output = slot_arg(r.image, op, 1, Kind::I32)?;
+    let input = &slot_arg(r.image, op, 0, Kind::I32);
+    let input = input.as_ref()?;
+    let output = &slot_arg(r.image, op, 1, Kind::I32);
+    let output = output.as_ref()?;
     let gamma = optional(op, 2).and_then(|g| r.image.vector16(g));
     let eps = u64::from(arg(op, 3)?) | u64::from(arg(op, 4)?) << 32;
     let root = (u64::from(arg(op, 5)?), arg(op, 6)? as i32);

@@ -17,7 +17,8 @@ pub static OP: OpDef =
 const CHUNK: usize = 16;
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let slot = slot_arg(image, op, 0, Kind::I32)?;
+    let slot = &slot_arg(image, op, 0, Kind::I32);
+    let slot = slot.as_ref()?;
     let (heads, head_dim) = (arg(op, 2)?, arg(op, 3)?);
     let steps = desc_arg(image, op, 1)?;
     ensure(slot.rows == Rows::Batch)?;
@@ -26,7 +27,8 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let slot = slot_arg(r.image, op, 0, Kind::I32)?;
+    let slot = &slot_arg(r.image, op, 0, Kind::I32);
+    let slot = slot.as_ref()?;
     let steps = r.image.raw(arg(op, 1)?, Dtype::U64)?;
     let (heads, head_dim) = (arg(op, 2)? as usize, arg(op, 3)? as usize);
     let (count, first, isa) = (r.rows_of(&slot), r.position, r.kernels.isa);

@@ -11,15 +11,19 @@ pub static OP: OpDef =
     OpDef { code: 2, name: "select_row", args: 2, flags: 0, slots: &[0, 1], overlap: Overlap::Apart, check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let input = slot_arg(image, op, 0, Kind::I32)?;
-    let out = slot_arg(image, op, 1, Kind::I32)?;
+    let input = &slot_arg(image, op, 0, Kind::I32);
+    let input = input.as_ref()?;
+    let out = &slot_arg(image, op, 1, Kind::I32);
+    let out = out.as_ref()?;
     ensure(input.rows == Rows::Batch && out.rows == Rows::One)?;
     ensure(input.cols == out.cols && input.frac == out.frac)
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let input = slot_arg(r.image, op, 0, Kind::I32)?;
-    let output = slot_arg(r.image, op, 1, Kind::I32)?;
+    let input = &slot_arg(r.image, op, 0, Kind::I32);
+    let input = input.as_ref()?;
+    let output = &slot_arg(r.image, op, 1, Kind::I32);
+    let output = output.as_ref()?;
     let row = r.row as usize;
     let [from, to] = r.slots([&input, &output])?;
     let (mut from, mut to) = (I32Rows::new(&input, from)?, I32Rows::new(&output, to)?);

@@ -15,14 +15,16 @@ pub static OP: OpDef =
     OpDef { code: 42, name: "sinusoid", args: 3, flags: 0, slots: &[0], overlap: Overlap::Apart, check, run };
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
-    let slot = slot_arg(image, op, 0, Kind::I32)?;
+    let slot = &slot_arg(image, op, 0, Kind::I32);
+    let slot = slot.as_ref()?;
     let steps = desc_arg(image, op, 1)?;
     ensure(slot.rows == Rows::Batch && slot.cols.is_multiple_of(2))?;
     ensure(steps.dtype == Dtype::U64 && steps.dims == [slot.cols / 2, 1, 1, 1])
 }
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    let slot = slot_arg(r.image, op, 0, Kind::I32)?;
+    let slot = &slot_arg(r.image, op, 0, Kind::I32);
+    let slot = slot.as_ref()?;
     let steps = r.image.raw(arg(op, 1)?, Dtype::U64)?.as_chunks::<8>().0;
     let rows = r.rows_of(&slot);
     let first = u64::from(r.position) + u64::from(arg(op, 2)?);
