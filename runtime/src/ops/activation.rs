@@ -45,9 +45,9 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         GELU_TANH => |x: i32, frac: i32| times(x, sigmoid_of_gelu(magnitude(x, frac))),
         _ => |x: i32, frac: i32| times(x, normal_tail(magnitude(x, frac))),
     };
-    let rows = r.part.of(r.rows_of(&slot));
-    let [data] = r.slots([&slot])?;
-    let mut data = I32Rows::new(&slot, data)?;
+    let rows = r.part.of(r.rows_of(slot));
+    let [data] = r.slots([slot])?;
+    let mut data = I32Rows::new(slot, data)?;
     let frac = i32::from(slot.frac);
     for row in rows {
         for x in data.row(row)? {

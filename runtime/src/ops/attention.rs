@@ -82,11 +82,11 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (rows, first, context) = (r.rows as usize, r.position as usize, r.limits.context as usize);
     let source = (op.flags & SOURCE != 0).then_some(r.source as usize);
     let (pool, isa, part) = (r.pool, r.kernels.isa, r.part.of(heads as usize));
-    let [q, cache, scratch, out] = r.slots([&q_slot, &cache_slot, &scratch_slot, &out_slot])?;
-    let q = I32Rows::new(&q_slot, q)?;
+    let [q, cache, scratch, out] = r.slots([q_slot, cache_slot, scratch_slot, out_slot])?;
+    let q = I32Rows::new(q_slot, q)?;
     let (q_stride, q_all) = (q.stride, &*q.data);
-    let cache = split(&cache_slot, cache, context)?;
-    let out = I32Rows::new(&out_slot, out)?;
+    let cache = split(cache_slot, cache, context)?;
+    let out = I32Rows::new(out_slot, out)?;
     let scratch = crate::view::as_i32(scratch)?;
     let head_dim = cache_slot.head_dim as usize;
     let sharing = heads.checked_div(cache_slot.heads)? as usize;
@@ -139,7 +139,7 @@ pub(crate) fn units(r: &Run<'_>, op: &Op) -> Option<Units> {
     let seen = if window == 0 { seen } else { seen.min(window) } as usize;
     // A position is a product of two rows, an exponential, and a row that is added; whoever looks has to be quantized.
     let each = (2 * q.cols.checked_div(heads)? as usize).saturating_add(POSITION);
-    Some(Units::new(heads as usize, &[r.rows_of(&q), seen + 1, each]))
+    Some(Units::new(heads as usize, &[r.rows_of(q), seen + 1, each]))
 }
 
 /// Multiply-accumulates that a position takes besides the products.

@@ -33,9 +33,9 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let slot = slot.as_ref()?;
     let (count, first, context) = (r.rows as usize, r.position as usize, r.limits.context as usize);
     let isa = r.kernels.isa;
-    let [k_bytes, v_bytes, cache] = r.slots([&k, &v, &slot])?;
-    let (mut keys, mut values) = (I32Rows::new(&k, k_bytes)?, I32Rows::new(&v, v_bytes)?);
-    let cache = split(&slot, cache, context)?;
+    let [k_bytes, v_bytes, cache] = r.slots([k, v, slot])?;
+    let (mut keys, mut values) = (I32Rows::new(k, k_bytes)?, I32Rows::new(v, v_bytes)?);
+    let cache = split(slot, cache, context)?;
     let (heads, head_dim) = (slot.heads as usize, slot.head_dim as usize);
     let (code_bytes, scale_bytes) = slot.kind.cached(head_dim);
     for (row, position) in (0..count).zip(first..) {

@@ -103,7 +103,7 @@ mod steps {
             Some((_, each)) => {
                 let slot = &any_slot(r.image, op, 0);
                 let slot = slot.as_ref()?;
-                Some(Units::new(r.rows_of(&slot), &[slot.cols as usize, *each]))
+                Some(Units::new(r.rows_of(slot), &[slot.cols as usize, *each]))
             }
             None => whole(r, op),
         }
@@ -154,7 +154,7 @@ mod steps {
         for which in r.image.op(op.code)?.slots {
             let slot = &any_slot(r.image, op, *which);
             let slot = slot.as_ref()?;
-            elements = elements.saturating_add(touched(r, &slot));
+            elements = elements.saturating_add(touched(r, slot));
         }
         Some(Units::new(1, &[elements, ELEMENT]))
     }

@@ -32,7 +32,8 @@ pub const SOURCE: u16 = 2;
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let out = &slot_arg(image, op, 0, Kind::I32);
     let out = out.as_ref()?;
-    let table = image.coded(arg(op, 1)?)?;
+    let table = &image.coded(arg(op, 1)?);
+    let table = table.as_ref()?;
     ensure(out.rows == Rows::Batch && out.cols as usize == table.cols)?;
     ensure(arg(op, 2)? < 1 << 16 && (-64..=64).contains(&(arg(op, 3)? as i32)))?;
     let (plan, log2) = (image.plan(), arg(op, 4)?);
@@ -48,7 +49,8 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let slot = &slot_arg(r.image, op, 0, Kind::I32);
     let slot = slot.as_ref()?;
-    let table = r.image.coded(arg(op, 1)?)?;
+    let table = &r.image.coded(arg(op, 1)?);
+    let table = table.as_ref()?;
     let (factor, exponent) = match arg(op, 2)? {
         0 => (1, 0),
         mantissa => (i64::from(mantissa), arg(op, 3)? as i32),
@@ -57,8 +59,8 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let positions = op.flags & POSITIONS != 0;
     let log2 = arg(op, 4)?.min(MAX_LOG2_BLOCK);
     let (tokens, first, count, isa) = (r.tokens, r.position as usize, r.rows as usize, r.kernels.isa);
-    let [out] = r.slots([&slot])?;
-    let mut out = I32Rows::new(&slot, out)?;
+    let [out] = r.slots([slot])?;
+    let mut out = I32Rows::new(slot, out)?;
     for i in 0..count {
         let row = if positions { first + i } else { *tokens.get(i)? as usize };
         let mult = i64::from(table.mult(row)) * factor;

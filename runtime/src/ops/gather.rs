@@ -27,7 +27,8 @@ pub static SLOT: OpDef = OpDef {
 
 /// The table's shape.
 fn table(image: &Image<'_>, op: &Op) -> Option<Around> {
-    let desc = desc_arg(image, op, 2)?;
+    let desc = &desc_arg(image, op, 2);
+    let desc = desc.as_ref()?;
     let [count, inner, a, b] = desc.dims;
     (desc.dtype == Dtype::I8 && a == 1 && b == 1).then_some(Around {
         outer: 1,

@@ -31,10 +31,10 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let up_slot = up_slot.as_ref()?;
     let out = &slot_arg(r.image, op, 2, Kind::I32);
     let out = out.as_ref()?;
-    let (rows, cols) = (r.part.of(r.rows_of(&gate_slot)), gate_slot.cols as usize);
+    let (rows, cols) = (r.part.of(r.rows_of(gate_slot)), gate_slot.cols as usize);
     let (pool, isa) = (r.pool, r.kernels.isa);
-    let [gate, up] = r.slots([&gate_slot, &up_slot])?;
-    let (gate, up) = (I32Rows::new(&gate_slot, gate)?, I32Rows::new(&up_slot, up)?);
+    let [gate, up] = r.slots([gate_slot, up_slot])?;
+    let (gate, up) = (I32Rows::new(gate_slot, gate)?, I32Rows::new(up_slot, up)?);
     let gate_frac = i32::from(gate_slot.frac);
     let shift = gate_frac + i32::from(up_slot.frac) - i32::from(out.frac);
     let (up_stride, up) = (up.stride, &*up.data);

@@ -24,7 +24,8 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let dims = [input.cols, 1, 1, 1];
     image.vector16(arg(op, 2)?)?;
     ensure(desc_arg(image, op, 2)?.dims == dims)?;
-    let beta = desc_arg(image, op, 3)?;
+    let beta = &desc_arg(image, op, 3);
+    let beta = beta.as_ref()?;
     ensure(beta.dtype == Dtype::I32 && beta.dims == dims && beta.exponent == i32::from(out.frac))?;
     // eps below 2^63: with the squares it stays in 64 bits.
     ensure(arg(op, 5)? < 1 << 31 && arg(op, 6)? < 1 << 16 && arg(op, 7)? < 64)
@@ -39,9 +40,9 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let beta = r.image.raw(arg(op, 3)?, Dtype::I32)?.as_chunks::<4>().0;
     let eps = u64::from(arg(op, 4)?) | u64::from(arg(op, 5)?) << 32;
     let root = (u64::from(arg(op, 6)?), arg(op, 7)? as i32);
-    let rows = r.part.of(r.rows_of(&input));
-    let [from, to] = r.slots([&input, &output])?;
-    let (mut from, mut to) = (I32Rows::new(&input, from)?, I32Rows::new(&output, to)?);
+    let rows = r.part.of(r.rows_of(input));
+    let [from, to] = r.slots([input, output])?;
+    let (mut from, mut to) = (I32Rows::new(input, from)?, I32Rows::new(output, to)?);
     let shift_gamma = NORM_FRAC + gamma.exponent - i32::from(output.frac);
     for row in rows {
         let y = to.row(row)?;

@@ -29,7 +29,8 @@ const PART_MACS: usize = 1 << 16;
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let input = &slot_arg(image, op, 0, Kind::Q8);
     let input = input.as_ref()?;
-    let weight = image.coded(arg(op, 1)?)?;
+    let weight = &image.coded(arg(op, 1)?);
+    let weight = weight.as_ref()?;
     let out = &slot_arg(image, op, 3, Kind::I32);
     let out = out.as_ref()?;
     ensure(input.rows == out.rows && input.cols as usize == weight.cols && out.cols as usize == weight.rows)?;
@@ -43,10 +44,10 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (input, output) = &(slot_arg(r.image, op, 0, Kind::Q8), slot_arg(r.image, op, 3, Kind::I32));
     let (input, output) = (input.as_ref()?, output.as_ref()?);
     let how = How { pool: r.pool, kernels: r.kernels, part: r.part };
-    let (image, count) = (r.image, r.rows_of(&input));
-    let [from, to] = r.slots([&input, &output])?;
-    let to = I32Rows::new(&output, to)?;
-    product(image, op, how, [&input, &output], (from, count), (to.data, to.stride))
+    let (image, count) = (r.image, r.rows_of(input));
+    let [from, to] = r.slots([input, output])?;
+    let to = I32Rows::new(output, to)?;
+    product(image, op, how, [input, output], (from, count), (to.data, to.stride))
 }
 
 /// What a product is computed with, and how much of it.
@@ -66,7 +67,8 @@ pub(crate) fn product(
     (from, count): (&[u8], usize),
     (to, to_stride): (&mut [i32], usize),
 ) -> Option<()> {
-    let weight = image.coded(arg(op, 1)?)?;
+    let weight = &image.coded(arg(op, 1)?);
+    let weight = weight.as_ref()?;
     let bias = match optional(op, 2) {
         Some(index) => image.raw(index, Dtype::I32)?,
         None => &[],
@@ -88,7 +90,7 @@ pub(crate) fn product(
             return;
         }
         let blocks = cols.start / BLOCK..cols.end.div_ceil(BLOCK);
-        (kernels.blocks(&weight))(&weight, blocks, &codes, &mut |block, first, sums| {
+        (kernels.blocks(weight))(weight, blocks, &codes, &mut |block, first, sums| {
             let numbers = (&weight.block_mults(block), &block_of(bias, block));
             rows::rescale(kernels.isa, sums, numbers, &how, &mut part, (first, block * BLOCK - cols.start));
         });
@@ -98,8 +100,9 @@ pub(crate) fn product(
 /// The units: blocks of weight rows.
 #[cfg(feature = "steps")]
 pub(crate) fn units(r: &Run<'_>, op: &Op) -> Option<Units> {
-    let (input, weight) = (slot_arg(r.image, op, 0, Kind::Q8)?, r.image.coded(arg(op, 1)?)?);
-    Some(Units::new(weight.rows.div_ceil(BLOCK), &[BLOCK, weight.cols, r.rows_of(&input)]))
+    let (input, weight) = &(slot_arg(r.image, op, 0, Kind::Q8), r.image.coded(arg(op, 1)?));
+    let (input, weight) = (input.as_ref()?, weight.as_ref()?);
+    Some(Units::new(weight.rows.div_ceil(BLOCK), &[BLOCK, weight.cols, r.rows_of(input)]))
 }
 
 /// The biases of block `block`; zeros where there are none.

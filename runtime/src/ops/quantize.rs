@@ -33,10 +33,10 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let output = &slot_arg(r.image, op, 1, Kind::Q8);
     let output = output.as_ref()?;
     let log2 = arg(op, 2)?.min(MAX_LOG2_BLOCK);
-    let (rows, cols, frac) = (r.part.of(r.rows_of(&input)), input.cols as usize, i32::from(input.frac));
+    let (rows, cols, frac) = (r.part.of(r.rows_of(input)), input.cols as usize, i32::from(input.frac));
     let (pool, isa) = (r.pool, r.kernels.isa);
-    let [from, to] = r.slots([&input, &output])?;
-    let from = I32Rows::new(&input, from)?;
+    let [from, to] = r.slots([input, output])?;
+    let from = I32Rows::new(input, from)?;
     let stride = output.stride_bytes() as usize;
     for_rows(pool, rows, (from.data, from.stride), (to, stride), &|_, values, to| {
         let values = values.get_mut(..cols).unwrap_or_default();

@@ -38,10 +38,10 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let eps = u64::from(arg(op, 3)?) | u64::from(arg(op, 4)?) << 32;
     let root = (u64::from(arg(op, 5)?), arg(op, 6)? as i32);
     let width = arg(op, 7)? as usize;
-    let (rows, cols, isa) = (r.part.of(r.rows_of(&input)), input.cols as usize, r.kernels.isa);
+    let (rows, cols, isa) = (r.part.of(r.rows_of(input)), input.cols as usize, r.kernels.isa);
     let pool = r.pool;
-    let [from, to] = r.slots([&input, &output])?;
-    let (from, to) = (I32Rows::new(&input, from)?, I32Rows::new(&output, to)?);
+    let [from, to] = r.slots([input, output])?;
+    let (from, to) = (I32Rows::new(input, from)?, I32Rows::new(output, to)?);
     let (stride, from) = (from.stride, &*from.data);
     let out_frac = i32::from(output.frac);
     for_rows(pool, rows, (to.data, to.stride), (&mut [], 0), &|row, to, _: &mut [u8]| {

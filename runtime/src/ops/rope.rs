@@ -20,7 +20,8 @@ fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let slot = &slot_arg(image, op, 0, Kind::I32);
     let slot = slot.as_ref()?;
     let (heads, head_dim) = (arg(op, 2)?, arg(op, 3)?);
-    let steps = desc_arg(image, op, 1)?;
+    let steps = &desc_arg(image, op, 1);
+    let steps = steps.as_ref()?;
     ensure(slot.rows == Rows::Batch)?;
     ensure(head_dim.is_multiple_of(2) && head_dim != 0 && heads.checked_mul(head_dim)? == slot.cols)?;
     ensure(steps.dtype == Dtype::U64 && steps.dims == [head_dim / 2, 1, 1, 1])
@@ -31,9 +32,9 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let slot = slot.as_ref()?;
     let steps = r.image.raw(arg(op, 1)?, Dtype::U64)?;
     let (heads, head_dim) = (arg(op, 2)? as usize, arg(op, 3)? as usize);
-    let (count, first, isa) = (r.rows_of(&slot), r.position, r.kernels.isa);
-    let [data] = r.slots([&slot])?;
-    let mut data = I32Rows::new(&slot, data)?;
+    let (count, first, isa) = (r.rows_of(slot), r.position, r.kernels.isa);
+    let [data] = r.slots([slot])?;
+    let mut data = I32Rows::new(slot, data)?;
     for (row, position) in (0..count).zip(first..) {
         let values = data.row(row)?;
         for (chunk, steps) in steps.as_chunks::<8>().0.chunks(CHUNK).enumerate() {

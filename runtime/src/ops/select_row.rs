@@ -25,8 +25,8 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let output = &slot_arg(r.image, op, 1, Kind::I32);
     let output = output.as_ref()?;
     let row = r.row as usize;
-    let [from, to] = r.slots([&input, &output])?;
-    let (mut from, mut to) = (I32Rows::new(&input, from)?, I32Rows::new(&output, to)?);
+    let [from, to] = r.slots([input, output])?;
+    let (mut from, mut to) = (I32Rows::new(input, from)?, I32Rows::new(output, to)?);
     for (to, from) in to.row(0)?.iter_mut().zip(from.row(row)?) {
         *to = *from;
     }

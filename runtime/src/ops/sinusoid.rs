@@ -17,7 +17,8 @@ pub static OP: OpDef =
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let slot = &slot_arg(image, op, 0, Kind::I32);
     let slot = slot.as_ref()?;
-    let steps = desc_arg(image, op, 1)?;
+    let steps = &desc_arg(image, op, 1);
+    let steps = steps.as_ref()?;
     ensure(slot.rows == Rows::Batch && slot.cols.is_multiple_of(2))?;
     ensure(steps.dtype == Dtype::U64 && steps.dims == [slot.cols / 2, 1, 1, 1])
 }
@@ -26,10 +27,10 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let slot = &slot_arg(r.image, op, 0, Kind::I32);
     let slot = slot.as_ref()?;
     let steps = r.image.raw(arg(op, 1)?, Dtype::U64)?.as_chunks::<8>().0;
-    let rows = r.rows_of(&slot);
+    let rows = r.rows_of(slot);
     let first = u64::from(r.position) + u64::from(arg(op, 2)?);
-    let [data] = r.slots([&slot])?;
-    let mut data = I32Rows::new(&slot, data)?;
+    let [data] = r.slots([slot])?;
+    let mut data = I32Rows::new(slot, data)?;
     let add = |x: &mut i32, wave: i64| *x = saturate(i64::from(*x) + i64::from(saturate(wave)));
     for (row, position) in (0..rows).zip(first..) {
         let (sines, cosines) = data.row(row)?.split_at_mut_checked(steps.len())?;

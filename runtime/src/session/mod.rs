@@ -296,9 +296,10 @@ impl<'a> Session<'a> {
 
     /// What the head has left in its slot.
     fn head(&mut self) -> Result<&mut [i32]> {
-        let slot = self.logits_slot()?;
         let missing = Error::Slot { index: self.image.plan().logits };
-        let [bytes] = ops::split_slots(self.arena, self.limits, [&slot]).ok_or(missing)?;
+        let slot = &self.image.slot_at(self.image.plan().logits);
+        let slot = slot.as_ref().ok_or(missing)?;
+        let [bytes] = ops::split_slots(self.arena, self.limits, [slot]).ok_or(missing)?;
         let all = view::as_i32(bytes).ok_or(missing)?;
         all.get_mut(..slot.cols as usize).ok_or(missing)
     }
