@@ -397,31 +397,38 @@ impl Depthwise<'_> {
     fn sum(&mut self, x: *const i8, w: *const i8, oy: usize, [ox, pixels]: [usize; 2]) {
         let g = self.g;
         let (rows, iy) = g.y.taps(oy);
-        let row = x.wrapping_add(iy * g.x.input * g.channels);
+        let mut row = x.wrapping_add(iy * g.x.input * g.channels);
         self.job.again = 0;
-        let mut listed = 0;
-        for (n, ky) in rows.enumerate() {
-            let row = row.wrapping_add(n * g.y.dilation.get() * g.x.input * g.channels);
+        // Pixels that are not wanted are outside, too.
+        let (mut listed, inputs) = (0, if self.alone { 1 } else { 4 });
+        for ky in rows {
+            let mut w = w.wrapping_add(ky * g.x.kernel * self.apart);
             for kx in 0..g.x.kernel {
-                let Some(tap) = self.list.get_mut(listed) else { return };
-                let tap = tap.write([w.wrapping_add((ky * g.x.kernel + kx) * self.apart); 5]);
+                let mut to = self.list.as_mut_ptr().wrapping_add(listed).cast::<*const i8>();
+                // SAFETY: fewer than `TAPS` are listed, of 1 + 4 words each.
+                unsafe { *to = w };
                 // Of the first pixel; less than 0 or beyond the last if it is outside.
                 let mut col = (ox * g.x.stride + kx * g.x.dilation.get()).wrapping_sub(g.x.pad);
-                let mut inside = false;
-                for input in tap.iter_mut().skip(1).take(pixels) {
-                    *input = self.nothing;
-                    if col < g.x.input {
-                        inside = true;
-                        *input = row.wrapping_add(col * g.channels);
+                let mut inside = 0;
+                for pixel in 0..inputs {
+                    let mut input = self.nothing;
+                    if col < g.x.input && pixel < pixels {
+                        inside = 1;
+                        input = row.wrapping_add(col * g.channels);
                     }
+                    to = to.wrapping_add(1);
+                    // SAFETY: as above.
+                    unsafe { *to = input };
                     col = col.wrapping_add(g.x.stride);
                 }
-                listed += usize::from(inside);
+                w = w.wrapping_add(self.apart);
+                listed += inside;
                 if listed == TAPS {
                     self.add(listed);
                     listed = 0;
                 }
             }
+            row = row.wrapping_add(g.y.dilation.get() * g.x.input * g.channels);
         }
         if listed > 0 {
             self.add(listed);

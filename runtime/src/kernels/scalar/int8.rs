@@ -118,14 +118,12 @@ impl Window {
         channels: usize,
         mut pixel: impl FnMut(usize, usize, &[Cell<T>]) -> Option<()>,
     ) -> Option<()> {
-        let turned = |at: usize, count: usize| if self.backward { count - 1 - at } else { at };
-        for oy in 0..self.y.output {
-            let oy = turned(oy, self.y.output);
-            for ox in 0..self.x.output {
-                let ox = turned(ox, self.x.output);
-                let out = out.get((oy * self.x.output + ox) * channels..)?.get(..channels)?;
-                pixel(oy, ox, out)?;
-            }
+        let width = NonZeroUsize::new(self.x.output)?;
+        let total = self.y.output * self.x.output;
+        for n in 0..total {
+            let at = if self.backward { total - 1 - n } else { n };
+            let out = out.get(at * channels..)?.get(..channels)?;
+            pixel(at / width, at % width, out)?;
         }
         Some(())
     }
