@@ -7,7 +7,7 @@ use core::cell::Cell;
 
 use super::tensor::rounding;
 use super::window::{self, SINGLE_ROUNDING};
-use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, in_turn, times_in, turned};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, in_turn, times_in};
 use crate::fixed::tflite::{Rounding, divide_by_pot, exp_on_negative, high_mul, one_over_one_plus, requantize};
 use crate::image::plan::Kind;
 use crate::image::{Image, Op};
@@ -61,10 +61,10 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         let inverse = one_over_one_plus((sum.wrapping_shl(above) as u32).wrapping_sub(1 << 31) as i32);
         let shift = SUM_BITS.wrapping_sub(above).wrapping_add(31 - 8);
         // An element is read for the last time when it is written.
-        turned(op, from.iter().zip(to), |(from, to)| {
-            let v = divide_by_pot(high_mul(inverse, exp(from)), shift);
-            to.set(v.saturating_add(i8::MIN.into()).clamp(i8::MIN.into(), i8::MAX.into()) as i8);
-        });
+        for at in (0..row).map(|n| in_turn(op, n, row)) {
+            let v = divide_by_pot(high_mul(inverse, exp(from.get(at)?)), shift);
+            to.get(at)?.set(v.saturating_add(i8::MIN.into()).clamp(i8::MIN.into(), i8::MAX.into()) as i8);
+        }
     }
     Some(())
 }
