@@ -8,7 +8,7 @@
 use crate::calibrate::{Coder, Met, Scope, Text, calibrate};
 use crate::codes::Coding;
 use crate::float::metrics::LockStep;
-use crate::float::{Device, FloatError, Result as FloatResult, Stream, operand, operands, step};
+use crate::float::{Device, FloatError, Result as FloatResult, Stream, at_once, operand, operands, side_by_side, step};
 use crate::import::{LlmConfig, Model, Weight};
 use crate::lower::{Source, Steps, parameters, tensor_args};
 use crate::parts::Work;
@@ -235,10 +235,9 @@ pub(crate) fn measure<E: From<FloatError>>(
                 head_tensors.clone()
             };
             let mut steps = LockStep::default();
-            for (p, q) in wanted.iter().zip(found) {
-                let (p, q) = (run.logits(head, &head_tensors, p.clone())?, run.logits(head, &tensors, q)?);
-                p.iter().zip(&q).for_each(|(p, q)| steps.push(p, q, None));
-            }
+            let both =
+                run.logits(head, &head_tensors, wanted.clone())?.into_iter().zip(run.logits(head, &tensors, found)?);
+            both.for_each(|(p, q)| p.iter().zip(&q).for_each(|(p, q)| steps.push(p, q, None)));
             trial.costs(*index, steps.finish().map_or(0.0, |found| found.kld.mean))?;
         }
         if at < head {
@@ -281,20 +280,30 @@ impl Run<'_> {
         let body = self.program.entry_ops(entry::BODY).next().map(|(at, _)| at);
         for at in ops {
             let tensors = self.operands(at, instead)?;
-            for (s, text) in streams.iter_mut().zip(self.texts) {
-                if Some(at) == body {
-                    s.tokens.clone_from(&text.tokens);
-                }
-                step(self.model.config(), self.program, &self.program.ops()[at], &tensors, s)?;
+            if Some(at) == body {
+                streams.iter_mut().zip(self.texts).for_each(|(s, text)| s.tokens.clone_from(&text.tokens));
+            }
+            let (c, program) = (self.model.config(), self.program);
+            let one = |_, s: &mut Stream| step(c, program, &program.ops()[at], &tensors, s);
+            for streams in streams.chunks_mut(at_once(self.device)) {
+                side_by_side(streams, one).into_iter().try_for_each(|done| done.map(|_| ()))?;
             }
         }
         Ok(streams)
     }
 
-    /// The logits of a text that has come to the head.
-    fn logits(&self, head: usize, tensors: &[Tensor], mut stream: Stream) -> FloatResult<Vec<Vec<f32>>> {
-        step(self.model.config(), self.program, &self.program.ops()[head], tensors, &mut stream)?;
-        Ok(stream.value(self.program.logits_slot())?.to_vec2()?)
+    /// The logits of texts that have come to the head, a text after the other `[tokens, vocab]`.
+    fn logits(&self, head: usize, tensors: &[Tensor], mut streams: Vec<Stream>) -> FloatResult<Vec<Vec<Vec<f32>>>> {
+        let (c, program) = (self.model.config(), self.program);
+        let one = |_, s: &mut Stream| {
+            step(c, program, &program.ops()[head], tensors, s)?;
+            Ok(s.value(program.logits_slot())?.to_vec2()?)
+        };
+        let mut logits = Vec::new();
+        for streams in streams.chunks_mut(at_once(self.device)) {
+            logits.extend(side_by_side(streams, one).into_iter().collect::<FloatResult<Vec<_>>>()?);
+        }
+        Ok(logits)
     }
 }
 

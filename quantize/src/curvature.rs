@@ -2,14 +2,14 @@
 //!
 //! An error E of a matrix adds half of `tr G E H E^T` to the divergence, with H the mean of x x^T over its inputs and G the mean of g g^T
 //! over the gradients g of the loss with respect to what it gives: K-FAC's product (Martens and Grosse 2015) for the Fisher matrix, which
-//! is the divergence's curvature where the two models are one. The loss is therefore that of tokens drawn from what the float model
-//! itself expects, not of those of the text. YAQA (Tseng, Sun and De Sa 2025, arXiv 2505.22988) quantizes by it.
+//! is the divergence's curvature where the two models are one. The loss is therefore not that of the text's tokens: see [`signed`]. YAQA (Tseng, Sun and De Sa 2025, arXiv 2505.22988) quantizes by it.
 //!
 //! A table that is embedding and head in one is a head with inputs x whose rows count as its logits do, and gives the residual its rows:
 //! what that counts is the mean of g g^T over the residual's gradients.
 //!
 //! The program runs once forwards, keeping what each layer begins with, and then layer by layer backwards, each layer computed again: in
-//! memory at a time are a layer's weights, what it makes of one text, and what layers begin with, the last up to a limit.
+//! memory at a time are a layer's weights, what it makes of one text a thread, and what layers begin with, the last up to a limit. Backwards
+//! ops go one by one: a product with a matrix by hand, for candle would compute the weights' gradient, too, the others by candle.
 
 use crate::calibrate::{Text, damping, ends};
 use crate::codes::BAND;

@@ -11,4 +11,4 @@ pub use device::DeviceName;
 pub(crate) use device::kind;
 pub use model::{FloatError, FloatModel, FloatSession, Result};
 pub(crate) use model::{fills, operand, operands, slots, softmax, step};
-pub(crate) use stream::{Room, Stream};
+pub(crate) use stream::{Room, Stream, at_once, side_by_side};

@@ -131,7 +131,7 @@ impl Room {
     /// The system's.
     pub(crate) fn new(most: u64, folder: &Path, device: &Device) -> io::Result<Self> {
         let spill = Spill { file: tempfile::tempfile_in(folder)?, end: 0, free: HashMap::new() };
-        let at_once = if device.is_cpu() { rayon::current_num_threads() } else { 1 };
+        let at_once = at_once(device);
         Ok(Self { most, used: 0, at_once, file: Arc::new(Mutex::new(spill)) })
     }
 
@@ -145,11 +145,7 @@ impl Room {
     ) -> Result<()> {
         for (streams, first) in streams.chunks_mut(self.at_once).zip((0..).step_by(self.at_once)) {
             streams.iter_mut().try_for_each(|s| self.enter(s, slots))?;
-            let one = |(s, at): (&mut Stream, usize)| work(at, s);
-            let given: Vec<Result<T>> = match streams {
-                [s] => vec![one((s, first))],
-                _ => streams.par_iter_mut().zip(first..first + self.at_once).map(one).collect(),
-            };
+            let given = side_by_side(streams, |at, s| work(first + at, s));
             streams.iter_mut().try_for_each(|s| self.leave(s))?;
             given.into_iter().zip(first..).try_for_each(|(given, at)| then(at, given?))?;
         }
@@ -212,6 +208,22 @@ impl Room {
         }
         drop(spill);
         Ok(filed)
+    }
+}
+
+/// Streams that are computed at a time: on a CPU one a thread.
+pub(crate) fn at_once(device: &Device) -> usize {
+    if device.is_cpu() { rayon::current_num_threads() } else { 1 }
+}
+
+/// Does `work` with all streams at a time.
+pub(crate) fn side_by_side<T: Send>(
+    streams: &mut [Stream],
+    work: impl Fn(usize, &mut Stream) -> Result<T> + Sync,
+) -> Vec<Result<T>> {
+    match streams {
+        [s] => vec![work(0, s)],
+        _ => streams.par_iter_mut().enumerate().map(|(at, s)| work(at, s)).collect(),
     }
 }
 
