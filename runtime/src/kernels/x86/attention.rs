@@ -2,6 +2,7 @@
 
 use core::arch::x86_64::*;
 
+use super::sums_of_four;
 use crate::fixed::Scale;
 use crate::kernels::Head;
 use crate::kernels::scalar::attention::{Loops, attend_by, whole_rows};
@@ -72,11 +73,9 @@ fn dots(q: &[i8], k: &[i8], scores: &mut [i32]) {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn totals(v: [__m512i; 16]) -> __m512i {
-    let pairs = |[a, b]: [__m512i; 2]| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-    let fours = |[a, b]: [__m512i; 2]| _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
     let lanes =
         |[a, b]: [__m512i; 2]| _mm512_add_epi32(_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xDD>(a, b));
-    let four = |at: usize| fours([pairs([v[at], v[at + 1]]), pairs([v[at + 2], v[at + 3]])]);
+    let four = |at: usize| sums_of_four([v[at], v[at + 1], v[at + 2], v[at + 3]]);
     lanes([lanes([four(0), four(4)]), lanes([four(8), four(12)])])
 }
 

@@ -14,6 +14,8 @@ mod detect;
 mod nets;
 pub mod reads;
 
+use core::arch::x86_64::*;
+
 use super::Kernels;
 
 /// The backends of this machine, the fastest first.
@@ -26,4 +28,13 @@ pub fn available() -> impl Iterator<Item = &'static Kernels> {
         (has.avx2, &avx2::KERNELS),
     ];
     all.into_iter().filter_map(|(there, kernels)| there.then_some(kernels))
+}
+
+/// Element `i` of each 128 bits is the sum of those of vector `i`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sums_of_four([a, b, c, d]: [__m512i; 4]) -> __m512i {
+    let pairs = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let (ab, cd) = (pairs(a, b), pairs(c, d));
+    _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
 }

@@ -7,6 +7,7 @@ use core::num::NonZeroUsize;
 use core::ops::Range;
 
 use super::super::avx512::BY_PATCHES;
+use super::super::sums_of_four;
 use super::{
     Bounds, MOST_PIXELS, MOST_WORDS, Numbers, RAISED, REGION, Room, V, bounds_of, elements, first_of, fits, inputs_of,
     joined, numbers_of_block, steps, store, store_few,
@@ -400,10 +401,7 @@ unsafe fn sums_of_inputs<'a>(
                 }
             }
         }
-        let [a, b, c, d] = four;
-        let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-        let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-        let all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+        let all = sums_of_four(four);
         let half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64::<1>(all));
         let quarter = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
         let mut four = [0; 4];
