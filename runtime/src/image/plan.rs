@@ -220,7 +220,7 @@ impl Slot {
             && (-64..=64).contains(&slot.frac)
             && (!matches!(kind, Kind::I8 | Kind::I16) || (rows == Rows::One && slot.frac == 0))
             && (if HAS_TOKENS { slot.rows_ok() } else { heads | head_dim == 0 && are_zero(&w[6..]) });
-        let aligned = (w[4] | w[6] | w[8]) % SLOT_ALIGN as u32 == 0 && w[10] % 4 == 0;
+        let aligned = (w[4] | w[6] | w[8]).is_multiple_of(SLOT_ALIGN as u32) && w[10].is_multiple_of(4);
         (shape_ok && aligned).then_some(slot)
     }
 
