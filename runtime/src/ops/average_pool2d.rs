@@ -26,14 +26,16 @@ pub static OP: OpDef = OpDef {
 pub const UPWARD: u16 = 4;
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
-    // A window has a tap inside, or the image would have been refused.
-    let away = |sum: i32, count: i32| {
-        let half = if sum > 0 { count / 2 } else { -(count / 2) };
-        sum.wrapping_add(half).checked_div(count)
-    };
-    let up = |sum: i32, count: i32| sum.wrapping_add(count / 2).checked_div_euclid(count);
     static FOLDS: Folds = Folds { start: 0, of_i8: sum, of_i16: sum };
-    run_pool(r, op, &FOLDS, if op.flags & UPWARD == 0 { away } else { up })
+    run_pool(r, op, &FOLDS, mean)
+}
+
+/// The quotient, halves away from zero or upward. A window has a tap inside, or the image would have been refused.
+fn mean(sum: i32, count: i32, flags: u16) -> Option<i32> {
+    let up = flags & UPWARD != 0;
+    let all = sum.wrapping_add(if up || sum > 0 { count / 2 } else { -(count / 2) });
+    let quotient = all.checked_div(count)?;
+    Some(if up && quotient * count > all { quotient - 1 } else { quotient })
 }
 
 fn sum<T: Quantized>(all: &mut [i32], x: &[Cell<T>]) {

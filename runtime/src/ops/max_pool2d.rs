@@ -24,7 +24,7 @@ pub static OP: OpDef = OpDef {
 
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     static FOLDS: Folds = Folds { start: i32::MIN, of_i8: largest, of_i16: largest };
-    run_pool(r, op, &FOLDS, |largest, _| Some(largest))
+    run_pool(r, op, &FOLDS, |largest, _, _| Some(largest))
 }
 
 fn largest<T: Quantized>(all: &mut [i32], x: &[Cell<T>]) {

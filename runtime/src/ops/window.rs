@@ -38,13 +38,13 @@ fn pair(op: &Op, which: usize) -> Option<[usize; 2]> {
 /// With `kernel` taps down and across; `input`: elements of the input, from which its channels follow. `None` for what is no window of it.
 #[must_use]
 pub fn window(op: &Op, at: usize, kernel: [usize; 2], input: u32) -> Option<Window> {
-    let g = any_window(op, at, kernel, input)?;
-    // Both ends of the output have a tap or the gap between two inside: strides and pads are those of this image.
-    let inside = |a: &Axis| {
-        let reach = (a.kernel as u64 - 1) * a.dilation.get() as u64;
-        a.pad as u64 <= reach && (a.output as u64 - 1) * (a.stride as u64) < a.input as u64 + a.pad as u64
-    };
-    (inside(&g.y) && inside(&g.x)).then_some(g)
+    any_window(op, at, kernel, input).filter(|g| is_inside(&g.y) && is_inside(&g.x))
+}
+
+/// Whether both ends of the output have a tap or the gap between two inside: strides and pads are those of this image. Sizes are of 16
+/// bits, steps of 8.
+fn is_inside(a: &Axis) -> bool {
+    a.pad <= (a.kernel - 1) * a.dilation.get() && (a.output - 1) * a.stride < a.input + a.pad
 }
 
 /// As [`window`], of a transposed convolution: dilations 1, and any padding.
@@ -54,18 +54,21 @@ pub fn transposed_window(op: &Op, at: usize, kernel: [usize; 2], input: u32) -> 
 }
 
 fn any_window(op: &Op, at: usize, kernel: [usize; 2], input: u32) -> Option<Window> {
-    let ([ih, iw], [oh, ow], [ph, pw]) = (pair(op, at)?, pair(op, at + 1)?, pair(op, at + 3)?);
-    let [sh, sw, dh, dw] = bytes_arg(op, at + 2)?.map(usize::from);
-    let axis = |input, output, kernel, stride, dilation, pad| {
-        let dilation = NonZeroUsize::new(dilation)?;
-        let ok = input != 0 && output != 0 && kernel != 0 && stride != 0 && kernel <= 0xFFFF;
-        ok.then_some(Axis { input, output, kernel, stride, dilation, pad })
-    };
-    let y = axis(ih, oh, kernel[0], sh, dh, ph)?;
-    let x = axis(iw, ow, kernel[1], sw, dw, pw)?;
-    let pixels = ih.checked_mul(iw)?;
-    let channels = times_in(pixels, input as usize)?.get();
-    Some(Window { y, x, channels, backward: op.flags & BACKWARD != 0 })
+    let (y, x) = &(axis(op, at, 0, kernel[0]), axis(op, at, 1, kernel[1]));
+    let (y, x) = (y.as_ref()?, x.as_ref()?);
+    let channels = times_in(y.input * x.input, input as usize)?.get(); // of 16 bits each
+    Some(Window { y: *y, x: *x, channels, backward: op.flags & BACKWARD != 0 })
+}
+
+/// The vertical axis of a window, 0, or the horizontal one, 1.
+#[inline(never)]
+fn axis(op: &Op, at: usize, which: usize, kernel: usize) -> Option<Axis> {
+    let half = |at: usize| Some((arg(op, at)? >> (16 * which) & 0xFFFF) as usize);
+    let steps = arg(op, at + 2)? >> (8 * which);
+    let (input, output, pad) = (half(at)?, half(at + 1)?, half(at + 3)?);
+    let (stride, dilation) = ((steps & 0xFF) as usize, NonZeroUsize::new((steps >> 16 & 0xFF) as usize)?);
+    let ok = input != 0 && output != 0 && kernel != 0 && stride != 0 && kernel <= 0xFFFF;
+    ok.then_some(Axis { input, output, kernel, stride, dilation, pad })
 }
 
 /// The window of a fully connected layer: one tap on each row of `features` elements of `input`.
@@ -96,8 +99,9 @@ pub(crate) fn numbers(op: &Op, which: usize, kind: Kind) -> Option<(i32, Output)
 
 /// The slots of arguments 0 and 1: input and output, both int8 or both int16.
 pub(crate) fn slots(image: &Image<'_>, op: &Op) -> Option<[Plain; 2]> {
-    let slots = [Plain::arg(image, op, 0)?, Plain::arg(image, op, 1)?];
-    (slots[0].kind == slots[1].kind).then_some(slots)
+    let [input, output] = &[Plain::arg(image, op, 0), Plain::arg(image, op, 1)];
+    let (input, output) = (input.as_ref()?, output.as_ref()?);
+    (input.kind == output.kind).then_some([*input, *output])
 }
 
 /// The record of the plain int8 weights that argument `which` names.
@@ -155,8 +159,9 @@ pub(crate) fn check_pool(image: &Image<'_>, op: &Op) -> Option<()> {
     let g = g.as_ref()?;
     ensure_output(g, g.channels as u32, output.cols)?;
     let [_, _, down, across] = bytes_arg(op, 4)?;
-    let (zero_in, o) = numbers(op, 7, input.kind)?;
-    ensure(down == 1 && across == 1 && zero_in == 0 && o.zero_point == 0)
+    let numbers = &numbers(op, 7, input.kind);
+    let (zero_in, o) = numbers.as_ref()?;
+    ensure(down == 1 && across == 1 && *zero_in == 0 && o.zero_point == 0)
 }
 
 /// How a pool folds: from what, and elements of which type.
@@ -189,5 +194,5 @@ fn pool_of<T: Quantized>(
     let (cut, part) = (Cut::new(r, g, slots, None), r.part);
     let [from, to] = r.cells::<T, 2>(slots.each_ref())?;
     let p = cut.piece::<T, ()>(part, Piece { g, from, to, weights: &[], channels: &[] })?;
-    int8::pool2d(p.g, p.from, fold, (finish, o), p.to)
+    int8::pool2d(p.g, p.from, fold, (finish, op.flags, o), p.to)
 }

@@ -562,7 +562,7 @@ pub fn pool2d<T: Quantized>(
     g: &Window,
     x: &[Cell<T>],
     fold: (i32, Fold<T>),
-    (finish, o): (Finish, &Output),
+    (finish, flags, o): (Finish, u16, &Output),
     out: &[Cell<T>],
 ) -> Option<()> {
     let (start, fold) = fold;
@@ -578,7 +578,7 @@ pub fn pool2d<T: Quantized>(
                 }
             }
             for (all, out) in all.iter().zip(out) {
-                out.set(T::narrow(o.limit(finish(*all, count)?)));
+                out.set(T::narrow(o.limit(finish(*all, count, flags)?)));
             }
         }
         Some(())
@@ -591,5 +591,5 @@ const FOLDED: usize = if cfg!(mote_vector) { 64 } else { 16 };
 /// Folds a tap's values into those of the taps before, channel by channel.
 pub type Fold<T> = fn(&mut [i32], &[Cell<T>]);
 
-/// What becomes of what has been folded, and of how many values that are.
-pub type Finish = fn(i32, i32) -> Option<i32>;
+/// What becomes of what has been folded, of how many values that are, by the op's flags.
+pub type Finish = fn(i32, i32, u16) -> Option<i32>;
