@@ -129,15 +129,17 @@ impl Sums {
         at: usize,
         (count, products): (u32, u64),
     ) -> Option<Self> {
-        let (zero_in, output) = numbers(op, at, kind)?;
-        let [zero, rest @ ..] = bytes_arg(op, at + 1)?;
+        let numbers = &numbers(op, at, kind);
+        let (zero_in, output) = numbers.as_ref()?;
+        // The rest of the word is 0.
+        let zero = arg(op, at + 1)?;
         let zero_weights = i32::from(zero as i8);
         let desc = &desc_arg(image, op, 3);
         let (desc, words) = (desc.as_ref()?, if kind == Kind::I16 { 4 } else { 3 });
-        ensure(desc.dtype == Dtype::I32 && desc.dims == [count, words, 1, 1] && rest == [0; 3])?;
+        ensure(desc.dtype == Dtype::I32 && desc.dims == [count, words, 1, 1] && zero <= 0xFF)?;
         ensure(kind == Kind::I16 || op.flags & NARROW == 0)?;
         let most = if zero_weights == 0 { MOST_PRODUCTS } else { MOST_PRODUCTS / 2 };
-        (products <= most).then_some(Self { zero_in, zero_weights, output })
+        (products <= most).then_some(Self { zero_in: *zero_in, zero_weights, output: *output })
     }
 }
 
