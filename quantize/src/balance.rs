@@ -177,14 +177,17 @@ mod tests {
 
     fn logits(model: &dyn Model) -> Vec<f32> {
         let model = FloatModel::load(model).unwrap();
-        let tokens: Vec<u32> = (0..24).map(|i| i * 37 % 500).collect();
+        let tokens: Vec<u32> = (0..24).map(|i| i * 37 % 90).collect();
         model.session().forward(&tokens).unwrap().concat()
     }
 
     #[test]
     fn a_balanced_model_computes_what_it_did() {
-        for name in ["gpt", "qwen3", "llm"] {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/models").join(name);
+        let golden = ["gpt2-untied", "gqa-tied", "llama3-rope", "mha-untied", "qwen2-bias", "qwen3-qk-norm"];
+        let golden = golden.map(|name| format!("tests/golden/transformers/{name}"));
+        let bundled = ["gpt", "qwen3", "llm"].map(|name| format!("examples/models/{name}"));
+        for name in golden.iter().chain(&bundled) {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
             let model = open_model(&path).unwrap();
             let balanced = Balanced::new(&*model, &balances(model.config())).unwrap();
             let (before, after) = (logits(&*model), logits(&balanced));
