@@ -285,9 +285,7 @@ impl Run<'_> {
             }
             let (c, program) = (self.model.config(), self.program);
             let one = |_, s: &mut Stream| step(c, program, &program.ops()[at], &tensors, s);
-            for streams in streams.chunks_mut(at_once(self.device)) {
-                side_by_side(streams, one).into_iter().try_for_each(|done| done.map(|_| ()))?;
-            }
+            side_by_side(&mut streams, at_once(self.device), one)?;
         }
         Ok(streams)
     }
@@ -299,11 +297,7 @@ impl Run<'_> {
             step(c, program, &program.ops()[head], tensors, s)?;
             Ok(s.value(program.logits_slot())?.to_vec2()?)
         };
-        let mut logits = Vec::new();
-        for streams in streams.chunks_mut(at_once(self.device)) {
-            logits.extend(side_by_side(streams, one).into_iter().collect::<FloatResult<Vec<_>>>()?);
-        }
-        Ok(logits)
+        side_by_side(&mut streams, at_once(self.device), one)
     }
 }
 

@@ -145,9 +145,9 @@ impl Room {
     ) -> Result<()> {
         for (streams, first) in streams.chunks_mut(self.at_once).zip((0..).step_by(self.at_once)) {
             streams.iter_mut().try_for_each(|s| self.enter(s, slots))?;
-            let given = side_by_side(streams, |at, s| work(first + at, s));
+            let given = side_by_side(streams, self.at_once, |at, s| work(first + at, s));
             streams.iter_mut().try_for_each(|s| self.leave(s))?;
-            given.into_iter().zip(first..).try_for_each(|(given, at)| then(at, given?))?;
+            given?.into_iter().zip(first..).try_for_each(|(given, at)| then(at, given))?;
         }
         Ok(())
     }
@@ -216,15 +216,18 @@ pub(crate) fn at_once(device: &Device) -> usize {
     if device.is_cpu() { rayon::current_num_threads() } else { 1 }
 }
 
-/// Does `work` with all streams at a time.
+/// Does `work` with each stream, one after the other if `at_once` is 1, else as many at a time as there are threads; what that gives is in
+/// their order.
 pub(crate) fn side_by_side<T: Send>(
     streams: &mut [Stream],
+    at_once: usize,
     work: impl Fn(usize, &mut Stream) -> Result<T> + Sync,
-) -> Vec<Result<T>> {
-    match streams {
-        [s] => vec![work(0, s)],
-        _ => streams.par_iter_mut().enumerate().map(|(at, s)| work(at, s)).collect(),
+) -> Result<Vec<T>> {
+    let one = |(at, s): (usize, &mut Stream)| work(at, s);
+    if at_once == 1 || streams.len() == 1 {
+        return streams.iter_mut().enumerate().map(one).collect();
     }
+    streams.par_iter_mut().enumerate().map(one).collect()
 }
 
 fn read(filed: &Filed) -> Result<Held> {
