@@ -227,8 +227,10 @@ impl Run<'_> {
     fn forward(&self, op: &Op, tensors: &[Tensor], s: &mut Stream) -> FloatResult<Made> {
         let mut kept = Made::default();
         let is_product = op.code == ops::matmul::OP.code;
-        let before: BTreeMap<u32, _> =
-            slots(op).into_iter().filter_map(|slot| Some((slot, s.held(slot)?.to_vec()))).collect();
+        let held = |s: &Stream| -> BTreeMap<u32, Vec<Tensor>> {
+            slots(op).into_iter().filter_map(|slot| Some((slot, s.held(slot)?.to_vec()))).collect()
+        };
+        let before = held(s);
         if !is_product {
             for (slot, held) in &before {
                 let vars = held.iter().map(Var::from_tensor).collect::<candle_core::Result<Vec<Var>>>()?;
@@ -237,20 +239,12 @@ impl Run<'_> {
             }
         }
         step(self.config, self.program, op, tensors, s)?;
-        if !is_product {
-            for (slot, vars) in &kept.read {
-                let same = |held: &[Tensor]| held.iter().zip(vars).all(|(held, var)| held.id() == var.id());
-                if s.held(*slot).is_some_and(same) {
-                    s.put(*slot, before[slot].clone());
-                }
-            }
-            for slot in slots(op) {
-                let Some(held) = s.held(slot).filter(|held| {
-                    held.iter().any(|h| before.get(&slot).is_none_or(|b| b.iter().all(|b| b.id() != h.id())))
-                }) else {
-                    continue;
-                };
-                let held = held.to_vec();
+        for (slot, held) in held(s).into_iter().filter(|_| !is_product) {
+            let ids = held.iter().map(Tensor::id);
+            if kept.read.iter().any(|(read, vars)| *read == slot && ids.clone().eq(vars.iter().map(|var| var.id()))) {
+                // Only read.
+                s.put(slot, before[&slot].clone());
+            } else {
                 s.put(slot, held.iter().map(Tensor::detach).collect());
                 kept.made.push((slot, held));
             }
