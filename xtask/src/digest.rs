@@ -66,19 +66,16 @@ fn image(name: &str, source: &Path, extra: &[PathBuf]) -> Result<PathBuf> {
     Ok(image)
 }
 
-static PROFILE: OnceLock<&str> = OnceLock::new();
+/// The profile that programs of this workspace are built with, and the folder that cargo puts them into.
+static PROFILE: OnceLock<(&str, &str)> = OnceLock::new();
 
 /// From here on programs of this workspace are those that `cargo test` builds, so that nothing is built twice.
 pub fn take_those_of_tests() {
-    PROFILE.get_or_init(|| "dev");
+    PROFILE.get_or_init(|| ("dev", "debug"));
 }
 
-/// The profile that programs of this workspace are built with, and the folder that cargo puts them into.
-pub fn profile() -> (&'static str, &'static str) {
-    match PROFILE.get() {
-        Some(profile) => (profile, "debug"),
-        None => ("release", "release"),
-    }
+fn profile() -> (&'static str, &'static str) {
+    PROFILE.get().copied().unwrap_or(("release", "release"))
 }
 
 /// A program of this workspace.
