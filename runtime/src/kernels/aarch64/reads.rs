@@ -12,3 +12,7 @@ pub fn base_sums<const RAISED: i32>(_row: &[[i8; GROUP]], _bases: &mut [i32]) {
 /// No hint.
 #[inline(always)]
 pub fn fetch<T>(_group: &T, _ahead: usize) {}
+
+/// The same.
+#[inline(always)]
+pub fn fetch_far<T>(_group: &T, _ahead: usize) {}

@@ -27,6 +27,7 @@
 use crate::image::Coded;
 use crate::image::tensors::{BLOCK, Dtype, GROUP, SIGNS};
 use crate::kernels::Codes;
+use crate::kernels::arch::reads::{fetch, fetch_far};
 use core::mem::MaybeUninit;
 
 /// The kinds of codes, as the kernels are made for them.
@@ -36,8 +37,11 @@ pub const T4: u8 = Dtype::T4 as u8;
 pub const N5: u8 = Dtype::N5 as u8;
 pub const N8: u8 = Dtype::N8 as u8;
 
-/// How far ahead codes are fetched where one group comes after the other.
-pub const AHEAD: usize = 16;
+/// How many groups ahead codes are fetched into the first cache where one group comes after the other.
+const AHEAD: usize = 16;
+/// The same of T4, and how many groups ahead into the second cache: its levels take as long to make as memory takes to give its codes, so
+/// memory must never be idle. Where levels are made faster, that only is in the way of what the processor fetches by itself.
+const AHEAD_T4: (usize, usize) = (8, 64);
 /// Groups whose sums of codes are computed together: 16 384 columns. They lie on the stack.
 pub const PANEL: usize = 512;
 /// A byte of each of 4 columns of a block's 16 rows.
@@ -101,6 +105,19 @@ pub fn filled<T: Copy>(memory: &mut [MaybeUninit<T>], value: T) -> &mut [T] {
     unsafe { memory.assume_init_mut() }
 }
 
+/// Asks for the codes that come after `group`. N8's come fastest if nobody asks (BENCHMARKS.md, "Speed").
+#[inline(always)]
+pub fn fetch_ahead<const KIND: u8, T>(group: &T) {
+    match KIND {
+        N8 => {}
+        T4 => {
+            fetch(group, AHEAD_T4.0);
+            fetch_far(group, AHEAD_T4.1);
+        }
+        _ => fetch(group, AHEAD),
+    }
+}
+
 /// Whether the codes have another shape than the weights: then the scalar kernels say what comes out.
 pub fn misfit(w: &Coded<'_>, x: &Codes<'_>) -> bool {
     !x.fit(w) || w.block_bytes() == 0 || w.stretch == 0
@@ -129,8 +146,8 @@ macro_rules! matmul_kernels {
         use crate::image::tensors::{BLOCK, GROUP};
         use crate::kernels::arch::reads::{base_sums, fetch};
         use crate::kernels::vector::matmul::{
-            AHEAD, LEVEL_PANEL, LINES, Line, MOST_ROWS, MOST_SUMS, N4, N5, N8, PANEL, T3, T4, Weights, block_groups,
-            filled, misfit, row_groups,
+            LEVEL_PANEL, LINES, Line, MOST_ROWS, MOST_SUMS, N4, N5, N8, PANEL, T3, T4, Weights, block_groups,
+            fetch_ahead, filled, misfit, row_groups,
         };
         use crate::kernels::{Codes, Int8, Isa, Kernels, Put, scalar};
         use core::array::from_fn;
@@ -246,9 +263,9 @@ macro_rules! matmul_kernels {
                 let groups = weights.codes.iter().zip(weights.scales).zip(codes).zip(bases);
                 let mut part = [splat(0); BLOCK / LANES];
                 for (at, (((group, scale), codes), base)) in groups.enumerate().skip(start).take(stretch as usize) {
-                    fetch(group, AHEAD);
+                    fetch_ahead::<KIND, _>(group);
                     let signs = if KIND == N5 { weights.signs.get(at) } else { None };
-                    signs.into_iter().for_each(|signs| fetch(signs, AHEAD));
+                    signs.into_iter().for_each(fetch_ahead::<KIND, _>);
                     let mut dots = [splat(if raised(KIND) == 0 { 0 } else { *base }); BLOCK / LANES];
                     for (span, dot) in dots.iter_mut().enumerate() {
                         add_group!(dot, KIND, levels_of::<KIND, BYTES>(group, signs, span, book), codes);
@@ -310,8 +327,8 @@ macro_rules! matmul_kernels {
                 let groups = weights.codes[..count].iter().zip(weights.scales).enumerate();
                 for (at, (group, scale)) in groups.skip(start).take(stretch as usize) {
                     let signs = if KIND == N5 { weights.signs.get(at) } else { None };
-                    fetch(group, AHEAD);
-                    signs.into_iter().for_each(|signs| fetch(signs, AHEAD));
+                    fetch_ahead::<KIND, _>(group);
+                    signs.into_iter().for_each(fetch_ahead::<KIND, _>);
                     // SAFETY: `at < count`, so far each goes.
                     let codes = |row: usize| unsafe { codes.get_unchecked(row).get_unchecked(at) };
                     let base =

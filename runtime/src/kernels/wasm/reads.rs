@@ -27,3 +27,7 @@ pub fn base_sums<const RAISED: i32>(row: &[[i8; GROUP]], bases: &mut [i32]) {
 /// Nothing.
 #[inline(always)]
 pub fn fetch<T>(_group: &T, _ahead: usize) {}
+
+/// The same.
+#[inline(always)]
+pub fn fetch_far<T>(_group: &T, _ahead: usize) {}

@@ -37,9 +37,20 @@ pub fn base_sums<const RAISED: i32>(row: &[[i8; GROUP]], bases: &mut [i32]) {
 /// Asks for what comes `ahead` groups later. Addresses beyond the end do no harm.
 #[inline(always)]
 pub fn fetch<T>(group: &T, ahead: usize) {
+    hint::<_MM_HINT_T0, T>(group, ahead);
+}
+
+/// The same, into the second cache.
+#[inline(always)]
+pub fn fetch_far<T>(group: &T, ahead: usize) {
+    hint::<_MM_HINT_T1, T>(group, ahead);
+}
+
+#[inline(always)]
+fn hint<const CACHE: i32, T>(group: &T, ahead: usize) {
     let ahead = core::ptr::from_ref(group).wrapping_add(ahead).cast::<i8>();
     for line in (0..size_of::<T>()).step_by(64) {
         // SAFETY: a prefetch reads nothing; it is a hint.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line)) };
+        unsafe { _mm_prefetch::<CACHE>(ahead.wrapping_add(line)) };
     }
 }
