@@ -57,6 +57,9 @@ struct Seen {
     first: Vec<f64>,
     prompt: Vec<f64>,
     decode: Vec<f64>,
+    /// What the machine could do right before a prompt, and before decoding: 10^9 multiply-accumulates and GB a second.
+    peak: Vec<f64>,
+    bandwidth: Vec<f64>,
     /// Resident KiB in all, and without pages of files; bytes of weights and arena.
     memory: Vec<f64>,
 }
@@ -118,19 +121,20 @@ pub fn measure(
     points: &mut Vec<Point>,
 ) -> serde_json::Value {
     let mut runners = runners(name, settings, folder);
-    let first_round = limits.bandwidth[0].len();
     for round in 0..=settings.rounds {
-        if round > 0 {
-            limits.measure(&settings.threads);
-        }
         for (runner, seen) in &mut runners {
+            let at = settings.threads.iter().position(|n| *n == runner.threads).unwrap();
+            let peak = limits.peak(at, runner.threads);
             let prompt = runner.ask(&format!("prompt {}", settings.prompt), 1);
+            let bandwidth = limits.bandwidth(at, runner.threads);
             let decode = runner.ask(&format!("decode {}", settings.decode), 1);
             let (Some(prompt), Some(decode)) = (prompt, decode) else { continue };
             // Round 0 warms up and is not counted.
             if round > 0 {
                 seen.prompt.push(settings.prompt as f64 / prompt[0]);
                 seen.decode.push(settings.decode as f64 / decode[0]);
+                seen.peak.push(peak);
+                seen.bandwidth.push(bandwidth);
             }
             if round == settings.rounds {
                 seen.memory = runner.ask("memory", 4).unwrap_or_default();
@@ -144,17 +148,10 @@ pub fn measure(
             seen.first.push(times[1]);
         }
     }
-    report(name, settings, limits, first_round, &runners, points)
+    report(name, settings, &runners, points)
 }
 
-fn report(
-    name: &str,
-    settings: &Settings,
-    limits: &Limits,
-    first_round: usize,
-    runners: &[(Runner, Seen)],
-    points: &mut Vec<Point>,
-) -> serde_json::Value {
+fn report(name: &str, settings: &Settings, runners: &[(Runner, Seen)], points: &mut Vec<Point>) -> serde_json::Value {
     let (layers, head) = macs(&shape(name));
     let (token_macs, prompt_macs) = ((layers + head) * 1e-9, (layers + head / settings.prompt as f64) * 1e-9);
     println!(
@@ -166,10 +163,15 @@ fn report(
     );
     println!("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     let mut by_threads = serde_json::Map::new();
-    for (at, threads) in settings.threads.iter().enumerate() {
-        let bandwidth = best(&limits.bandwidth[at][first_round..]);
-        let peak = limits.peak[at].get(first_round..).map_or(f64::NAN, best);
-        println!("| {threads} | the machine | | {bandwidth:.1} | | | {peak:.0} GMAC/s | | | | |");
+    for threads in &settings.threads {
+        let all = |of: fn(&Seen) -> &[f64]| {
+            let these = runners.iter().filter(|(r, _)| r.threads == *threads);
+            these.flat_map(|(_, seen)| of(seen).to_vec()).collect::<Vec<f64>>()
+        };
+        let (bandwidths, peaks) = (all(|seen| &seen.bandwidth), all(|seen| &seen.peak));
+        let (bandwidth, peak) = (median(&bandwidths), median(&peaks));
+        let most = best(&bandwidths);
+        println!("| {threads} | the machine | | {bandwidth:.1} ({most:.1}) | | | {peak:.0} GMAC/s | | | | |");
         let mut entry = serde_json::Map::new();
         for (Runner { who, refused, .. }, seen) in runners.iter().filter(|(r, _)| r.threads == *threads) {
             if let Some(why) = refused {
@@ -180,7 +182,8 @@ fn report(
             let (decode, prompt) = (median(&seen.decode), median(&seen.prompt));
             let rate = decode * seen.memory[2] * 1e-9;
             let (open, first) = (median(&seen.open) * 1e3, median(&seen.first) * 1e3);
-            let (of_bandwidth, of_peak) = (rate / bandwidth, prompt * prompt_macs / peak);
+            let of_bandwidth = ratio(&seen.decode, &seen.bandwidth) * seen.memory[2] * 1e-9;
+            let of_peak = ratio(&seen.prompt, &seen.peak) * prompt_macs;
             println!(
                 "| {threads} | {who} | {decode:.1} ({:.1}) | {rate:.1} | {:.0} % | {prompt:.1} ({:.1}) | {:.0} % | {open:.2} | {first:.0} | {:.0} | {:.0} |",
                 best(&seen.decode),

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// The machine's limits by the number of threads; a number a round.
+/// The machine's limits by the number of threads; each time that they were measured.
 pub struct Limits {
     buffer: memmap2::MmapMut,
     /// Bytes read a second, in units of 10^9.
@@ -26,13 +26,18 @@ impl Limits {
         Self { buffer, bandwidth: vec![vec![]; count], peak: vec![vec![]; count] }
     }
 
-    /// Measures one round.
-    pub fn measure(&mut self, threads: &[usize]) {
-        for (at, threads) in threads.iter().enumerate() {
-            let reads = (0..3).map(|_| bandwidth(&self.buffer, *threads)).fold(0.0, f64::max);
-            self.bandwidth[at].push(reads);
-            self.peak[at].extend(int8_peak(*threads).map(|(rate, _)| rate));
-        }
+    /// GB/s, measured now, that so many threads read: the best of three. `at` is the place of that number of threads.
+    pub fn bandwidth(&mut self, at: usize, threads: usize) -> f64 {
+        let now = (0..3).map(|_| bandwidth(&self.buffer, threads)).fold(0.0, f64::max);
+        self.bandwidth[at].push(now);
+        now
+    }
+
+    /// The same of 10^9 multiply-accumulates of int8 a second; NaN where this program knows no loop.
+    pub fn peak(&mut self, at: usize, threads: usize) -> f64 {
+        let now = int8_peak(threads).map(|(rate, _)| rate);
+        self.peak[at].extend(now);
+        now.unwrap_or(f64::NAN)
     }
 }
 
@@ -63,16 +68,18 @@ fn sum_avx2(bytes: &[u8]) -> u64 {
     sum_lines(bytes)
 }
 
-/// Sixteen sums of words, so that the compiler uses whole vectors; 256 bytes a step.
+/// A vector of words that all are part of; 256 bytes a step. Sums of more vectors side by side are read more slowly.
 #[inline(always)]
 fn sum_lines(bytes: &[u8]) -> u64 {
-    let mut sums = [0u64; 32];
-    for line in bytes.as_chunks::<256>().0 {
-        for (sum, word) in sums.iter_mut().zip(line.as_chunks::<8>().0) {
-            *sum = sum.wrapping_add(u64::from_le_bytes(*word));
+    let mut sums = [0u64; 8];
+    for lines in bytes.as_chunks::<256>().0 {
+        for line in lines.as_chunks::<64>().0 {
+            for (sum, word) in sums.iter_mut().zip(line.as_chunks::<8>().0) {
+                *sum ^= u64::from_le_bytes(*word);
+            }
         }
     }
-    sums.iter().fold(0, |all, sum| all.wrapping_add(*sum))
+    sums.iter().fold(0, |all, sum| all ^ sum)
 }
 
 /// Microseconds from a job's start to its end on a pool of two threads, both of which must take part in it, but do nothing
