@@ -57,8 +57,7 @@ struct Seen {
     first: Vec<f64>,
     prompt: Vec<f64>,
     decode: Vec<f64>,
-    /// What the machine could do right before a prompt, and before decoding: 10^9 multiply-accumulates and GB a second.
-    peak: Vec<f64>,
+    /// GB a second that the machine could read right before decoding.
     bandwidth: Vec<f64>,
     /// Resident KiB in all, and without pages of files; bytes of weights and arena.
     memory: Vec<f64>,
@@ -124,7 +123,7 @@ pub fn measure(
     for round in 0..=settings.rounds {
         for (runner, seen) in &mut runners {
             let at = settings.threads.iter().position(|n| *n == runner.threads).unwrap();
-            let peak = limits.peak(at, runner.threads);
+            limits.peak(at, runner.threads);
             let prompt = runner.ask(&format!("prompt {}", settings.prompt), 1);
             let bandwidth = limits.bandwidth(at, runner.threads);
             let decode = runner.ask(&format!("decode {}", settings.decode), 1);
@@ -133,7 +132,6 @@ pub fn measure(
             if round > 0 {
                 seen.prompt.push(settings.prompt as f64 / prompt[0]);
                 seen.decode.push(settings.decode as f64 / decode[0]);
-                seen.peak.push(peak);
                 seen.bandwidth.push(bandwidth);
             }
             if round == settings.rounds {
@@ -148,10 +146,16 @@ pub fn measure(
             seen.first.push(times[1]);
         }
     }
-    report(name, settings, &runners, points)
+    report(name, settings, limits, &runners, points)
 }
 
-fn report(name: &str, settings: &Settings, runners: &[(Runner, Seen)], points: &mut Vec<Point>) -> serde_json::Value {
+fn report(
+    name: &str,
+    settings: &Settings,
+    limits: &Limits,
+    runners: &[(Runner, Seen)],
+    points: &mut Vec<Point>,
+) -> serde_json::Value {
     let (layers, head) = macs(&shape(name));
     let (token_macs, prompt_macs) = ((layers + head) * 1e-9, (layers + head / settings.prompt as f64) * 1e-9);
     println!(
@@ -163,13 +167,11 @@ fn report(name: &str, settings: &Settings, runners: &[(Runner, Seen)], points: &
     );
     println!("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     let mut by_threads = serde_json::Map::new();
-    for threads in &settings.threads {
-        let all = |of: fn(&Seen) -> &[f64]| {
-            let these = runners.iter().filter(|(r, _)| r.threads == *threads);
-            these.flat_map(|(_, seen)| of(seen).to_vec()).collect::<Vec<f64>>()
-        };
-        let (bandwidths, peaks) = (all(|seen| &seen.bandwidth), all(|seen| &seen.peak));
-        let (bandwidth, peak) = (median(&bandwidths), median(&peaks));
+    for (at, threads) in settings.threads.iter().enumerate() {
+        let these = runners.iter().filter(|(r, _)| r.threads == *threads);
+        let bandwidths: Vec<f64> = these.flat_map(|(_, seen)| seen.bandwidth.clone()).collect();
+        // Reads go faster and slower from minute to minute, with what else the host does; multiplications do not.
+        let (bandwidth, peak) = (median(&bandwidths), best(&limits.peak[at]));
         let most = best(&bandwidths);
         println!("| {threads} | the machine | | {bandwidth:.1} ({most:.1}) | | | {peak:.0} GMAC/s | | | | |");
         let mut entry = serde_json::Map::new();
@@ -183,7 +185,7 @@ fn report(name: &str, settings: &Settings, runners: &[(Runner, Seen)], points: &
             let rate = decode * seen.memory[2] * 1e-9;
             let (open, first) = (median(&seen.open) * 1e3, median(&seen.first) * 1e3);
             let of_bandwidth = ratio(&seen.decode, &seen.bandwidth) * seen.memory[2] * 1e-9;
-            let of_peak = ratio(&seen.prompt, &seen.peak) * prompt_macs;
+            let of_peak = prompt * prompt_macs / peak;
             println!(
                 "| {threads} | {who} | {decode:.1} ({:.1}) | {rate:.1} | {:.0} % | {prompt:.1} ({:.1}) | {:.0} % | {open:.2} | {first:.0} | {:.0} | {:.0} |",
                 best(&seen.decode),

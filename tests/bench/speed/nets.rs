@@ -146,10 +146,9 @@ fn measure_one(net: &Net, settings: &Settings, mote: &Path, folder: &Path, limit
     let macs: f64 = macs.trim().parse().expect("a number");
     let mut runners: Vec<(Runner, Seen)> =
         runners(net, settings, mote, folder).into_iter().map(|r| (r, Seen::default())).collect();
-    let mut peaks = vec![vec![]; settings.threads.len()];
     for round in 0..=settings.rounds {
         for (at, threads) in settings.threads.iter().enumerate() {
-            peaks[at].push(limits.peak(at, *threads));
+            limits.peak(at, *threads);
         }
         for (runner, seen) in &mut runners {
             // Round 0 warms up, and tells how many fill a turn.
@@ -174,7 +173,7 @@ fn measure_one(net: &Net, settings: &Settings, mote: &Path, folder: &Path, limit
         }
         let (middle, least) = (median(&seen.median), seen.least.iter().copied().fold(f64::INFINITY, f64::min));
         let at = settings.threads.iter().position(|n| n == threads).unwrap();
-        let peak = best(&peaks[at]);
+        let peak = best(&limits.peak[at]);
         let rate = macs * 1e-3 / middle;
         println!(
             "| {name} | {threads} | {who} | {middle:.1} ({least:.1}) | {:.0} | {rate:.1} | {:.1} % |",
