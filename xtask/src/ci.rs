@@ -1,17 +1,19 @@
 //! `ci`: what must hold of every commit. Lints and documentation are checked on host and boards, then `test`.
 
-use crate::shell::{cargo, run, say};
+use crate::shell::{cargo, run, timed};
 use crate::{setup, table, test, web};
 use anyhow::Result;
-use std::time::Instant;
 use table::Firmware;
 
 /// Runs the verb.
 pub fn main(args: &[String]) -> Result<()> {
-    let start = Instant::now();
-    setup::ensure()?;
-    say(&format!("setup: {} s", start.elapsed().as_secs()));
-    let start = Instant::now();
+    timed("setup", setup::ensure)?;
+    timed("lints, documentation", lints)?;
+    test::main(args)
+}
+
+/// Formatting, lints and documentation, on the host and for each board.
+fn lints() -> Result<()> {
     let root = table::root()?;
     run(cargo().current_dir(&root).args(["fmt", "--all", "--check"]))?;
     run(cargo().current_dir(root.join("boards")).args(["fmt", "--all", "--check"]))?;
@@ -51,6 +53,5 @@ pub fn main(args: &[String]) -> Result<()> {
             run(table::cargo(&root, &board, "clippy", firmware)?.args(["--quiet", "--", "-D", "warnings"]))?;
         }
     }
-    say(&format!("lints, documentation: {} s", start.elapsed().as_secs()));
-    test::main(args)
+    Ok(())
 }

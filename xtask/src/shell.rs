@@ -44,6 +44,14 @@ pub struct Used {
     pub peak_rss_bytes: u64,
 }
 
+/// Does it, and says how long it took.
+pub fn timed<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let start = Instant::now();
+    let done = work()?;
+    say(&format!("{what}: {} s", start.elapsed().as_secs()));
+    Ok(done)
+}
+
 /// [`output`], measured. What it says on standard error is shown at its end and, if it fails, is the error.
 pub fn measured(command: &mut Command) -> Result<Used> {
     show(command);

@@ -1,11 +1,10 @@
 //! `test`: everything that can be tested on this machine.
 
 use crate::board::{self, lines};
-use crate::shell::{cargo, output, run, say};
+use crate::shell::{cargo, output, run, say, timed};
 use crate::{backends, digest, nets, python, setup, steps, symbols, table, web};
 use anyhow::{Result, bail};
 use std::process::Command;
-use std::time::Instant;
 use table::Firmware;
 
 /// A step returns how much it checked; `true` asks for all that takes too long for every commit.
@@ -40,9 +39,7 @@ pub fn main(args: &[String]) -> Result<()> {
     }
     let mut checks = 0;
     for (name, step) in STEPS.iter().filter(|(name, _)| args.is_empty() || args.iter().any(|arg| *arg == name)) {
-        let start = Instant::now();
-        checks += step(!flags.is_empty())?;
-        say(&format!("{name}: {} s", start.elapsed().as_secs()));
+        checks += timed(name, || step(!flags.is_empty()))?;
     }
     // What ran outside of cargo's tests, in the words of test runners. A failure has ended this before.
     println!("{checks} passed, 0 failed");
