@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use mote_runtime::image::plan::Kind;
 use mote_runtime::image::program::entry;
 use mote_runtime::image::{Dtype, section};
-use mote_runtime::ops::{self, Table};
+use mote_runtime::ops::{self, Set};
 use mote_runtime::text::Tokenizer;
 use mote_runtime::{Image, Limits};
 use std::ffi::{OsStr, OsString};
@@ -79,12 +79,12 @@ pub struct Footprint {
 
 /// What firmware can be built to run: features of the boards' packages, and the sets of ops that each brings. Of these only
 /// the image's are linked.
-pub const FEATURES: [(&str, &[Table]); 2] = [("decoder", &[&ops::DECODER]), ("convnet", &[&ops::CONVNET, &ops::CODED])];
+pub const FEATURES: [(&str, &[Set]); 2] = [("decoder", &[&ops::DECODER]), ("convnet", &[&ops::CONVNET, &ops::CODED])];
 
 /// The features, by name, that firmware for this image has.
 #[must_use]
 pub fn features(image: &Image<'_>) -> Vec<&'static str> {
-    let used = |sets: &[Table]| {
+    let used = |sets: &[Set]| {
         let known = |code| sets.iter().copied().flatten().any(|def| def.code == code);
         image.program().ops().any(|op| known(op.code))
     };
@@ -141,6 +141,8 @@ pub struct Firmware<'a> {
     pub context: Option<u32>,
     /// With work in pieces (`--steps`).
     pub steps: bool,
+    /// As if the model had been checked (which it is, if there is one): without any check of it.
+    pub vouched: bool,
     /// Instead of the application this example of the board's package.
     pub example: Option<&'a str>,
 }
@@ -368,7 +370,9 @@ fn chosen(firmware: Firmware<'_>) -> Result<(Vec<&'static str>, Vec<&'static str
 pub fn cargo(root: &Path, board: &Board, verb: &str, firmware: Firmware<'_>) -> Result<Command> {
     let mut cargo = toolchain(&board.target)?.cargo(verb, &board.target, "core");
     cargo.current_dir(root.join("boards")).args(["--release", "--package", &board.name, "--target-dir"]);
-    let (features, formats) = chosen(firmware)?;
+    let (features, mut formats) = chosen(firmware)?;
+    // An image that is there while the firmware is built is checked then and there.
+    formats.extend((firmware.vouched || firmware.image.is_some()).then_some("vouched"));
     let of_support = formats.into_iter().map(|name| format!("mote-board-support/{name}"));
     let steps = firmware.steps.then(|| "mote-board-support/steps".to_owned());
     let all: Vec<String> = features.into_iter().map(str::to_owned).chain(of_support).chain(steps).collect();

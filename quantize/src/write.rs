@@ -192,7 +192,7 @@ mod tests {
         let bytes = weights.finish(&[(section::META, b"{}"), (section::PROGRAM, &[7; 65])]).unwrap();
         let file = std::fs::read(&target).unwrap();
         assert_eq!(file.len() as u64, bytes);
-        let sections = header::read(&file, &mut header::Found::default()).unwrap();
+        let sections = header::read(&file, None, &mut header::Found::default()).unwrap();
         let sections: Vec<Section> = sections.iter().map(|entry| Section::read(entry).unwrap()).collect();
         let kinds: Vec<u32> = sections.iter().map(|s| s.kind).collect();
         assert_eq!(kinds, [section::PROGRAM, section::WEIGHTS, section::META]);

@@ -33,7 +33,7 @@ fn lints() -> Result<()> {
         "--no-deps",
     ]))?;
     // Each set of ops by itself, as firmware has it.
-    for features in ["", "decoder", "convnet", "coded"] {
+    for features in ["", "decoder", "convnet", "coded", "decoder,vouched", "coded,vouched"] {
         let mut alone = cargo();
         alone.current_dir(&root).args(["clippy", "--quiet", "--package", "mote-runtime", "--no-default-features"]);
         run(alone.args(["--features", features, "--", "-D", "warnings"]))?;
@@ -48,8 +48,8 @@ fn lints() -> Result<()> {
     doc.current_dir(root.join("boards")).env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--quiet", "--no-deps"]);
     run(doc.args(["--package", "mote-board-support", "--target-dir"]).arg(table::target_dir(&root)))?;
     for board in table::table(&root)? {
-        for (feature, _) in table::FEATURES {
-            let firmware = Firmware { feature: Some(feature), ..Firmware::default() };
+        for ((feature, _), vouched) in table::FEATURES.iter().flat_map(|feature| [(feature, false), (feature, true)]) {
+            let firmware = Firmware { feature: Some(feature), vouched, ..Firmware::default() };
             run(table::cargo(&root, &board, "clippy", firmware)?.args(["--quiet", "--", "-D", "warnings"]))?;
         }
     }

@@ -116,6 +116,9 @@ impl fmt::Display for Owners {
     }
 }
 
+/// Parts of the names of what is the runtime's: `OPS` is the table of the image's ops, in mote-board-support.
+const RUNTIME: [&str; 4] = ["mote_runtime", "_rt_main", "4core", "6memory3OPS"];
+
 /// Divides the code and constants of an ELF, whose sizes these are.
 ///
 /// # Errors
@@ -133,7 +136,7 @@ pub fn owners(Built { elf, .. }: &Built, sizes: &Sizes) -> Result<Owners> {
         }
         let name = symbol.name().context("a symbol's name is no text")?;
         let owner = match name {
-            _ if ["mote_runtime", "_rt_main", "4core"].iter().any(|part| name.contains(part)) => &mut owners.runtime,
+            _ if RUNTIME.iter().any(|part| name.contains(part)) => &mut owners.runtime,
             _ if name.contains("compiler_builtins") || name.starts_with("__") || name.starts_with("mem") => {
                 &mut owners.language
             }

@@ -3,9 +3,13 @@
 use crate::board::{self, lines};
 use crate::shell::{cargo, output, run, say, timed};
 use crate::{backends, digest, nets, python, setup, steps, symbols, table, web};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use mote_runtime::image::header::HEADER_BYTES;
+use object::{Object, ObjectSection};
+use std::fs;
+use std::path::Path;
 use std::process::Command;
-use table::Firmware;
+use table::{Built, Firmware};
 
 /// A step returns how much it checked; `true` asks for all that takes too long for every commit.
 type Step = fn(bool) -> Result<usize>;
@@ -79,29 +83,60 @@ fn cluster() -> Result<usize> {
 }
 
 /// A board must say what is wrong and exit with 1, not hang. And with every op of a feature its firmware must keep within
-/// the bounds of the table, so that no image's can exceed them.
+/// the bounds of the table, so that no image's can exceed them, and link no panic, whether it checks images or not.
 fn refusals() -> Result<usize> {
     let root = table::root()?;
     // Which every board has room for.
     let image = digest::bundled("gpt")?;
     let mut checks = 0;
     for board in board::all(&root)? {
-        let all = table::FEATURES.map(|(name, _)| Firmware { feature: Some(name), ..Firmware::default() });
-        let one = Firmware { image: Some(&image), ..Firmware::default() };
-        let cases = all.iter().map(|firmware| (*firmware, "--tokens 1", "not_an_image"));
-        for (firmware, line, error) in cases.chain([(one, "--frobnicate 1", "command_line")]) {
-            let built = table::build(&root, &board, firmware)?;
-            symbols::check(&board, &built)?;
+        let mut refuses = |built: &Built, line: &str, error: &str| -> Result<()> {
             let mut lines = Vec::new();
-            let code = table::run(&board, &built, line, &mut |line| lines.push(line.to_owned()))?;
+            let code = table::run(&board, built, line, &mut |line| lines.push(line.to_owned()))?;
             let found = table::value(&lines, "error");
             if code != 1 || found != Some(error) {
                 bail!("{} {line}: expected error {error}, got {found:?} and code {code}", board.name);
             }
             checks += 1;
+            Ok(())
+        };
+        for ((name, _), vouched) in table::FEATURES.iter().flat_map(|feature| [(feature, false), (feature, true)]) {
+            let every_op = Firmware { feature: Some(name), vouched, ..Firmware::default() };
+            let built = table::build(&root, &board, every_op)?;
+            symbols::check(&board, &built)?;
+            refuses(&built, "--tokens 1", "not_an_image")?;
+        }
+        let built = table::build(&root, &board, Firmware { image: Some(&image), ..Firmware::default() })?;
+        symbols::check(&board, &built)?;
+        refuses(&built, "--frobnicate 1", "command_line")?;
+        // The firmware of one image takes no other: one bit of magic, header, section table, first section.
+        for (at, error) in [(0, "not_an_image"), (16, SUM), (HEADER_BYTES + 8, SUM), (first_section(&image)?, SUM)] {
+            refuses(&tampered(&built, at)?, "--tokens 1", error)?;
         }
     }
     Ok(checks)
+}
+
+/// What a board prints if a checksum is wrong.
+const SUM: &str = "checksum_of_section";
+
+/// Where an image's first section begins.
+fn first_section(image: &Path) -> Result<usize> {
+    let bytes = fs::read(image)?;
+    let image = mote_runtime::Image::open(&bytes)?;
+    let first = image.sections().next().context("an image without sections")?;
+    Ok(usize::try_from(first.span.offset)?)
+}
+
+/// The firmware with one bit changed in the model, in the byte that is `at` from its beginning.
+fn tampered(built: &Built, at: usize) -> Result<Built> {
+    let mut bytes = fs::read(&built.elf)?;
+    let model = object::File::parse(&*bytes)?.section_by_name(".mote_image").and_then(|section| section.file_range());
+    let (start, _) = model.context("no model in the firmware")?;
+    *bytes.get_mut(usize::try_from(start)? + at).context("a model that is cut short")? ^= 1;
+    let elf = built.elf.with_extension("tampered");
+    fs::write(&elf, bytes)?;
+    Ok(Built { elf, ..built.clone() })
 }
 
 /// A board's kernels give the scalar ones' bits: the example of the boards that have it (`boards/support/src/kernels.rs`).

@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! MOTE_IMAGE=/path/net.mote cargo build --release --target thumbv7m-none-eabi -p qemu-m3 --example net \
-//!     --no-default-features --features convnet
+//!     --no-default-features --features convnet,mote-board-support/vouched
 //! ```
 #![no_std]
 #![no_main]

@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! MOTE_IMAGE=/path/net.mote cargo build --release --target thumbv6m-none-eabi -p rp2040 --example net \
-//!     --no-default-features --features convnet
+//!     --no-default-features --features convnet,mote-board-support/vouched
 //! ```
 #![no_std]
 #![no_main]

@@ -4,16 +4,16 @@
 //! inputs to outputs ([`net`](crate::net)). The output is text, if there is any, then lines `key=value`.
 
 use crate::counter::Counter;
-use crate::memory::{OPS, Room};
+use crate::memory::{self, Room};
 use crate::{Board, marks, print};
 use embedded_hal::digital::OutputPin;
 use embedded_io::Write;
+use mote_runtime::Error;
 use mote_runtime::image::program::entry;
 #[cfg(feature = "steps")]
 use mote_runtime::session::work::{Progress, Work};
 #[cfg(feature = "decoder")]
 use mote_runtime::text::TextError;
-use mote_runtime::{Error, Image};
 
 /// Why a run ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ fn run<'l, W: Write, C: Counter, P: OutputPin>(
     line: &'l str,
     room: Room,
 ) -> Result<(), Failure<'l>> {
-    let image = Image::open_with(room.image, OPS)?;
+    let image = memory::open(room.image)?;
     let mut meter = Meter {
         board,
         instructions: 0,

@@ -2,14 +2,14 @@
 
 use core::hint::black_box;
 
-use mote_runtime::{Image, Limits, Session};
+use mote_runtime::{Limits, Session};
 
 use crate::memory;
 
 /// Runs the net until an error, of which there is none: `None`.
 pub fn run() -> Option<()> {
     let room = memory::take()?.room;
-    let image = Image::open_with(room.image, memory::OPS).ok()?;
+    let image = memory::open(room.image).ok()?;
     let mut session = Session::new(&image, room.arena, Limits { batch: 1, context: 1, threads: 1 }).ok()?;
     loop {
         // The optimiser must take these for a sensor and an actuator.

@@ -7,7 +7,8 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use mote_runtime::ops::{self, Table};
+use mote_runtime::ops::{self, OpDef};
+use mote_runtime::{Image, Result};
 
 include!(concat!(env!("OUT_DIR"), "/image.rs"));
 
@@ -59,6 +60,20 @@ pub struct Memory {
     pub line: &'static mut [u8],
     /// For the run.
     pub room: Room,
+}
+
+/// Opens the model: with the feature `vouched` that which this firmware was built for, else whatever is there.
+///
+/// # Errors
+/// [`mote_runtime::Error::Checksum`] if it is another; without the feature, those of `Image::open_with`.
+pub fn open(image: &[u8]) -> Result<Image<'_>> {
+    #[cfg(feature = "vouched")]
+    // SAFETY: build.rs has opened the image of this checksum, by a runtime with the same features; what a 64-bit host counts further than
+    // this machine can are sizes of slots and tensors, which fit the arena and the file. If it had no image, `image` is empty, which no
+    // checksum makes one.
+    return unsafe { Image::vouched(image, &OPS, CHECKSUM) };
+    #[cfg(not(feature = "vouched"))]
+    Image::open_with(image, &OPS)
 }
 
 /// The memory of a run.

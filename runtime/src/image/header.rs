@@ -14,7 +14,9 @@
 //! Sections follow in the order of their kind, each at the next multiple of 64; the bytes between are zero and
 //! the last section ends the file. So every byte of a file is accounted for: no holes, no tail.
 
+use super::ensure_or;
 use crate::error::{Error, Result};
+use crate::ops::ensure;
 
 /// First bytes of every image. Like PNG's, they reveal a transfer in text mode.
 pub const MAGIC: [u8; 8] = *b"\x89MOTE\r\n\x1a";
@@ -142,28 +144,28 @@ pub const fn align_up(end: u64) -> u64 {
 /// The bytes of each section that there is, by its kind.
 pub type Found<'a> = [Option<&'a [u8]>; section::KINDS];
 
-/// Reads and checks header and section table, and sums the small sections, which are read in any case. Returns the table's entries, in
-/// file order.
+/// The checksum of header and section table, in which are those of all sections: it tells one image from another.
+#[must_use]
+pub fn checksum(file: &[u8]) -> u32 {
+    u32_at(file, CRC_AT).unwrap_or_default()
+}
+
+/// Reads and checks header and section table, and sums the small sections, which are read in any case. `checksum`: what the header's must
+/// be, if that is known. Returns the table's entries, in file order.
 ///
 /// # Errors
 /// [`Error::NotAnImage`], [`Error::Version`], [`Error::FileSize`], [`Error::Checksum`], [`Error::Section`].
-pub fn read<'a>(file: &'a [u8], sections: &mut Found<'a>) -> Result<&'a [[u8; ENTRY_BYTES]]> {
+pub fn read<'a>(file: &'a [u8], checksum: Option<u32>, sections: &mut Found<'a>) -> Result<&'a [[u8; ENTRY_BYTES]]> {
     let found = file.len();
     let head = words::<{ HEADER_BYTES / 4 }>(file);
     let [version, count] = [head[2], head[3]];
     if wide(head[0], head[1]) != u64::from_le_bytes(MAGIC) {
         return Err(Error::NotAnImage);
     }
-    if found < HEADER_BYTES {
-        return Err(Error::FileSize { found, expected: HEADER_BYTES });
-    }
-    if version != VERSION {
-        return Err(Error::Version { found: version, supported: VERSION });
-    }
+    ensure_or(found >= HEADER_BYTES, Error::FileSize { found, expected: HEADER_BYTES })?;
+    ensure_or(version == VERSION, Error::Version { found: version, supported: VERSION })?;
     let stated = usize::try_from(wide(head[4], head[5])).unwrap_or(usize::MAX);
-    if stated != found {
-        return Err(Error::FileSize { found, expected: stated });
-    }
+    ensure_or(stated == found, Error::FileSize { found, expected: stated })?;
     let none = Error::Section { section: 0 };
     if count as usize > MAX_SECTIONS {
         return Err(none);
@@ -172,22 +174,18 @@ pub fn read<'a>(file: &'a [u8], sections: &mut Found<'a>) -> Result<&'a [[u8; EN
     let (before, after) = file.get(..end).and_then(|head| head.split_at_checked(CRC_AT)).ok_or(none)?;
     let (_, after) = after.split_at_checked(4).ok_or(none)?;
     let crc = [before, &[0; 4], after].iter().fold(super::crc::start(), |crc, part| super::crc::update(crc, part));
-    if head[6] != super::crc::finish(crc) {
+    if checksum.unwrap_or(head[6]) != super::crc::finish(crc) {
         return Err(Error::Checksum { section: 0 });
     }
-    if !are_zero(&head[7..]) {
-        return Err(none);
-    }
+    ensure_or(are_zero(&head[7..]), none)?;
     let (table, _) = after.split_at_checked(HEADER_BYTES - CRC_AT - 4).ok_or(none)?.1.as_chunks::<ENTRY_BYTES>();
     let mut last_kind = 0;
     for entry in table {
         let Section { kind, crc, span } = Section::read(entry).ok_or(none)?;
         let bad = Error::Section { section: kind };
         let start = end.next_multiple_of(ALIGN as usize);
-        let zero = file.get(end..start).ok_or(bad)?.iter().all(|b| *b == 0);
-        if kind <= last_kind || span.offset != start as u64 || !zero {
-            return Err(bad);
-        }
+        let zero = file.get(end..start).is_some_and(|gap| gap.iter().all(|b| *b == 0));
+        ensure_or(kind > last_kind && span.offset == start as u64 && zero, bad)?;
         last_kind = kind;
         let bytes = span.of(file).ok_or(bad)?;
         end = start + bytes.len();
@@ -199,9 +197,7 @@ pub fn read<'a>(file: &'a [u8], sections: &mut Found<'a>) -> Result<&'a [[u8; EN
             *found = Some(bytes);
         }
     }
-    if end != found {
-        return Err(Error::FileSize { found, expected: end });
-    }
+    ensure_or(end == found, Error::FileSize { found, expected: end })?;
     Ok(table)
 }
 
@@ -211,7 +207,8 @@ impl Section {
     pub fn read(entry: &[u8; ENTRY_BYTES]) -> Option<Self> {
         let w = words::<{ ENTRY_BYTES / 4 }>(entry);
         let span = Span { offset: wide(w[2], w[3]), bytes: wide(w[4], w[5]) };
-        are_zero(&w[6..]).then_some(Self { kind: w[0], crc: w[1], span })
+        ensure(are_zero(&w[6..]))?;
+        Some(Self { kind: w[0], crc: w[1], span })
     }
 }
 

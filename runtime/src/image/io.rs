@@ -16,7 +16,7 @@
 
 use super::header::{products, put, words};
 use super::tensors::{Dtype, shape_ok};
-use super::{Image, section};
+use super::{ensure_or, section};
 use crate::error::{Error, Result};
 use crate::ops::ensure;
 
@@ -80,20 +80,21 @@ impl Port {
         r
     }
 
-    fn decode(r: &[u8; RECORD_BYTES]) -> Option<Self> {
+    pub(super) fn decode(r: &[u8; RECORD_BYTES]) -> Option<Self> {
         let [slot, head, zero_point, mantissa, exponent, dims @ .., zero] = words::<{ RECORD_BYTES / 4 }>(r);
         let (dtype, rank, exponent) = (Dtype::of(head as u8)?, (head >> 8) as u8, exponent as i32);
         shape_ok(rank, &dims)?;
         // What of a zero point is in an element of that type.
+        let zero_point = zero_point as i32;
         let kept = match dtype {
-            Dtype::I8 => i32::from(zero_point as i8),
-            Dtype::U8 => i32::from(zero_point as u8),
-            Dtype::I16 => i32::from(zero_point as i16),
-            Dtype::I32 => zero_point as i32,
-            Dtype::U64 | Dtype::T3 | Dtype::N4 | Dtype::T4 | Dtype::N5 | Dtype::N8 => return None,
+            Dtype::I8 => Some(i32::from(zero_point as i8)),
+            Dtype::U8 => Some(i32::from(zero_point as u8)),
+            Dtype::I16 => Some(i32::from(zero_point as i16)),
+            Dtype::I32 => Some(zero_point),
+            Dtype::U64 | Dtype::T3 | Dtype::N4 | Dtype::T4 | Dtype::N5 | Dtype::N8 => None,
         };
-        ensure(head >> 16 == 0 && zero == 0 && (-256..=256).contains(&exponent) && kept == zero_point as i32)?;
-        Some(Self { slot, dtype, rank, zero_point: kept, mantissa, exponent, dims })
+        ensure(head >> 16 == 0 && zero == 0 && (-256..=256).contains(&exponent) && kept == Some(zero_point))?;
+        Some(Self { slot, dtype, rank, zero_point, mantissa, exponent, dims })
     }
 
     /// Dimensions, as many as there are.
@@ -113,7 +114,7 @@ impl Port {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ports<'a> {
     inputs: usize,
-    records: &'a [[u8; RECORD_BYTES]],
+    pub(super) records: &'a [[u8; RECORD_BYTES]],
 }
 
 impl<'a> Ports<'a> {
@@ -126,9 +127,8 @@ impl<'a> Ports<'a> {
         let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or(bad)?;
         let [inputs, outputs] = words(head);
         let (records, tail) = rest.as_chunks::<RECORD_BYTES>();
-        if !tail.is_empty() || inputs.checked_add(outputs).is_none_or(|stated| records.len() != stated as usize) {
-            return Err(bad);
-        }
+        let stated = inputs.checked_add(outputs);
+        ensure_or(tail.is_empty() && stated.is_some_and(|stated| records.len() == stated as usize), bad)?;
         Ok(Self { inputs: inputs as usize, records })
     }
 
@@ -156,21 +156,5 @@ impl<'a> Ports<'a> {
     pub(crate) fn port(&self, is_output: bool, index: u32) -> Option<Port> {
         let (inputs, outputs) = self.records.split_at_checked(self.inputs)?;
         Port::decode(if is_output { outputs } else { inputs }.get(index as usize)?)
-    }
-
-    /// Checks every record, and that its slot holds just what it says.
-    pub(super) fn check(&self, image: &Image<'_>) -> Result<()> {
-        let bad = Error::Section { section: section::IO };
-        for record in self.records {
-            let port = &Port::decode(record);
-            let port = port.as_ref().ok_or(bad)?;
-            let slot = &image.slot_at(port.slot);
-            let slot = slot.as_ref().ok_or(Error::Slot { index: port.slot })?;
-            let bytes = if port.dtype == Dtype::U8 { Dtype::I8 } else { port.dtype };
-            if slot.plain() != Some(bytes) || products(&port.dims) != Some(slot.cols.into()) {
-                return Err(bad);
-            }
-        }
-        Ok(())
     }
 }

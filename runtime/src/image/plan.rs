@@ -19,9 +19,11 @@
 
 use core::ops::Range;
 
+use super::ensure_or;
 use super::header::{are_zero, put, times, wide, words};
 use super::tensors::{Dtype, GROUP};
 use crate::error::{Error, Result};
+use crate::ops::ensure;
 
 /// Bytes of the plan's head.
 pub const HEAD_BYTES: usize = 64;
@@ -221,7 +223,8 @@ impl Slot {
             && (!matches!(kind, Kind::I8 | Kind::I16) || (rows == Rows::One && slot.frac == 0))
             && (if HAS_TOKENS { slot.rows_ok() } else { heads | head_dim == 0 && are_zero(&w[6..]) });
         let aligned = (w[4] | w[6] | w[8]).is_multiple_of(SLOT_ALIGN as u32) && w[10].is_multiple_of(4);
-        (shape_ok && aligned).then_some(slot)
+        ensure(shape_ok && aligned)?;
+        Some(slot)
     }
 
     /// Whether kind and shape go with the rows.
@@ -290,11 +293,9 @@ impl Plan {
         let bad = Error::Slot { index: u32::MAX };
         let plan = Self::decode(section).ok_or(bad)?;
         let expected = HEAD_BYTES as u64 + u64::from(plan.slots) * SLOT_BYTES as u64;
-        if section.len() as u64 != expected || plan.logits >= plan.slots {
-            return Err(bad);
-        }
+        ensure_or(section.len() as u64 == expected && plan.logits < plan.slots, bad)?;
         for index in 0..plan.slots {
-            slot(section, index).ok_or(Error::Slot { index })?;
+            ensure_or(slot(section, index).is_some(), Error::Slot { index })?;
         }
         Ok(plan)
     }
@@ -302,7 +303,8 @@ impl Plan {
     fn decode(s: &[u8]) -> Option<Self> {
         let w = words::<{ HEAD_BYTES / 4 }>(s.first_chunk::<HEAD_BYTES>()?);
         let [slots, max_context, vocab, logits, source_vocab, start] = [w[0], w[1], w[2], w[3], w[4], w[5]];
-        are_zero(&w[6..]).then_some(Self { slots, max_context, vocab, logits, source_vocab, start })
+        ensure(are_zero(&w[6..]))?;
+        Some(Self { slots, max_context, vocab, logits, source_vocab, start })
     }
 }
 

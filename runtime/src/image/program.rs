@@ -11,8 +11,10 @@
 //!
 //! What the arguments of an op mean stands in its file under `ops/`.
 
+use super::ensure_or;
 use super::header::{are_zero, put, words};
 use crate::error::{Error, Result};
+use crate::ops::ensure;
 
 /// Bytes of the head.
 pub const HEAD_BYTES: usize = 16;
@@ -108,15 +110,11 @@ impl<'a> Program<'a> {
         let mut left = program.ops.len() as u64;
         for record in program.entries {
             let (entry, zero) = decode_entry(record);
-            if zero != 0 {
-                return Err(bad);
-            }
+            ensure_or(zero == 0, bad)?;
             let last = u64::from(entry.first) + u64::from(entry.count);
             let (rest, more) = left.overflowing_sub(entry.count.into());
             left = rest;
-            if last > program.ops.len() as u64 || more {
-                return Err(Error::Entry { id: entry.id });
-            }
+            ensure_or(last <= program.ops.len() as u64 && !more, Error::Entry { id: entry.id })?;
         }
         Ok(program)
     }
@@ -124,14 +122,13 @@ impl<'a> Program<'a> {
     fn split(section: &'a [u8]) -> Option<Self> {
         let (head, rest) = section.split_first_chunk::<HEAD_BYTES>()?;
         let head = words::<{ HEAD_BYTES / 4 }>(head);
-        if !are_zero(&head[2..]) {
-            return None;
-        }
+        ensure(are_zero(&head[2..]))?;
         let [entries, ops] = [head[0], head[1]];
         let (entry_bytes, op_bytes) = rest.split_at_checked((entries as usize).checked_mul(ENTRY_BYTES)?)?;
         let (entry_table, _) = entry_bytes.as_chunks::<ENTRY_BYTES>();
         let (op_table, rest) = op_bytes.as_chunks::<OP_BYTES>();
-        (op_table.len() == ops as usize && rest.is_empty()).then_some(Self { entries: entry_table, ops: op_table })
+        ensure(op_table.len() == ops as usize && rest.is_empty())?;
+        Some(Self { entries: entry_table, ops: op_table })
     }
 
     /// Entry points in file order.

@@ -208,7 +208,7 @@ impl TensorDesc {
         shape_ok(rank, &dims)?;
         ensure(w[0] >> 16 == 0 && are_zero(&w[if CODED { 14 } else { 10 }..]))?;
         ensure((-256..=256).contains(&exponent) && w[6].is_multiple_of(super::header::ALIGN as u32))?;
-        ensure(Self::data_bytes(dtype, dims)? == span.bytes)?;
+        ensure(Self::data_bytes(dtype, dims) == Some(span.bytes))?;
         let mut codebook = [0i8; 16];
         // Of firmware without codes it stays 0; so, then, must what is there.
         if CODED {

@@ -23,6 +23,7 @@ struct Layer<'s> {
     #[cfg_attr(not(feature = "steps"), allow(dead_code))]
     channels: u32,
     /// Products of a sum.
+    #[cfg_attr(not(feature = "steps"), allow(dead_code))]
     products: u64,
     /// Whether each output channel has weights of its own and reads all of the input under the window.
     whole: bool,
@@ -63,10 +64,11 @@ fn shape(
         second
     };
     window::ensure_output(g, channels, output.cols)?;
-    let products = products(&[height, width, depth])?;
+    let products = products(&[height, width, depth]);
     let numbers = if connected { 4 } else { 8 };
     let sums = &Sums::new(image, op, input.kind, numbers, (channels, products));
     let whole = !depthwise && second.get() == 1;
+    let products = products.unwrap_or(u64::MAX);
     then(&mut Layer { g, second, channels, products, whole, sums: sums.as_ref()? })
 }
 

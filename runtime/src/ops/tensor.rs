@@ -4,7 +4,7 @@ use core::cell::Cell;
 use core::ops::Range;
 
 use super::window::SINGLE_ROUNDING;
-use super::{Run, any_slot, arg, times_in, turned};
+use super::{Run, any_slot, arg, ensure, times_in, turned};
 use crate::fixed::tflite::{Rounding, requantize, requantize_wide};
 use crate::image::plan::{Kind, Slot};
 use crate::image::{Dtype, Image, Limits, Op};
@@ -32,7 +32,8 @@ impl Plain {
         let slot = &image.slot_at(index);
         let Slot { kind, cols, .. } = *slot.as_ref()?;
         // Slots of these kinds have one row.
-        matches!(kind, Kind::I8 | Kind::I16).then_some(Self { index, kind, cols })
+        ensure(matches!(kind, Kind::I8 | Kind::I16))?;
+        Some(Self { index, kind, cols })
     }
 
     /// Its bytes in the arena.

@@ -33,7 +33,7 @@ fn parts(image: &Image<'_>, op: &Op, [input, output]: &[Plain; 2]) -> Option<(Wi
     ensure(g.channels == depth as usize)?;
     window::ensure_output(&g, out_channels, output.cols)?;
     let products = products(&[kh, kw, depth])?;
-    Some((g, Sums::new(image, op, input.kind, 8, (out_channels, products))?))
+    Some((g, Sums::new(image, op, input.kind, 8, (out_channels, Some(products)))?))
 }
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {

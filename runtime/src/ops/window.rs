@@ -38,7 +38,7 @@ fn pair(op: &Op, which: usize) -> Option<[usize; 2]> {
 /// With `kernel` taps down and across; `input`: elements of the input, from which its channels follow. `None` for what is no window of it.
 #[must_use]
 pub fn window(op: &Op, at: usize, kernel: [usize; 2], input: u32) -> Option<Window> {
-    any_window(op, at, kernel, input).filter(|g| is_inside(&g.y) && is_inside(&g.x))
+    any_window(op, at, kernel, input).filter(|g| ensure(is_inside(&g.y) && is_inside(&g.x)).is_some())
 }
 
 /// Whether both ends of the output have a tap or the gap between two inside: strides and pads are those of this image. Sizes are of 16
@@ -50,7 +50,8 @@ fn is_inside(a: &Axis) -> bool {
 /// As [`window`], of a transposed convolution: dilations 1, and any padding.
 #[must_use]
 pub fn transposed_window(op: &Op, at: usize, kernel: [usize; 2], input: u32) -> Option<Window> {
-    any_window(op, at, kernel, input).filter(|g| g.y.dilation.get() == 1 && g.x.dilation.get() == 1)
+    let not_dilated = |g: &Window| ensure(g.y.dilation.get() == 1 && g.x.dilation.get() == 1).is_some();
+    any_window(op, at, kernel, input).filter(not_dilated)
 }
 
 fn any_window(op: &Op, at: usize, kernel: [usize; 2], input: u32) -> Option<Window> {
@@ -67,8 +68,8 @@ fn axis(op: &Op, at: usize, which: usize, kernel: usize) -> Option<Axis> {
     let steps = arg(op, at + 2)? >> (8 * which);
     let (input, output, pad) = (half(at)?, half(at + 1)?, half(at + 3)?);
     let (stride, dilation) = ((steps & 0xFF) as usize, NonZeroUsize::new((steps >> 16 & 0xFF) as usize)?);
-    let ok = input != 0 && output != 0 && kernel != 0 && stride != 0 && kernel <= 0xFFFF;
-    ok.then_some(Axis { input, output, kernel, stride, dilation, pad })
+    ensure(input != 0 && output != 0 && kernel != 0 && stride != 0 && kernel <= 0xFFFF)?;
+    Some(Axis { input, output, kernel, stride, dilation, pad })
 }
 
 /// The window of a fully connected layer: one tap on each row of `features` elements of `input`.
@@ -81,7 +82,7 @@ pub fn rows(op: &Op, _: usize, [_, features]: [usize; 2], input: u32) -> Option<
 
 /// Checks that `out` holds `channels` of the window's output.
 pub(crate) fn ensure_output(g: &Window, channels: u32, out: u32) -> Option<()> {
-    ensure(products(&[g.y.output as u32, g.x.output as u32, channels])? == out.into())
+    ensure(products(&[g.y.output as u32, g.x.output as u32, channels]) == Some(out.into()))
 }
 
 /// The input's zero point and how sums become elements of this kind: argument `which`.
@@ -94,19 +95,21 @@ pub(crate) fn numbers(op: &Op, which: usize, kind: Kind) -> Option<(i32, Output)
         _ => bytes_arg(op, which)?.map(|b| i32::from(b as i8)),
     };
     let output = Output { zero_point, min, max, rounding: rounding(op), narrow: op.flags & NARROW != 0 };
-    (min <= max).then_some((zero_in, output))
+    ensure(min <= max)?;
+    Some((zero_in, output))
 }
 
 /// The slots of arguments 0 and 1: input and output, both int8 or both int16.
 pub(crate) fn slots(image: &Image<'_>, op: &Op) -> Option<[Plain; 2]> {
     let [input, output] = &[Plain::arg(image, op, 0), Plain::arg(image, op, 1)];
     let (input, output) = (input.as_ref()?, output.as_ref()?);
-    (input.kind == output.kind).then_some([*input, *output])
+    ensure(input.kind == output.kind)?;
+    Some([*input, *output])
 }
 
 /// The record of the plain int8 weights that argument `which` names.
 pub(crate) fn weights(image: &Image<'_>, op: &Op, which: usize) -> Option<TensorDesc> {
-    desc_arg(image, op, which).filter(|desc| desc.dtype == Dtype::I8)
+    desc_arg(image, op, which).filter(|desc| ensure(desc.dtype == Dtype::I8).is_some())
 }
 
 /// What an op with weights has: a table of channels (argument 3), numbers, the weights' zero point.
@@ -127,7 +130,7 @@ impl Sums {
         op: &Op,
         kind: Kind,
         at: usize,
-        (count, products): (u32, u64),
+        (count, products): (u32, Option<u64>),
     ) -> Option<Self> {
         let numbers = &numbers(op, at, kind);
         let (zero_in, output) = numbers.as_ref()?;
@@ -139,7 +142,8 @@ impl Sums {
         ensure(desc.dtype == Dtype::I32 && desc.dims == [count, words, 1, 1] && zero <= 0xFF)?;
         ensure(kind == Kind::I16 || op.flags & NARROW == 0)?;
         let most = if zero_weights == 0 { MOST_PRODUCTS } else { MOST_PRODUCTS / 2 };
-        (products <= most).then_some(Self { zero_in: *zero_in, zero_weights, output: *output })
+        ensure(products.is_some_and(|n| n <= most))?;
+        Some(Self { zero_in: *zero_in, zero_weights, output: *output })
     }
 }
 
