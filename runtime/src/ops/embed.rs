@@ -66,11 +66,13 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         let mult = i64::from(table.mult(row)) * factor;
         let value = |level_times_scale: i32| saturate(shift_round(i64::from(level_times_scale) * mult, shift));
         let out = out.row(i)?;
+        // One closure for both: firmware has the loop once.
+        table.row_levels(row, out, |out, level| {
+            *out = if positions { out.saturating_add(value(level)) } else { level };
+        });
         if positions {
-            table.row_levels(row, out, |out, level| *out = out.saturating_add(value(level)));
             continue;
         }
-        table.row_levels(row, out, |out, level| *out = level);
         if log2 > 0 {
             // Sums of 2^12 numbers of 15 bits: none is shifted.
             rows::hadamard(isa, out, log2);
