@@ -71,7 +71,8 @@ fn extremes() {
 #[test]
 fn models() {
     let cache4 = [small_model(13).with_cache4().image(), small_gpt(14).with_cache4().image()];
-    for file in [small_model(11).image(), small_gpt(12).image()].into_iter().chain(cache4) {
+    let transformed = small_model(15).with_transformed_heads().image();
+    for file in [small_model(11).image(), small_gpt(12).image(), transformed].into_iter().chain(cache4) {
         let image = Image::open(&file).unwrap();
         let mut r = Random::new(5);
         let tokens: Vec<u32> = (0..41).map(|_| r.range(0, 28) as u32).collect();

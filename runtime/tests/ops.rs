@@ -348,6 +348,43 @@ fn rope_against_f64() {
     measured("rope against position * theta up to 2^20", worst_theta, 2f64.powi(-28));
 }
 
+/// What is transformed is what the op gives otherwise: exact as long as nothing is shifted out, saturated where it no longer fits.
+#[test]
+fn rope_and_transform() {
+    let r = &mut Random::new(32);
+    let (mut exact, mut saturated) = (0, 0);
+    for (heads, head_dim, log2) in [(1, 2, 1), (3, 8, 3), (2, 20, 2), (2, 64, 6), (1, 128, 7), (1, 256, 8)] {
+        let mut b = builder();
+        let slot = b.i32_slot(Rows::Batch, heads * head_dim, 20);
+        let steps: Vec<u64> = (0..head_dim / 2).map(|_| r.next()).collect();
+        let table = b.vector64(&steps);
+        let rope = op(code("rope"), &[slot, table, heads as u32, head_dim as u32]);
+        let transforming = Op { flags: mote_runtime::ops::rope::TRANSFORM, ..rope };
+        b.body.push(rope);
+        let mut bench = bench(&b, 2);
+        for size in [1 << 8, 1 << 20, i32::MAX as i64] {
+            let x: Vec<i32> =
+                (0..heads * head_dim).map(|i| if i % 3 == 0 { size } else { r.range(-size, size) } as i32).collect();
+            let [turned, got] = [rope, transforming].map(|op| {
+                bench.row(slot, 0).copy_from_slice(&x);
+                bench.run_with(&op, 77, &[], 1, &Single);
+                bench.row(slot, 0).to_vec()
+            });
+            let bits = 32 - turned.iter().map(|v| v.unsigned_abs()).max().unwrap().leading_zeros() as i32;
+            let lost = (bits + log2 - 30).max(0);
+            // Half a unit of what is shifted, of each of the block.
+            let bound = if lost > 0 { 2f64.powi(log2 + lost - 1) } else { 0.0 };
+            for (got, expected) in got.iter().zip(hadamard(&turned, 1 << log2)) {
+                let clamped = expected.clamp(-2f64.powi(31), 2f64.powi(31) - 1.0);
+                assert!((f64::from(*got) - clamped).abs() <= bound, "{head_dim}, {size}: {got} {expected}");
+                exact += usize::from(lost == 0);
+                saturated += usize::from(*got == i32::MAX || *got == i32::MIN);
+            }
+        }
+    }
+    assert!(exact > 500 && saturated > 50, "{exact} {saturated}");
+}
+
 #[test]
 fn sinusoid_against_f64() {
     let r = &mut Random::new(32);

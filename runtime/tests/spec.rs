@@ -405,6 +405,10 @@ impl Interpreter {
                 let steps: Vec<u64> =
                     b.tensors[a[1] as usize].1.as_chunks::<8>().0.iter().map(|s| u64::from_le_bytes(*s)).collect();
                 x.chunks_mut(a[3] as usize).for_each(|head| rope(head, &steps, position));
+                if op.flags & 1 == 1 {
+                    let (transformed, lost) = hadamard(&x, head_block(a[3] as usize));
+                    x = transformed.iter().map(|v| sat(v << lost)).collect();
+                }
                 self.rows.insert(slot(0).offset, x);
             }
             "cache" => {
@@ -560,6 +564,7 @@ fn tokens(seed: u64, n: usize) -> Vec<u32> {
 fn a_model_has_the_logits_of_the_page() {
     for seed in 1..=6 {
         assert!(compare(&small_model(seed), &tokens(seed, 24), "") > 30);
+        assert!(compare(&small_model(seed).with_transformed_heads(), &tokens(seed, 24), "transformed heads") > 30);
         assert!(compare(&small_gpt(seed), &tokens(seed, 24), "GPT") > 30);
         assert!(compare(&small_model(seed).with_cache4(), &tokens(seed, 24), "4-bit cache") > 30);
         assert!(compare(&small_gpt(seed).with_cache4(), &tokens(seed, 24), "GPT, 4-bit cache") > 30);
@@ -574,7 +579,11 @@ fn extreme_models_have_the_logits_of_the_page() {
     let r = &mut Random::new(70);
     let mut alive = 0;
     for round in 0..300 {
-        let mut b = if round % 4 < 2 { model.clone() } else { model.clone().with_cache4() };
+        let mut b = match round % 4 {
+            0 => model.clone(),
+            1 => model.clone().with_transformed_heads(),
+            _ => model.clone().with_cache4(),
+        };
         // Mild changes keep numbers alive through all layers, wild ones saturate them or make them vanish.
         let wild = round % 3 == 0;
         let frac = |r: &mut Random, old: i16| {

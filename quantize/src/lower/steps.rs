@@ -109,10 +109,20 @@ impl Steps {
         self.layers.push(self.builder.ops.len());
     }
 
-    /// Gives all caches so far this many bits: 4, or else 8.
+    /// Gives all caches so far this many bits: 4, or else 8. Queries and keys that RoPE turns are transformed after it, so that 8 bits lose
+    /// less of them; caches of 4 bits transform what they hold.
     pub fn set_kv_bits(&mut self, bits: u8) {
         let kind = if bits == 4 { Kind::Cache4 } else { Kind::Cache };
         self.builder.slots.iter_mut().filter(|slot| slot.kind.is_cache()).for_each(|slot| slot.kind = kind);
+        let mut log2 = HashMap::new();
+        for op in self.builder.ops.iter_mut().filter(|op| bits != 4 && op.code == ops::rope::OP.code) {
+            op.flags |= ops::rope::TRANSFORM;
+            log2.insert(op.args[0], ops::rope::log2_block(op.args[3] as usize));
+        }
+        for op in self.builder.ops.iter_mut().filter(|op| op.code == ops::attention::OP.code) {
+            // The exponent of the factor: products of what was transformed are 2^t times as large.
+            op.args[6] += log2.get(&op.args[0]).copied().unwrap_or(0);
+        }
     }
 
     /// Begins an entry point.

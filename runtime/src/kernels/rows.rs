@@ -73,6 +73,9 @@ versions! {
     /// In-place Walsh-Hadamard transform of each `2^log2` values. Returns the bits by which they were shifted right before.
     fn hadamard = scalar::rows::hadamard, (values: &mut [i32], log2: u32) -> i32;
 
+    /// The same, at the scale that they had: what was shifted goes left again.
+    fn transform = scalar::rows::transform, (values: &mut [i32], log2: u32);
+
     /// Turns each pair by an angle, given as its cosine and sine in Q30.
     fn rotate = scalar::rows::rotate, (low: &mut [i32], high: &mut [i32], turns: &[(i32, i32)]);
 

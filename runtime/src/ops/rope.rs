@@ -1,7 +1,9 @@
 //! Rope: rotary position embedding, in place (Su et al., arXiv 2104.09864), Hugging Face's half-split pairs.
 //!
 //! Arguments: slot (I32, heads * head_dim columns), steps (U64 [head_dim / 2], turns a position in 2^-64), heads,
-//! head_dim. Scaled variants (Llama 3, linear, YaRN) differ in the steps alone. NUMERICS.md, "rope".
+//! head_dim. Scaled variants (Llama 3, linear, YaRN) differ in the steps alone. Flag 1: each head goes through a Walsh-Hadamard
+//! transform afterwards, so that the int8 codes of queries and keys lose less; their product is 2^t times what it was, which
+//! attention's factor takes back. NUMERICS.md, "rope".
 
 use super::{I32Rows, OpDef, Overlap, Run, arg, desc_arg, ensure, part, slot_arg};
 use crate::fixed::rope::cos_sin;
@@ -11,7 +13,16 @@ use crate::kernels::rows;
 
 /// The op.
 pub static OP: OpDef =
-    OpDef { code: 6, name: "rope", args: 4, flags: 0, slots: &[0], overlap: Overlap::Apart, check, run };
+    OpDef { code: 6, name: "rope", args: 4, flags: TRANSFORM, slots: &[0], overlap: Overlap::Apart, check, run };
+
+/// Flag: transform each head afterwards, in blocks of [`log2_block`].
+pub const TRANSFORM: u16 = 1;
+
+/// log2 of the block of a head's transform: the largest power of two that divides its width.
+#[must_use]
+pub fn log2_block(head_dim: usize) -> u32 {
+    head_dim.trailing_zeros() & 31
+}
 
 /// Pairs whose angles are worked out together, for all heads.
 const CHUNK: usize = 16;
@@ -47,6 +58,9 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
                 let at = CHUNK * chunk;
                 rows::rotate(isa, part(low, at, steps.len())?, part(high, at, steps.len())?, &turns);
             }
+        }
+        if op.flags & TRANSFORM != 0 {
+            rows::transform(isa, values, log2_block(head_dim));
         }
     }
     Some(())

@@ -363,6 +363,13 @@ impl Builder {
         self
     }
 
+    /// The same with a transform of each head after its rotation.
+    pub fn with_transformed_heads(mut self) -> Self {
+        let ropes = self.body.iter_mut().filter(|op| op.code == code("rope"));
+        ropes.for_each(|op| op.flags |= ops::rope::TRANSFORM);
+        self
+    }
+
     pub fn cache_slot(&mut self, heads: usize, head_dim: usize) -> u32 {
         let (heads, head_dim) = (heads as u32, head_dim as u32);
         self.slot(Slot { kind: Kind::Cache, rows: Rows::Context, frac: 0, cols: 1, heads, head_dim, offset: [0; 4] })

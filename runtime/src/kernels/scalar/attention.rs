@@ -7,7 +7,8 @@ use crate::fixed::{Scale, saturate, shift_round};
 use crate::image::plan::{Kind, MAX_HEAD_DIM};
 use crate::kernels::Head;
 use crate::kernels::scalar::nibbles;
-use crate::kernels::scalar::rows::hadamard;
+use crate::kernels::scalar::rows::{hadamard, transform};
+use crate::ops::rope::log2_block;
 use crate::ops::unpack;
 
 /// Positions whose weighted sum fits int32 whatever bytes the cache holds: 512 * 32768 * -128 = -2^31.
@@ -109,7 +110,7 @@ fn attend_to<L: Loops, const W: usize, const H: usize, const R: usize>(
     let head_dim = q.len();
     let four_bits = cfg!(feature = "cache4") && kind == Kind::Cache4;
     let (code_bytes, scale_bytes) = kind.cached(head_dim);
-    let log2 = if four_bits { nibbles::log2_block(head_dim) } else { 0 };
+    let log2 = if four_bits { log2_block(head_dim) } else { 0 };
     let scores = scratch.get_mut(..head.k_scales.len() / scale_bytes)?;
     let mut q8 = [0i8; MAX_HEAD_DIM as usize];
     let q8 = q8.get_mut(..head_dim)?;
@@ -192,8 +193,7 @@ fn attend_to<L: Loops, const W: usize, const H: usize, const R: usize>(
         lane += R;
     }
     if four_bits {
-        let lost = hadamard(out, log2); // of what is 2^-log2 of the result: the transform is its own inverse times that
-        out.iter_mut().for_each(|out| *out = saturate(i64::from(*out) << (lost & 31)));
+        transform(out, log2); // of what is 2^-log2 of the result: the transform is its own inverse times that
     }
     Some(())
 }

@@ -3,15 +3,10 @@
 use crate::fixed::requantize::quantize_row;
 use crate::image::plan::MAX_HEAD_DIM;
 use crate::kernels::scalar::rows::hadamard;
+use crate::ops::rope::log2_block;
 
 /// From this magnitude of an int8 code on the next level is as near: halfway between levels 8 to 15.
 const MIDDLES: [u8; 7] = [13, 26, 39, 54, 71, 89, 109];
-
-/// log2 of the block of the Walsh-Hadamard transform of a head: the largest power of two that divides its width.
-#[must_use]
-pub fn log2_block(head_dim: usize) -> u32 {
-    head_dim.trailing_zeros() & 31
-}
 
 /// What a code stands for, -120 to 120: close to the 16 levels that normal values, the largest of 32 being 127, lose least with.
 #[must_use]

@@ -104,6 +104,14 @@ pub fn hadamard(values: &mut [i32], log2: u32) -> i32 {
             rest = core::mem::take(&mut rest).get_mut(step..).unwrap_or_default();
         }
         done = 4;
+    } else if cfg!(not(mote_vector)) && log2 >= 2 {
+        // Small cores: loops over pairs, and over pairs of pairs, cost more than the sums.
+        for four in values.as_chunks_mut::<4>().0 {
+            let [a, b, c, d] = *four;
+            let [[e, f], [g, h]] = [[a, c], [b, d]].map(|[low, high]| [low.wrapping_add(high), low.wrapping_sub(high)]);
+            *four = [e.wrapping_add(g), e.wrapping_sub(g), f.wrapping_add(h), f.wrapping_sub(h)];
+        }
+        done = 2;
     }
     for stage in done..log2 {
         let half = 1usize << stage;
@@ -117,6 +125,15 @@ pub fn hadamard(values: &mut [i32], log2: u32) -> i32 {
         }
     }
     lost as i32
+}
+
+/// [`hadamard`], and what it shifted right goes left again.
+#[cfg_attr(mote_vector, inline(always))]
+pub fn transform(values: &mut [i32], log2: u32) {
+    let lost = hadamard(values, log2);
+    if lost > 0 {
+        values.iter_mut().for_each(|v| *v = v.saturating_mul(1 << (lost & 31)));
+    }
 }
 
 /// The first four stages.
