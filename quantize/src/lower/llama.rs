@@ -4,6 +4,7 @@ use super::steps::{BODY, HEAD, Ranges, Steps};
 use crate::balance::Balance;
 use crate::import::{LlmConfig, Weight};
 use mote_runtime::image::plan::Rows;
+use mote_runtime::ops::rope;
 
 /// Slots shared by all layers.
 struct Slots {
@@ -28,8 +29,10 @@ struct Slots {
 pub(super) fn lower(c: &LlmConfig, ranges: &Ranges) -> Steps {
     let mut b = Steps::new(c, ranges);
     let (q_cols, kv_cols) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-    // Rotation can turn a pair's whole length into one of its two elements.
-    let turned = std::f64::consts::SQRT_2;
+    // Rotation can turn a pair's whole length into one of its two elements; the transform behind it sums up a block, of which slots have room
+    // for 32.
+    let block = 1u32 << rope::log2_block(c.head_dim);
+    let turned = std::f64::consts::SQRT_2 * f64::from(block.max(32)) / 32.0;
     let gate = b.batch(c.hidden, "gate");
     let s = Slots {
         x: b.batch(c.dim, "residual"),
