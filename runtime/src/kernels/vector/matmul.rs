@@ -27,7 +27,6 @@
 use crate::image::Coded;
 use crate::image::tensors::{BLOCK, Dtype, GROUP, SIGNS};
 use crate::kernels::Codes;
-use crate::kernels::arch::reads::{fetch, fetch_far};
 use core::mem::MaybeUninit;
 
 /// The kinds of codes, as the kernels are made for them.
@@ -38,10 +37,10 @@ pub const N5: u8 = Dtype::N5 as u8;
 pub const N8: u8 = Dtype::N8 as u8;
 
 /// How many groups ahead codes are fetched into the first cache where one group comes after the other.
-const AHEAD: usize = 16;
+pub const AHEAD: usize = 16;
 /// The same of T4, and how many groups ahead into the second cache: its levels take as long to make as memory takes to give its codes, so
 /// memory must never be idle. Where levels are made faster, that only is in the way of what the processor fetches by itself.
-const AHEAD_T4: (usize, usize) = (8, 64);
+pub const AHEAD_T4: (usize, usize) = (8, 64);
 /// Groups whose sums of codes are computed together: 16 384 columns. They lie on the stack.
 pub const PANEL: usize = 512;
 /// A byte of each of 4 columns of a block's 16 rows.
@@ -105,19 +104,6 @@ pub fn filled<T: Copy>(memory: &mut [MaybeUninit<T>], value: T) -> &mut [T] {
     unsafe { memory.assume_init_mut() }
 }
 
-/// Asks for the codes that come after `group`. N8's come fastest if nobody asks (BENCHMARKS.md, "Speed").
-#[inline(always)]
-pub fn fetch_ahead<const KIND: u8, T>(group: &T) {
-    match KIND {
-        N8 => {}
-        T4 => {
-            fetch(group, AHEAD_T4.0);
-            fetch_far(group, AHEAD_T4.1);
-        }
-        _ => fetch(group, AHEAD),
-    }
-}
-
 /// Whether the codes have another shape than the weights: then the scalar kernels say what comes out.
 pub fn misfit(w: &Coded<'_>, x: &Codes<'_>) -> bool {
     !x.fit(w) || w.block_bytes() == 0 || w.stretch == 0
@@ -144,10 +130,10 @@ macro_rules! matmul_kernels {
     ($features:literal; $table:ident = $name:literal, $isa:ident, $looked_up_raised:ident) => {
         use crate::image::Coded;
         use crate::image::tensors::{BLOCK, GROUP};
-        use crate::kernels::arch::reads::{base_sums, fetch};
+        use crate::kernels::arch::reads::{base_sums, fetch, fetch_far};
         use crate::kernels::vector::matmul::{
-            LEVEL_PANEL, LINES, Line, MOST_ROWS, MOST_SUMS, N4, N5, N8, PANEL, T3, T4, Weights, block_groups,
-            fetch_ahead, filled, misfit, row_groups,
+            AHEAD, AHEAD_T4, LEVEL_PANEL, LINES, Line, MOST_ROWS, MOST_SUMS, N4, N5, N8, PANEL, T3, T4, Weights,
+            block_groups, filled, misfit, row_groups,
         };
         use crate::kernels::{Codes, Int8, Isa, Kernels, Put, scalar};
         use core::array::from_fn;
@@ -204,6 +190,19 @@ macro_rules! matmul_kernels {
                 8 if LANES == 16 => few_rows::<KIND, BYTES, 8>(w, blocks, x, put),
                 2.. if most > 0 => many_rows::<KIND, BYTES>(w, blocks, x, most, put),
                 rows => (0..rows).for_each(|row| one_row::<KIND, BYTES>(w, blocks.clone(), x, row, put)),
+            }
+        }
+
+        /// Asks for the codes that come after `group`. N8's come fastest if nobody asks (BENCHMARKS.md, "Speed").
+        #[inline(always)]
+        fn fetch_ahead<const KIND: u8, T>(group: &T) {
+            match KIND {
+                N8 => {}
+                T4 => {
+                    fetch(group, AHEAD_T4.0);
+                    fetch_far(group, AHEAD_T4.1);
+                }
+                _ => fetch(group, AHEAD),
             }
         }
 
