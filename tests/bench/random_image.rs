@@ -55,7 +55,9 @@ pub fn write(config: &LlmConfig, codes: Dtype, path: &Path) {
     for name in ["residual", "normed", "q", "k", "v", "attention", "gate", "up", "glu", "logits"] {
         ranges.see(name, 64.0);
     }
-    let lowered: Lowered = language_model(config, &ranges).finish(config.max_context);
+    let mut steps = language_model(config, &ranges);
+    steps.set_kv_bits(8); // as the quantizer does it
+    let lowered: Lowered = steps.finish(config.max_context);
     let mut weights = Weights::begin(path).unwrap();
     let (mut table, mut random) = (Vec::new(), Random(1));
     for source in &lowered.tensors {
