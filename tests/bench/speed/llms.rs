@@ -122,10 +122,9 @@ pub fn measure(
     let mut runners = runners(name, settings, folder);
     for round in 0..=settings.rounds {
         for (runner, seen) in &mut runners {
-            let at = settings.threads.iter().position(|n| *n == runner.threads).unwrap();
-            limits.peak(at, runner.threads);
+            limits.peak(runner.threads);
             let prompt = runner.ask(&format!("prompt {}", settings.prompt), 1);
-            let bandwidth = limits.bandwidth(at, runner.threads);
+            let bandwidth = limits.bandwidth(runner.threads);
             let decode = runner.ask(&format!("decode {}", settings.decode), 1);
             let (Some(prompt), Some(decode)) = (prompt, decode) else { continue };
             // Round 0 warms up and is not counted.
@@ -167,11 +166,11 @@ fn report(
     );
     println!("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     let mut by_threads = serde_json::Map::new();
-    for (at, threads) in settings.threads.iter().enumerate() {
+    for threads in &settings.threads {
         let these = runners.iter().filter(|(r, _)| r.threads == *threads);
         let bandwidths: Vec<f64> = these.flat_map(|(_, seen)| seen.bandwidth.clone()).collect();
         // Reads go faster and slower from minute to minute, with what else the host does; multiplications do not.
-        let (bandwidth, peak) = (median(&bandwidths), best(&limits.peak[at]));
+        let (bandwidth, peak) = (median(&bandwidths), best(&limits.peak[threads]));
         let most = best(&bandwidths);
         println!("| {threads} | the machine | | {bandwidth:.1} ({most:.1}) | | | {peak:.0} GMAC/s | | | | |");
         let mut entry = serde_json::Map::new();

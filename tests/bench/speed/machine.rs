@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use mote_runtime::view::Pool;
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -10,32 +11,33 @@ use std::time::Instant;
 pub struct Limits {
     buffer: memmap2::MmapMut,
     /// Bytes read a second, in units of 10^9.
-    pub bandwidth: Vec<Vec<f64>>,
+    pub bandwidth: BTreeMap<usize, Vec<f64>>,
     /// Multiply-accumulates of int8 a second, in units of 10^9; empty where this program knows no loop.
-    pub peak: Vec<Vec<f64>>,
+    pub peak: BTreeMap<usize, Vec<f64>>,
 }
 
 impl Limits {
     /// Nothing measured yet, for so many counts of threads.
-    pub fn new(count: usize) -> Self {
+    pub fn new(threads: &[usize]) -> Self {
         let mut buffer = memmap2::MmapMut::map_anon(1 << 29).expect("memory");
         // Large pages where they can be had: they are read faster. Advice only.
         #[cfg(target_os = "linux")]
         let _ = buffer.advise(memmap2::Advice::HugePage);
         buffer.fill(1);
-        Self { buffer, bandwidth: vec![vec![]; count], peak: vec![vec![]; count] }
+        let none: BTreeMap<usize, Vec<f64>> = threads.iter().map(|threads| (*threads, vec![])).collect();
+        Self { buffer, bandwidth: none.clone(), peak: none }
     }
 
-    /// GB/s, measured now, that so many threads read: the best of three. `at` is the place of that number of threads.
-    pub fn bandwidth(&mut self, at: usize, threads: usize) -> f64 {
+    /// GB/s, measured now, that so many threads read: the best of three.
+    pub fn bandwidth(&mut self, threads: usize) -> f64 {
         let now = (0..3).map(|_| bandwidth(&self.buffer, threads)).fold(0.0, f64::max);
-        self.bandwidth[at].push(now);
+        self.bandwidth.entry(threads).or_default().push(now);
         now
     }
 
     /// Measures 10^9 multiply-accumulates of int8 a second, where this program knows a loop.
-    pub fn peak(&mut self, at: usize, threads: usize) {
-        self.peak[at].extend(int8_peak(threads).map(|(rate, _)| rate));
+    pub fn peak(&mut self, threads: usize) {
+        self.peak.entry(threads).or_default().extend(int8_peak(threads).map(|(rate, _)| rate));
     }
 }
 

@@ -38,7 +38,7 @@ fn main() {
     let temporary = tempfile::tempdir_in(".").expect("a folder here");
     let folder = settings.keep.clone().unwrap_or(temporary.path().to_owned());
     std::fs::create_dir_all(&folder).unwrap();
-    let mut limits = Limits::new(settings.threads.len());
+    let mut limits = Limits::new(&settings.threads);
     let (kernels, hand_off) = (mote_runtime::kernels::select().name, machine::hand_off());
     let peak = machine::int8_peak(1).map_or("unknown", |(_, name)| name);
     println!("Kernels {kernels}; int8 peak by {peak}; a job for two threads costs {hand_off:.2} us.");

@@ -147,9 +147,7 @@ fn measure_one(net: &Net, settings: &Settings, mote: &Path, folder: &Path, limit
     let mut runners: Vec<(Runner, Seen)> =
         runners(net, settings, mote, folder).into_iter().map(|r| (r, Seen::default())).collect();
     for round in 0..=settings.rounds {
-        for (at, threads) in settings.threads.iter().enumerate() {
-            limits.peak(at, *threads);
-        }
+        settings.threads.iter().for_each(|threads| limits.peak(*threads));
         for (runner, seen) in &mut runners {
             // Round 0 warms up, and tells how many fill a turn.
             let count = if round == 0 { 3 } else { seen.count };
@@ -172,8 +170,7 @@ fn measure_one(net: &Net, settings: &Settings, mote: &Path, folder: &Path, limit
             continue;
         }
         let (middle, least) = (median(&seen.median), seen.least.iter().copied().fold(f64::INFINITY, f64::min));
-        let at = settings.threads.iter().position(|n| n == threads).unwrap();
-        let peak = best(&limits.peak[at]);
+        let peak = best(&limits.peak[threads]);
         let rate = macs * 1e-3 / middle;
         println!(
             "| {name} | {threads} | {who} | {middle:.1} ({least:.1}) | {:.0} | {rate:.1} | {:.1} % |",

@@ -50,7 +50,7 @@ pub fn svg(points: &[Point], limits: &Limits, threads: &[usize]) -> String {
     for (panel, threads) in threads.iter().enumerate() {
         let _ = writeln!(out, "<g transform=\"translate({} {TOP})\">", LEFT + STEP * panel as f64);
         axes(&mut out, *threads);
-        roof(&mut out, best(&limits.bandwidth[panel]), best(&limits.peak[panel]));
+        roof(&mut out, best(&limits.bandwidth[threads]), best(&limits.peak[threads]));
         // Small marks lie on large ones.
         let mut points: Vec<&Point> = points.iter().filter(|p| p.threads == *threads).collect();
         points.sort_by(|a, b| radius(&b.shape).total_cmp(&radius(&a.shape)));
