@@ -147,6 +147,14 @@ pub struct Firmware<'a> {
     pub example: Option<&'a str>,
 }
 
+/// Firmware with every op of a feature, for no image: for each of [`FEATURES`], with checks of images and without.
+pub fn with_every_op() -> impl Iterator<Item = Firmware<'static>> {
+    let both = |(name, _): &(&'static str, _)| {
+        [false, true].map(|vouched| Firmware { feature: Some(name), vouched, ..Firmware::default() })
+    };
+    FEATURES.iter().flat_map(both)
+}
+
 /// The repository: `$MOTE_ROOT`, or the nearest folder upwards from here (or from where this was compiled) that has
 /// `boards/boards.toml`.
 ///

@@ -3,7 +3,6 @@
 use crate::shell::{cargo, run, timed};
 use crate::{setup, table, test, web};
 use anyhow::Result;
-use table::Firmware;
 
 /// Runs the verb.
 pub fn main(args: &[String]) -> Result<()> {
@@ -48,8 +47,7 @@ fn lints() -> Result<()> {
     doc.current_dir(root.join("boards")).env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--quiet", "--no-deps"]);
     run(doc.args(["--package", "mote-board-support", "--target-dir"]).arg(table::target_dir(&root)))?;
     for board in table::table(&root)? {
-        for ((feature, _), vouched) in table::FEATURES.iter().flat_map(|feature| [(feature, false), (feature, true)]) {
-            let firmware = Firmware { feature: Some(feature), vouched, ..Firmware::default() };
+        for firmware in table::with_every_op() {
             run(table::cargo(&root, &board, "clippy", firmware)?.args(["--quiet", "--", "-D", "warnings"]))?;
         }
     }

@@ -100,8 +100,7 @@ fn refusals() -> Result<usize> {
             checks += 1;
             Ok(())
         };
-        for ((name, _), vouched) in table::FEATURES.iter().flat_map(|feature| [(feature, false), (feature, true)]) {
-            let every_op = Firmware { feature: Some(name), vouched, ..Firmware::default() };
+        for every_op in table::with_every_op() {
             let built = table::build(&root, &board, every_op)?;
             symbols::check(&board, &built)?;
             refuses(&built, "--tokens 1", "not_an_image")?;
