@@ -38,9 +38,14 @@ use mote_runtime::view::Pool;
 use mote_runtime::{Error, Session};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The variable of the environment that names the kernels to use, for tests and benchmarks. No result depends on them.
 const KERNEL: &str = "MOTE_KERNEL";
+
+/// Bytes of a large page of the system.
+#[cfg(target_os = "linux")]
+const LARGE_PAGE: usize = 2 << 20;
 
 /// Why a model could not be opened or run.
 #[derive(Debug)]
@@ -102,7 +107,7 @@ impl From<TextError> for HostError {
 pub struct Model {
     image: Image<'static>,
     // Declared after `image`, which borrows from it, so it is dropped last.
-    map: Mmap,
+    map: Arc<Mmap>,
 }
 
 impl Model {
@@ -116,7 +121,7 @@ impl Model {
         // SAFETY: as for every file mapping, the bytes must not change while they are mapped. The quantizer never
         // writes into an existing image (it renames a finished file over it), and images are read-only data.
         #[allow(unsafe_code)]
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(io)?);
         // SAFETY: the bytes live as long as `map`, which lives in the same struct, is never replaced, and is dropped
         // after `image`; the mapping does not move when `Model` does. `image()` hands out shorter borrows only.
         #[allow(unsafe_code)]
@@ -130,8 +135,19 @@ impl Model {
     /// Asks the system to read the whole image now, in the background: decoding will want all of it, front to back, for
     /// every token. Not done by [`Model::open`], which costs the same for any size; advice only, so no error.
     ///
-    /// On Linux the weights are read in large pages as they are used, the next ones ahead; this call would read small ones.
+    /// On Linux a thread of its own reads ahead of decoding, which alone would get a tenth of a file that is not cached in pages
+    /// of 4 KiB: a fault gives two large pages, but coming to the second one asks for more in small ones.
     pub fn prefetch(&self) {
+        #[cfg(target_os = "linux")]
+        {
+            let map = Arc::clone(&self.map);
+            let touch = move || {
+                for at in (0..map.len()).step_by(2 * LARGE_PAGE) {
+                    std::hint::black_box(map[at]);
+                }
+            };
+            let _ = std::thread::Builder::new().name("mote-prefetch".into()).spawn(touch);
+        }
         #[cfg(all(unix, not(target_os = "linux")))]
         {
             let _ = self.map.advise(memmap2::Advice::WillNeed);
