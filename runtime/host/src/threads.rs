@@ -4,13 +4,16 @@
 //! microsecond, `cargo xtask bench speed`). After [`SPIN`] without a job they sleep on a condition variable, so an idle
 //! session costs nothing. They do not yield in between: on a busy machine who yields gets the core back milliseconds later.
 //!
-//! One word says all there is to know of the current job: its generation, its parts and the next of them. A part is taken by
-//! changing that word from what was read, so no thread can take a part of a job that is over: `run` returns when all parts
-//! that were taken are done.
+//! Each thread has a share of the parts, one after the other: a matrix's parts lie in memory like that, and who goes on where he
+//! ended has what he asked for ahead (`fetch_ahead` in the kernels). Who is through takes the last parts of others' shares. One
+//! word a thread says all there is to know of its share: the job's generation, the first part that is left and their end. A part
+//! is taken by changing that word from what was read, so no thread can take a part of a job that is over: `run` returns when all
+//! parts that were taken are done.
 #![allow(unsafe_code)]
 
 use mote_runtime::view::Pool;
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -21,35 +24,69 @@ const SPIN: Duration = Duration::from_micros(100);
 
 type Job = &'static (dyn Fn(usize) + Sync);
 
-/// The current job: bits 0 to 15 the next part, 16 to 31 the number of parts, 32 to 63 the generation.
+/// Parts of the current job: bits 0 to 15 the first that is left, 16 to 31 their end, 32 to 63 the job's generation.
 #[derive(Clone, Copy, PartialEq)]
-struct Ticket(u64);
+struct Share(u64);
 
-impl Ticket {
+impl Share {
     const MOST: usize = 0xFFFF;
 
-    fn next(self) -> usize {
+    fn first(self) -> usize {
         (self.0 & 0xFFFF) as usize
     }
 
-    fn parts(self) -> usize {
+    fn end(self) -> usize {
         (self.0 >> 16 & 0xFFFF) as usize
     }
 
     fn is_open(self) -> bool {
-        self.next() < self.parts()
+        self.first() < self.end()
     }
 
-    /// The first ticket of the job after this one.
-    fn after(self, parts: usize) -> Self {
-        Self((self.0 >> 32).wrapping_add(1) << 32 | (parts as u64) << 16)
+    /// A share of the job after this one's.
+    fn after(self, Range { start, end }: Range<usize>) -> Self {
+        Self((self.0 >> 32).wrapping_add(1) << 32 | (end as u64) << 16 | start as u64)
     }
 }
 
+/// From which end of a share parts are taken.
+#[derive(Clone, Copy)]
+enum Side {
+    First,
+    Last,
+}
+
+/// A share in cache lines of its own, since another thread's word is written all the time.
+#[repr(align(128))]
 #[derive(Default)]
+struct Word(AtomicU64);
+
+impl Word {
+    fn share(&self) -> Share {
+        Share(self.0.load(Ordering::SeqCst))
+    }
+
+    fn take(&self, side: Side) -> Option<usize> {
+        loop {
+            let share = self.share();
+            if !share.is_open() {
+                return None;
+            }
+            let (part, left) = match side {
+                Side::First => (share.first(), share.0 + 1),
+                Side::Last => (share.end() - 1, share.0 - (1 << 16)),
+            };
+            if self.0.compare_exchange(share.0, left, Ordering::SeqCst, Ordering::Relaxed).is_ok() {
+                return Some(part);
+            }
+        }
+    }
+}
+
 struct Shared {
-    ticket: AtomicU64,
-    /// Written by `run` while no ticket is open.
+    /// Each thread's share, the caller's first.
+    shares: Box<[Word]>,
+    /// Written by `run` while no share is open.
     job: UnsafeCell<Option<Job>>,
     done: AtomicUsize,
     panicked: AtomicBool,
@@ -60,14 +97,10 @@ struct Shared {
 }
 
 // SAFETY: `job` is written only while no part can be taken or is running, and read only by who has taken a part: the exchange
-// that takes it sees the store of the ticket, which comes after the write.
+// that takes it sees the store of the share, which comes after the write.
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    fn ticket(&self) -> Ticket {
-        Ticket(self.ticket.load(Ordering::SeqCst))
-    }
-
     fn bed(&self) -> MutexGuard<'_, ()> {
         self.bed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,20 +109,14 @@ impl Shared {
         self.stop.load(Ordering::SeqCst)
     }
 
-    /// Takes parts until none is left.
-    fn help(&self) {
-        loop {
-            let ticket = self.ticket();
-            if !ticket.is_open() {
-                return;
-            }
-            let taken = self.ticket.compare_exchange(ticket.0, ticket.0 + 1, Ordering::SeqCst, Ordering::Relaxed);
-            if taken.is_err() {
-                continue;
-            }
+    /// Takes parts until none is left: of one's own share, then of the others'.
+    fn help(&self, me: usize) {
+        let others = || self.shares.iter().enumerate().filter(|(at, _)| *at != me);
+        let mine = || self.shares[me].take(Side::First);
+        while let Some(part) = mine().or_else(|| others().find_map(|(_, word)| word.take(Side::Last))) {
             // SAFETY: see `Sync`. The job cannot be replaced before this part is counted as done.
             let job = unsafe { *self.job.get() };
-            let call = || job.into_iter().for_each(|job| job(ticket.next()));
+            let call = || job.into_iter().for_each(|job| job(part));
             if std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).is_err() {
                 self.panicked.store(true, Ordering::Relaxed);
             }
@@ -98,20 +125,20 @@ impl Shared {
     }
 
     /// A worker's life.
-    fn work(&self) {
+    fn work(&self, me: usize) {
         while !self.is_stopped() {
-            self.help();
-            if !spin(|| self.ticket().is_open() || self.is_stopped()) {
-                self.sleep();
+            self.help(me);
+            if !spin(|| self.shares[me].share().is_open() || self.is_stopped()) {
+                self.sleep(me);
             }
         }
     }
 
-    fn sleep(&self) {
+    fn sleep(&self, me: usize) {
         let mut bed = self.bed();
         self.sleepers.fetch_add(1, Ordering::SeqCst);
-        // Who opens a ticket looks for sleepers afterwards; who goes to sleep looks for a ticket afterwards.
-        while !self.ticket().is_open() && !self.is_stopped() {
+        // Who opens shares looks for sleepers afterwards; who goes to sleep looks for a share afterwards.
+        while !self.shares[me].share().is_open() && !self.is_stopped() {
             bed = self.wake.wait(bed).unwrap_or_else(PoisonError::into_inner);
         }
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
@@ -152,10 +179,19 @@ impl Threads {
     /// A pool of `threads` threads (at least 1), the caller's among them.
     #[must_use]
     pub fn new(threads: usize) -> Self {
-        let shared = Arc::<Shared>::default();
-        let worker = |_| {
+        let shared = Arc::new(Shared {
+            shares: (0..threads.max(1)).map(|_| Word::default()).collect(),
+            job: UnsafeCell::default(),
+            done: AtomicUsize::default(),
+            panicked: AtomicBool::default(),
+            stop: AtomicBool::default(),
+            sleepers: AtomicUsize::default(),
+            bed: Mutex::default(),
+            wake: Condvar::default(),
+        });
+        let worker = |me| {
             let shared = shared.clone();
-            std::thread::spawn(move || shared.work())
+            std::thread::spawn(move || shared.work(me))
         };
         let workers = (1..threads).map(worker).collect();
         Self { shared, workers, turn: Mutex::new(()) }
@@ -169,7 +205,7 @@ unsafe impl Pool for Threads {
     }
 
     fn run(&self, parts: usize, job: &(dyn Fn(usize) + Sync)) {
-        if parts < 2 || self.workers.is_empty() || parts > Ticket::MOST {
+        if parts < 2 || self.workers.is_empty() || parts > Share::MOST {
             (0..parts).for_each(job);
             return;
         }
@@ -181,9 +217,13 @@ unsafe impl Pool for Threads {
         // SAFETY: see `Sync`: `turn` is held, and all parts of the job before are done.
         unsafe { *shared.job.get() = Some(job) };
         shared.done.store(0, Ordering::Relaxed);
-        shared.ticket.store(shared.ticket().after(parts).0, Ordering::SeqCst);
+        let threads = shared.shares.len();
+        for (at, word) in shared.shares.iter().enumerate() {
+            let mine = (parts * at).div_ceil(threads)..(parts * (at + 1)).div_ceil(threads);
+            word.0.store(word.share().after(mine).0, Ordering::SeqCst);
+        }
         shared.wake_sleepers();
-        shared.help();
+        shared.help(0);
         // A part that takes this long has lost its core to other work, perhaps to this very wait.
         while !spin(|| shared.done.load(Ordering::Acquire) == parts) {
             std::thread::yield_now();
