@@ -7,11 +7,17 @@ use super::{I32Rows, OpDef, Overlap, Run, ensure, slot_arg};
 use crate::image::plan::{Kind, Slot};
 use crate::image::{Image, Op};
 use crate::kernels::rows;
-use crate::view::for_rows;
+use crate::view::{Shape, for_column_parts};
 
 /// The op.
 pub static OP: OpDef =
     OpDef { code: 9, name: "glu", args: 3, flags: 0, slots: &[0, 1], overlap: Overlap::Apart, check, run };
+
+/// Elements below which a part of the work is not worth another thread: fast kernels take a microsecond.
+const PART: usize = 512;
+
+/// Elements of the widest vectors, of which parts are multiples.
+const VECTOR: usize = 16;
 
 fn check(image: &Image<'_>, op: &Op) -> Option<()> {
     let gate = &slot_arg(image, op, 0, Kind::I32);
@@ -37,9 +43,15 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (gate, up) = (I32Rows::new(gate_slot, gate)?, I32Rows::new(up_slot, up)?);
     let gate_frac = i32::from(gate_slot.frac);
     let shift = gate_frac + i32::from(up_slot.frac) - i32::from(out.frac);
-    let (up_stride, up) = (up.stride, &*up.data);
-    for_rows(pool, rows, (gate.data, gate.stride), (&mut [], 0), &|row, gate, _: &mut [u8]| {
-        let up = up.get(row * up_stride..).unwrap_or(&[]);
-        rows::glu(isa, gate.get_mut(..cols).unwrap_or_default(), up, gate_frac, shift);
+    let (up_stride, up) = (up.stride, up.data.get(rows.start.checked_mul(up.stride)?..)?);
+    let gate_rows = gate.data.get_mut(rows.start.checked_mul(gate.stride)?..)?;
+    let granule = PART.div_ceil(rows.len().max(1)).next_multiple_of(VECTOR);
+    let shape = Shape { rows: rows.len(), stride: gate.stride, cols: 0..cols, granule };
+    for_column_parts(pool, (gate_rows, shape), (&mut [], 0), &|mut columns, _| {
+        let first = columns.cols().start;
+        for row in 0..rows.len() {
+            let up = up.get(row * up_stride + first..).unwrap_or(&[]);
+            rows::glu(isa, columns.row(row), up, gate_frac, shift);
+        }
     })
 }
