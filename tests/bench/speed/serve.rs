@@ -16,6 +16,7 @@ fn first(path: &Path, threads: u32, tokens: usize) -> (f64, f64) {
     let start = Instant::now();
     let model = Model::open(path).unwrap();
     let open = start.elapsed().as_secs_f64();
+    model.prefetch();
     let pool = Threads::new(threads as usize);
     let mut arena = Arena::for_limits(&model, model.limits(BATCH, CONTEXT, threads)).unwrap();
     let mut session = model.session(&mut arena, &pool).unwrap();
@@ -28,6 +29,8 @@ fn first(path: &Path, threads: u32, tokens: usize) -> (f64, f64) {
 /// Answers about a language model until the input ends.
 pub fn language_model(path: &Path, threads: u32) {
     let model = Model::open(path).unwrap();
+    // As `mote run` does.
+    model.prefetch();
     let vocab = model.image().plan().vocab;
     let pool = Threads::new(threads as usize);
     let mut arena = Arena::for_limits(&model, model.limits(BATCH, CONTEXT, threads)).unwrap();
