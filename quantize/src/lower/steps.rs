@@ -110,18 +110,22 @@ impl Steps {
     }
 
     /// Gives all caches so far this many bits: 4, or else 8. Queries and keys that RoPE turns are transformed after it, so that 8 bits lose
-    /// less of them; caches of 4 bits transform what they hold.
+    /// less of them; caches of 4 bits transform what they hold. What was set before does not matter.
     pub fn set_kv_bits(&mut self, bits: u8) {
-        let kind = if bits == 4 { Kind::Cache4 } else { Kind::Cache };
+        let (kind, transform) = if bits == 4 { (Kind::Cache4, 0) } else { (Kind::Cache, ops::rope::TRANSFORM) };
         self.builder.slots.iter_mut().filter(|slot| slot.kind.is_cache()).for_each(|slot| slot.kind = kind);
-        let mut log2 = HashMap::new();
-        for op in self.builder.ops.iter_mut().filter(|op| bits != 4 && op.code == ops::rope::OP.code) {
-            op.flags |= ops::rope::TRANSFORM;
-            log2.insert(op.args[0], ops::rope::log2_block(op.args[3] as usize));
+        // The exponent of attention's factor: products of what is transformed are 2^t times as large.
+        let mut more = HashMap::new();
+        for op in self.builder.ops.iter_mut().filter(|op| op.code == ops::rope::OP.code) {
+            let log2 = |flags: u16| {
+                if flags & ops::rope::TRANSFORM == 0 { 0 } else { ops::rope::log2_block(op.args[3] as usize) }
+            };
+            let flags = op.flags & !ops::rope::TRANSFORM | transform;
+            more.insert(op.args[0], log2(flags).wrapping_sub(log2(op.flags)));
+            op.flags = flags;
         }
         for op in self.builder.ops.iter_mut().filter(|op| op.code == ops::attention::OP.code) {
-            // The exponent of the factor: products of what was transformed are 2^t times as large.
-            op.args[6] += log2.get(&op.args[0]).copied().unwrap_or(0);
+            op.args[6] = op.args[6].wrapping_add(more.get(&op.args[0]).copied().unwrap_or(0)); // an i32 in an argument
         }
     }
 
@@ -409,3 +413,34 @@ pub(super) use entry::{BODY, ENCODE, HEAD};
 /// Names of what is no weight.
 pub(crate) const ROPE_STEPS: &str = "rope.turns_per_position";
 pub(crate) const SINUSOID_STEPS: &str = "sinusoid.turns_per_position";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lower::language_model;
+
+    #[test]
+    fn bits_of_caches_may_be_set_anew() {
+        let c = LlmConfig {
+            vocab: 64,
+            dim: 64,
+            hidden: 64,
+            layers: 2,
+            heads: 2,
+            kv_heads: 1,
+            head_dim: 32,
+            ..LlmConfig::default()
+        };
+        let set = |bits: &[u8]| {
+            let mut steps = language_model(&c, &Ranges::default());
+            bits.iter().for_each(|bits| steps.set_kv_bits(*bits));
+            let kinds: Vec<Kind> = steps.builder.slots.iter().map(|slot| slot.kind).collect();
+            (steps.builder.ops, kinds)
+        };
+        assert_ne!(set(&[8]), set(&[4]));
+        assert_ne!(set(&[8]).0, set(&[]).0);
+        assert_eq!(set(&[4]).0, set(&[]).0); // no transform in `rope`
+        assert_eq!(set(&[8, 8, 4, 8]), set(&[8]));
+        assert_eq!(set(&[8, 4, 4]), set(&[4]));
+    }
+}
