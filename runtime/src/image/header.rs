@@ -14,9 +14,8 @@
 //! Sections follow in the order of their kind, each at the next multiple of 64; the bytes between are zero and
 //! the last section ends the file. So every byte of a file is accounted for: no holes, no tail.
 
-use super::ensure_or;
+use super::{ensure, ensure_or};
 use crate::error::{Error, Result};
-use crate::ops::ensure;
 
 /// First bytes of every image. Like PNG's, they reveal a transfer in text mode.
 pub const MAGIC: [u8; 8] = *b"\x89MOTE\r\n\x1a";

@@ -16,9 +16,8 @@
 
 use super::header::{products, put, words};
 use super::tensors::{Dtype, shape_ok};
-use super::{ensure_or, section};
+use super::{ensure, ensure_or, section};
 use crate::error::{Error, Result};
-use crate::ops::ensure;
 
 /// Bytes of the head.
 pub const HEAD_BYTES: usize = 8;

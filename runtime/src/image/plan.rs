@@ -19,11 +19,10 @@
 
 use core::ops::Range;
 
-use super::ensure_or;
 use super::header::{are_zero, put, times, wide, words};
 use super::tensors::{Dtype, GROUP};
+use super::{ensure, ensure_or};
 use crate::error::{Error, Result};
-use crate::ops::ensure;
 
 /// Bytes of the plan's head.
 pub const HEAD_BYTES: usize = 64;

@@ -11,10 +11,9 @@
 //!
 //! What the arguments of an op mean stands in its file under `ops/`.
 
-use super::ensure_or;
 use super::header::{are_zero, put, words};
+use super::{ensure, ensure_or};
 use crate::error::{Error, Result};
-use crate::ops::ensure;
 
 /// Bytes of the head.
 pub const HEAD_BYTES: usize = 16;

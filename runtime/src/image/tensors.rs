@@ -54,8 +54,8 @@
 //! **N8** is N4 with a byte a code and no codebook: 8 lines of 64 bytes a group, byte b of row r in line l is
 //! column 32*group + 4*l + b.
 
+use super::ensure;
 use super::header::{Span, are_zero, products, put, times, wide, words};
-use crate::ops::ensure;
 
 /// Bytes of a tensor record.
 pub const RECORD_BYTES: usize = 64;

@@ -75,7 +75,7 @@ use crate::error::{Error, Result};
 use crate::fixed::Scale;
 use crate::image::plan::{Kind, Q8_HEAD, Rows, Slot};
 use crate::image::program::{NONE, Op, entry};
-use crate::image::{Image, Limits, TensorDesc, VOUCHED};
+use crate::image::{Image, Limits, TensorDesc, VOUCHED, ensure};
 use crate::kernels::{Isa, Kernels, rows};
 use crate::view::{self, Pool};
 
@@ -485,11 +485,6 @@ pub(crate) fn rows_of<'a, T>(
 #[inline(never)] // called from many places, all of them cold: less firmware than a product of each
 pub(crate) fn times_in(each: usize, all: usize) -> Option<NonZeroUsize> {
     NonZeroUsize::new(if all.checked_rem(each)? == 0 { all / each } else { 0 })
-}
-
-/// `Some` if the condition, which is one of the image's bytes, holds: checks read as a list. Of a vouched image all hold.
-pub(crate) fn ensure(condition: bool) -> Option<()> {
-    (VOUCHED || condition).then_some(())
 }
 
 /// The rows of an I32 slot.
