@@ -76,6 +76,7 @@ use crate::fixed::Scale;
 use crate::image::plan::{Kind, Q8_HEAD, Rows, Slot};
 use crate::image::program::{NONE, Op, entry};
 use crate::image::{Image, Limits, TensorDesc, VOUCHED, ensure};
+use crate::kernels::scalar::int8;
 use crate::kernels::{Isa, Kernels, rows};
 use crate::view::{self, Pool};
 
@@ -404,7 +405,7 @@ pub(crate) fn turned<T>(op: &Op, items: impl DoubleEndedIterator<Item = T>, each
 
 /// The place of item `n` of `count` in an op's order, where [`turned`]'s closure does not do.
 pub(crate) fn in_turn(op: &Op, n: usize, count: usize) -> usize {
-    if op.flags & BACKWARD == 0 { n } else { count.wrapping_sub(1).wrapping_sub(n) }
+    int8::in_turn(op.flags & BACKWARD != 0, n, count)
 }
 
 /// Argument `which` of an op.

@@ -18,7 +18,7 @@ use core::ops::Range;
 
 use super::{Dots, Tap, Taps, Write, core_loops};
 use crate::fixed::tflite::{Rounding, requantize};
-use crate::kernels::scalar::int8::{Channel, Input, Output, Sum, Term, Weights, Window};
+use crate::kernels::scalar::int8::{Channel, Input, Output, Sum, Term, Weights, Window, in_turn};
 
 /// Words of activations.
 const WORDS: usize = 1152;
@@ -234,7 +234,7 @@ pub fn conv2d(
         let pixels = room.min(total - done);
         patches.pixels = room;
         patches.image = image;
-        let turned = |at: usize| if g.backward { total - 1 - at } else { at };
+        let turned = |at: usize| in_turn(g.backward, at, total);
         let mut first = 0;
         for group in 1..=groups.get() {
             // Nothing has been gathered.
@@ -300,7 +300,7 @@ pub fn add(x: &[Cell<i8>], y: &[Cell<i8>], to: &[Cell<i8>], s: &Sum, o: &Output)
     };
     let count = to.len().min(x.len()).min(y.len());
     for n in 0..count {
-        let at = if s.backward { count - 1 - n } else { n };
+        let at = in_turn(s.backward, n, count);
         let (Some(x), Some(y), Some(to)) = (x.get(at), y.get(at), to.get(at)) else { return };
         let (x, y) = (scaled(x.get().into(), a), scaled(y.get().into(), b));
         to.set(o.clamp(scaled(if s.subtract { x.wrapping_sub(y) } else { x.wrapping_add(y) }, sum)));
@@ -353,8 +353,8 @@ pub fn depthwise_conv2d(
         list: &mut list,
     };
     let tiles = NonZeroUsize::new(g.x.output.div_ceil(4))?;
-    for at in 0..g.y.output * tiles.get() {
-        let at = if g.backward { g.y.output * tiles.get() - 1 - at } else { at };
+    let all = g.y.output * tiles.get();
+    for at in (0..all).map(|n| in_turn(g.backward, n, all)) {
         let (oy, mut ox) = (at / tiles, at % tiles * 4);
         let end = g.x.output.min(ox + 4);
         while ox < end {

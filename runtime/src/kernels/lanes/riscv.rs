@@ -95,7 +95,7 @@ macro_rules! dots {
         ///
         /// # Safety
         /// What `job` describes lies in memory, and the sums may be written.
-        pub unsafe fn $name(job: &mut Dots) {
+        unsafe fn $name(job: &mut Dots) {
             // SAFETY: the caller's.
             unsafe {
                 let (mut w, mut sums) = (job.w, job.sums);
@@ -143,7 +143,7 @@ dots! {
 /// # Safety
 /// What `job` describes lies in memory, and the sums may be written.
 #[inline(never)] // its loop has all registers
-pub unsafe fn dots4_words(job: &mut Dots) {
+unsafe fn dots4_words(job: &mut Dots) {
     // SAFETY: the caller's.
     unsafe {
         while job.filters >= 2 {
@@ -175,7 +175,7 @@ macro_rules! pairs {
         ///
         /// # Safety
         /// What `job` describes lies in memory, and the sums may be written.
-        pub unsafe fn $name(job: &mut Dots) {
+        unsafe fn $name(job: &mut Dots) {
             // SAFETY: the caller's.
             unsafe {
                 let (mut w, mut sums) = (job.w, job.sums);
@@ -224,7 +224,7 @@ macro_rules! four_filters {
 /// # Safety
 /// What `job` describes lies in memory, and the sums may be written.
 #[inline(never)] // its loop has all registers
-pub unsafe fn dots1_words(job: &mut Dots) {
+unsafe fn dots1_words(job: &mut Dots) {
     // SAFETY: the caller's.
     unsafe {
         while job.filters >= 2 {

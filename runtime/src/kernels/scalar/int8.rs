@@ -110,6 +110,11 @@ pub struct Window {
     pub backward: bool,
 }
 
+/// The place of item `n` of `count` in a loop that may begin with the last. Such a loop is there once: it is code, too.
+pub(crate) fn in_turn(backward: bool, n: usize, count: usize) -> usize {
+    if backward { count.wrapping_sub(1).wrapping_sub(n) } else { n }
+}
+
 impl Window {
     /// Calls `pixel` for each output pixel in order, with its row, its column and its `channels` cells of `out`.
     pub(crate) fn pixels<T>(
@@ -121,7 +126,7 @@ impl Window {
         let width = NonZeroUsize::new(self.x.output)?;
         let total = self.y.output * self.x.output;
         for n in 0..total {
-            let at = if self.backward { total - 1 - n } else { n };
+            let at = in_turn(self.backward, n, total);
             let out = out.get(at * channels..)?.get(..channels)?;
             pixel(at / width, at % width, out)?;
         }
