@@ -7,7 +7,7 @@ use crate::codes::hadamard_rows;
 use crate::float::{
     Device, FloatError, FloatModel, Result, Room, Stream, fills, operand, operands, slots, softmax, step,
 };
-use crate::import::Model;
+use crate::import::{LlmConfig, Model};
 use crate::lower::{LOGITS, Ranges, Source, Steps};
 use candle_core::{D, Tensor};
 use mote_runtime::image::Op;
@@ -170,7 +170,6 @@ pub(crate) fn calibrate<E: From<FloatError>>(
         if let (true, Some((_, met))) = (is_head, &mut last) {
             met.matters = matters(op, &mut streams, &tensors, &mut room)?;
         }
-        let reads: Vec<u32> = slots(op).into_iter().filter(|slot| Some(*slot) != fills(op)).collect();
         let exact = |_, s: &mut Stream| {
             let mut seen = None;
             if is_head {
@@ -183,7 +182,7 @@ pub(crate) fn calibrate<E: From<FloatError>>(
             ends[at].iter().for_each(|slot| s.drop(*slot));
             Ok(seen)
         };
-        room.each(&mut streams, &reads, exact, |_, seen| {
+        room.each(&mut streams, &reads(op), exact, |_, seen| {
             seen.into_iter().for_each(|(name, value)| ranges.see(name, value));
             Ok(())
         })?;
@@ -199,15 +198,32 @@ pub(crate) fn calibrate<E: From<FloatError>>(
             }
         }
         if !is_head {
-            let as_coded = |_, s: &mut Stream| {
-                step(c, program, op, &with_codes, s)?;
-                ends[at].iter().for_each(|slot| s.drop(*slot));
-                Ok(())
-            };
-            room.each(&mut coded, &reads, as_coded, |_, ()| Ok(()))?;
+            step_all(c, program, (op, &ends[at]), &with_codes, &mut coded, &mut room)?;
         }
     }
     Ok(ranges)
+}
+
+/// Computes an op for all texts, and drops the slots that end with it.
+pub(crate) fn step_all(
+    c: &LlmConfig,
+    program: &Steps,
+    (op, ends): (&Op, &[u32]),
+    tensors: &[Tensor],
+    streams: &mut [Stream],
+    room: &mut Room,
+) -> Result<()> {
+    let one = |_, s: &mut Stream| {
+        step(c, program, op, tensors, s)?;
+        ends.iter().for_each(|slot| s.drop(*slot));
+        Ok(())
+    };
+    room.each(streams, &reads(op), one, |_, ()| Ok(()))
+}
+
+/// The slots that an op reads.
+fn reads(op: &Op) -> Vec<u32> {
+    slots(op).into_iter().filter(|slot| Some(*slot) != fills(op)).collect()
 }
 
 /// The slots that nobody reads after each op, before something else is in them.

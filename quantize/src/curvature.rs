@@ -11,7 +11,7 @@
 //! memory at a time are a layer's weights, what it makes of one text a thread, and what layers begin with, the last up to a limit. Backwards
 //! ops go one by one: a product with a matrix by hand, for candle would compute the weights' gradient, too, the others by candle.
 
-use crate::calibrate::{Text, damping, ends};
+use crate::calibrate::{Text, damping, ends, step_all};
 use crate::codes::BAND;
 use crate::float::{Device, FloatError, Result as FloatResult, Room, Stream, operands, slots, softmax, step};
 use crate::import::{LlmConfig, Model};
@@ -213,12 +213,7 @@ impl Run<'_> {
         for at in ops {
             let op = &self.program.ops()[at];
             let tensors = operands(model, self.program, op, self.device)?;
-            let forward = |_, s: &mut Stream| {
-                step(self.config, self.program, op, &tensors, s)?;
-                self.ends[at].iter().for_each(|slot| s.drop(*slot));
-                Ok(())
-            };
-            room.each(streams, &slots(op), forward, |_, ()| Ok(()))?;
+            step_all(self.config, self.program, (op, &self.ends[at]), &tensors, streams, room)?;
         }
         Ok(())
     }
