@@ -65,10 +65,7 @@ pub fn ensure() -> Result<()> {
             packages.push("lld");
         }
     }
-    let debian = |t: &String| table::toolchain(t).is_ok_and(|t| t.bin().is_some());
-    if targets.iter().any(debian) && !is_there("/usr/bin/cargo-clippy") {
-        packages.push("rust-web-clippy");
-    }
+    packages.extend(targets.iter().find_map(|target| linter(target)));
     if !packages.is_empty() {
         apt_install(&packages)?;
     }
@@ -94,6 +91,12 @@ pub fn ensure() -> Result<()> {
     Ok(())
 }
 
+/// The package of the linter, if Debian's compiler builds for `target` and has none.
+fn linter(target: &str) -> Option<&'static str> {
+    let is_debian = table::toolchain(target).is_ok_and(|toolchain| toolchain.bin().is_some());
+    (is_debian && !is_there("/usr/bin/cargo-clippy")).then_some("rust-web-clippy")
+}
+
 /// What builds for riscv64 Linux and runs that.
 fn riscv64() -> Result<()> {
     let missing = RISCV64_TOOLS.iter().filter(|(file, _)| !is_there(file));
@@ -101,6 +104,7 @@ fn riscv64() -> Result<()> {
     if table::toolchain(RISCV64.target).is_err() && !rustup_adds(&[&RISCV64.target.to_owned()]) {
         packages.extend(RUST_PACKAGES);
     }
+    packages.extend(linter(RISCV64.target));
     if !packages.is_empty() {
         apt_install(&packages)?;
     }

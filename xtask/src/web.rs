@@ -67,10 +67,14 @@ pub fn build() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Lints of the build that has all instructions.
+/// Lints of each build.
 pub fn lint() -> Result<()> {
-    let mut cargo = cargo("clippy", PAGE, "std,panic_abort", "release", BUILDS[0])?;
-    run(cargo.args(["--quiet", "--package", "mote-runtime", "--package", "mote-example-web", "--", "-D", "warnings"]))
+    for build in BUILDS {
+        let mut cargo = cargo("clippy", PAGE, "std,panic_abort", "release", build)?;
+        cargo.args(["--quiet", "--package", "mote-runtime", "--package", "mote-example-web", "--", "-D", "warnings"]);
+        run(&mut cargo)?;
+    }
+    Ok(())
 }
 
 /// Runs the tests of all this, which count themselves.

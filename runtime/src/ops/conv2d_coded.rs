@@ -125,7 +125,7 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let patch = linear.padded() * planes;
     let mut own = [0; OWN];
     // A piece of a tile needs the patches of the piece before, and those are in the slot.
-    let has_own = !in_place && r.part.is_whole() && OWN > patches.cols as usize && OWN >= patch;
+    let has_own = !in_place && r.part.is_whole() && own.len() > patches.cols as usize && own.len() >= patch;
     let room = if has_own { OWN } else { patches.cols as usize };
     let (together, tiles) = tiles(&g, room.checked_div(patch)?, in_place)?;
     let position = |pixel: usize| Some((pixel.checked_div(g.x.output)?, pixel.checked_rem(g.x.output)?));
