@@ -78,7 +78,8 @@ fn channels(r: &mut Random, channels: &mut [[i32; 3]]) {
 fn output(r: &mut Random) -> Output {
     let (min, max) = if r.of(0, 2) == 0 { (-(r.of(0, 128) as i32), r.of(0, 127) as i32) } else { (-128, 127) };
     let rounding = if r.of(0, 5) == 0 { Rounding::Single } else { Rounding::Double };
-    Output { zero_point: r.next() as i8 as i32, min, max, rounding, narrow: false }
+    let zero_point = if r.of(0, 2) == 0 { -128 } else { r.next() as i8 as i32 };
+    Output { zero_point, min, max, rounding, narrow: false }
 }
 
 /// The function of the scalar kernels and that of this board's, on one case. `None`: not the same.

@@ -505,6 +505,18 @@ pub unsafe extern "C" fn write1(job: &mut Write) {
 
 /// Elements of some pixels.
 ///
+/// The exact way ([`write1`]) is four products. What is left of it here is one, of u (the sum, moved down by `a` bits until the elements'
+/// whole range has 15) and m (18 bits of the multiplier): u m 2^-24 is the element within 3.2 / 256. So wherever its fraction says by
+/// more than that, 3.5 / 256, on which side of a half it is, the element is known; a fortieth go the exact way.
+///
+/// ```text
+/// m = round(multiplier 2^-13), s = -shift, a = s - 6, from 0 to 16: others go the exact way
+/// W = (zero + 128) 2^6          u = (sum + bias + W 2^a + 2^(a-1)) >> a          C = zero 2^24 + 2^23 + 3.5 2^16 - W m
+/// element = (u m + C) >> 24, modulo 2^32, if 0 <= u < 255 2^6 and (u m + C) mod 2^24 >= 7 2^16
+///           -128, if u < 0 = W, or u + W < 0 and m >= 2^17; 127, if u >= 2^15 and m >= 2^17
+/// errors, of 1 / 256: u 2 (0 if a = 0), m 0.13, the first of TFLite's two roundings 128 2^-s
+/// ```
+///
 /// # Safety
 /// What `job` describes lies in memory, and the elements may be written; `int8::is_usual`.
 #[unsafe(naked)]
@@ -516,56 +528,62 @@ pub unsafe extern "C" fn write(job: &mut Write) {
         "mov r6, r10",
         "mov r7, r11",
         "push {{r0, r4-r7}}",
-        "ldr r7, [r0, #24]", // zero
         "ldr r4, [r0, #16]", // apart
         "mov r12, r4",
+        "movs r4, #255",
+        "lsls r4, r4, #6",
+        "mov r10, r4",
+        "ldr r7, [r0, #24]", // zero
+        "lsls r4, r7, #24",
+        "movs r5, #255", // 256 + 7
+        "adds r5, r5, #8",
+        "lsls r5, r5, #15",
+        "adds r4, r4, r5",
+        "mov r11, r4", // C + W m
+        "adds r7, r7, #128",
+        "lsls r7, r7, #7",
+        "adds r7, r7, #1", // 2 W + 1
         "mov r2, r0",
         "ldr r0, [r0]",
         "2: ldr r3, [r2, #4]", // cs
         "ldm r3!, {{r4-r6}}",
         "str r3, [r2, #4]",
-        "mov r8, r4",
-        "uxth r4, r5",
-        "mov r10, r4",
-        "lsrs r5, r5, #16",
-        "mov r9, r5",
-        "rsbs r6, r6, #0",
-        "mov r11, r6",
+        "lsrs r5, r5, #12",
+        "adds r5, r5, #1",
+        "lsrs r5, r5, #1", // m
+        "adds r6, r6, #6",
+        "rsbs r6, r6, #0", // a
+        "cmp r6, #16",
+        "bhi 7f",
+        "movs r3, r7",
+        "lsls r3, r6",
+        "lsrs r3, r3, #1",
+        "adds r4, r4, r3",
+        "8: mov r8, r4",
+        "lsrs r3, r7, #1",
+        "muls r3, r5, r3",
+        "mov r4, r11",
+        "subs r4, r4, r3",
+        "mov r9, r4", // C
+        "movs r4, #7",
+        "lsls r4, r4, #24",
         "ldr r1, [r2, #12]", // out
         "adds r3, r1, #1",
         "str r3, [r2, #12]",
         "ldr r3, [r2, #20]", // bytes
         "adds r3, r0, r3",
         "mov lr, r3",
-        // With the sum as h * 2^16 + l, l signed, and the multiplier as m * 2^16 + n: their product * 2^-16 is
-        // h m * 2^16 + (h n + l m + (l n >> 16)), which is halved 15 times, halves up.
         "3: ldm r0!, {{r2}}",
         "add r2, r8",
-        "sxth r3, r2",
-        "subs r4, r2, r3",
-        "asrs r4, r4, #16",
-        "mov r5, r10",
-        "mov r6, r9",
-        "movs r2, r3",
+        "asrs r2, r6", // u
+        "cmp r2, r10",
+        "bhs 5f",
         "muls r2, r5, r2",
-        "asrs r2, r2, #16",
-        "muls r5, r4, r5",
-        "adds r2, r2, r5",
-        "muls r3, r6, r3",
-        "adds r2, r2, r3",
-        "muls r4, r6, r4",
-        "lsls r4, r4, #1",
-        "asrs r2, r2, #15",
-        "adcs r2, r4",
-        // Halves away from zero: less one if negative, and the last bit shifted out rounds up.
-        "asrs r3, r2, #31",
-        "adds r2, r2, r3",
-        "mov r5, r11",
-        "asrs r2, r5",
-        "adcs r2, r7",
-        "sxtb r3, r2",
-        "cmp r3, r2",
-        "bne 5f",
+        "add r2, r9",
+        "lsls r3, r2, #8",
+        "cmp r3, r4",
+        "blo 6f",
+        "lsrs r2, r2, #24",
         "4: strb r2, [r1]",
         "add r1, r12",
         "cmp r0, lr",
@@ -583,9 +601,68 @@ pub unsafe extern "C" fn write(job: &mut Write) {
         "mov r10, r6",
         "mov r11, r7",
         "pop {{r4-r7, pc}}",
-        "5: asrs r2, r2, #31", // 127 or -128
+        "7: movs r5, #0", // u is large, whatever the sum, and m says that it means nothing
+        "movs r6, #0",
+        "movs r3, #1",
+        "lsls r3, r3, #30",
+        "adds r4, r4, r3",
+        "b 8b",
+        "5: cmp r2, #0",
+        "bge 11f",
+        "cmp r7, #1",
+        "beq 10f",
+        "lsrs r3, r7, #1",
+        "adds r3, r3, r2",
+        "bpl 6f",
+        "lsrs r3, r5, #17",
+        "beq 6f",
+        "10: movs r2, #128",
+        "b 4b",
+        "11: lsrs r3, r5, #17",
+        "beq 6f",
+        "lsrs r3, r2, #15",
+        "beq 6f",
+        "movs r2, #127",
+        "b 4b",
+        // As in `write1`.
+        "6: push {{r4-r7}}",
+        "ldr r6, [sp, #16]",
+        "ldr r5, [r6, #4]",
+        "subs r5, r5, #12",
+        "ldm r5!, {{r3, r4, r7}}",
+        "subs r0, r0, #4",
+        "ldm r0!, {{r2}}",
+        "adds r2, r2, r3",
+        "sxth r3, r2",
+        "subs r2, r2, r3",
+        "asrs r2, r2, #16",
+        "uxth r5, r4",
+        "lsrs r4, r4, #16",
+        "movs r6, r3",
+        "muls r6, r5, r6",
+        "asrs r6, r6, #16",
+        "muls r5, r2, r5",
+        "adds r6, r6, r5",
+        "muls r3, r4, r3",
+        "adds r6, r6, r3",
+        "muls r2, r4, r2",
+        "lsls r2, r2, #1",
+        "asrs r6, r6, #15",
+        "adcs r6, r2",
+        "asrs r3, r6, #31",
+        "adds r6, r6, r3",
+        "rsbs r7, r7, #0",
+        "asrs r6, r7",
+        "ldr r3, [sp, #16]",
+        "ldr r3, [r3, #24]",
+        "adcs r6, r3",
+        "sxtb r2, r6",
+        "cmp r2, r6",
+        "beq 9f",
+        "asrs r2, r6, #31", // 127 or -128
         "movs r3, #127",
         "eors r2, r3",
+        "9: pop {{r4-r7}}",
         "b 4b",
     )
 }
