@@ -1,15 +1,13 @@
 //! Typed views of bytes, and the one place where a buffer is split between threads.
 //!
-//! `bytemuck` does the checked casts. The only unsafe code is in [`for_column_parts`] and [`for_rows`]: threads write disjoint
-//! parts of a buffer that they find by their number, which slices cannot express.
+//! `bytemuck` does the checked casts. The only unsafe code is in [`for_column_parts`], [`for_rows`] and [`for_stretches`]: threads write
+//! disjoint parts of a buffer that they find by their number, which slices cannot express.
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
 use core::marker::PhantomData;
 use core::num::NonZeroUsize;
 use core::ops::Range;
-
-use crate::image::Element;
 
 /// Runs `parts` independent jobs, in any order, on any threads, and returns when all are done.
 ///
@@ -47,7 +45,7 @@ pub fn as_i32(bytes: &mut [u8]) -> Option<&mut [i32]> {
 
 /// The bytes as elements of a plain type; `None` if address or length do not fit.
 #[must_use]
-pub fn as_elements<T: Element>(bytes: &mut [u8]) -> Option<&mut [T]> {
+pub fn as_elements<T: bytemuck::Pod>(bytes: &mut [u8]) -> Option<&mut [T]> {
     bytemuck::try_cast_slice_mut(bytes).ok()
 }
 
@@ -98,7 +96,7 @@ impl<T> Columns<'_, T> {
 }
 
 struct Shared<T>(*mut T);
-// SAFETY: only `for_column_parts` and `for_rows` make one; each part derives from it slices that no other part has.
+// SAFETY: only functions of this file make one; each part derives from it slices that no other part has, or that no part writes.
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
@@ -196,6 +194,70 @@ pub fn for_rows<A: Send, B: Send>(
     Some(())
 }
 
+/// Where a part of some work reads and writes, in elements of a buffer.
+#[derive(Clone, Debug, Default)]
+pub struct Stretch {
+    /// What it reads; it may write there, too.
+    pub from: Range<usize>,
+    /// What it writes.
+    pub to: Range<usize>,
+}
+
+/// Stretches that [`for_stretches`] takes, at most.
+pub const MOST_STRETCHES: usize = 32;
+
+/// What [`for_stretches`] does with a stretch, by its number: what it reads, and what it writes.
+pub type StretchJob<'j, T> = dyn Fn(usize, &[Cell<T>], &[Cell<T>]) + Sync + 'j;
+
+/// Runs `job(number, what it reads, what it writes)` for each stretch of a buffer. What one reads and another writes is copied before, to
+/// `room`, and read there: so all read what was there before. `None`, having done nothing, if two write to one place, if there are more
+/// than [`MOST_STRETCHES`], or if `room`, which lies as the buffer does from the first element read on, has no place for a copy.
+#[cfg(feature = "threads")]
+pub fn for_stretches<T: Copy + Send + Sync>(
+    pool: &dyn Pool,
+    (buffer, room): (&mut [T], &mut [T]),
+    stretches: &[Stretch],
+    job: &StretchJob<'_, T>,
+) -> Option<()> {
+    let first = stretches.iter().map(|s| s.from.start).min()?;
+    let meet = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;
+    let moved = |from: &Range<usize>| from.start - first..from.end.saturating_sub(first);
+    // A bit for each stretch that is read in the room.
+    let mut copied = 0u32;
+    for (at, s) in stretches.iter().enumerate() {
+        buffer.get(s.from.clone()).and(buffer.get(s.to.clone()))?;
+        let bit = 1u32.checked_shl(at as u32)?;
+        for (_, other) in stretches.iter().enumerate().filter(|(n, _)| *n != at) {
+            (!meet(&s.to, &other.to)).then_some(())?;
+            if meet(&s.from, &other.to) {
+                room.get(moved(&s.from))?;
+                copied |= bit;
+            }
+        }
+    }
+    let is_copied = |at: usize| copied >> at & 1 == 1;
+    for (_, s) in stretches.iter().enumerate().filter(|(at, _)| is_copied(*at)) {
+        room.get_mut(moved(&s.from))?.copy_from_slice(buffer.get(s.from.clone())?);
+    }
+    let (buffer, room) = (Shared(buffer.as_mut_ptr()), Shared(room.as_mut_ptr()));
+    pool.run(stretches.len(), &|part| {
+        let Some(Stretch { from, to }) = stretches.get(part) else { return };
+        // SAFETY: all ranges have been seen to lie in buffer or room, both held exclusively. Each part is run once (`Pool`). No other
+        // part writes what this one writes, nor what it reads: else it reads the copy, and nobody writes that. Inside a part one may lie
+        // on the other, as cells may. A cell is as its contents.
+        let (from, to) = unsafe {
+            let start =
+                if is_copied(part) { room.base().add(from.start - first) } else { buffer.base().add(from.start) };
+            (
+                core::slice::from_raw_parts(start.cast::<Cell<T>>(), from.len()),
+                core::slice::from_raw_parts(buffer.base().add(to.start).cast::<Cell<T>>(), to.len()),
+            )
+        };
+        job(part, from, to);
+    });
+    Some(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,6 +275,43 @@ mod tests {
                 }
             });
         }
+    }
+
+    /// Each stretch adds what it reads, as it was before any wrote, to what it writes.
+    #[cfg(feature = "threads")]
+    #[test]
+    fn stretches_read_what_was_there() {
+        let before: [i32; 40] = core::array::from_fn(|i| 1 + i as i32);
+        let stretch = |from: Range<usize>, to: Range<usize>| Stretch { from, to };
+        let run = |stretches: &[Stretch], room: usize| {
+            let (mut buffer, mut room) = (before, [0; 40][..room].to_vec());
+            let all: &StretchJob<'_, i32> = &|_, from, to| {
+                let sum: i32 = from.iter().map(Cell::get).sum();
+                to.iter().for_each(|to| to.set(to.get() + sum));
+            };
+            for_stretches(&Two, (&mut buffer, &mut room), stretches, all).map(|()| buffer)
+        };
+        // Apart; one on itself; each on the other; three, of which the middle one's input is written twice.
+        let cases: [(&[Stretch], usize); 4] = [
+            (&[stretch(0..4, 10..12), stretch(2..6, 12..20)], 0),
+            (&[stretch(3..9, 3..5), stretch(20..22, 21..30)], 0),
+            (&[stretch(0..10, 30..40), stretch(25..35, 5..10)], 35),
+            (&[stretch(2..3, 4..6), stretch(4..9, 20..21), stretch(9..10, 8..9)], 7),
+        ];
+        for (stretches, room) in cases {
+            let mut expected = before;
+            for Stretch { from, to } in stretches {
+                let sum: i32 = before[from.clone()].iter().sum();
+                expected[to.clone()].iter_mut().for_each(|to| *to += sum);
+            }
+            for more in [0, 1] {
+                assert_eq!(run(stretches, room + more), Some(expected), "{stretches:?}");
+            }
+            assert!(room == 0 || run(stretches, room - 1).is_none(), "{stretches:?}");
+        }
+        assert!(run(&[stretch(0..1, 5..7), stretch(1..2, 6..8)], 40).is_none(), "two write to one place");
+        assert!(run(&[stretch(0..1, 5..41)], 40).is_none() && run(&[stretch(39..41, 0..1)], 40).is_none());
+        assert!(run(&vec![stretch(0..1, 2..2); MOST_STRETCHES + 1], 40).is_none() && run(&[], 40).is_none());
     }
 
     #[test]

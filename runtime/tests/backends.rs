@@ -1,14 +1,20 @@
 //! Every backend that this machine has gives the scalar kernels' bits: matrices, rows and whole models.
 
+#![allow(unsafe_code)]
+
 mod support;
 
+use core::sync::atomic::{AtomicUsize, Ordering};
 use mote_runtime::image::plan::Rows;
 use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T3, T4};
+use mote_runtime::image::{Dtype, Port};
 use mote_runtime::kernels::{self, Codes, Kernels, scalar};
 use mote_runtime::view::{Pool, Single};
 use mote_runtime::{Image, Limits, Session};
 use proptest::prelude::*;
-use support::{Arena, Bench, Builder, CODED, Matrix, Random, Threads, attention, small_gpt, small_model};
+use support::{
+    Arena, Bench, Builder, CODED, Matrix, Parts, Random, Threads, attention, code, op, small_gpt, small_model,
+};
 
 /// All sums of a matrix with rows of codes that lie `stride` apart: by block and row.
 fn sums(kernels: &Kernels, file: &[u8], x: &[u8], rows: usize, stride: usize) -> Vec<[i64; 16]> {
@@ -99,6 +105,104 @@ fn models() {
             }
         }
     }
+}
+
+/// A net whose ops are worth several threads, but for a pool, and most of whose outputs lie on their inputs, as far as they may.
+fn net() -> Builder {
+    let r = &mut Random::new(21);
+    let mut b = Builder::new();
+    // 20 x 24 pixels of 16 channels, thrice of 32; half the size; 40 numbers. (Where the first unit writes, nothing is read any more.)
+    let places = [(7680, 10_752), (15_360, 2048), (15_360, 256), (15_360, 0), (3840, 20_480), (40, 24_576)];
+    let slots = places.map(|(cols, offset)| {
+        let slot = b.i8_slot(cols);
+        b.slots[slot as usize].offset = [offset, 0, 0, 0];
+        slot
+    });
+    b.logits = b.i32_slot(Rows::One, 1, 0);
+    let mut constants = |b: &mut Builder, dims: [usize; 4], channels: usize, shift: i64| {
+        let w: Vec<i8> = (0..dims.iter().product()).map(|_| r.range(-90, 90) as i8).collect();
+        let rows = (0..channels).flat_map(|_| [r.range(-900, 900) as i32, 1 << 30, r.range(shift - 1, shift) as i32]);
+        let rows: Vec<i32> = rows.collect();
+        (b.tensor8(&w, &dims), b.tensor32(&rows, &[channels, 3]))
+    };
+    let word = |bytes: [i8; 4]| u32::from_le_bytes(bytes.map(|b| b as u8));
+    let (size, ones, pad, numbers) = (20 | 24 << 16, word([1; 4]), 1 | 1 << 16, word([3, -5, -128, 127]));
+    let (w, c) = constants(&mut b, [32, 3, 3, 16], 32, -8);
+    b.run.push(op(code("conv2d"), &[slots[0], slots[1], w, c, size, size, ones, pad, numbers, 0]));
+    let (w, c) = constants(&mut b, [1, 3, 3, 32], 32, -6);
+    b.run.push(op(code("depthwise_conv2d"), &[slots[1], slots[2], w, c, size, size, ones, pad, numbers, 0]));
+    let (w, c) = constants(&mut b, [32, 1, 1, 32], 32, -7);
+    b.run.push(op(code("conv2d"), &[slots[2], slots[3], w, c, size, size, ones, 0, numbers, 0]));
+    let (half, two, same) = (10 | 12 << 16, 2 | 2 << 16, word([0, 0, -128, 127]));
+    b.run.push(op(code("average_pool2d"), &[slots[3], slots[4], size, half, word([2, 2, 1, 1]), 0, two, same]));
+    let (w, c) = constants(&mut b, [40, 3840, 1, 1], 40, -11);
+    b.run.push(op(code("fully_connected"), &[slots[4], slots[5], w, c, numbers, 0]));
+    let port = |slot, cols| Port {
+        slot,
+        dtype: Dtype::I8,
+        rank: 1,
+        zero_point: 0,
+        mantissa: 1,
+        exponent: 0,
+        dims: [cols, 1, 1, 1],
+    };
+    b.ports = [vec![port(slots[0], 7680)], vec![port(slots[3], 15_360), port(slots[5], 40)]];
+    b
+}
+
+/// Counts the jobs of a pool that have several parts.
+struct Counting<P>(P, AtomicUsize);
+
+// SAFETY: the other pool's parts.
+unsafe impl<P: Pool> Pool for Counting<P> {
+    fn threads(&self) -> usize {
+        self.0.threads()
+    }
+    fn run(&self, parts: usize, job: &(dyn Fn(usize) + Sync)) {
+        self.1.fetch_add(usize::from(parts > 1), Ordering::Relaxed);
+        self.0.run(parts, job);
+    }
+}
+
+/// Nets on threads, with room for copies of inputs and without.
+#[test]
+fn nets() {
+    let file = net().image();
+    let image = Image::open(&file).unwrap();
+    let run = |kernels: &'static Kernels, pool: &dyn Pool, threads: u32| {
+        let limits = Limits { batch: 1, context: 1, threads };
+        let mut arena = Arena::new(image.arena_bytes(limits).unwrap() as usize, || 0x5A);
+        let mut outputs = Vec::new();
+        {
+            let mut session = Session::with_pool(&image, arena.get(), limits, pool).unwrap();
+            session.set_kernels(kernels);
+            let mut r = Random::new(6);
+            session.input::<i8>(0).unwrap().fill_with(|| r.range(-128, 127) as i8);
+            session.run().unwrap();
+            (0..2).for_each(|index| outputs.extend_from_slice(session.output::<i8>(index).unwrap()));
+        }
+        assert!(arena.guards_hold());
+        outputs
+    };
+    let expected = run(&scalar::KERNELS, &Single, 1);
+    for part in [&expected[..15_360], &expected[15_360..]] {
+        let different = part.iter().collect::<std::collections::BTreeSet<_>>().len();
+        assert!(different > 20, "{different} values of a live net");
+    }
+    for kernels in kernels::available() {
+        assert!(run(kernels, &Single, 1) == expected, "{}", kernels.name);
+        for threads in [2, 3] {
+            // All ops but the pool, which is too small; without room only the last, whose output does not lie on its input.
+            for (room, jobs) in [(threads as u32, 4), (1, 1)] {
+                let (real, turned) = (Counting(Threads(threads), 0.into()), Counting(Parts(threads), 0.into()));
+                assert!(run(kernels, &real, room) == expected, "{}, {threads} threads, limits of {room}", kernels.name);
+                assert!(run(kernels, &turned, room) == expected, "{}, {threads} in turn, of {room}", kernels.name);
+                assert_eq!([real.1, turned.1].map(AtomicUsize::into_inner), [jobs; 2], "{threads} threads, {room}");
+            }
+        }
+    }
+    let room = image.arena_bytes(Limits { batch: 1, context: 1, threads: 2 }).unwrap();
+    assert_eq!(room - image.arena_bytes(Limits { batch: 1, context: 1, threads: 1 }).unwrap(), 15_360);
 }
 
 /// Attention over what a cache may hold, of heads as wide as is summed together, wider and narrower; over more positions than int32

@@ -208,7 +208,8 @@ impl<'a> Image<'a> {
         if desc.dtype == dtype { desc.span.of(self.weights) } else { None }
     }
 
-    /// Exact bytes of arena that a session with `limits` needs: where the highest slot ends.
+    /// Exact bytes of arena that a session with `limits` needs: where the highest slot ends, and of a net on several threads room behind
+    /// for a copy of the largest input that an output lies on.
     ///
     /// # Errors
     /// [`Error::Limits`].
@@ -223,6 +224,8 @@ impl<'a> Image<'a> {
             let range = self.slot_at(index).as_ref().and_then(|slot| slot.range(limits)).ok_or(bad)?;
             most = range.end.max(most);
         }
+        #[cfg(feature = "threads")]
+        let most = most.checked_add(crate::ops::room(self, limits) as u64).ok_or(bad)?;
         Ok(most)
     }
 }

@@ -3,7 +3,9 @@
 
 use core::num::NonZeroUsize;
 
-use super::cut::{Cut, Piece};
+#[cfg(feature = "steps")]
+use super::cut::Cut;
+use super::cut::{self, Whole};
 use super::tensor::Plain;
 use super::window::{self, Sums};
 use super::{Run, arg, depthwise_conv2d, ensure, fully_connected, times_in};
@@ -23,7 +25,6 @@ struct Layer<'s> {
     #[cfg_attr(not(feature = "steps"), allow(dead_code))]
     channels: u32,
     /// Products of a sum.
-    #[cfg_attr(not(feature = "steps"), allow(dead_code))]
     products: u64,
     /// Whether each output channel has weights of its own and reads all of the input under the window.
     whole: bool,
@@ -107,16 +108,23 @@ fn run_of<T: Quantized>(
     conv: ConvFn<T>,
 ) -> Option<()> {
     let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op)?);
-    let (cut, part) = (layer.cut(r, slots), r.part);
+    let (each, filter) = (layer.each(op), layer.filter());
     let Layer { g, second, sums, .. } = layer;
-    let [from, to] = r.cells::<T, 2>(slots.each_ref())?;
-    let p = cut.piece(part, Piece { g, from, to, weights, channels })?;
-    conv(p.g, *second, (p.from, sums.zero_in), (p.weights, sums.zero_weights), p.channels, &sums.output, p.to)
+    cut::run::<T, _>(r, slots, Whole { g, weights, channels, filter, each }, |p| {
+        conv(p.g, *second, (p.from, sums.zero_in), (p.weights, sums.zero_weights), p.channels, &sums.output, p.to)
+    })
 }
 
 impl Layer<'_> {
-    fn cut(&self, r: &Run<'_>, slots: &[Plain; 2]) -> Cut {
-        Cut::new(r, self.g, slots, self.whole.then_some(self.products as usize))
+    /// Weights of an output channel, if each has its own and reads all of the input under the window.
+    fn filter(&self) -> Option<usize> {
+        self.whole.then_some(self.products as usize)
+    }
+
+    /// What an output takes as long as, in products. One of a depthwise convolution takes twice as long as others: a sum has few, and is
+    /// not in a register.
+    fn each(&self, op: &Op) -> usize {
+        (self.products as usize).saturating_mul(if op.code == depthwise_conv2d::OP.code { 2 } else { 1 })
     }
 }
 
@@ -126,10 +134,8 @@ pub(crate) fn units(r: &Run<'_>, op: &Op, window: WindowFn) -> Option<super::cos
     let slots = window::slots(r.image, op)?;
     let mut units = None;
     shape(r.image, op, &slots, window, &mut |layer| {
-        // A product of a depthwise convolution takes twice as long as others: a sum has few, and is not in a register.
-        let each = if op.code == depthwise_conv2d::OP.code { 2 } else { 1 };
-        let filter = (layer.products as usize).checked_mul(each)?;
-        units = Some(layer.cut(r, &slots).units(layer.g, layer.channels as usize, filter));
+        let cut = Cut::new(r, layer.g, &slots, layer.filter());
+        units = Some(cut.units(layer.g, layer.channels as usize, layer.each(op)));
         Some(())
     })?;
     units

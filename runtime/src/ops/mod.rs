@@ -23,7 +23,7 @@ pub mod conv2d;
 pub mod conv2d_coded;
 pub mod copy;
 pub mod cost;
-mod cut;
+pub mod cut;
 pub mod depthwise_conv2d;
 pub mod embed;
 pub mod embedding_bag;
@@ -328,12 +328,41 @@ fn apart(image: &Image<'_>, op: &Op, limits: Limits) -> Option<()> {
     Some(())
 }
 
+/// Bytes that ops which work on several threads want behind the arena: what one thread reads and another writes is copied before. As many
+/// as the largest input has that such an output lies on; none for one thread.
+#[cfg(feature = "threads")]
+#[must_use]
+pub fn room(image: &Image<'_>, limits: Limits) -> usize {
+    let mut most = 0;
+    let mut index = 0;
+    while let Some(op) = &image.program().op(index).filter(|_| limits.threads > 1) {
+        index += 1;
+        let pairs = match image.op(op.code).map(|def| def.overlap) {
+            Some(Overlap::Units(pairs)) => pairs,
+            _ => &[],
+        };
+        for (input, output) in pairs {
+            let place = |which: usize| arg(op, which).and_then(|slot| image.place(slot, limits));
+            if let (Some(a), Some(b)) = (place(*input), place(*output)) {
+                most = if a.end <= b.start || b.end <= a.start { most } else { most.max(a.len()) };
+            }
+        }
+    }
+    most
+}
+
 /// What a running op sees.
 pub struct Run<'r> {
     /// The image.
     pub image: &'r Image<'r>,
     /// The arena.
     pub arena: &'r mut [u8],
+    /// Bytes behind the arena for copies of inputs ([`room`]); fewer may do.
+    #[cfg(feature = "threads")]
+    pub room: &'r mut [u8],
+    /// Products below which a piece of an op is not worth a thread of its own: [`cut::LEAST`].
+    #[cfg(feature = "threads")]
+    pub least: usize,
     /// What the session was opened for.
     pub limits: Limits,
     /// Tokens of this step.

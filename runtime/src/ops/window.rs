@@ -11,7 +11,7 @@
 
 use core::num::NonZeroUsize;
 
-use super::cut::{Cut, Piece};
+use super::cut::{self, Whole};
 use super::tensor::{Plain, rounding};
 use super::{BACKWARD, Run, arg, bytes_arg, desc_arg, ensure, times_in};
 use crate::image::header::products;
@@ -197,8 +197,8 @@ fn pool_of<T: Quantized>(
     let mut g = pool(op, slots[0].cols);
     let (g, numbers) = (g.as_mut()?, &numbers(op, 7, slots[0].kind));
     let (_, o) = numbers.as_ref()?;
-    let (cut, part) = (Cut::new(r, g, slots, None), r.part);
-    let [from, to] = r.cells::<T, 2>(slots.each_ref())?;
-    let p = cut.piece::<T, ()>(part, Piece { g, from, to, weights: &[], channels: &[] })?;
-    int8::pool2d(p.g, p.from, fold, (finish, op.flags, o), p.to)
+    let each = cut::pool_each(g);
+    cut::run::<T, ()>(r, slots, Whole { g, weights: &[], channels: &[], filter: None, each }, |p| {
+        int8::pool2d(p.g, p.from, fold, (finish, op.flags, o), p.to)
+    })
 }

@@ -29,6 +29,9 @@ use work::Work;
 pub struct Session<'a> {
     image: &'a Image<'a>,
     arena: &'a mut [u8],
+    /// What [`ops::room`] wants.
+    #[cfg(feature = "threads")]
+    room: &'a mut [u8],
     limits: Limits,
     pool: &'a dyn Pool,
     kernels: &'a Kernels,
@@ -51,7 +54,8 @@ impl<'a> Session<'a> {
         Self::with_pool(image, arena, limits, &Single)
     }
 
-    /// Opens a session that works on several threads; `pool.threads()` beyond `limits.threads` stay idle in attention.
+    /// Opens a session that works on several threads; `pool.threads()` beyond `limits.threads` stay idle in attention. Limits of one
+    /// thread leave ops of nets whose output lies on their input to one thread, too.
     ///
     /// # Errors
     /// As [`Session::new`].
@@ -62,6 +66,8 @@ impl<'a> Session<'a> {
             return Err(Error::ArenaAlignment);
         }
         let arena = arena.get_mut(..needed).ok_or(Error::ArenaSize { found, needed })?;
+        #[cfg(feature = "threads")]
+        let (arena, room) = arena.split_at_mut(needed.saturating_sub(ops::room(image, limits)));
         // Without tokens slots lie where they lie, whatever the limits: of a vouched image that has been seen, too.
         if HAS_TOKENS || !VOUCHED {
             let mut index = 0;
@@ -74,6 +80,8 @@ impl<'a> Session<'a> {
         let mut session = Self {
             image,
             arena,
+            #[cfg(feature = "threads")]
+            room,
             limits,
             pool,
             kernels,
@@ -413,6 +421,10 @@ impl<'a> Session<'a> {
         Run {
             image: self.image,
             arena: self.arena,
+            #[cfg(feature = "threads")]
+            room: self.room,
+            #[cfg(feature = "threads")]
+            least: ops::cut::LEAST,
             limits: self.limits,
             tokens,
             position,

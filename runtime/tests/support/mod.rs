@@ -650,7 +650,8 @@ impl Bench {
         }
     }
 
-    /// Runs one op for `rows` rows from `position` on: whole, then in pieces of some units, which must leave the same.
+    /// Runs one op for `rows` rows from `position` on: whole, then in pieces of some units, which must leave the same; on one thread also
+    /// on several, one after the other and the last first, and side by side, with room for copies and without.
     pub fn run_with(&mut self, op: &Op, position: u32, tokens: &[u32], rows: u32, pool: &dyn Pool) {
         let image = Image::open(&self.file).unwrap();
         let limits = self.limits;
@@ -658,14 +659,29 @@ impl Bench {
         let before = self.arena.get().to_vec();
         let def = ops::find(op.code).unwrap();
         let kernels = self.kernels;
-        let run = |arena: &mut [u8], part: Part| {
-            let mut run =
-                Run { image: &image, arena, limits, tokens, position, source: 0, rows, row: 0, part, pool, kernels };
+        let bytes = ops::room(&image, Limits { threads: 2, ..limits });
+        let run = |arena: &mut [u8], part: Part, pool: &dyn Pool, room: usize| {
+            let (room, least) = (&mut vec![0xA5; room][..], 1);
+            let mut run = Run {
+                image: &image,
+                arena,
+                room,
+                least,
+                limits,
+                tokens,
+                position,
+                source: 0,
+                rows,
+                row: 0,
+                part,
+                pool,
+                kernels,
+            };
             let units = units(&run, op).unwrap();
             (def.run)(&mut run, op).unwrap();
             units
         };
-        let units = run(self.arena.get(), Part::WHOLE);
+        let units = run(self.arena.get(), Part::WHOLE, pool, 0);
         assert!(self.arena.guards_hold());
         // From one unit at a time to all but one, another number each time.
         self.pieces = self.pieces % 7 + 1;
@@ -674,19 +690,38 @@ impl Bench {
         while unit < units.count {
             let part = units.part(unit, units.cost * self.pieces);
             assert!((1..=self.pieces as usize).contains(&part.count()));
-            run(self.arena.get(), part);
+            run(self.arena.get(), part, pool, 0);
             unit += part.count();
         }
         assert!(self.arena.guards_hold());
         // Threads share scratch as they come.
-        let mut whole = whole;
+        let (mut whole, mut kept_elsewhere) = (whole, 0..0);
         if def.code == ops::conv2d_coded::OP.code {
             // A whole one may keep its patches elsewhere.
             let patches = image.slot(op.args[2]).unwrap().range(limits).unwrap();
-            let patches = patches.start as usize..patches.end as usize;
-            [&mut whole, &mut self.arena].into_iter().for_each(|arena| arena.get()[patches.clone()].fill(0));
+            kept_elsewhere = patches.start as usize..patches.end as usize;
         }
-        assert!(pool.threads() > 1 || self.arena.get() == whole.get(), "{}: {units:?}", def.name);
+        let forget = |arena: &mut Arena| arena.get()[kept_elsewhere.clone()].fill(0);
+        [&mut whole, &mut self.arena].into_iter().for_each(forget);
+        if pool.threads() > 1 {
+            return;
+        }
+        assert!(self.arena.get() == whole.get(), "{}: {units:?}", def.name);
+        let pools: [(&dyn Pool, usize); 4] =
+            [(&Parts(2), bytes), (&Parts(3), bytes), (&Parts(2), 0), (&Threads(3), bytes)];
+        // Real ones take long to make.
+        let count = if self.pieces == 1 { pools.len() } else { pools.len() - 1 };
+        for (pool, room) in pools.into_iter().take(count) {
+            self.arena.get().copy_from_slice(&before);
+            let first = units.part(0, units.cost.saturating_mul(self.pieces));
+            run(self.arena.get(), first, pool, room);
+            if first.count() < units.count {
+                run(self.arena.get(), Part::from(first.count()), pool, room);
+            }
+            forget(&mut self.arena);
+            assert!(self.arena.get() == whole.get(), "{}: {} threads, room of {room}", def.name, pool.threads());
+        }
+        assert!(self.arena.guards_hold());
     }
 
     pub fn run(&mut self, op: &Op, rows: u32) {
@@ -696,12 +731,25 @@ impl Bench {
     /// Runs a net's op `times` times, whole and no more: for those who count instructions.
     pub fn repeat(&mut self, op: &Op, times: i64) {
         let image = Image::open(&self.file).unwrap();
-        let (limits, kernels, part, pool) = (self.limits, self.kernels, Part::WHOLE, &Single);
+        let (limits, kernels, part, pool, least) = (self.limits, self.kernels, Part::WHOLE, &Single, 1);
         for _ in 0..times {
             let arena = self.arena.get();
-            let (image, tokens) = (&image, &[][..]);
-            let mut run =
-                Run { image, arena, limits, tokens, position: 0, source: 0, rows: 1, row: 0, part, pool, kernels };
+            let (image, tokens, room) = (&image, &[][..], &mut [][..]);
+            let mut run = Run {
+                image,
+                arena,
+                room,
+                least,
+                limits,
+                tokens,
+                position: 0,
+                source: 0,
+                rows: 1,
+                row: 0,
+                part,
+                pool,
+                kernels,
+            };
             (ops::find(op.code).unwrap().run)(&mut run, op).unwrap();
         }
     }

@@ -2,7 +2,6 @@
 
 use crate::args::{self, Compute};
 use anyhow::Result;
-use mote_host::runtime::Session;
 use mote_host::runtime::image::{Limits, section};
 use mote_host::{Arena, Model};
 use serde::Serialize;
@@ -60,6 +59,7 @@ fn speed(mut rates: Vec<f64>) -> Speed {
 #[derive(Serialize)]
 struct NetOutcome {
     kernels: &'static str,
+    threads: u32,
     open_microseconds: f64,
     inference_microseconds: Speed,
 }
@@ -67,9 +67,10 @@ struct NetOutcome {
 /// A net without tokens, on zeros: what it takes does not depend on its inputs. As many inferences as take a hundredth of a second,
 /// for each run.
 fn net(args: &Args, model: &Model, open: Duration) -> Result<ExitCode> {
-    let limits = Limits { batch: 1, context: 1, threads: 1 };
+    let limits = Limits { batch: 1, context: 1, threads: args.compute.threads };
+    let pool = args.compute.pool();
     let mut arena = Arena::for_limits(model, limits)?;
-    let mut session = Session::new(model.image(), arena.bytes(), limits)?;
+    let mut session = model.session(&mut arena, &pool)?;
     let mut some = |count: u32| -> Result<f64> {
         let start = Instant::now();
         (0..count).try_for_each(|_| session.run())?;
@@ -80,6 +81,7 @@ fn net(args: &Args, model: &Model, open: Duration) -> Result<ExitCode> {
     let times = (0..args.runs).map(|_| some(count)).collect::<Result<_>>()?;
     let outcome = NetOutcome {
         kernels: session.kernels(),
+        threads: args.compute.threads,
         open_microseconds: open.as_secs_f64() * 1e6,
         inference_microseconds: speed(times),
     };
@@ -88,7 +90,7 @@ fn net(args: &Args, model: &Model, open: Duration) -> Result<ExitCode> {
     } else {
         let Speed { median, least, most } = outcome.inference_microseconds;
         let mut out = std::io::stdout().lock();
-        writeln!(out, "kernels    {}, 1 thread", outcome.kernels)?;
+        writeln!(out, "kernels    {}, {} threads", outcome.kernels, outcome.threads)?;
         writeln!(out, "open       {:.0} us", outcome.open_microseconds)?;
         writeln!(out, "inference  {median:.1} us ({least:.1} to {most:.1})")?;
     }

@@ -71,15 +71,16 @@ impl Axis {
 
 #[cfg(feature = "steps")]
 impl Axis {
-    /// Leaves only `part` of the outputs, counted from the last if `backward`. Returns the first of them, and how many input
-    /// elements before it are no longer the axis's.
+    /// Leaves only `part` of the outputs, counted from the last if `backward`, and of the inputs only those that they see. Returns the
+    /// first output, and how many inputs are before those left.
     pub(crate) fn cut(&mut self, part: Range<usize>, backward: bool) -> (usize, usize) {
         let first = if backward { self.output.saturating_sub(part.end) } else { part.start };
         let start = first * self.stride;
         let before = start.saturating_sub(self.pad);
         self.output = part.len();
-        self.input = self.input.saturating_sub(before);
         self.pad = self.pad.saturating_sub(start);
+        let seen = part.len().saturating_sub(1) * self.stride + self.kernel.saturating_sub(1) * self.dilation.get() + 1;
+        self.input = self.input.saturating_sub(before).min(seen.saturating_sub(self.pad));
         (first, before)
     }
 }
@@ -164,11 +165,11 @@ impl Output {
 }
 
 /// Type of activations: int8, or int16 (TFLite's "16x8"), whose zero points are 0.
-pub trait Quantized: bytemuck::Pod + Into<i32> {
+pub trait Quantized: bytemuck::Pod + Into<i32> + Send + Sync {
     /// What sums are computed in.
     type Acc: Copy;
     /// Of an output channel, little-endian words: bias (int32 for int8, int64 for int16), multiplier, shift.
-    type Channel: bytemuck::Pod;
+    type Channel: bytemuck::Pod + Sync;
     /// No products.
     const ZERO: Self::Acc;
     /// The low bits.

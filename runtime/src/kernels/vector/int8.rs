@@ -229,7 +229,7 @@ fn copy_by<const RAISED: i32, const N: usize>(to: &mut [i8], from: &[Cell<i8>]) 
 /// The bytes of cells side by side.
 #[inline(always)]
 pub fn bytes_of<const N: usize>(cells: &[Cell<i8>; N]) -> [i8; N] {
-    // SAFETY: a cell is as its contents, and nobody writes them meanwhile: cells are not shared between threads.
+    // SAFETY: a cell is as its contents, and nobody writes them meanwhile: threads share none that one of them writes.
     unsafe { cells.as_ptr().cast::<[i8; N]>().read() }
 }
 
