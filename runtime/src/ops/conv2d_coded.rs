@@ -11,11 +11,17 @@
 
 use core::num::NonZeroUsize;
 use core::ops::Range;
+#[cfg(feature = "threads")]
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::coded::{Input, Linear, Numbers, planes};
 use super::cost::Part;
 #[cfg(feature = "steps")]
 use super::cost::Units;
+#[cfg(feature = "threads")]
+use super::split_slots;
+#[cfg(feature = "threads")]
+use super::tensor::element_bytes;
 use super::tensor::quantized_arg;
 use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, i8_arg, i8_cols, in_turn, window};
 use crate::fixed::{saturate, shift_round};
@@ -24,8 +30,10 @@ use crate::image::tensors::BLOCK;
 use crate::image::{Image, Op};
 use crate::kernels::rows::requantize;
 use crate::kernels::scalar::int8::{Axis, Output, Window};
-use crate::kernels::{Codes, Isa};
+use crate::kernels::{BlocksFn, Codes, Isa};
 use crate::view;
+#[cfg(feature = "threads")]
+use crate::view::{Shape, for_column_parts};
 
 /// The op.
 pub static OP: OpDef = OpDef {
@@ -71,7 +79,15 @@ enum Results<'a> {
     I16(&'a mut [i16]),
 }
 
-impl Results<'_> {
+impl<'a> Results<'a> {
+    /// Those of a slot, or the first of them.
+    fn new(slot: &Slot, bytes: &'a mut [u8]) -> Option<Self> {
+        Some(match slot.kind {
+            Kind::I16 => Self::I16(view::as_elements(bytes)?),
+            _ => Self::I8(view::as_i8_mut(bytes)),
+        })
+    }
+
     /// Writes the results of block `block`, of `rows` rows, for pixels from `pixel` on.
     fn put(
         &mut self,
@@ -109,6 +125,82 @@ impl Results<'_> {
 /// from codes to levels is a long way there.
 const OWN: usize = if cfg!(mote_vector) { 32 << 10 } else { 0 };
 
+/// The op: everything that its tiles share.
+struct Layer<'l> {
+    g: &'l Window,
+    linear: &'l Linear<'l>,
+    planes: usize,
+    zero_point: i8,
+    o: &'l Output,
+    kernel: BlocksFn,
+    isa: Isa,
+    /// Bytes of a patch.
+    patch: usize,
+    /// The patches are the image, one after the other.
+    in_order: bool,
+}
+
+impl Layer<'_> {
+    fn position(&self, pixel: usize) -> Option<(usize, usize)> {
+        Some((pixel.checked_div(self.g.x.output)?, pixel.checked_rem(self.g.x.output)?))
+    }
+
+    /// Makes the patches of the pixels of a tile.
+    fn gather(&self, from: &Input<'_>, tile: Range<usize>, patches: &mut [i8]) -> Option<()> {
+        let Self { g, patch, .. } = *self;
+        // Pixels that are copied together, each a patch.
+        let row = if self.in_order { tile.len().max(1) } else { 1 };
+        for (at, pixel) in tile.step_by(row).enumerate() {
+            let patch = patches.get_mut(at * patch..)?.get_mut(..row * patch)?;
+            if self.in_order {
+                from.put(pixel * g.channels, patch.len(), patch, (0, patch.len()))?;
+            } else {
+                gather(g, from, self.zero_point, self.position(pixel)?, (patch, self.linear.padded()))?;
+            }
+        }
+        Some(())
+    }
+
+    /// Computes blocks of the pixels of a tile: of a row of pixels whose patches are `from`, the image, if they lie `in_place`; else their
+    /// patches are `from`. The first element of `to` is pixel `first`'s.
+    fn compute(
+        &self,
+        (from, in_place): (&[i8], bool),
+        tile: Range<usize>,
+        blocks: Range<usize>,
+        (to, first): (&mut Results<'_>, usize),
+    ) -> Option<()> {
+        let Self { g, linear, patch, o, kernel, isa, .. } = *self;
+        // Patches of int8 that lie at equal distances are one call; those of int16 are two rows each.
+        let apart = if in_place { g.x.stride * g.channels } else { patch };
+        let together = if self.planes == 1 && apart >= patch { tile.len() } else { 1 };
+        for pixel in tile.clone().step_by(together.max(1)) {
+            let start = if in_place {
+                let (y, x) = self.position(pixel)?;
+                (y * g.y.stride * g.x.input + x * g.x.stride) * g.channels
+            } else {
+                (pixel - tile.start) * patch
+            };
+            let pixel = pixel - first;
+            if self.planes == 1 {
+                let bytes = bytemuck::must_cast_slice(from.get(start..)?);
+                let codes = Codes::new(bytes, together, apart.max(patch), patch)?;
+                let mut done = Some(());
+                kernel(&linear.weights, blocks.clone(), &codes, &mut |block, first, sums| {
+                    done = done.and_then(|()| to.put(isa, linear, o, (block, pixel + first), sums));
+                });
+                done?;
+            } else {
+                for block in blocks.clone() {
+                    let sums = linear.products(kernel, block, from.get(start..)?.get(..patch)?);
+                    to.put(isa, linear, o, (block, pixel), &[sums])?;
+                }
+            }
+        }
+        Some(())
+    }
+}
+
 fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let (g, linear, planes) = parts(r.image, op)?;
     let slot = |which| quantized_arg(r.image, op, which);
@@ -118,69 +210,93 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
     let pixels = g.y.output.checked_mul(g.x.output)?;
     let rows = in_place(&g, &linear, planes);
     let in_place = rows && apart(r, &input, &output)?;
-    // The patches are the image, one after the other.
     let in_order =
         rows && g.channels == linear.padded() && g.x.stride == 1 && g.y.stride == 1 && g.x.input == g.x.output;
     // Bytes of a patch, and patches that are made before the weights are read.
     let patch = linear.padded() * planes;
+    let (zero_point, g, linear, o) = (zero_point as i8, &g, &linear, &o);
+    let layer = Layer { g, linear, planes, zero_point, o, kernel, isa, patch, in_order };
+    #[cfg(feature = "threads")]
+    if let Some(done) = threads(r, &layer, [&input, &output], in_place) {
+        return done;
+    }
     let mut own = [0; OWN];
     // A piece of a tile needs the patches of the piece before, and those are in the slot.
     let has_own = !in_place && r.part.is_whole() && own.len() > patches.cols as usize && own.len() >= patch;
     let room = if has_own { OWN } else { patches.cols as usize };
-    let (together, tiles) = tiles(&g, room.checked_div(patch)?, in_place)?;
-    let position = |pixel: usize| Some((pixel.checked_div(g.x.output)?, pixel.checked_rem(g.x.output)?));
+    let (together, tiles) = tiles(g, room.checked_div(patch)?, in_place)?;
     for (turn, blocks) in units_of(r.part, tiles, linear.blocks()) {
         let first = in_turn(op, turn, tiles) * together;
         let tile = first..pixels.min(first + together);
         if !in_place && blocks.start == 0 {
             let [from, scratch] = r.slots([&input, &patches])?;
             let scratch = if has_own { &mut own } else { i8_cols(&patches, scratch)? };
-            let from = Input::new(&input, from)?;
-            // Pixels that are copied together, each a patch.
-            let row = if in_order { tile.len().max(1) } else { 1 };
-            for (at, pixel) in tile.clone().step_by(row).enumerate() {
-                let patch = scratch.get_mut(at * patch..)?.get_mut(..row * patch)?;
-                if in_order {
-                    from.put(pixel * g.channels, patch.len(), patch, (0, patch.len()))?;
-                } else {
-                    gather(&g, &from, zero_point as i8, position(pixel)?, (patch, linear.padded()))?;
-                }
-            }
+            layer.gather(&Input::new(&input, from)?, tile.clone(), scratch)?;
         }
         let read = if in_place { &input } else { &patches };
         let [from, to] = r.slots([read, &output])?;
         let from = if has_own { &own } else { &*i8_cols(read, from)? };
-        let mut to = match output.kind {
-            Kind::I16 => Results::I16(view::as_elements(to)?),
-            _ => Results::I8(view::as_i8_mut(to)),
-        };
-        // Patches of int8 that lie at equal distances are one call; those of int16 are two rows each.
-        let apart = if in_place { g.x.stride * g.channels } else { patch };
-        let together = if planes == 1 && apart >= patch { tile.len() } else { 1 };
-        for pixel in tile.clone().step_by(together.max(1)) {
-            let start = if in_place {
-                let (y, x) = position(pixel)?;
-                (y * g.y.stride * g.x.input + x * g.x.stride) * g.channels
-            } else {
-                (pixel - tile.start) * patch
-            };
-            if planes == 1 {
-                let bytes = bytemuck::must_cast_slice(from.get(start..)?);
-                let codes = Codes::new(bytes, together, apart.max(patch), patch)?;
-                let mut done = Some(());
-                kernel(&linear.weights, blocks.clone(), &codes, &mut |block, first, sums| {
-                    done = done.and_then(|()| to.put(isa, &linear, &o, (block, pixel + first), sums));
-                });
-                done?;
-            } else {
-                for block in blocks.clone() {
-                    let sums = linear.products(kernel, block, from.get(start..)?.get(..patch)?);
-                    to.put(isa, &linear, &o, (block, pixel), &[sums])?;
-                }
-            }
-        }
+        layer.compute((from, in_place), tile, blocks, (&mut Results::new(&output, to)?, 0))?;
     }
     Some(())
+}
+
+/// Runs the whole op on several threads, each of which computes pixels side by side and has patches of its own. `None`, having done
+/// nothing, if one is to do it. An input that the output lies on is copied before.
+#[cfg(feature = "threads")]
+fn threads(r: &mut Run<'_>, layer: &Layer<'_>, [input, output]: [&Slot; 2], in_place: bool) -> Option<Option<()>> {
+    let Layer { g, linear, patch, .. } = *layer;
+    let (pixels, rows) = (g.y.output.checked_mul(g.x.output)?, linear.weights.rows);
+    let worth = pixels.saturating_mul(rows).saturating_mul(patch) / r.least.max(1);
+    let threads = r.pool.threads().min(worth).min(pixels);
+    if threads < 2 || !r.part.is_whole() || patch > OWN {
+        return None;
+    }
+    let pool = r.pool;
+    let [from, to] = if apart(r, input, output)? {
+        r.slots([input, output])?
+    } else {
+        let place = input.place(r.limits)?;
+        let copy = r.room.get_mut(..place.len())?;
+        copy.copy_from_slice(r.arena.get(place)?);
+        let [to] = split_slots(r.arena, r.limits, [output])?;
+        [copy, to]
+    };
+    let from = &Input::new(input, from)?;
+    // Bytes of a pixel's results.
+    let each = rows * element_bytes(output);
+    let cols = pixels.checked_mul(each)?;
+    let shape = Shape { rows: 1, stride: cols, cols: 0..cols, granule: pixels.div_ceil(threads) * each };
+    let failed = &AtomicBool::new(false);
+    for_column_parts(pool, (to, shape), (&mut [], 0), &move |mut part, _| {
+        let pixels = part.cols().start / each..part.cols().end / each;
+        let mut own = [0; OWN];
+        let mut some = |tile: Range<usize>, to: &mut Results<'_>| {
+            let to = (to, pixels.start);
+            match from {
+                Input::I8(image) if in_place => layer.compute((image, true), tile, 0..linear.blocks(), to),
+                _ => {
+                    layer.gather(from, tile.clone(), &mut own)?;
+                    layer.compute((&own, false), tile, 0..linear.blocks(), to)
+                }
+            }
+        };
+        let done = Results::new(output, part.row(0)).and_then(|mut to| {
+            let mut at = pixels.start;
+            while at < pixels.end {
+                // In place patches lie at equal distances within a row.
+                let together = if in_place { g.x.output - layer.position(at)?.1 } else { OWN / patch };
+                let tile = at..pixels.end.min(at + together);
+                at = tile.end;
+                some(tile, &mut to)?;
+            }
+            Some(())
+        });
+        if done.is_none() {
+            failed.store(true, Ordering::Relaxed);
+        }
+    })?;
+    Some((!failed.load(Ordering::Relaxed)).then_some(()))
 }
 
 /// Pixels that are computed together, and how many times as many there are: a row where they lie in place, else the patches that

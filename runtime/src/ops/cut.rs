@@ -61,12 +61,12 @@ pub(crate) fn run<T: Quantized, C: Sync>(
     r: &mut Run<'_>,
     slots: &[Plain; 2],
     whole: Whole<'_, C>,
-    job: impl Fn(Piece<'_, T, C>) -> Option<()> + Sync,
+    job: impl Fn(Piece<'_, T, C>) -> Option<()> + Sync + Copy,
 ) -> Option<()> {
     let (cut, part) = (Cut::new(r, whole.g, slots, whole.filter), r.part);
     #[cfg(feature = "threads")]
     if r.pool.threads() > 1
-        && let Some(done) = threads::run(r, slots, cut, &whole, &job)
+        && let Some(done) = threads::run(r, slots, cut, &whole, job)
     {
         return done;
     }
@@ -226,7 +226,7 @@ mod threads {
         slots: &[Plain; 2],
         cut: Cut,
         whole: &Whole<'_, C>,
-        job: &(impl Fn(Piece<'_, T, C>) -> Option<()> + Sync),
+        job: impl Fn(Piece<'_, T, C>) -> Option<()> + Sync + Copy,
     ) -> Option<Option<()>> {
         let [input, output] = [0, 1].map(|n| elements::<T>(r, &slots[n]));
         let (input, output) = (input?, output?);
@@ -248,8 +248,9 @@ mod threads {
         if pieces < 2 {
             return None;
         }
-        let of = |piece: usize| {
-            let mut g = g;
+        // By where they lie: the caller's thread takes the first, and finds in its cache what it wrote in the op before.
+        let of = move |at: usize| {
+            let (mut g, piece) = (g, if g.backward { pieces - 1 - at } else { at });
             let share = |piece: usize| units * piece / pieces;
             let spans = cut.spans(share(piece)..share(piece + 1), &mut g, sizes)?;
             Some((g, spans))
@@ -261,8 +262,8 @@ mod threads {
             *stretch = Stretch { from: within(&input, &spans.from)?, to: within(&output, &spans.to)? };
         }
         let room = view::as_elements(r.room).unwrap_or_default();
-        let failed = AtomicBool::new(false);
-        for_stretches::<T>(r.pool, (view::as_elements(r.arena)?, room), stretches, &|piece, from, to| {
+        let failed = &AtomicBool::new(false);
+        for_stretches::<T>(r.pool, (view::as_elements(r.arena)?, room), stretches, &move |piece, from, to| {
             let done = of(piece).and_then(|(mut g, spans)| {
                 let (weights, channels) = (weights.get(spans.weights)?, channels.get(spans.channels)?);
                 job(Piece { g: &mut g, from, to, weights, channels })

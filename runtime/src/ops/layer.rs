@@ -110,8 +110,9 @@ fn run_of<T: Quantized>(
     let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op)?);
     let (each, filter) = (layer.each(op), layer.filter());
     let Layer { g, second, sums, .. } = layer;
-    cut::run::<T, _>(r, slots, Whole { g, weights, channels, filter, each }, |p| {
-        conv(p.g, *second, (p.from, sums.zero_in), (p.weights, sums.zero_weights), p.channels, &sums.output, p.to)
+    let (second, sums) = (*second, *sums);
+    cut::run::<T, _>(r, slots, Whole { g, weights, channels, filter, each }, move |p| {
+        conv(p.g, second, (p.from, sums.zero_in), (p.weights, sums.zero_weights), p.channels, &sums.output, p.to)
     })
 }
 

@@ -338,7 +338,7 @@ pub fn room(image: &Image<'_>, limits: Limits) -> usize {
     while let Some(op) = &image.program().op(index).filter(|_| limits.threads > 1) {
         index += 1;
         let pairs = match image.op(op.code).map(|def| def.overlap) {
-            Some(Overlap::Units(pairs)) => pairs,
+            Some(Overlap::Units(pairs) | Overlap::Gathered(pairs)) => pairs,
             _ => &[],
         };
         for (input, output) in pairs {

@@ -197,8 +197,8 @@ fn pool_of<T: Quantized>(
     let mut g = pool(op, slots[0].cols);
     let (g, numbers) = (g.as_mut()?, &numbers(op, 7, slots[0].kind));
     let (_, o) = numbers.as_ref()?;
-    let each = cut::pool_each(g);
-    cut::run::<T, ()>(r, slots, Whole { g, weights: &[], channels: &[], filter: None, each }, |p| {
-        int8::pool2d(p.g, p.from, fold, (finish, op.flags, o), p.to)
+    let (each, flags) = (cut::pool_each(g), op.flags);
+    cut::run::<T, ()>(r, slots, Whole { g, weights: &[], channels: &[], filter: None, each }, move |p| {
+        int8::pool2d(p.g, p.from, fold, (finish, flags, o), p.to)
     })
 }

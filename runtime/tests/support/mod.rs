@@ -711,11 +711,12 @@ impl Bench {
             [(&Parts(2), bytes), (&Parts(3), bytes), (&Parts(2), 0), (&Threads(3), bytes)];
         // Real ones take long to make.
         let count = if self.pieces == 1 { pools.len() } else { pools.len() - 1 };
-        for (pool, room) in pools.into_iter().take(count) {
+        for (at, (pool, room)) in pools.into_iter().take(count).enumerate() {
             self.arena.get().copy_from_slice(&before);
-            let first = units.part(0, units.cost.saturating_mul(self.pieces));
+            // The second in two pieces.
+            let first = if at == 1 { units.part(0, units.cost.saturating_mul(self.pieces)) } else { Part::WHOLE };
             run(self.arena.get(), first, pool, room);
-            if first.count() < units.count {
+            if at == 1 && first.count() < units.count {
                 run(self.arena.get(), Part::from(first.count()), pool, room);
             }
             forget(&mut self.arena);
