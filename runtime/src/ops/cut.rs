@@ -75,6 +75,25 @@ pub(crate) fn run<T: Quantized, C: Sync>(
     job(cut.piece(part, Piece { g, from, to, weights, channels })?)
 }
 
+/// Does `job` with all elements of two slots of as many elements, or with pieces of them on threads. `each`: what an element takes as long
+/// as, in products.
+#[inline(always)]
+pub(crate) fn run_elements<T: bytemuck::Pod + Send + Sync>(
+    r: &mut Run<'_>,
+    slots: &[Plain; 2],
+    each: usize,
+    job: impl Fn(&[Cell<T>], &[Cell<T>]) + Sync,
+) -> Option<()> {
+    #[cfg(feature = "threads")]
+    if r.pool.threads() > 1 && threads::run_elements(r, slots, each, &job).is_some() {
+        return Some(());
+    }
+    let _ = each;
+    let [from, to] = r.cells::<T, 2>(slots.each_ref())?;
+    job(from, to);
+    Some(())
+}
+
 #[cfg(feature = "steps")]
 mod steps {
     use core::ops::Range;
@@ -199,7 +218,6 @@ mod steps {
 }
 
 /// A tap of a pool takes as long as two products, an output as twelve taps.
-#[cfg(feature = "convnet")]
 pub(crate) fn pool_each(g: &Window) -> usize {
     g.y.kernel.saturating_mul(g.x.kernel).saturating_add(12).saturating_mul(2)
 }
@@ -211,6 +229,7 @@ pub const LEAST: usize = 1 << 16;
 /// Pieces side by side.
 #[cfg(feature = "threads")]
 mod threads {
+    use core::cell::Cell;
     use core::ops::Range;
     use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -243,11 +262,7 @@ mod threads {
             _ => Cut::Rows,
         };
         let (units, sizes) = (cut.count(&g, channels.len()), [output.len(), weights.len(), channels.len()]);
-        let worth = output.len().saturating_mul(whole.each) / r.least.max(1);
-        let pieces = r.pool.threads().min(worth).min(units).min(MOST_STRETCHES);
-        if pieces < 2 {
-            return None;
-        }
+        let pieces = pieces(r, output.len().saturating_mul(whole.each), units)?;
         // By where they lie: the caller's thread takes the first, and finds in its cache what it wrote in the op before.
         let of = move |at: usize| {
             let (mut g, piece) = (g, if g.backward { pieces - 1 - at } else { at });
@@ -255,11 +270,11 @@ mod threads {
             let spans = cut.spans(share(piece)..share(piece + 1), &mut g, sizes)?;
             Some((g, spans))
         };
-        let mut stretches = [const { Stretch { from: 0..0, to: 0..0 } }; MOST_STRETCHES];
+        let mut stretches = NO_STRETCHES;
         let stretches = stretches.get_mut(..pieces)?;
         for (piece, stretch) in stretches.iter_mut().enumerate() {
             let (_, spans) = of(piece)?;
-            *stretch = Stretch { from: within(&input, &spans.from)?, to: within(&output, &spans.to)? };
+            (stretch.from, stretch.to) = (within(&input, &spans.from)?, within(&output, &spans.to)?);
         }
         let room = view::as_elements(r.room).unwrap_or_default();
         let failed = &AtomicBool::new(false);
@@ -273,6 +288,35 @@ mod threads {
             }
         })?;
         Some((!failed.load(Ordering::Relaxed)).then_some(()))
+    }
+
+    /// As [`super::run_elements`]. `None`, having done nothing, if one thread is to do it all.
+    pub(super) fn run_elements<T: bytemuck::Pod + Send + Sync>(
+        r: &mut Run<'_>,
+        slots: &[Plain; 2],
+        each: usize,
+        job: &(impl Fn(&[Cell<T>], &[Cell<T>]) + Sync),
+    ) -> Option<()> {
+        let [input, output] = [0, 1].map(|n| elements::<T>(r, &slots[n]));
+        let (input, output) = (input?, output?);
+        let count = input.len().min(output.len());
+        let pieces = pieces(r, count.saturating_mul(each), count)?;
+        let mut stretches = NO_STRETCHES;
+        let stretches = stretches.get_mut(..pieces)?;
+        for (piece, stretch) in stretches.iter_mut().enumerate() {
+            let share = count * piece / pieces..count * (piece + 1) / pieces;
+            (stretch.from, stretch.to) = (within(&input, &share)?, within(&output, &share)?);
+        }
+        let room = view::as_elements(r.room).unwrap_or_default();
+        for_stretches::<T>(r.pool, (view::as_elements(r.arena)?, room), stretches, &|_, from, to| job(from, to))
+    }
+
+    const NO_STRETCHES: [Stretch; MOST_STRETCHES] = [const { Stretch { from: 0..0, to: 0..0, copy: None } }; _];
+
+    /// How many pieces an op of so many products and units is worth; `None` if it is one.
+    fn pieces(r: &Run<'_>, products: usize, units: usize) -> Option<usize> {
+        let worth = products / r.least.max(1);
+        Some(r.pool.threads().min(worth).min(units).min(MOST_STRETCHES)).filter(|pieces| *pieces > 1)
     }
 
     /// The elements of a slot in the arena.

@@ -6,7 +6,7 @@
 //! "lookup".
 
 use super::tensor::{Plain, Steps, elementwise, quantized_arg};
-use super::{BACKWARD, OpDef, Overlap, Run, arg, ensure, turned};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, cut, ensure, turned};
 use crate::image::plan::Kind;
 use crate::image::{Dtype, Image, Op};
 
@@ -21,6 +21,9 @@ pub static OP: OpDef = OpDef {
     check,
     run,
 };
+
+/// Products that take as long as looking up an element.
+const EACH: usize = 64;
 
 fn table<'a>(image: &Image<'a>, op: &Op) -> Option<&'a [u8; 256]> {
     let index = arg(op, 2)?;
@@ -41,7 +44,8 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         return elementwise(r, op, [&input, &input, &output], &|x, _| steps.at(x as i16).into());
     }
     let table = table(r.image, op)?;
-    let [from, to] = r.cells::<u8, 2>([&Plain::arg(r.image, op, 0)?, &Plain::arg(r.image, op, 1)?])?;
-    turned(op, from.iter().zip(to), |(from, to)| to.set(table[usize::from(from.get())]));
-    Some(())
+    let slots = [Plain::arg(r.image, op, 0)?, Plain::arg(r.image, op, 1)?];
+    cut::run_elements::<u8>(r, &slots, EACH, |from, to| {
+        turned(op, from.iter().zip(to), |(from, to)| to.set(table[usize::from(from.get())]));
+    })
 }

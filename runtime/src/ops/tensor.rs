@@ -111,6 +111,20 @@ impl<'a> Elements<'a> {
         })
     }
 
+    /// Folds the elements from `at` on into as many numbers, one by one.
+    pub(crate) fn fold(&self, at: usize, all: &mut [i32], fold: impl Fn(i32, i32) -> i32) -> Option<()> {
+        let bytes = self.cells.get(at.checked_mul(self.size)?..)?.get(..all.len().checked_mul(self.size)?)?;
+        match self.size {
+            1 => all.iter_mut().zip(bytes).for_each(|(all, x)| *all = fold(*all, (x.get() as i8).into())),
+            _ => {
+                for (all, x) in all.iter_mut().zip(at..) {
+                    *all = fold(*all, self.get(x)?);
+                }
+            }
+        }
+        Some(())
+    }
+
     /// Writes element `at`, of which the low bits count.
     pub(crate) fn put(&self, at: usize, value: i32) -> Option<()> {
         match self.size {
