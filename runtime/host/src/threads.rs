@@ -43,9 +43,9 @@ impl Share {
         self.first() < self.end()
     }
 
-    /// A share of the job after this one's.
-    fn after(self, Range { start, end }: Range<usize>) -> Self {
-        Self((self.0 >> 32).wrapping_add(1) << 32 | (end as u64) << 16 | start as u64)
+    /// A share of the job of this generation.
+    fn new(generation: u32, Range { start, end }: Range<usize>) -> Self {
+        Self(u64::from(generation) << 32 | (end as u64) << 16 | start as u64)
     }
 }
 
@@ -172,7 +172,8 @@ fn spin(ready: impl Fn() -> bool) -> bool {
 pub struct Threads {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    turn: Mutex<()>,
+    /// Held while a job goes on: its generation.
+    turn: Mutex<u32>,
 }
 
 impl Threads {
@@ -194,7 +195,7 @@ impl Threads {
             std::thread::spawn(move || shared.work(me))
         };
         let workers = (1..threads).map(worker).collect();
-        Self { shared, workers, turn: Mutex::new(()) }
+        Self { shared, workers, turn: Mutex::new(0) }
     }
 }
 
@@ -210,7 +211,8 @@ unsafe impl Pool for Threads {
             return;
         }
         let shared = &*self.shared;
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut generation = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        *generation = generation.wrapping_add(1);
         // SAFETY: only the lifetime changes. When `run` returns no part is running and none can be taken, and the next job
         // replaces this one before any can: so no thread calls it afterwards.
         let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
@@ -220,7 +222,8 @@ unsafe impl Pool for Threads {
         let threads = shared.shares.len();
         for (at, word) in shared.shares.iter().enumerate() {
             let mine = (parts * at).div_ceil(threads)..(parts * (at + 1)).div_ceil(threads);
-            word.0.store(word.share().after(mine).0, Ordering::SeqCst);
+            // Not from what is there: another core has it, and is asked but once.
+            word.0.store(Share::new(*generation, mine).0, Ordering::SeqCst);
         }
         shared.wake_sleepers();
         shared.help(0);
