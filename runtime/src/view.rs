@@ -194,54 +194,72 @@ pub fn for_rows<A: Send, B: Send>(
     Some(())
 }
 
-/// Where a part of some work reads and writes, in elements of a buffer.
-#[derive(Clone, Debug, Default)]
-pub struct Stretch {
-    /// What it reads; it may write there, too.
-    pub from: Range<usize>,
-    /// What it writes.
-    pub to: Range<usize>,
-    /// Where in the room the copy is that it reads instead: [`for_stretches`] finds out.
-    pub copy: Option<usize>,
+/// What a part of some work has of a buffer, in elements: ranges that it reads, and the last, which it writes and may read, too.
+#[derive(Clone, Debug)]
+pub struct Stretch<const N: usize> {
+    /// The ranges.
+    pub ranges: [Range<usize>; N],
+    /// Where in the room the copies are that it reads instead: [`for_stretches`] finds out.
+    pub copies: [Option<usize>; N],
+}
+
+impl<const N: usize> Stretch<N> {
+    /// Of nothing.
+    pub const EMPTY: Self = Self { ranges: [const { 0..0 }; N], copies: [None; N] };
+
+    /// What it reads, and what it writes.
+    #[cfg(feature = "threads")]
+    fn split(&self) -> Option<(&[Range<usize>], &Range<usize>)> {
+        self.ranges.split_last().map(|(to, from)| (from, to))
+    }
 }
 
 /// Stretches that [`for_stretches`] takes, at most.
 pub const MOST_STRETCHES: usize = 32;
 
-/// What [`for_stretches`] does with a stretch, by its number: what it reads, and what it writes.
-pub type StretchJob<'j, T> = dyn Fn(usize, &[Cell<T>], &[Cell<T>]) + Sync + 'j;
+/// What [`for_stretches`] does with a stretch, by its number: what is in its ranges.
+pub type StretchJob<'j, T, const N: usize> = dyn Fn(usize, [&[Cell<T>]; N]) + Sync + 'j;
 
-/// Runs `job(number, what it reads, what it writes)` for each stretch of a buffer. What one reads and another writes is copied before, to
+/// Runs `job(number, elements of its ranges)` for each stretch of a buffer. What one reads and another writes is copied before, to
 /// `room`, and read there: so all read what was there before. `None`, having done nothing, if two write to one place, if there are more
 /// than [`MOST_STRETCHES`], or if the room is too small.
 #[cfg(feature = "threads")]
-pub fn for_stretches<T: Copy + Send + Sync>(
+pub fn for_stretches<T: Copy + Send + Sync, const N: usize>(
     pool: &dyn Pool,
     (buffer, room): (&mut [T], &mut [T]),
-    stretches: &mut [Stretch],
-    job: &StretchJob<'_, T>,
+    stretches: &mut [Stretch<N>],
+    job: &StretchJob<'_, T, N>,
 ) -> Option<()> {
     /// Bytes that the caller's thread copies alone: others would take longer to hear of it.
     const ALONE: usize = 16 << 10;
     let meet = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;
     let mut copied = 0usize;
     for at in 0..stretches.len() {
-        let Stretch { from, to, .. } = stretches.get(at).filter(|_| at < MOST_STRETCHES)?;
-        buffer.get(from.clone()).and(buffer.get(to.clone()))?;
-        let mut others = stretches.iter().enumerate().filter(|(n, _)| *n != at).map(|(_, other)| &other.to);
-        (!others.clone().any(|other| meet(to, other))).then_some(())?;
-        let (is_written, count) = (others.any(|other| meet(from, other)), from.len());
-        stretches.get_mut(at)?.copy = is_written.then_some(copied);
-        copied = if is_written { copied.checked_add(count)? } else { copied };
+        let stretch = stretches.get(at).filter(|_| at < MOST_STRETCHES)?;
+        let (from, to) = stretch.split()?;
+        buffer.get(to.clone())?;
+        let others = stretches.iter().enumerate().filter(|(n, _)| *n != at).filter_map(|(_, other)| other.split());
+        (!others.clone().any(|(_, other)| meet(to, other))).then_some(())?;
+        let mut copies = [None; N];
+        for (copy, from) in copies.iter_mut().zip(from) {
+            buffer.get(from.clone())?;
+            if others.clone().any(|(_, other)| meet(from, other)) {
+                *copy = Some(copied);
+                copied = copied.checked_add(from.len())?;
+            }
+        }
+        stretches.get_mut(at)?.copies = copies;
     }
     room.get(..copied)?;
     let stretches = &*stretches;
     let (buffer, room) = (Shared(buffer.as_mut_ptr()), Shared(room.as_mut_ptr()));
     let copy = |part: usize| {
-        if let Some(Stretch { from, copy: Some(at), .. }) = stretches.get(part) {
-            // SAFETY: both ranges have been seen to lie in buffer and room, which are held exclusively. Nobody writes to the buffer now, and
-            // each part is run once (`Pool`) and has a range of the room of its own.
-            unsafe { room.base().add(*at).copy_from_nonoverlapping(buffer.base().add(from.start), from.len()) };
+        for (range, copy) in stretches.get(part).into_iter().flat_map(|s| s.ranges.iter().zip(s.copies)) {
+            if let Some(at) = copy {
+                // SAFETY: both ranges have been seen to lie in buffer and room, which are held exclusively. Nobody writes to the buffer
+                // now, and each part is run once (`Pool`) and has ranges of the room of its own.
+                unsafe { room.base().add(at).copy_from_nonoverlapping(buffer.base().add(range.start), range.len()) };
+            }
         }
     };
     if copied.saturating_mul(size_of::<T>()) < ALONE {
@@ -251,18 +269,18 @@ pub fn for_stretches<T: Copy + Send + Sync>(
     }
     let (buffer, room) = (&buffer, &room);
     pool.run(stretches.len(), &move |part| {
-        let Some(Stretch { from, to, copy }) = stretches.get(part) else { return };
-        // SAFETY: all ranges have been seen to lie in buffer and room, which are held exclusively. Each part is run once (`Pool`). No other
-        // part writes what this one writes, nor what it reads: else it reads its copy, and nobody writes that. Inside a part one may lie
-        // on the other, as cells may. A cell is as its contents.
-        let (from, to) = unsafe {
-            let start = copy.map_or_else(|| buffer.base().add(from.start), |at| room.base().add(at));
-            (
-                core::slice::from_raw_parts(start.cast::<Cell<T>>(), from.len()),
-                core::slice::from_raw_parts(buffer.base().add(to.start).cast::<Cell<T>>(), to.len()),
-            )
-        };
-        job(part, from, to);
+        let Some(stretch) = stretches.get(part) else { return };
+        let mut cells: [&[Cell<T>]; N] = [&[]; N];
+        for ((cells, range), copy) in cells.iter_mut().zip(&stretch.ranges).zip(stretch.copies) {
+            // SAFETY: all ranges have been seen to lie in buffer and room, which are held exclusively. Each part is run once (`Pool`). No
+            // other part writes what this one writes, nor what it reads: else it reads its copy, and nobody writes that. Inside a part
+            // one may lie on the other, as cells may. A cell is as its contents.
+            *cells = unsafe {
+                let start = copy.map_or_else(|| buffer.base().add(range.start), |at| room.base().add(at));
+                core::slice::from_raw_parts(start.cast::<Cell<T>>(), range.len())
+            };
+        }
+        job(part, cells);
     });
     Some(())
 }
@@ -291,17 +309,17 @@ mod tests {
     #[test]
     fn stretches_read_what_was_there() {
         let before: [i32; 40] = core::array::from_fn(|i| 1 + i as i32);
-        let stretch = |from: Range<usize>, to: Range<usize>| Stretch { from, to, copy: None };
-        let run = |stretches: &[Stretch], room: usize| {
+        let stretch = |from: Range<usize>, to: Range<usize>| Stretch { ranges: [from, to], ..Stretch::EMPTY };
+        let run = |stretches: &[Stretch<2>], room: usize| {
             let (mut buffer, mut room) = (before, [0; 40][..room].to_vec());
-            let all: &StretchJob<'_, i32> = &|_, from, to| {
+            let all: &StretchJob<'_, i32, 2> = &|_, [from, to]| {
                 let sum: i32 = from.iter().map(Cell::get).sum();
                 to.iter().for_each(|to| to.set(to.get() + sum));
             };
             for_stretches(&Two, (&mut buffer, &mut room), &mut stretches.to_vec(), all).map(|()| buffer)
         };
         // Apart; one on itself; each on the other; three, of which the middle one's input is written twice.
-        let cases: [(&[Stretch], usize); 4] = [
+        let cases: [(&[Stretch<2>], usize); 4] = [
             (&[stretch(0..4, 10..12), stretch(2..6, 12..20)], 0),
             (&[stretch(3..9, 3..5), stretch(20..22, 21..30)], 0),
             (&[stretch(0..10, 30..40), stretch(25..35, 5..10)], 20),
@@ -309,7 +327,7 @@ mod tests {
         ];
         for (stretches, room) in cases {
             let mut expected = before;
-            for Stretch { from, to, .. } in stretches {
+            for Stretch { ranges: [from, to], .. } in stretches {
                 let sum: i32 = before[from.clone()].iter().sum();
                 expected[to.clone()].iter_mut().for_each(|to| *to += sum);
             }
@@ -321,7 +339,7 @@ mod tests {
         // Halves change places, which the threads copy before: too much for one.
         const HALF: usize = 5000;
         let mut buffer = core::array::from_fn::<usize, { 2 * HALF }, _>(|i| i);
-        let swap = |_: usize, from: &[Cell<usize>], to: &[Cell<usize>]| {
+        let swap = |_: usize, [from, to]: [&[Cell<usize>]; 2]| {
             from.iter().zip(to).for_each(|(from, to)| to.set(from.get()));
         };
         let (low, high) = (0..HALF, HALF..2 * HALF);

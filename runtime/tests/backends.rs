@@ -111,8 +111,8 @@ fn models() {
 fn net() -> Builder {
     let r = &mut Random::new(21);
     let mut b = Builder::new();
-    // 20 x 24 pixels of 16 channels, thrice of 32; half the size; 40 numbers. (Where the first unit writes, nothing is read any more.)
-    let places = [(7680, 10_752), (15_360, 2048), (15_360, 256), (15_360, 0), (3840, 20_480), (40, 24_576)];
+    // 20 x 24 pixels of 16 channels, thrice of 32; half the size; 80 numbers. (Where the first unit writes, nothing is read any more.)
+    let places = [(7680, 10_752), (15_360, 2048), (15_360, 256), (15_360, 0), (3840, 20_480), (80, 24_576)];
     let slots = places.map(|(cols, offset)| {
         let slot = b.i8_slot(cols);
         b.slots[slot as usize].offset = [offset, 0, 0, 0];
@@ -135,7 +135,7 @@ fn net() -> Builder {
     b.run.push(op(code("conv2d"), &[slots[2], slots[3], w, c, size, size, ones, 0, numbers, 0]));
     let (half, two, same) = (10 | 12 << 16, 2 | 2 << 16, word([0, 0, -128, 127]));
     b.run.push(op(code("average_pool2d"), &[slots[3], slots[4], size, half, word([2, 2, 1, 1]), 0, two, same]));
-    let (w, c) = constants(&mut b, [40, 3840, 1, 1], 40, -11);
+    let (w, c) = constants(&mut b, [80, 3840, 1, 1], 80, -11);
     b.run.push(op(code("fully_connected"), &[slots[4], slots[5], w, c, numbers, 0]));
     let port = |slot, cols| Port {
         slot,
@@ -146,7 +146,7 @@ fn net() -> Builder {
         exponent: 0,
         dims: [cols, 1, 1, 1],
     };
-    b.ports = [vec![port(slots[0], 7680)], vec![port(slots[3], 15_360), port(slots[5], 40)]];
+    b.ports = [vec![port(slots[0], 7680)], vec![port(slots[3], 15_360), port(slots[5], 80)]];
     b
 }
 

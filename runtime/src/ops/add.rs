@@ -6,7 +6,7 @@
 
 use super::tensor::Plain;
 use super::window::{self, SINGLE_ROUNDING};
-use super::{BACKWARD, OpDef, Overlap, Run, arg, bytes_arg, ensure};
+use super::{BACKWARD, OpDef, Overlap, Run, arg, bytes_arg, cut, ensure};
 use crate::image::plan::Kind;
 use crate::image::{Image, Op};
 use crate::kernels::scalar::int8::{self, AddFn, Quantized, Sum, Term};
@@ -28,6 +28,9 @@ pub static OP: OpDef = OpDef {
 
 /// Bits that both terms are moved up by before they are brought to one scale: of int8, and of int16.
 const HEAD_ROOM: [u32; 2] = [20, 15];
+
+/// Products that take as long as an element.
+const EACH: usize = 25;
 
 fn slots(image: &Image<'_>, op: &Op) -> Option<[Plain; 3]> {
     Some([Plain::arg(image, op, 0)?, Plain::arg(image, op, 1)?, Plain::arg(image, op, 2)?])
@@ -64,7 +67,5 @@ fn run_of<T: Quantized>(r: &mut Run<'_>, op: &Op, slots: &[Plain; 3], add: AddFn
     let sum = Sum { terms, subtract: op.flags & SUBTRACT != 0, backward: op.flags & BACKWARD != 0 };
     let numbers = &window::numbers(op, 8, slots[0].kind);
     let (_, o) = numbers.as_ref()?;
-    let [x, y, to] = r.cells::<T, 3>(slots.each_ref())?;
-    add(x, y, to, &sum, o);
-    Some(())
+    cut::run_elements::<T, 3>(r, slots.each_ref(), EACH, |[x, y, to]| add(x, y, to, &sum, o))
 }

@@ -75,22 +75,21 @@ pub(crate) fn run<T: Quantized, C: Sync>(
     job(cut.piece(part, Piece { g, from, to, weights, channels })?)
 }
 
-/// Does `job` with all elements of two slots of as many elements, or with pieces of them on threads. `each`: what an element takes as long
-/// as, in products.
+/// Does `job` with all elements of slots of as many elements, or with pieces of them on threads; the last slot is the output. `each`: what
+/// an element takes as long as, in products.
 #[inline(always)]
-pub(crate) fn run_elements<T: bytemuck::Pod + Send + Sync>(
+pub(crate) fn run_elements<T: bytemuck::Pod + Send + Sync, const N: usize>(
     r: &mut Run<'_>,
-    slots: &[Plain; 2],
+    slots: [&Plain; N],
     each: usize,
-    job: impl Fn(&[Cell<T>], &[Cell<T>]) + Sync,
+    job: impl Fn([&[Cell<T>]; N]) + Sync,
 ) -> Option<()> {
     #[cfg(feature = "threads")]
     if r.pool.threads() > 1 && threads::run_elements(r, slots, each, &job).is_some() {
         return Some(());
     }
     let _ = each;
-    let [from, to] = r.cells::<T, 2>(slots.each_ref())?;
-    job(from, to);
+    job(r.cells(slots)?);
     Some(())
 }
 
@@ -222,9 +221,10 @@ pub(crate) fn pool_each(g: &Window) -> usize {
     g.y.kernel.saturating_mul(g.x.kernel).saturating_add(12).saturating_mul(2)
 }
 
-/// Products below which a piece is not worth a thread: fast kernels take about as long for them as handing a piece over does.
+/// Products below which a piece is not worth a thread. With AVX-512 they take 0.8 us: ops of as many, or of half as many more, take as long
+/// on two threads as on one, those of four times as many three quarters of the time.
 #[cfg(feature = "threads")]
-pub const LEAST: usize = 1 << 16;
+pub const LEAST: usize = 1 << 17;
 
 /// Pieces side by side.
 #[cfg(feature = "threads")]
@@ -270,15 +270,15 @@ mod threads {
             let spans = cut.spans(share(piece)..share(piece + 1), &mut g, sizes)?;
             Some((g, spans))
         };
-        let mut stretches = NO_STRETCHES;
+        let mut stretches = [const { Stretch::EMPTY }; MOST_STRETCHES];
         let stretches = stretches.get_mut(..pieces)?;
         for (piece, stretch) in stretches.iter_mut().enumerate() {
             let (_, spans) = of(piece)?;
-            (stretch.from, stretch.to) = (within(&input, &spans.from)?, within(&output, &spans.to)?);
+            stretch.ranges = [within(&input, &spans.from)?, within(&output, &spans.to)?];
         }
         let room = view::as_elements(r.room).unwrap_or_default();
         let failed = &AtomicBool::new(false);
-        for_stretches::<T>(r.pool, (view::as_elements(r.arena)?, room), stretches, &move |piece, from, to| {
+        for_stretches::<T, 2>(r.pool, (view::as_elements(r.arena)?, room), stretches, &move |piece, [from, to]| {
             let done = of(piece).and_then(|(mut g, spans)| {
                 let (weights, channels) = (weights.get(spans.weights)?, channels.get(spans.channels)?);
                 job(Piece { g: &mut g, from, to, weights, channels })
@@ -291,27 +291,25 @@ mod threads {
     }
 
     /// As [`super::run_elements`]. `None`, having done nothing, if one thread is to do it all.
-    pub(super) fn run_elements<T: bytemuck::Pod + Send + Sync>(
+    pub(super) fn run_elements<T: bytemuck::Pod + Send + Sync, const N: usize>(
         r: &mut Run<'_>,
-        slots: &[Plain; 2],
+        slots: [&Plain; N],
         each: usize,
-        job: &(impl Fn(&[Cell<T>], &[Cell<T>]) + Sync),
+        job: &(impl Fn([&[Cell<T>]; N]) + Sync),
     ) -> Option<()> {
-        let [input, output] = [0, 1].map(|n| elements::<T>(r, &slots[n]));
-        let (input, output) = (input?, output?);
-        let count = input.len().min(output.len());
+        let count = slots.iter().map(|slot| slot.cols as usize).min()?;
         let pieces = pieces(r, count.saturating_mul(each), count)?;
-        let mut stretches = NO_STRETCHES;
+        let mut stretches = [const { Stretch::EMPTY }; MOST_STRETCHES];
         let stretches = stretches.get_mut(..pieces)?;
         for (piece, stretch) in stretches.iter_mut().enumerate() {
             let share = count * piece / pieces..count * (piece + 1) / pieces;
-            (stretch.from, stretch.to) = (within(&input, &share)?, within(&output, &share)?);
+            for (range, slot) in stretch.ranges.iter_mut().zip(slots) {
+                *range = within(&elements::<T>(r, slot)?, &share)?;
+            }
         }
         let room = view::as_elements(r.room).unwrap_or_default();
-        for_stretches::<T>(r.pool, (view::as_elements(r.arena)?, room), stretches, &|_, from, to| job(from, to))
+        for_stretches::<T, N>(r.pool, (view::as_elements(r.arena)?, room), stretches, &|_, cells| job(cells))
     }
-
-    const NO_STRETCHES: [Stretch; MOST_STRETCHES] = [const { Stretch { from: 0..0, to: 0..0, copy: None } }; _];
 
     /// How many pieces an op of so many products and units is worth; `None` if it is one.
     fn pieces(r: &Run<'_>, products: usize, units: usize) -> Option<usize> {

@@ -108,7 +108,9 @@ fn run_of<T: Quantized>(
     conv: ConvFn<T>,
 ) -> Option<()> {
     let (weights, channels) = (as_i8(r.image.raw(arg(op, 2)?, Dtype::I8)?), window::channels(r.image, op)?);
-    let (each, filter) = (layer.each(op), layer.filter());
+    let filter = layer.filter();
+    // With vectors a depthwise convolution's products take thrice as long again.
+    let each = layer.each(op).saturating_mul(if op.code == depthwise_conv2d::OP.code { 3 } else { 1 });
     let Layer { g, second, sums, .. } = layer;
     let (second, sums) = (*second, *sums);
     cut::run::<T, _>(r, slots, Whole { g, weights, channels, filter, each }, move |p| {

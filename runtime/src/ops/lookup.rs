@@ -44,8 +44,8 @@ fn run(r: &mut Run<'_>, op: &Op) -> Option<()> {
         return elementwise(r, op, [&input, &input, &output], &|x, _| steps.at(x as i16).into());
     }
     let table = table(r.image, op)?;
-    let slots = [Plain::arg(r.image, op, 0)?, Plain::arg(r.image, op, 1)?];
-    cut::run_elements::<u8>(r, &slots, EACH, |from, to| {
+    let slots = [&Plain::arg(r.image, op, 0)?, &Plain::arg(r.image, op, 1)?];
+    cut::run_elements::<u8, 2>(r, slots, EACH, |[from, to]| {
         turned(op, from.iter().zip(to), |(from, to)| to.set(table[usize::from(from.get())]));
     })
 }
