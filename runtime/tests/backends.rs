@@ -5,15 +5,16 @@
 mod support;
 
 use core::sync::atomic::{AtomicUsize, Ordering};
+use mote_runtime::image::Dtype;
 use mote_runtime::image::plan::Rows;
 use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T3, T4};
-use mote_runtime::image::{Dtype, Port};
 use mote_runtime::kernels::{self, Codes, Kernels, scalar};
 use mote_runtime::view::{Pool, Single};
 use mote_runtime::{Image, Limits, Session};
 use proptest::prelude::*;
 use support::{
-    Arena, Bench, Builder, CODED, Matrix, Parts, Random, Threads, attention, code, op, small_gpt, small_model,
+    Arena, Bench, Builder, CODED, Matrix, Parts, Random, Threads, attention, code, op, port, small_gpt, small_model,
+    word,
 };
 
 /// All sums of a matrix with rows of codes that lie `stride` apart: by block and row.
@@ -125,7 +126,6 @@ fn net() -> Builder {
         let rows: Vec<i32> = rows.collect();
         (b.tensor8(&w, &dims), b.tensor32(&rows, &[channels, 3]))
     };
-    let word = |bytes: [i8; 4]| u32::from_le_bytes(bytes.map(|b| b as u8));
     let (size, ones, pad, numbers) = (20 | 24 << 16, word([1; 4]), 1 | 1 << 16, word([3, -5, -128, 127]));
     let (w, c) = constants(&mut b, [32, 3, 3, 16], 32, -8);
     b.run.push(op(code("conv2d"), &[slots[0], slots[1], w, c, size, size, ones, pad, numbers, 0]));
@@ -137,16 +137,8 @@ fn net() -> Builder {
     b.run.push(op(code("average_pool2d"), &[slots[3], slots[4], size, half, word([2, 2, 1, 1]), 0, two, same]));
     let (w, c) = constants(&mut b, [80, 3840, 1, 1], 80, -11);
     b.run.push(op(code("fully_connected"), &[slots[4], slots[5], w, c, numbers, 0]));
-    let port = |slot, cols| Port {
-        slot,
-        dtype: Dtype::I8,
-        rank: 1,
-        zero_point: 0,
-        mantissa: 1,
-        exponent: 0,
-        dims: [cols, 1, 1, 1],
-    };
-    b.ports = [vec![port(slots[0], 7680)], vec![port(slots[3], 15_360), port(slots[5], 80)]];
+    b.ports =
+        [vec![port(slots[0], Dtype::I8, 7680)], vec![port(slots[3], Dtype::I8, 15_360), port(slots[5], Dtype::I8, 80)]];
     b
 }
 

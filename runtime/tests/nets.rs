@@ -8,7 +8,7 @@ use mote_runtime::image::program::NONE;
 use mote_runtime::image::{Dtype, Element, Op, Port};
 use mote_runtime::ops::BACKWARD;
 use mote_runtime::{Error, Image, Limits, Session};
-use support::{Arena, Bench, Builder, Random, code, limits, op, requantize, requantize_wide, try_run, word};
+use support::{Arena, Bench, Builder, Random, code, limits, op, port, requantize, requantize_wide, try_run, word};
 
 const KINDS: [Kind; 3] = [Kind::I8, Kind::I16, Kind::I32];
 
@@ -742,10 +742,6 @@ fn copy_all(b: &mut Builder, from: u32, to: u32) -> Op {
     let cols = b.slots[from as usize].cols as i32;
     let layout = b.tensor32(&[cols, 1, 1], &[3, 1]);
     op(code("copy"), &[from, to, layout, 0, 0])
-}
-
-fn port(slot: u32, dtype: Dtype, elements: u32) -> Port {
-    Port { slot, dtype, rank: 1, zero_point: 0, mantissa: 1, exponent: 0, dims: [elements, 1, 1, 1] }
 }
 
 fn ports_of<T: Element + PartialEq + core::fmt::Debug>(kind: Kind, values: [T; 3], others: [Dtype; 3]) {

@@ -6,12 +6,12 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use mote_runtime::image::Dtype;
 use mote_runtime::image::plan::Rows;
-use mote_runtime::image::{Dtype, Port};
 use mote_runtime::session::work::{Progress, Work};
 use mote_runtime::{Error, Image, Limits, Session};
 use support::{
-    Arena, Builder, Matrix, Random, code, op, small_embedder, small_gpt, small_model, small_translator, word,
+    Arena, Builder, Matrix, Random, code, op, port, small_embedder, small_gpt, small_model, small_translator, word,
 };
 
 const LIMITS: Limits = Limits { batch: 4, context: 40, threads: 1 };
@@ -131,16 +131,7 @@ fn net() -> Builder {
     b.run.push(op(code("maximum"), &[slots[6], state, out]));
     let all = b.tensor32(&[24, 1, 1], &[3, 1]);
     b.run.push(op(code("copy"), &[slots[6], state, all, 0, 0]));
-    let port = |slot, cols| Port {
-        slot,
-        dtype: Dtype::I8,
-        rank: 1,
-        zero_point: 0,
-        mantissa: 1,
-        exponent: 0,
-        dims: [cols, 1, 1, 1],
-    };
-    b.ports = [vec![port(slots[0], 189)], vec![port(slots[2], 1134), port(out, 24)]];
+    b.ports = [vec![port(slots[0], Dtype::I8, 189)], vec![port(slots[2], Dtype::I8, 1134), port(out, Dtype::I8, 24)]];
     b
 }
 

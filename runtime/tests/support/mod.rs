@@ -483,6 +483,11 @@ pub fn op(code: u16, args: &[u32]) -> Op {
     op
 }
 
+/// A port of so many elements as they are.
+pub fn port(slot: u32, dtype: Dtype, elements: u32) -> Port {
+    Port { slot, dtype, rank: 1, zero_point: 0, mantissa: 1, exponent: 0, dims: [elements, 1, 1, 1] }
+}
+
 pub fn code(name: &str) -> u16 {
     ops::TABLE.iter().find(|def| def.name == name).unwrap().code
 }
