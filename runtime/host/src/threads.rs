@@ -1,6 +1,6 @@
 //! A pool of threads that stay: each `run` hands one job out and waits for it.
 //!
-//! Between jobs of one token workers spin, because waking a sleeper costs more than the job (a hand-off takes about a
+//! Between jobs of one token workers spin, because waking a sleeper costs more than the job (a hand-off takes less than a
 //! microsecond, `cargo xtask bench speed`). After [`SPIN`] without a job they sleep on a condition variable, so an idle
 //! session costs nothing. They do not yield in between: on a busy machine who yields gets the core back milliseconds later.
 //!
