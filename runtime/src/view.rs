@@ -194,6 +194,12 @@ pub fn for_rows<A: Send, B: Send>(
     Some(())
 }
 
+/// Whether two ranges, neither of them empty, have something in common.
+#[inline]
+pub(crate) fn meet<T: PartialOrd>(a: &Range<T>, b: &Range<T>) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
 /// What a part of some work has of a buffer, in elements: ranges that it reads, and the last, all of which it writes.
 #[derive(Clone, Debug)]
 pub struct Stretch<const N: usize> {
@@ -233,7 +239,6 @@ pub fn for_stretches<T: Copy + Send + Sync, const N: usize>(
 ) -> Option<()> {
     /// Bytes that the caller's thread copies alone: others would take longer to hear of it.
     const ALONE: usize = 16 << 10;
-    let meet = |a: &Range<usize>, b: &Range<usize>| a.start < b.end && b.start < a.end;
     // What others read that the first writes is copied, or what it writes, whichever is less.
     let (_, written) = stretches.first()?.split()?;
     let from = stretches.iter().skip(1).filter_map(Stretch::split).flat_map(|(from, _)| from);

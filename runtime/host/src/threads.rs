@@ -25,7 +25,7 @@ const SPIN: Duration = Duration::from_micros(100);
 type Job = &'static (dyn Fn(usize) + Sync);
 
 /// Parts of the current job: bits 0 to 15 the first that is left, 16 to 31 their end, 32 to 63 the job's generation.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 struct Share(u64);
 
 impl Share {
@@ -83,6 +83,7 @@ impl Word {
     }
 }
 
+#[derive(Default)]
 struct Shared {
     /// Each thread's share, the caller's first.
     shares: Box<[Word]>,
@@ -180,16 +181,8 @@ impl Threads {
     /// A pool of `threads` threads (at least 1), the caller's among them.
     #[must_use]
     pub fn new(threads: usize) -> Self {
-        let shared = Arc::new(Shared {
-            shares: (0..threads.max(1)).map(|_| Word::default()).collect(),
-            job: UnsafeCell::default(),
-            done: AtomicUsize::default(),
-            panicked: AtomicBool::default(),
-            stop: AtomicBool::default(),
-            sleepers: AtomicUsize::default(),
-            bed: Mutex::default(),
-            wake: Condvar::default(),
-        });
+        let shared =
+            Arc::new(Shared { shares: (0..threads.max(1)).map(|_| Word::default()).collect(), ..Shared::default() });
         let worker = |me| {
             let shared = shared.clone();
             std::thread::spawn(move || shared.work(me))

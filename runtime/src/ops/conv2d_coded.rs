@@ -331,8 +331,7 @@ pub(crate) fn units(r: &Run<'_>, op: &Op) -> Option<Units> {
 
 /// Whether the slots lie apart.
 fn apart(r: &Run<'_>, input: &Slot, output: &Slot) -> Option<bool> {
-    let (a, b) = (input.range(r.limits)?, output.range(r.limits)?);
-    Some(a.end <= b.start || b.end <= a.start)
+    Some(!view::meet(&input.range(r.limits)?, &output.range(r.limits)?))
 }
 
 /// Copies the inputs under output pixel `(y, x)` into `patch`, whose planes have `padded` columns: [kernel height, kernel

@@ -104,6 +104,7 @@ mod steps {
     use crate::ops::cost::{Part, Units};
     use crate::ops::tensor::Plain;
     use crate::ops::window::{pool, slots};
+    use crate::view::meet;
 
     /// What a unit is.
     #[derive(Clone, Copy)]
@@ -133,10 +134,7 @@ mod steps {
         /// How the output of `g` between these slots is cut. `filter`: weights of an output channel, if each has its own and reads
         /// all of the input under the window.
         pub(crate) fn new(r: &Run<'_>, g: &Window, [input, output]: &[Plain; 2], filter: Option<usize>) -> Self {
-            let apart = || {
-                let (a, b) = (input.place(r.image, r.limits)?, output.place(r.image, r.limits)?);
-                Some(a.end <= b.start || b.end <= a.start)
-            };
+            let apart = || Some(!meet(&input.place(r.image, r.limits)?, &output.place(r.image, r.limits)?));
             match filter {
                 _ if g.y.output > 1 => Self::Rows,
                 Some(filter) if g.x.output == 1 => Self::Channels(filter),

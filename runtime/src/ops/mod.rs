@@ -78,7 +78,7 @@ use crate::image::program::{NONE, Op, entry};
 use crate::image::{Image, Limits, TensorDesc, VOUCHED, ensure};
 use crate::kernels::scalar::int8;
 use crate::kernels::{Isa, Kernels, rows};
-use crate::view::{self, Pool};
+use crate::view::{self, Pool, meet};
 
 /// A row of the op table.
 #[derive(Clone, Copy, Debug)]
@@ -320,9 +320,8 @@ fn apart(image: &Image<'_>, op: &Op, limits: Limits) -> Option<()> {
         let a = image.place(arg(op, *first)?, limits)?;
         for second in def.slots.iter().skip(i + 1) {
             let b = image.place(arg(op, *second)?, limits)?;
-            let apart = a.end <= b.start || b.end <= a.start;
             // No `ensure`: of a vouched image, too, it depends on the limits.
-            (apart || def.overlap.pairs().contains(&(*first, *second))).then_some(())?;
+            (!meet(&a, &b) || def.overlap.pairs().contains(&(*first, *second))).then_some(())?;
         }
     }
     Some(())
@@ -344,7 +343,7 @@ pub fn room(image: &Image<'_>, limits: Limits) -> usize {
         for (input, output) in pairs {
             let place = |which: usize| arg(op, which).and_then(|slot| image.place(slot, limits));
             if let (Some(a), Some(b)) = (place(*input), place(*output)) {
-                most = if a.end <= b.start || b.end <= a.start { most } else { most.max(a.len()) };
+                most = if meet(&a, &b) { most.max(a.len()) } else { most };
             }
         }
     }
