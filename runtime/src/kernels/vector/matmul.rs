@@ -28,6 +28,7 @@ use crate::image::Coded;
 use crate::image::tensors::{BLOCK, Dtype, GROUP, SIGNS};
 use crate::kernels::Codes;
 use core::mem::MaybeUninit;
+use core::ops::RangeInclusive;
 
 /// The kinds of codes, as the kernels are made for them.
 pub const T3: u8 = Dtype::T3 as u8;
@@ -38,6 +39,12 @@ pub const N8: u8 = Dtype::N8 as u8;
 
 /// How many groups ahead codes are fetched into the first cache where one group comes after the other.
 pub const AHEAD: usize = 16;
+/// The same of the rows that they are multiplied with: a block's codes drive a wide row out of that cache before the next block needs it.
+pub const AHEAD_ROW: usize = 4;
+/// Groups of a block whose N4 codes nobody asks for.
+pub const ALONE_N4: RangeInclusive<usize> = 33..=128;
+/// How many blocks ahead their multipliers are.
+pub const AHEAD_MULTS: usize = 2;
 /// The same of T4, and how many groups ahead into the second cache: its levels take as long to make as memory takes to give its codes, so
 /// memory must never be idle. Where levels are made faster, that only is in the way of what the processor fetches by itself.
 pub const AHEAD_T4: (usize, usize) = (8, 64);
@@ -132,8 +139,8 @@ macro_rules! matmul_kernels {
         use crate::image::tensors::{BLOCK, GROUP};
         use crate::kernels::arch::reads::{base_sums, fetch, fetch_far};
         use crate::kernels::vector::matmul::{
-            AHEAD, AHEAD_T4, LEVEL_PANEL, LINES, Line, MOST_ROWS, MOST_SUMS, N4, N5, N8, PANEL, T3, T4, Weights,
-            block_groups, filled, misfit, row_groups,
+            AHEAD, AHEAD_MULTS, AHEAD_ROW, AHEAD_T4, ALONE_N4, LEVEL_PANEL, LINES, Line, MOST_ROWS, MOST_SUMS, N4, N5,
+            N8, PANEL, T3, T4, Weights, block_groups, filled, misfit, row_groups,
         };
         use crate::kernels::{Codes, Int8, Isa, Kernels, Put, scalar};
         use core::array::from_fn;
@@ -193,16 +200,27 @@ macro_rules! matmul_kernels {
             }
         }
 
-        /// Asks for the codes that come after `group`. N8's come fastest if nobody asks (BENCHMARKS.md, "Speed").
+        /// Asks for the codes that come after `group`, one of `groups` of a block, which so many rows are multiplied with. Where that takes
+        /// less time than memory does, they come fastest if nobody asks: always N8's, N4's where a block is neither soon at its end nor
+        /// wider than the first cache (measured: BENCHMARKS.md, "Speed").
         #[inline(always)]
-        fn fetch_ahead<const KIND: u8, T>(group: &T) {
+        fn fetch_ahead<const KIND: u8, const ROWS: usize, T>(group: &T, groups: usize) {
             match KIND {
                 N8 => {}
+                N4 if ROWS <= 2 && ALONE_N4.contains(&groups) => {}
                 T4 => {
                     fetch(group, AHEAD_T4.0);
                     fetch_far(group, AHEAD_T4.1);
                 }
                 _ => fetch(group, AHEAD),
+            }
+        }
+
+        /// Asks for the multipliers that results of coming blocks need: nothing else reads near them.
+        #[inline(always)]
+        fn fetch_mults(w: &Coded<'_>, block: usize) {
+            if let Some(mults) = w.mults.as_chunks::<{ 2 * BLOCK }>().0.get(block) {
+                fetch(mults, AHEAD_MULTS);
             }
         }
 
@@ -232,6 +250,7 @@ macro_rules! matmul_kernels {
                 bases_of::<KIND>(codes, &mut bases);
             }
             for block in blocks {
+                fetch_mults(w, block);
                 let weights = block_groups::<BYTES>(w, block);
                 let mut sums = [0; BLOCK];
                 for start in (0..w.groups).step_by(PANEL) {
@@ -258,13 +277,15 @@ macro_rules! matmul_kernels {
             stretch: u32,
             sums: &mut [i64; BLOCK],
         ) {
-            for start in (0..codes.len()).step_by(stretch as usize) {
+            let count = codes.len();
+            for start in (0..count).step_by(stretch as usize) {
                 let groups = weights.codes.iter().zip(weights.scales).zip(codes).zip(bases);
                 let mut part = [splat(0); BLOCK / LANES];
                 for (at, (((group, scale), codes), base)) in groups.enumerate().skip(start).take(stretch as usize) {
-                    fetch_ahead::<KIND, _>(group);
+                    fetch(codes, AHEAD_ROW);
+                    fetch_ahead::<KIND, 1, _>(group, count);
                     let signs = if KIND == N5 { weights.signs.get(at) } else { None };
-                    signs.into_iter().for_each(fetch_ahead::<KIND, _>);
+                    signs.into_iter().for_each(|signs| fetch_ahead::<KIND, 1, _>(signs, count));
                     let mut dots = [splat(if raised(KIND) == 0 { 0 } else { *base }); BLOCK / LANES];
                     for (span, dot) in dots.iter_mut().enumerate() {
                         add_group!(dot, KIND, levels_of::<KIND, BYTES>(group, signs, span, book), codes);
@@ -291,6 +312,7 @@ macro_rules! matmul_kernels {
                 codes.iter().zip(&mut bases).for_each(|(row, bases)| bases_of::<KIND>(row, bases));
             }
             for block in blocks {
+                fetch_mults(w, block);
                 let weights = block_groups::<BYTES>(w, block);
                 let mut sums = [[0; BLOCK]; ROWS];
                 for start in (0..w.groups).step_by(PANEL) {
@@ -326,10 +348,13 @@ macro_rules! matmul_kernels {
                 let groups = weights.codes[..count].iter().zip(weights.scales).enumerate();
                 for (at, (group, scale)) in groups.skip(start).take(stretch as usize) {
                     let signs = if KIND == N5 { weights.signs.get(at) } else { None };
-                    fetch_ahead::<KIND, _>(group);
-                    signs.into_iter().for_each(fetch_ahead::<KIND, _>);
+                    fetch_ahead::<KIND, ROWS, _>(group, count);
+                    signs.into_iter().for_each(|signs| fetch_ahead::<KIND, ROWS, _>(signs, count));
                     // SAFETY: `at < count`, so far each goes.
                     let codes = |row: usize| unsafe { codes.get_unchecked(row).get_unchecked(at) };
+                    if ROWS <= 4 || KIND == N8 {
+                        (0..ROWS).for_each(|row| fetch(codes(row), AHEAD_ROW));
+                    }
                     let base =
                         |row: usize| if raised(KIND) == 0 { 0 } else { unsafe { *bases[row].get_unchecked(at) } };
                     for span in 0..BLOCK / LANES {
