@@ -39,15 +39,16 @@ pub const N8: u8 = Dtype::N8 as u8;
 
 /// How many groups ahead codes are fetched into the first cache where one group comes after the other.
 pub const AHEAD: usize = 16;
-/// The same of the rows that they are multiplied with: a block's codes drive a wide row out of that cache before the next block needs it.
-pub const AHEAD_ROW: usize = 4;
-/// Groups of a block whose N4 codes nobody asks for.
-pub const ALONE_N4: RangeInclusive<usize> = 33..=128;
-/// How many blocks ahead their multipliers are.
-pub const AHEAD_MULTS: usize = 2;
 /// The same of T4, and how many groups ahead into the second cache: its levels take as long to make as memory takes to give its codes, so
 /// memory must never be idle. Where levels are made faster, that only is in the way of what the processor fetches by itself.
 pub const AHEAD_T4: (usize, usize) = (8, 64);
+/// Groups of a block whose N4 codes nobody asks for: one or two rows are multiplied with them faster than memory gives them.
+pub const ALONE_N4: RangeInclusive<usize> = 33..=128;
+/// How many groups ahead rows of codes are fetched into the first cache: a block's weights drive a wide row out of it before the next
+/// block needs it.
+pub const AHEAD_ROW: usize = 4;
+/// How many blocks ahead multipliers are fetched into the first cache.
+pub const AHEAD_MULTS: usize = 2;
 /// Groups whose sums of codes are computed together: 16 384 columns. They lie on the stack.
 pub const PANEL: usize = 512;
 /// A byte of each of 4 columns of a block's 16 rows.
@@ -202,7 +203,7 @@ macro_rules! matmul_kernels {
 
         /// Asks for the codes that come after `group`, one of `groups` of a block, which so many rows are multiplied with. Where that takes
         /// less time than memory does, they come fastest if nobody asks: always N8's, N4's where a block is neither soon at its end nor
-        /// wider than the first cache (measured: BENCHMARKS.md, "Speed").
+        /// so wide that rows leave the first cache (measured: BENCHMARKS.md, "Speed").
         #[inline(always)]
         fn fetch_ahead<const KIND: u8, const ROWS: usize, T>(group: &T, groups: usize) {
             match KIND {
@@ -352,6 +353,7 @@ macro_rules! matmul_kernels {
                     signs.into_iter().for_each(|signs| fetch_ahead::<KIND, ROWS, _>(signs, count));
                     // SAFETY: `at < count`, so far each goes.
                     let codes = |row: usize| unsafe { codes.get_unchecked(row).get_unchecked(at) };
+                    // More rows take longer than their codes do to come, but for those that need no look-up.
                     if ROWS <= 4 || KIND == N8 {
                         (0..ROWS).for_each(|row| fetch(codes(row), AHEAD_ROW));
                     }
