@@ -20,7 +20,7 @@ fn main() {
     // The same number of ops and tensors, so that only the weights differ.
     for dim in [192, 6144] {
         let path = folder.path().join(format!("{dim}.mote"));
-        random_image::write(&random_image::llama(1024, dim, 3 * dim, 4, (dim / 64, dim / 64)), Dtype::T4, &path);
+        random_image::write(&random_image::llama(1024, dim, 3 * dim, 4, (dim / 64, dim / 64)), |_| Dtype::T4, &path);
         let mut times = Vec::new();
         let (mut before, mut after) = (0, 0);
         for _ in 0..21 {

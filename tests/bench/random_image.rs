@@ -1,4 +1,4 @@
-//! Images of given shapes with random 4-bit codes: quick to write, and to the clock the same as a quantized model's.
+//! Images of given shapes with random codes: quick to write, and to the clock the same as a quantized model's.
 
 use mote_quantize::import::LlmConfig;
 use mote_quantize::lower::{Lowered, Ranges, Source, language_model};
@@ -49,8 +49,9 @@ pub fn llama(vocab: usize, dim: usize, hidden: usize, layers: usize, (heads, kv_
     }
 }
 
-/// Writes an image of this shape, all matrices in `codes` of 4 bits (N4 or T4). Its numbers are of ordinary sizes: nothing saturates, no row is zero.
-pub fn write(config: &LlmConfig, codes: Dtype, path: &Path) {
+/// Writes an image of this shape, each matrix in what `codes` says of its name (T3, N4 or T4). Its numbers are of ordinary sizes: nothing
+/// saturates, no row is zero.
+pub fn write(config: &LlmConfig, codes: fn(&str) -> Dtype, path: &Path) {
     let mut ranges = Ranges::default();
     for name in ["residual", "normed", "q", "k", "v", "attention", "gate", "up", "glu", "logits"] {
         ranges.see(name, 64.0);
@@ -67,13 +68,16 @@ pub fn write(config: &LlmConfig, codes: Dtype, path: &Path) {
         let count: usize = dims.iter().product();
         // Levels of 64 times scales of 190 times multipliers of 49,000 are 2^29; over the root of a row's columns.
         let (dtype, exponent, bytes) = match source {
-            Source::Coded(..) => (codes, 29 + dims[1].ilog2() as i32 / 2, coded(&mut random, shape)),
+            Source::Coded(weight, _) => {
+                let dtype = codes(&weight.name);
+                (dtype, 29 + dims[1].ilog2() as i32 / 2, coded(&mut random, dtype, shape))
+            }
             Source::Gain(_) => (Dtype::I16, 14, 16384i16.to_le_bytes().repeat(count)),
             Source::Bias(_, frac) => (Dtype::I32, i32::from(*frac), vec![0; 4 * count]),
             Source::RopeSteps => (Dtype::U64, 64, turns(config)),
             Source::Positions(_) | Source::SinusoidSteps => panic!("no model of the Llama family has {source:?}"),
         };
-        let codebook = if dtype == codes { BOOK } else { [0; 16] };
+        let codebook = if dtype.code_bits().is_some() { BOOK } else { [0; 16] };
         let span = weights.append(&bytes).unwrap();
         table.extend(TensorDesc { dtype, rank: dims.len() as u8, exponent, dims: shape, span, codebook }.to_bytes());
     }
@@ -84,10 +88,10 @@ pub fn write(config: &LlmConfig, codes: Dtype, path: &Path) {
 }
 
 /// Codes, scales of at least 128, multipliers of at least 2^15.
-fn coded(random: &mut Random, dims: [u32; 4]) -> Vec<u8> {
-    let mut bytes = random.bytes(TensorDesc::data_bytes(Dtype::N4, dims).unwrap() as usize);
+fn coded(random: &mut Random, dtype: Dtype, dims: [u32; 4]) -> Vec<u8> {
+    let mut bytes = random.bytes(TensorDesc::data_bytes(dtype, dims).unwrap() as usize);
     let (rows, groups) = ((dims[0] as usize).next_multiple_of(16), (dims[1] as usize).div_ceil(32));
-    let (_, scales) = bytes.split_at_mut(rows * groups * 16);
+    let (_, scales) = bytes.split_at_mut(rows * groups * 4 * dtype.code_bits().unwrap() as usize);
     scales.iter_mut().for_each(|byte| *byte |= 128);
     bytes
 }

@@ -2,6 +2,7 @@
 
     python llama_quantize.py SOURCE.gguf OUT.gguf TYPE THREADS [IMATRIX.npz]
 
+"TYPE pure" is llama-quantize's `--pure`: every matrix in that type, the output matrix too, to which it gives more bits by itself.
 IMATRIX holds, by the tensor's name, the mean squares of the columns of its input. Prints {"seconds", "peak_rss_bytes"}: the
 memory is what quantizing took beyond what the interpreter had before.
 """
@@ -32,7 +33,9 @@ def main():
     # What it has to say goes to stderr, which is shown if it fails.
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_quantize_default_params()
+    kind, *pure = kind.split()
     params.ftype, params.nthread = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}"), int(threads)
+    params.pure = bool(pure)
     if imatrix:
         array, _kept = importance(imatrix[0])
         params.imatrix = ctypes.cast(array, ctypes.POINTER(llama_cpp.llama_model_imatrix_data))

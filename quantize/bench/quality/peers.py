@@ -46,6 +46,7 @@ TYPES = {
     "IQ3_S": True,
     "Q3_K_M": True,
     "Q4_0": True,
+    "Q4_0 pure": True,
     "Q4_K_S": True,
     "Q4_K_M": True,
     "IQ4_NL": True,

@@ -11,27 +11,51 @@ use serde_json::json;
 use std::path::Path;
 use std::process::Command;
 
-/// Ours, and what their 4-bit codes are: that which language models are coded in, and what ratios are of; that without a trellis.
-pub const OURS: [(&str, Dtype); 2] = [("mote", Dtype::T4), ("mote, codebook learned", Dtype::N4)];
+/// An image of ours.
+pub struct Ours {
+    /// What it is called in tables.
+    pub who: &'static str,
+    /// What its file's name ends with.
+    ending: &'static str,
+    codes: fn(&str) -> Dtype,
+}
+
+/// What language models are coded in by default, and what peers' 4 bits are compared with; the same without a trellis; and the image that
+/// loses no more than Q4_0 of all matrices does (`cargo xtask bench quality`).
+pub const OURS: [Ours; 3] = [
+    Ours { who: "mote", ending: "T4", codes: |_| Dtype::T4 },
+    Ours { who: "mote, codebook learned", ending: "N4", codes: |_| Dtype::N4 },
+    Ours { who: "mote --bpw 3.5", ending: "3.5", codes: three_and_a_half },
+];
+
+/// About what `mote quantize --bpw 3.5` chooses for `llm`: 3 bits, and 4 for the embedding, which is the head, and for values and some keys.
+fn three_and_a_half(name: &str) -> Dtype {
+    let four = ["embed_tokens", "k_proj", "v_proj"].iter().any(|part| name.contains(part));
+    if four { Dtype::T4 } else { Dtype::T3 }
+}
 
 /// Another runtime.
 pub struct Peer {
-    /// What it is called in tables, and in names of ratios.
+    /// What it is called in tables.
     pub who: &'static str,
-    pub key: &'static str,
     format: &'static gguf::Format,
     rust: bool,
 }
 
 /// All of them; those that are not installed have no rows.
 pub const PEERS: [Peer; 3] = [
-    Peer { who: "llama.cpp Q4_0", key: "llamacpp_q4_0", format: &gguf::Q4_0, rust: false },
-    Peer { who: "llama.cpp Q4_K", key: "llamacpp_q4_k", format: &gguf::Q4_K, rust: false },
-    Peer { who: "candle Q4_0", key: "candle_q4_0", format: &gguf::Q4_0, rust: true },
+    Peer { who: "llama.cpp Q4_0", format: &gguf::Q4_0, rust: false },
+    Peer { who: "llama.cpp Q4_K", format: &gguf::Q4_K, rust: false },
+    Peer { who: "candle Q4_0", format: &gguf::Q4_0, rust: true },
 ];
 
-/// What ratios without a peer's name are to.
-const PEER: &str = PEERS[0].who;
+/// What is divided by what: ours, theirs, and the ratio's name in the JSON file. The last two are of as many bits, and of as little lost.
+pub const RATIOS: [(&str, &str, &str); 4] = [
+    (OURS[0].who, PEERS[1].who, "llamacpp_q4_k"),
+    (OURS[0].who, PEERS[2].who, "candle_q4_0"),
+    (OURS[0].who, PEERS[0].who, "llamacpp_q4_0"),
+    (OURS[2].who, PEERS[0].who, "llamacpp_q4_0_at_its_quality"),
+];
 
 /// Shapes of SmolLM2-135M, Qwen2.5-0.5B and Llama-3.2-1B, each with its embedding as the head.
 fn shape(name: &str) -> LlmConfig {
@@ -66,14 +90,17 @@ struct Seen {
 /// Those who run one shape.
 fn runners(name: &str, settings: &Settings, folder: &Path) -> Vec<(Runner, Seen)> {
     let config = shape(name);
-    let images = OURS.map(|(_, codes)| (codes, folder.join(format!("{name}-{codes:?}.mote"))));
-    for (codes, image) in images.iter().filter(|(_, image)| !image.is_file()) {
-        random_image::write(&config, *codes, image);
-    }
+    let images = OURS.map(|Ours { who, ending, codes }| {
+        let image = folder.join(format!("{name}-{ending}.mote"));
+        if !image.is_file() {
+            random_image::write(&config, codes, &image);
+        }
+        (who, image)
+    });
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/llama_speed.py");
     let mut runners = Vec::new();
     for threads in &settings.threads {
-        for ((who, _), (_, image)) in OURS.iter().zip(&images) {
+        for (who, image) in &images {
             let mut ours = Command::new(std::env::current_exe().unwrap());
             ours.arg("serve").arg(image).arg(threads.to_string());
             runners.push((Runner::start(who, *threads, &mut ours), Seen::default()));
@@ -215,18 +242,14 @@ fn report(
         }
         let seen =
             |who: &str| runners.iter().find(|(r, _)| r.threads == *threads && r.who == who && r.refused.is_none());
-        let mut by_peer = serde_json::Map::new();
-        for peer in &PEERS {
-            let (Some((_, ours)), Some((_, theirs))) = (seen(OURS[0].0), seen(peer.who)) else { continue };
+        let mut ratios = serde_json::Map::new();
+        for (whose, to, key) in RATIOS {
+            let (Some((_, ours)), Some((_, theirs))) = (seen(whose), seen(to)) else { continue };
             let (decode, prompt) = (ratio(&ours.decode, &theirs.decode), ratio(&ours.prompt, &theirs.prompt));
-            println!("| {threads} | ratio to {} | {decode:.2} | | | {prompt:.2} | | | | | |", peer.who);
-            let ratios = json!({ "decode": decode, "prompt": prompt });
-            if peer.who == PEER {
-                entry.insert("ratios".into(), ratios.clone());
-            }
-            by_peer.insert(peer.key.into(), ratios);
+            println!("| {threads} | {whose} to {to} | {decode:.2} | | | {prompt:.2} | | | | | |");
+            ratios.insert(key.into(), json!({ "decode": decode, "prompt": prompt }));
         }
-        entry.insert("ratios_by_peer".into(), by_peer.into());
+        entry.insert("ratios".into(), ratios.into());
         entry.insert("bandwidth_gb_per_second".into(), json!(bandwidth));
         entry.insert("int8_peak_gmac_per_second".into(), json!(peak));
         by_threads.insert(threads.to_string(), entry.into());

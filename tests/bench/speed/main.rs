@@ -52,10 +52,10 @@ fn main() {
     }
     let nets = nets::measure(&settings, &folder, &mut limits);
     let mut ratios = Map::new();
-    for peer in &llms::PEERS {
+    for (_, _, key) in llms::RATIOS {
         for what in ["decode", "prompt"] {
-            let ratio = shapes.get("1.2B").map(|shape| shape["threads"]["2"]["ratios_by_peer"][peer.key][what].clone());
-            ratios.insert(format!("{what}_vs_{}", peer.key), ratio.unwrap_or(Value::Null));
+            let ratio = shapes.get("1.2B").map(|shape| shape["threads"]["2"]["ratios"][key][what].clone());
+            ratios.insert(format!("{what}_vs_{key}"), ratio.unwrap_or(Value::Null));
         }
     }
     ratios.extend(nets::ratios(&nets));

@@ -29,7 +29,7 @@ const STEP: f64 = SIDE[0] + 64.0;
 const X: [f64; 2] = [1.0, 512.0];
 const Y: [f64; 2] = [2.0, 1024.0];
 /// Colours of runners, told apart with any colour vision (Okabe and Ito), ours first.
-const COLORS: [&str; 5] = ["#D55E00", "#E69F00", "#0072B2", "#56B4E9", "#009E73"];
+const COLORS: [&str; 6] = ["#D55E00", "#E69F00", "#CC79A7", "#0072B2", "#56B4E9", "#009E73"];
 /// Pixels from the left and from the top of a panel; what is beyond an axis is on its end.
 fn place(x: f64, y: f64) -> (f64, f64) {
     let share = |v: f64, [from, to]: [f64; 2]| ((v / from).ln() / (to / from).ln()).clamp(0.0, 1.0);
@@ -39,9 +39,9 @@ fn place(x: f64, y: f64) -> (f64, f64) {
 /// The picture.
 pub fn svg(points: &[Point], limits: &Limits, threads: &[usize]) -> String {
     let names: Vec<&str> =
-        llms::OURS.iter().map(|(who, _)| *who).chain(llms::PEERS.iter().map(|peer| peer.who)).collect();
+        llms::OURS.iter().map(|ours| ours.who).chain(llms::PEERS.iter().map(|peer| peer.who)).collect();
     // At least as wide as the legend.
-    let width = (LEFT + STEP * threads.len() as f64 - 40.0).max(720.0);
+    let width = (LEFT + STEP * threads.len() as f64 - 40.0).max(840.0);
     let height = TOP + SIDE[1] + 100.0;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
