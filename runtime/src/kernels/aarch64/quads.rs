@@ -88,19 +88,14 @@ features! { "neon";
         [vextq_s32::<3>(before, this), vextq_s32::<2>(before, this)]
     }
 
-    /// Which set of T3's levels: of each bit of `bits` it differs from two rows before, and one row before is set. Pairs of these, for
-    /// even bits and for odd ones.
-    pub fn set_bits(bits: V, rows: [V; 2]) -> [V; 2] {
-        let ([before, before_that], even) = (rows, vdupq_n_u8(0x55));
-        let differs = veorq_s32(bits, before_that);
-        let pairs = |low: V, high: V| of_bytes(vbslq_u8(even, as_bytes(low), as_bytes(high)));
-        [pairs(differs, shifted(before, -1)), pairs(shifted(differs, 1), before)]
+    /// The bits of `low` that `bits`, the same of each byte, has, and the others of `high`.
+    pub fn picked(bits: u8, low: V, high: V) -> V {
+        of_bytes(vbslq_u8(vdupq_n_u8(bits), as_bytes(low), as_bytes(high)))
     }
 
-    /// The level that bits 0 and 1 of the one and 2 and 3 of the other look up.
-    pub fn of_set(lower: V, upper: V, book: V) -> V {
-        let of = |v: V, bits: u8| vandq_u8(as_bytes(v), vdupq_n_u8(bits));
-        of_bytes(vqtbl1q_u8(as_bytes(book), vorrq_u8(of(lower, 0x03), of(upper, 0x0C))))
+    /// Bits in which they differ.
+    pub fn differing(a: V, b: V) -> V {
+        veorq_s32(a, b)
     }
 
     /// The same of codes along a trellis, from the codes of one and of two rows before: bit 4 looks up what is negated.

@@ -39,9 +39,9 @@ pub const N8: u8 = Dtype::N8 as u8;
 
 /// How many groups ahead codes are fetched into the first cache where one group comes after the other.
 pub const AHEAD: usize = 16;
-/// The same of T4, and how many groups ahead into the second cache: its levels take as long to make as memory takes to give its codes, so
-/// memory must never be idle. Where levels are made faster, that only is in the way of what the processor fetches by itself.
-pub const AHEAD_T4: (usize, usize) = (8, 64);
+/// The same of T3 and T4, and how many groups ahead into the second cache: their levels take as long to make as memory takes to give
+/// their codes, so memory must never be idle. Where levels are made faster, that only is in the way of what the processor fetches by itself.
+pub const AHEAD_TRELLIS: (usize, usize) = (8, 64);
 /// Groups of a block whose N4 codes nobody asks for: one or two rows are multiplied with them faster than memory gives them.
 pub const ALONE_N4: RangeInclusive<usize> = 33..=128;
 /// How many groups ahead rows of codes are fetched into the first cache: a block's weights drive a wide row out of it before the next
@@ -112,6 +112,11 @@ pub fn filled<T: Copy>(memory: &mut [MaybeUninit<T>], value: T) -> &mut [T] {
     unsafe { memory.assume_init_mut() }
 }
 
+/// T3's levels by the two bits that pick a level of a set above the two that pick the set.
+pub fn sets_below(levels: [i8; 16]) -> [i8; 16] {
+    core::array::from_fn(|at| levels[4 * (at & 3) + (at >> 2 & 3)])
+}
+
 /// Whether the codes have another shape than the weights: then the scalar kernels say what comes out.
 pub fn misfit(w: &Coded<'_>, x: &Codes<'_>) -> bool {
     !x.fit(w) || w.block_bytes() == 0 || w.stretch == 0
@@ -140,8 +145,8 @@ macro_rules! matmul_kernels {
         use crate::image::tensors::{BLOCK, GROUP};
         use crate::kernels::arch::reads::{base_sums, fetch, fetch_far};
         use crate::kernels::vector::matmul::{
-            AHEAD, AHEAD_MULTS, AHEAD_ROW, AHEAD_T4, ALONE_N4, LEVEL_PANEL, LINES, Line, MOST_ROWS, MOST_SUMS, N4, N5,
-            N8, PANEL, T3, T4, Weights, block_groups, filled, misfit, row_groups,
+            AHEAD, AHEAD_MULTS, AHEAD_ROW, AHEAD_TRELLIS, ALONE_N4, LEVEL_PANEL, LINES, Line, MOST_ROWS, MOST_SUMS, N4,
+            N5, N8, PANEL, T3, T4, Weights, block_groups, filled, misfit, row_groups, sets_below,
         };
         use crate::kernels::{Codes, Int8, Isa, Kernels, Put, scalar};
         use core::array::from_fn;
@@ -209,9 +214,9 @@ macro_rules! matmul_kernels {
             match KIND {
                 N8 => {}
                 N4 if ROWS <= 2 && ALONE_N4.contains(&groups) => {}
-                T4 => {
-                    fetch(group, AHEAD_T4.0);
-                    fetch_far(group, AHEAD_T4.1);
+                T3 | T4 => {
+                    fetch(group, AHEAD_TRELLIS.0);
+                    fetch_far(group, AHEAD_TRELLIS.1);
                 }
                 _ => fetch(group, AHEAD),
             }
@@ -245,7 +250,7 @@ macro_rules! matmul_kernels {
             row: usize,
             put: &mut Put<'_>,
         ) {
-            let (codes, book) = (row_groups(x, row), book::<KIND>(w.codebook));
+            let (codes, books) = (row_groups(x, row), books::<KIND>(w.codebook));
             let mut bases = [0; PANEL];
             if raised(KIND) != 0 && w.groups <= PANEL {
                 bases_of::<KIND>(codes, &mut bases);
@@ -261,7 +266,7 @@ macro_rules! matmul_kernels {
                     if raised(KIND) != 0 && w.groups > PANEL {
                         bases_of::<KIND>(codes, &mut bases);
                     }
-                    row_sums::<KIND, BYTES>(weights, codes, &bases, book, w.stretch, &mut sums);
+                    row_sums::<KIND, BYTES>(weights, codes, &bases, books, w.stretch, &mut sums);
                 }
                 put(block, row, &[sums]);
             }
@@ -274,7 +279,7 @@ macro_rules! matmul_kernels {
             weights: Weights<'_, BYTES>,
             codes: &[[i8; GROUP]],
             bases: &[i32; PANEL],
-            book: V,
+            books: [V; 2],
             stretch: u32,
             sums: &mut [i64; BLOCK],
         ) {
@@ -289,7 +294,7 @@ macro_rules! matmul_kernels {
                     signs.into_iter().for_each(|signs| fetch_ahead::<KIND, 1, _>(signs, count));
                     let mut dots = [splat(if raised(KIND) == 0 { 0 } else { *base }); BLOCK / LANES];
                     for (span, dot) in dots.iter_mut().enumerate() {
-                        add_group!(dot, KIND, levels_of::<KIND, BYTES>(group, signs, span, book), codes);
+                        add_group!(dot, KIND, levels_of::<KIND, BYTES>(group, signs, span, books), codes);
                     }
                     for (span, (part, dot)) in part.iter_mut().zip(dots).enumerate() {
                         *part = add_scaled(*part, dot, scales(scale, span));
@@ -307,7 +312,7 @@ macro_rules! matmul_kernels {
             x: &Codes<'_>,
             put: &mut Put<'_>,
         ) {
-            let (codes, book) = (from_fn::<_, ROWS, _>(|row| row_groups(x, row)), book::<KIND>(w.codebook));
+            let (codes, books) = (from_fn::<_, ROWS, _>(|row| row_groups(x, row)), books::<KIND>(w.codebook));
             let mut bases = [[0; PANEL]; ROWS];
             if raised(KIND) != 0 && w.groups <= PANEL {
                 codes.iter().zip(&mut bases).for_each(|(row, bases)| bases_of::<KIND>(row, bases));
@@ -326,7 +331,7 @@ macro_rules! matmul_kernels {
                     if raised(KIND) != 0 && w.groups > PANEL {
                         codes.iter().zip(&mut bases).for_each(|(row, bases)| bases_of::<KIND>(row, bases));
                     }
-                    rows_sums::<KIND, BYTES, ROWS>(weights, codes, &bases, book, w.stretch, &mut sums);
+                    rows_sums::<KIND, BYTES, ROWS>(weights, codes, &bases, books, w.stretch, &mut sums);
                 }
                 put(block, 0, &sums);
             }
@@ -339,7 +344,7 @@ macro_rules! matmul_kernels {
             weights: Weights<'_, BYTES>,
             codes: [&[[i8; GROUP]]; ROWS],
             bases: &[[i32; PANEL]; ROWS],
-            book: V,
+            books: [V; 2],
             stretch: u32,
             sums: &mut [[i64; BLOCK]; ROWS],
         ) {
@@ -360,7 +365,7 @@ macro_rules! matmul_kernels {
                     let base =
                         |row: usize| if raised(KIND) == 0 { 0 } else { unsafe { *bases[row].get_unchecked(at) } };
                     for span in 0..BLOCK / LANES {
-                        let levels = levels_of::<KIND, BYTES>(group, signs, span, book);
+                        let levels = levels_of::<KIND, BYTES>(group, signs, span, books);
                         let mut dots = [splat(0); ROWS];
                         for (row, dot) in dots.iter_mut().enumerate() {
                             let codes = codes(row);
@@ -385,7 +390,7 @@ macro_rules! matmul_kernels {
             group: &[u8; BYTES],
             signs: Option<&[[u8; 16]; 4]>,
             span: usize,
-            book: V,
+            books: [V; 2],
         ) -> [V; LINES] {
             let lines = group.as_chunks::<64>().0;
             let codes = |line: usize| load(&lines[line].as_chunks().0[span]);
@@ -396,17 +401,15 @@ macro_rules! matmul_kernels {
                 }
                 return levels;
             }
-            // Of T3: the upper two bits of what is looked up, for even and for odd lines of 8 columns.
-            let upper = if KIND == T3 { set_bits(codes(2), rows_before(&lines[2], span)) } else { [splat(0); 2] };
+            if KIND == T3 {
+                let nibbles = three_bits([codes(0), codes(1), codes(2)], rows_before(&lines[2], span), books);
+                levels.as_chunks_mut().0.iter_mut().zip(nibbles).for_each(|(levels, of)| *levels = of);
+                return levels;
+            }
+            let [book, _] = books;
             for (line, levels) in levels.as_chunks_mut().0.iter_mut().enumerate() {
                 *levels = match (KIND, signs) {
                     (T4, _) => along_trellis(codes(line), rows_before(&lines[line], span), book),
-                    (T3, _) => {
-                        // Two bits of each of 16 columns are a line.
-                        let lower = shifted(codes(line / 2), 2 * (line as i32 & 1));
-                        let upper = shifted(upper[line & 1], (line as i32 & 2) - 2);
-                        [of_set(lower, upper, book), of_set(shifted(lower, 4), shifted(upper, 4), book)]
-                    }
                     (_, Some(signs)) => {
                         let (signs, [low, high]) = (signs[line].as_chunks().0, nibbles(codes(line), book));
                         [negated(low, signs[span]), negated(high, signs[BLOCK / LANES + span])]
@@ -415,6 +418,31 @@ macro_rules! matmul_kernels {
                 };
             }
             levels
+        }
+
+        /// What levels are looked up in; of T3 also with the bits that pick a set below the others.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn books<const KIND: u8>(levels: [i8; 16]) -> [V; 2] {
+            [book::<KIND>(levels), book::<KIND>(if KIND == T3 { sets_below(levels) } else { levels })]
+        }
+
+        /// T3's levels, 8 columns after the other, from its two lines of bits that pick a level of a set, its line of bits that pick the set,
+        /// and the latter of one and of two rows before. Of two books, so that bits need fewer shifts.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn three_bits([first, second, lowest]: [V; 3], rows: [V; 2], [book, sets_below]: [V; 2]) -> [[V; 2]; 4] {
+            let [before, before_that] = rows;
+            let differs = differing(lowest, before_that);
+            // Pairs of bits, of even and of odd eights of columns.
+            let even = picked(0x55, differs, shifted(before, -1));
+            let odd = picked(0x55, shifted(differs, 1), before);
+            [
+                nibbles(picked(0x33, first, shifted(even, -2)), book),
+                nibbles(picked(0x33, odd, first), sets_below),
+                nibbles(picked(0x33, second, even), book),
+                nibbles(picked(0x33, shifted(second, 2), odd), book),
+            ]
         }
 
         /// All rows of `x`, `most` at a time.
@@ -427,7 +455,7 @@ macro_rules! matmul_kernels {
             most: usize,
             put: &mut Put<'_>,
         ) {
-            let book = book::<KIND>(w.codebook);
+            let books = books::<KIND>(w.codebook);
             let groups = LEVEL_PANEL.min(w.stretch as usize);
             let mut bases = [MaybeUninit::uninit(); MOST_SUMS];
             let mut levels = [[MaybeUninit::uninit(); LEVEL_PANEL]; PAIR];
@@ -449,7 +477,7 @@ macro_rules! matmul_kernels {
                         let mut panel: Panel<'_> = [(&[], &[]); PAIR];
                         for ((panel, weights), levels) in panel.iter_mut().zip(&pair).zip(&mut levels) {
                             let Some(weights) = weights.part::<KIND>(start, end) else { return };
-                            *panel = (make_levels::<KIND, BYTES>(weights, book, levels), weights.scales);
+                            *panel = (make_levels::<KIND, BYTES>(weights, books, levels), weights.scales);
                         }
                         // What the next panel needs comes while this one is multiplied, a part with each tile.
                         let next = match end < w.groups {
@@ -486,7 +514,7 @@ macro_rules! matmul_kernels {
         #[target_feature(enable = $features)]
         fn make_levels<'l, const KIND: u8, const BYTES: usize>(
             weights: Weights<'_, BYTES>,
-            book: V,
+            books: [V; 2],
             to: &'l mut [MaybeUninit<[Line; LINES]>; LEVEL_PANEL],
         ) -> &'l [[Line; LINES]] {
             for (at, (group, to)) in weights.codes.iter().zip(to.iter_mut()).enumerate() {
@@ -494,7 +522,7 @@ macro_rules! matmul_kernels {
                 let to = to.as_mut_ptr().cast::<[V; BLOCK / LANES]>();
                 for span in 0..BLOCK / LANES {
                     for (line, levels) in
-                        laid(levels_of::<KIND, BYTES>(group, signs, span, book)).into_iter().enumerate()
+                        laid(levels_of::<KIND, BYTES>(group, signs, span, books)).into_iter().enumerate()
                     {
                         // SAFETY: a group has so many lines, of so many vectors each.
                         unsafe { to.add(line).cast::<V>().add(span).write(levels) };

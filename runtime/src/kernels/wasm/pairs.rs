@@ -60,19 +60,14 @@ macro_rules! pairs {
                 [[one(last, first), one(first, second)], [two(last, first), two(first, second)]]
             }
 
-            /// Which set of T3's levels: of each bit of `bits` it differs from two rows before, and one row before is set. Pairs of these, for
-            /// even bits and for odd ones.
-            fn set_bits(bits: V, rows: [V; 2]) -> [V; 2] {
-                let [before, before_that] = rows;
-                let even = u8x16_splat(0x55);
-                let differs = from_fn(|at| v128_xor(bits[at], before_that[at]));
-                let pairs = |low: V, high: V| from_fn(|at| v128_bitselect(low[at], high[at], even));
-                [pairs(differs, shifted(before, -1)), pairs(shifted(differs, 1), before)]
+            /// The bits of `low` that `bits`, the same of each byte, has, and the others of `high`.
+            fn picked(bits: u8, low: V, high: V) -> V {
+                from_fn(|at| v128_bitselect(low[at], high[at], u8x16_splat(bits)))
             }
 
-            /// The level that bits 0 and 1 of the one and 2 and 3 of the other look up.
-            fn of_set(lower: V, upper: V, book: V) -> V {
-                low(from_fn(|at| v128_bitselect(lower[at], upper[at], u8x16_splat(0x03))), book)
+            /// Bits in which they differ.
+            fn differing(a: V, b: V) -> V {
+                from_fn(|at| v128_xor(a[at], b[at]))
             }
 
             /// The same of codes along a trellis, from the codes of one and of two rows before.

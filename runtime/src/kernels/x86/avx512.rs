@@ -34,20 +34,14 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
         [_mm512_permutexvar_epi8(codes, book), _mm512_permutexvar_epi8(_mm512_srli_epi16::<4>(codes), book)]
     }
 
-    /// Which set of T3's levels: of each bit of `bits` it differs from two rows before, and one row before is set. Pairs of these, for
-    /// even bits and for odd ones.
-    fn set_bits(bits: V, rows: [V; 2]) -> [V; 2] {
-        let ([before, before_that], even) = (rows, _mm512_set1_epi8(0x55));
-        let differs = _mm512_xor_si512(bits, before_that);
-        // Bits of the second or, elsewhere, of the third.
-        let pairs = |low, high| _mm512_ternarylogic_epi32::<0xCA>(even, low, high);
-        [pairs(differs, shifted(before, -1)), pairs(shifted(differs, 1), before)]
+    /// The bits of `low` that `bits`, the same of each byte, has, and the others of `high`.
+    fn picked(bits: u8, low: V, high: V) -> V {
+        _mm512_ternarylogic_epi32::<0xCA>(_mm512_set1_epi8(bits as i8), low, high)
     }
 
-    /// The level that bits 0 and 1 of the one and 2 and 3 of the other look up.
-    fn of_set(lower: V, upper: V, book: V) -> V {
-        let index = _mm512_ternarylogic_epi32::<0xCA>(_mm512_set1_epi8(0x03), lower, upper);
-        _mm512_permutexvar_epi8(index, book)
+    /// Bits in which they differ.
+    fn differing(a: V, b: V) -> V {
+        _mm512_xor_si512(a, b)
     }
 
     /// The same of codes along a trellis, from the codes of one and of two rows before.
@@ -55,10 +49,8 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
     let [before, before_that] = rows;
         // a ^ (b & c)
         let turned = _mm512_ternarylogic_epi32::<0x78>(codes, before_that, _mm512_set1_epi8(0x11));
-        // Low nibbles of the second, high ones of the third.
-        let joined = |low, high| _mm512_ternarylogic_epi32::<0xCA>(_mm512_set1_epi8(0x0F), low, high);
-        let low = joined(turned, _mm512_slli_epi16::<4>(before));
-        let high = joined(_mm512_srli_epi16::<4>(turned), before);
+        let low = picked(0x0F, turned, _mm512_slli_epi16::<4>(before));
+        let high = picked(0x0F, _mm512_srli_epi16::<4>(turned), before);
         [_mm512_permutexvar_epi8(low, book), _mm512_permutexvar_epi8(high, book)]
     }
 

@@ -53,19 +53,15 @@ macro_rules! half_lines {
                 [_mm256_alignr_epi8::<12>(this, between), _mm256_alignr_epi8::<8>(this, between)]
             }
 
-            /// Which set of T3's levels: of each bit of `bits` it differs from two rows before, and one row before is set. Pairs of these, for
-            /// even bits and for odd ones.
-            fn set_bits(bits: V, rows: [V; 2]) -> [V; 2] {
-                let ([before, before_that], even) = (rows, _mm256_set1_epi8(0x55));
-                let differs = _mm256_xor_si256(bits, before_that);
-                let pairs = |low, high| _mm256_or_si256(_mm256_and_si256(low, even), _mm256_andnot_si256(even, high));
-                [pairs(differs, shifted(before, -1)), pairs(shifted(differs, 1), before)]
+            /// The bits of `low` that `bits`, the same of each byte, has, and the others of `high`.
+            fn picked(bits: u8, low: V, high: V) -> V {
+                let bits = _mm256_set1_epi8(bits as i8);
+                _mm256_or_si256(_mm256_and_si256(low, bits), _mm256_andnot_si256(bits, high))
             }
 
-            /// The level that bits 0 and 1 of the one and 2 and 3 of the other look up.
-            fn of_set(lower: V, upper: V, book: V) -> V {
-                let of = |v, bits| _mm256_and_si256(v, _mm256_set1_epi8(bits));
-                _mm256_shuffle_epi8(book, _mm256_or_si256(of(lower, 0x03), of(upper, 0x0C)))
+            /// Bits in which they differ.
+            fn differing(a: V, b: V) -> V {
+                _mm256_xor_si256(a, b)
             }
 
             /// The same of codes along a trellis, from the codes of one and of two rows before.
