@@ -439,6 +439,8 @@ fn a_net_infers() {
     let shown = good(&["infer", &image, "--input", &input]);
     let value: f64 = shown.split_whitespace().last().unwrap().parse().unwrap();
     assert!((value - (64.0f64 * 0.024_48).sin()).abs() < 0.1, "{shown}");
+    assert_eq!(good(&["infer", &image, "--input", &input, "--threads", "3"]), shown);
+    assert!(bad(2, &["infer", &image, "--input", &input, "--threads", "0"]).contains("1..=1024"));
     good(&["infer", &image, "--input", &input, "-o", &out]);
     let written = std::fs::read(&out).unwrap();
     let integer = shown.split_whitespace().rev().nth(1).unwrap().parse::<i32>().unwrap();

@@ -68,26 +68,40 @@ fn fraction(most: f64) -> impl Fn(&str) -> Result<f64, String> + Clone + Send + 
     }
 }
 
-/// What is computed at a time. Neither changes a result.
+/// What is computed at a time, and by whom. Neither changes a result.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Compute {
     /// Tokens of the prompt that are processed at a time
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub batch: u32,
+    #[command(flatten)]
+    pub workers: Workers,
+}
+
+impl Compute {
+    /// Limits of a session over `model` with this context, or the longest that it allows.
+    pub fn limits(self, model: &Model, context: u32) -> Limits {
+        model.limits(self.batch, context, self.workers.threads)
+    }
+}
+
+/// Who computes. How many changes no result.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct Workers {
     /// Threads
     #[arg(long, default_value_t = default_threads(), value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: u32,
 }
 
-impl Compute {
+impl Workers {
     /// The threads, started.
     pub fn pool(self) -> Threads {
         Threads::new(self.threads as usize)
     }
 
-    /// Limits of a session over `model` with this context, or the longest that it allows.
-    pub fn limits(self, model: &Model, context: u32) -> Limits {
-        model.limits(self.batch, context, self.threads)
+    /// Limits of a session over a net without tokens.
+    pub fn limits(self) -> Limits {
+        Limits { batch: 1, context: 1, threads: self.threads }
     }
 }
 

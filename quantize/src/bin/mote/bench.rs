@@ -2,7 +2,7 @@
 
 use crate::args::{self, Compute};
 use anyhow::Result;
-use mote_host::runtime::image::{Limits, section};
+use mote_host::runtime::image::section;
 use mote_host::{Arena, Model};
 use serde::Serialize;
 use std::io::Write;
@@ -67,8 +67,8 @@ struct NetOutcome {
 /// A net without tokens, on zeros: what it takes does not depend on its inputs. As many inferences as take a hundredth of a second,
 /// for each run.
 fn net(args: &Args, model: &Model, open: Duration) -> Result<ExitCode> {
-    let limits = Limits { batch: 1, context: 1, threads: args.compute.threads };
-    let pool = args.compute.pool();
+    let limits = args.compute.workers.limits();
+    let pool = args.compute.workers.pool();
     let mut arena = Arena::for_limits(model, limits)?;
     let mut session = model.session(&mut arena, &pool)?;
     let mut some = |count: u32| -> Result<f64> {
@@ -81,7 +81,7 @@ fn net(args: &Args, model: &Model, open: Duration) -> Result<ExitCode> {
     let times = (0..args.runs).map(|_| some(count)).collect::<Result<_>>()?;
     let outcome = NetOutcome {
         kernels: session.kernels(),
-        threads: args.compute.threads,
+        threads: args.compute.workers.threads,
         open_microseconds: open.as_secs_f64() * 1e6,
         inference_microseconds: speed(times),
     };
@@ -111,7 +111,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let n = args.n.min(longest.saturating_sub(1)).max(1);
     let prompt_tokens = args.prompt_tokens.min(longest - n);
     let limits = args.compute.limits(&model, prompt_tokens + n);
-    let pool = args.compute.pool();
+    let pool = args.compute.workers.pool();
     let mut arena = Arena::for_limits(&model, limits)?;
     let mut session = model.session(&mut arena, &pool)?;
     let prompt: Vec<u32> = (0..prompt_tokens).map(|i| (i * 7919 + 1) % vocab.max(1)).collect();
@@ -140,7 +140,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let (prefill, decode) = (speed(prefill), speed(decode));
     let outcome = Outcome {
         kernels: session.kernels(),
-        threads: args.compute.threads,
+        threads: args.compute.workers.threads,
         open_microseconds: open.as_secs_f64() * 1e6,
         decode_gigabytes_per_second: decode.median * weight_bytes as f64 * 1e-9,
         prefill_tokens_per_second: prefill,

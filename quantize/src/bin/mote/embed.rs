@@ -112,7 +112,7 @@ pub fn embed(model: &Model, texts: &[Vec<u32>], compute: Compute) -> Result<Vec<
     model.prefetch();
     let longest = texts.iter().map(Vec::len).max().unwrap_or(1).max(1);
     let limits = compute.limits(model, u32::try_from(longest).context("too many tokens")?);
-    let pool = compute.pool();
+    let pool = compute.workers.pool();
     let mut arena = Arena::for_limits(model, limits)?;
     let mut session = model.session(&mut arena, &pool)?;
     let unit = 2f32.powi(-(session.logits_frac_bits() as i32));

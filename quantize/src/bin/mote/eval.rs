@@ -104,7 +104,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     let reference = FloatModel::load_on(&*source, &device)?;
     let floats = if args.float { Some(FloatModel::load_on(&ImageModel::open(&args.image)?, &device)?) } else { None };
     let limits = args.compute.limits(&model, context);
-    let pool = args.compute.pool();
+    let pool = args.compute.workers.pool();
     let mut arena = Arena::for_limits(&model, limits)?;
     let mut session = model.session(&mut arena, &pool)?;
     let mut steps = LockStep::default();

@@ -1,10 +1,9 @@
 //! `mote infer`.
 
-use crate::args;
+use crate::args::{self, Workers};
 use anyhow::{Context, Result, bail, ensure};
 use mote_host::Arena;
-use mote_host::runtime::Session;
-use mote_host::runtime::image::{Dtype, Element, Limits, Port};
+use mote_host::runtime::image::{Dtype, Element, Port};
 use mote_quantize::graph::Data;
 use mote_quantize::samples::{self, Scaling};
 use mote_quantize::write::write_file;
@@ -42,6 +41,8 @@ pub struct Args {
     /// What a pixel is divided by after that
     #[arg(long, value_name = "N,..", value_delimiter = ',', requires = "mean")]
     std: Vec<f32>,
+    #[command(flatten)]
+    workers: Workers,
 }
 
 /// Evaluates `$body` with `$t` the type of the elements that a port has.
@@ -86,9 +87,9 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     if let Some(at) = given.iter().position(|(_, count)| *count != runs && *count != 1) {
         bail!("{} holds {} inputs, another one {runs}", args.input[at].display(), given[at].1);
     }
-    let limits = Limits { batch: 1, context: 1, threads: 1 };
-    let mut arena = Arena::for_limits(&model, limits)?;
-    let mut session = Session::new(image, arena.bytes(), limits)?;
+    let pool = args.workers.pool();
+    let mut arena = Arena::for_limits(&model, args.workers.limits())?;
+    let mut session = model.session(&mut arena, &pool)?;
     let mut kept = vec![];
     for run in 0..runs {
         for (((bytes, count), port), index) in given.iter().zip(&inputs).zip(0..) {

@@ -72,7 +72,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     };
     let positions = u32::try_from(tokens.len().max(source.len())).context("too many tokens")?;
     let limits = args.compute.limits(&model, positions.max(1));
-    let pool = args.compute.pool();
+    let pool = args.compute.workers.pool();
     let mut arena = Arena::for_limits(&model, limits)?;
     let mut session = model.session(&mut arena, &pool)?;
     if model.has_encoder() {

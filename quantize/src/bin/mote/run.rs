@@ -92,12 +92,12 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         seed: args.sampling.seed(),
         context: args.context,
         batch: args.compute.batch,
-        threads: args.compute.threads,
+        threads: args.compute.workers.threads,
         begin: args.begin,
     };
     // What a model that guesses works with.
     let small = args.draft.as_deref().map(|path| open_small(path, &model)).transpose()?;
-    let pool = args.compute.pool();
+    let pool = args.compute.workers.pool();
     let mut arena = match &small {
         Some(small) => Some(small_arena(small, args, prompt.len())?),
         None => None,
