@@ -160,8 +160,14 @@ static NO_CODES: &[u32] = &[0; 1024];
 /// A matrix of any bytes, in memory that codes, scales and activations are made in.
 fn coded<'m>(r: &mut Random, dtype: Dtype, [rows, groups]: [usize; 2], w: &'m mut [i8]) -> Option<Coded<'m>> {
     let blocks = rows.div_ceil(BLOCK);
-    let code_bytes = blocks * groups * if dtype == Dtype::N8 { 512 } else { 256 };
-    let w = w.get_mut(..code_bytes + blocks * groups * BLOCK)?;
+    let (lines, signed) = match dtype {
+        Dtype::T3 => (3, 0),
+        Dtype::N5 => (4, 1),
+        Dtype::N8 => (8, 0),
+        _ => (4, 0),
+    };
+    let (code_bytes, sign_bytes) = (blocks * groups * lines * 64, blocks * groups * signed * 64);
+    let w = w.get_mut(..code_bytes + sign_bytes + blocks * groups * BLOCK)?;
     r.fill(w);
     let mut codebook = [0; 16];
     r.fill(&mut codebook);
@@ -169,16 +175,20 @@ fn coded<'m>(r: &mut Random, dtype: Dtype, [rows, groups]: [usize; 2], w: &'m mu
     if r.of(0, 1) == 0 {
         codebook = [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7];
     }
-    let (codes, scales) = bytemuck::cast_slice(&*w).split_at_checked(code_bytes)?;
+    if dtype == Dtype::N5 {
+        codebook = codebook.map(i8::abs);
+    }
+    let (codes, rest) = bytemuck::cast_slice(&*w).split_at_checked(code_bytes)?;
+    let (signs, scales) = rest.split_at_checked(sign_bytes)?;
     let cols = groups * 32;
     // Stretch 1: no sum of a group overflows.
-    let (signs, mults, exponent, stretch, excess_bits) = (&[][..], &[][..], 0, 1, 0);
+    let (mults, exponent, stretch, excess_bits) = (&[][..], 0, 1, 0);
     Some(Coded { dtype, rows, cols, groups, codes, signs, scales, mults, codebook, exponent, stretch, excess_bits })
 }
 
 /// Sums of one case by the scalar kernels and by this board's.
 fn matrix(r: &mut Random, m: &mut Memory) -> Option<()> {
-    let dtype = [Dtype::N4, Dtype::T4, Dtype::N8][r.of(0, 2)];
+    let dtype = [Dtype::T3, Dtype::N4, Dtype::T4, Dtype::N5, Dtype::N8][r.of(0, 4)];
     let most = if r.of(0, 4) == 0 { 75 } else { 6 };
     let (rows, groups, count) = (r.of(1, 40), r.of(1, most), if r.of(0, 1) == 0 { 1 } else { r.of(2, 10) });
     let stride = groups * 32 + r.of(0, 9);
@@ -274,11 +284,16 @@ fn cost(console: &mut Console, counter: &mut impl Counter, m: &mut Memory) -> Op
         ("t4_hundredths", Dtype::T4, false, [128, 4, 1]),
         ("t4_four_rows_hundredths", Dtype::T4, false, [128, 4, 4]),
         ("t4_eight_rows_hundredths", Dtype::T4, false, [128, 4, 8]),
+        ("t3_hundredths", Dtype::T3, false, [128, 4, 1]),
+        ("t3_eight_rows_hundredths", Dtype::T3, false, [128, 4, 8]),
+        ("n5_hundredths", Dtype::N5, false, [128, 4, 1]),
+        ("n5_eight_rows_hundredths", Dtype::N5, false, [128, 4, 8]),
         ("n8_hundredths", Dtype::N8, false, [128, 4, 1]),
     ] {
         let mut w = coded(&mut r, dtype, [rows, groups], &mut m.w)?;
         w.stretch = 16; // 16 * 32 * 128 * 128 * 255 < 2^31
-        w.codebook = core::array::from_fn(|i| if uniform { i as i8 - 8 } else { 7 * i as i8 - 50 });
+        let book: [i8; 16] = core::array::from_fn(|i| if uniform { i as i8 - 8 } else { 7 * i as i8 - 50 });
+        w.codebook = if dtype == Dtype::N5 { book.map(i8::abs) } else { book };
         let codes = Codes::new(bytemuck::cast_slice(&m.x), count, groups * 32, groups * 32)?;
         each(console, name, counter, (rows * groups * 32 * count) as u64, || {
             (kernels::select().blocks(&w))(&w, 0..rows / BLOCK, &codes, &mut |_, _, sums| {

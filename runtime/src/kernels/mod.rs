@@ -22,6 +22,8 @@ pub mod arm;
 pub mod helium;
 #[cfg(mote_lanes)]
 mod lanes;
+#[cfg(any(mote_dsp, mote_mve, mote_lanes))]
+mod recoded;
 #[cfg(all(mote_vector, target_arch = "riscv64"))]
 mod riscv64;
 pub(crate) mod rows;

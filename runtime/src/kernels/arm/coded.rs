@@ -13,14 +13,16 @@ use super::lines::{
 use super::tiles::{LevelsFn, clear, dots, n4_levels, n8_levels, t4_levels};
 use crate::image::Coded;
 use crate::image::tensors::{BLOCK, GROUP};
-use crate::kernels::{Codes, Kernels, Put, scalar};
+use crate::kernels::{Codes, Kernels, Put, recoded, scalar};
 
 /// The kernels.
 pub static KERNELS: Kernels = Kernels {
     name: "arm-int8-dsp",
     // As in the scalar table.
+    t3: if cfg!(feature = "t3") { |w, blocks, x, put| recoded::t3(n4, w, blocks, x, put) } else { scalar::KERNELS.t3 },
     n4: if cfg!(feature = "n4") { n4 } else { scalar::KERNELS.n4 },
     t4: if cfg!(feature = "t4") { t4 } else { scalar::KERNELS.t4 },
+    n5: if cfg!(feature = "n5") { |w, blocks, x, put| recoded::n5(n8, w, blocks, x, put) } else { scalar::KERNELS.n5 },
     n8: if cfg!(feature = "n8") { n8 } else { scalar::KERNELS.n8 },
     ..scalar::KERNELS
 };

@@ -1,0 +1,137 @@
+//! Codes of 3 and of 5 bits on microcontrollers: some groups of a block at a time become codes of 4 and of 8 bits, whose loops are there.
+//!
+//! ```text
+//! T3   a word of each line becomes four of N4's codebook: once for up to 8 rows of activations, about an instruction a column
+//! N5   levels, as N8 has them
+//! ```
+
+use core::ops::Range;
+
+use super::{BlocksFn, Codes, Put, scalar};
+use crate::image::tensors::{BLOCK, GROUP, SIGNS};
+use crate::image::{Coded, Dtype};
+
+/// Words of codes that are made at a time. They lie on the stack.
+const WORDS: usize = 512;
+/// Rows of activations that they are made for.
+const ROWS: usize = 8;
+/// A word of each row of a block.
+type Words = [u32; BLOCK];
+/// Signs of a group, if its codes have them.
+type Signs = [[u8; SIGNS]; 4];
+/// What makes the codes of a group from its codes and signs.
+type RecodeFn<'a> = dyn Fn(&[Words], &Signs, &mut [Words]) + 'a;
+
+/// See [`BlocksFn`]: T3, given the loops of N4.
+pub fn t3(n4: BlocksFn, w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
+    let recode = |codes: &[Words], _: &Signs, to: &mut [Words]| {
+        let ([first, second, lowest], [a, b, c, d]) = (codes, to) else { return };
+        let [.., mut before_that, mut before] = *lowest;
+        for row in 0..BLOCK {
+            // Pairs of bits that pick a set of levels, of even and of odd eights of columns: `image::tensors::with_set`.
+            let differs = lowest[row] ^ before_that;
+            let even = differs & 0x5555_5555 | before << 1 & 0xAAAA_AAAA;
+            let odd = differs >> 1 & 0x5555_5555 | before & 0xAAAA_AAAA;
+            let joined = |of_set: u32, set: u32| of_set & 0x3333_3333 | set & 0xCCCC_CCCC;
+            a[row] = joined(first[row], even << 2);
+            b[row] = joined(first[row] >> 2, odd << 2);
+            c[row] = joined(second[row], even);
+            d[row] = joined(second[row] >> 2, odd);
+            (before_that, before) = (before, lowest[row]);
+        }
+    };
+    in_parts(w, blocks, x, put, (Dtype::N4, 4), n4, &recode);
+}
+
+/// See [`BlocksFn`]: N5, given the loops of N8.
+pub fn n5(n8: BlocksFn, w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
+    // Of a byte of codes the two magnitudes, in the halves of a word.
+    let mut pairs = [0; 256];
+    for (sixteen, high) in pairs.as_chunks_mut::<16>().0.iter_mut().zip(w.codebook) {
+        for (pair, low) in sixteen.iter_mut().zip(w.codebook) {
+            *pair = u32::from(low as u8) | u32::from(high as u8) << 16;
+        }
+    }
+    // Without loops, which firmware's compilers, told to make small code, would keep.
+    let of_row = |word: u32, of_low: u32, of_high: u32| {
+        let [a, b, c, d] = word.to_le_bytes();
+        let of = |a: u8, b: u8| pairs[usize::from(a)] | pairs[usize::from(b)] << 8;
+        let (first, last) = (of(a, b), of(c, d));
+        [signed(first & 0xFFFF | last << 16, of_low), signed(first >> 16 | last & 0xFFFF_0000, of_high)]
+    };
+    let recode = |codes: &[Words], signs: &Signs, to: &mut [Words]| {
+        for ((line, signs), to) in codes.iter().zip(signs).zip(to.as_chunks_mut::<2>().0) {
+            let [low, high] = to;
+            for two in 0..BLOCK / 2 {
+                let (of_low, of_high) = (u32::from(signs[two]), u32::from(signs[two + BLOCK / 2]));
+                [low[2 * two], high[2 * two]] = of_row(line[2 * two], of_low & 15, of_high & 15);
+                [low[2 * two + 1], high[2 * two + 1]] = of_row(line[2 * two + 1], of_low >> 4, of_high >> 4);
+            }
+        }
+    };
+    in_parts(w, blocks, x, put, (Dtype::N8, 8), n8, &recode);
+}
+
+/// Four bytes of 0 to 127, negated where the bit of a byte's number is set.
+#[inline(always)]
+fn signed(bytes: u32, bits: u32) -> u32 {
+    // Four copies, 7 bits apart: bit b is at 8 * b in copy b.
+    let ones = bits * 0x0020_4081 & 0x0101_0101;
+    // 127 less a byte and 1 are at most 128, whose highest bit is to be flipped.
+    (bytes ^ ones * 127) + ones ^ ones << 7
+}
+
+/// All blocks with all rows, in codes of another type, of so many lines a group.
+fn in_parts(
+    w: &Coded<'_>,
+    blocks: Range<usize>,
+    x: &Codes<'_>,
+    put: &mut Put<'_>,
+    (dtype, lines): (Dtype, usize),
+    kernel: BlocksFn,
+    recode: &RecodeFn<'_>,
+) {
+    let from = w.block_bytes() / w.groups.max(1) / size_of::<Words>();
+    let Some(most) = (WORDS / BLOCK).checked_div(lines).filter(|_| x.fit(w) && from > 0) else {
+        return scalar::KERNELS.blocks(w)(w, blocks, x, put);
+    };
+    let mut made = [[0; BLOCK]; WORDS / BLOCK];
+    for block in blocks {
+        let ((codes, scales), signs) = (w.block(block), w.block_signs(block).as_chunks::<4>().0);
+        let Ok(codes) = bytemuck::try_cast_slice::<u8, Words>(codes) else {
+            scalar::KERNELS.blocks(w)(w, block..block + 1, x, put);
+            continue;
+        };
+        for first_row in (0..x.rows).step_by(ROWS) {
+            let rows = ROWS.min(x.rows - first_row);
+            let mut sums = [[0i64; BLOCK]; ROWS];
+            for first in (0..w.groups).step_by(most) {
+                let groups = most.min(w.groups - first);
+                let signs = signs.iter().skip(first).chain(core::iter::repeat(&[[0; SIGNS]; 4]));
+                let codes = codes.chunks_exact(from).skip(first);
+                for ((codes, signs), to) in codes.zip(signs).zip(made.chunks_exact_mut(lines)).take(groups) {
+                    recode(codes, signs, to);
+                }
+                let codes = bytemuck::must_cast_slice::<Words, u8>(&made).get(..groups * lines * size_of::<Words>());
+                let part = Coded {
+                    dtype,
+                    rows: BLOCK,
+                    cols: groups * GROUP,
+                    groups,
+                    codes: codes.unwrap_or_default(),
+                    signs: &[],
+                    scales: scales.get(first * BLOCK..).unwrap_or_default(),
+                    ..*w
+                };
+                let at = (first_row * x.stride).saturating_add(first * GROUP);
+                let bytes = x.bytes.get(at..).unwrap_or_default();
+                let x = Codes { bytes, stride: x.stride, rows, cols: groups * GROUP };
+                kernel(&part, 0..1, &x, &mut |_, row, found| {
+                    let sums = sums.iter_mut().skip(row).zip(found);
+                    sums.for_each(|(sums, found)| sums.iter_mut().zip(found).for_each(|(sum, found)| *sum += found));
+                });
+            }
+            put(block, first_row, sums.get(..rows).unwrap_or_default());
+        }
+    }
+}
