@@ -32,13 +32,15 @@ impl Random {
         low + self.next() as usize % (high - low + 1)
     }
 
-    /// Any int8; of a fifth of the calls only its ends.
+    /// Any int8; of a fifth of the calls only its ends, of another only one of them.
     fn fill(&mut self, values: &mut [i8]) {
-        let ends = self.of(0, 4) == 0;
-        values.fill_with(|| match self.next() >> 8 {
-            bits if ends => [i8::MIN, i8::MAX][bits as usize & 1],
-            bits => bits as i8,
-        });
+        let ends = match self.of(0, 9) {
+            0 => [i8::MIN; 2],
+            1 => [i8::MAX; 2],
+            2 | 3 => [i8::MIN, i8::MAX],
+            _ => return values.fill_with(|| (self.next() >> 8) as i8),
+        };
+        values.fill_with(|| ends[self.next() as usize >> 8 & 1]);
     }
 }
 
@@ -115,7 +117,8 @@ fn conv(r: &mut Random, m: &mut Memory, depthwise: bool) -> Option<()> {
     r.fill(image);
     r.fill(w);
     channels(r, cs);
-    let (zx, zw) = (r.next() as i8 as i32, if r.of(0, 9) == 0 { r.next() as i8 as i32 } else { 0 });
+    let zx = [-128, 127, r.next() as i8 as i32][r.of(0, 2)];
+    let zw = if r.of(0, 9) == 0 { r.next() as i8 as i32 } else { 0 };
     let g = Window { y, x, channels: in_channels, backward: r.of(0, 1) == 1 };
     let (o, second) = (output(r), NonZeroUsize::new(second)?);
     for (function, out) in functions.iter().zip(&mut m.outs) {
@@ -255,6 +258,9 @@ fn each(console: &mut Console, what: &str, counter: &mut impl Counter, macs: u64
 fn cost(console: &mut Console, counter: &mut impl Counter, m: &mut Memory) -> Option<()> {
     let mut r = Random(3);
     let o = Output { zero_point: 0, min: -128, max: 127, rounding: Rounding::Double, narrow: false };
+    m.x.fill_with(|| (r.next() >> 8) as i8);
+    // Nets' weights are small but for a few.
+    m.w.fill_with(|| (r.next() >> 8) as i8 >> 1);
     let cs = m.channels.get_mut(..64)?;
     cs.fill([100, 0x5000_0000, -8]);
     let cs = bytemuck::cast_slice(cs);

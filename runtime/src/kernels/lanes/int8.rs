@@ -1,15 +1,23 @@
-//! Convolutions and fully connected layers of int8: [`crate::kernels::scalar::int8`], up to four pixels at a time.
+//! Convolutions and fully connected layers of int8: [`crate::kernels::scalar::int8`], up to six pixels at a time.
 //!
 //! ```text
-//! for each tile of up to four pixels:
-//!   their patches, the inputs under each less the zero point, a word each               `Patches::gather`
-//!   for each 16 output channels, or 64 of a single pixel:
+//! for each tile of up to six pixels:
+//!   their patches, the inputs under each less the zero point                            `Patches::gather`
+//!   for each 16 output channels, 32 of three pixels or 64 of a single one:
 //!     the sums, each weight read once for all pixels                                    `dots`
 //!     their elements
 //! ```
 //!
-//! A tile is a unit (`ops::Overlap`): what is right pixel by pixel is right here. Filters of more than [`WORDS`] columns come piece by
-//! piece. No case is left to the scalar kernels, whose code would be linked beside this.
+//! Three pixels take two products of 32 bits, not three: their inputs under a tap, x, y and z, are two words, and so are their sums of
+//! the words' products with a filter, X, Y and Z. These are exact while X and Y are within 2^20, Z within 2^21: [`exact`].
+//!
+//! ```text
+//! a = x + z 2^21      A = X + Z 2^21 modulo 2^32         X = A's lower 21 bits, signed       l = (A - X) 2^-21 = Z modulo 2^11
+//! b = y + z 2^10      B = Y + Z 2^10                     B - l 2^10 = Y + h 2^21, with Z = h 2^11 + l: Y and h as X and l
+//! ```
+//!
+//! A tile is a unit (`ops::Overlap`) or more, and read before it is written: what is right pixel by pixel is right here. Filters of more
+//! than [`WORDS`] columns come piece by piece. No case is left to the scalar kernels, whose code would be linked beside this.
 
 use core::cell::Cell;
 use core::mem::MaybeUninit;
@@ -23,10 +31,21 @@ use crate::kernels::scalar::int8::{Channel, Input, Output, Sum, Term, Weights, W
 /// Words of activations.
 const WORDS: usize = 1152;
 /// Sums that are kept: of each channel those of the tile's pixels.
-const SUMS: usize = 64;
+const SUMS: usize = 96;
+/// Columns of which products, of int8 by 9 bits, never sum up to 2^20.
+const PIECE: usize = 32;
+/// What weights without their signs may sum up to, that their products do not sum up to 2^20.
+const MOST_WEIGHT: u32 = ((1 << 20) - 1) / 255;
+/// Pixels from which on looking at all weights takes less time than it saves.
+const MANY: usize = 24;
 
-/// Those of 64 channels of a pixel, 16 of four, an even number; two more are read, not written.
-type Sums = [i32; SUMS + 2];
+/// Those of 64 channels of a pixel, an even number, 32 of three, 16 of six.
+type Sums = [i32; SUMS];
+
+/// Pixels of a tile, their words of a column, and channels whose sums are kept.
+const TILES: [(usize, usize, usize); 3] = [(6, 4, 16), (3, 2, 32), (1, 1, 64)];
+/// By pixel: its word, and whether it is the third, which is in the next one, too.
+const PLACES: [(usize, bool); 6] = [(0, false), (1, false), (0, true), (2, false), (3, false), (2, true)];
 
 /// Activations of the pixels of a tile.
 struct Patches<'g> {
@@ -36,12 +55,44 @@ struct Patches<'g> {
     zero: i32,
     /// Channels of a group.
     depth: usize,
-    /// Pixels of the tile: 1, 2 or 4.
+    /// Pixels of the tile, and words of a column: of [`TILES`].
     pixels: usize,
+    each: usize,
     /// Of the columns those that are there, at most [`WORDS`] of all pixels.
     piece: Range<usize>,
-    /// [column][pixel]; those are there that have been put.
+    /// [column][word]; those are there that have been put.
     words: &'g mut [MaybeUninit<i32>; WORDS],
+    /// Columns whose products are summed up in words of three pixels, a multiple of [`PIECE`].
+    exact: usize,
+}
+
+/// Columns, a multiple of [`PIECE`], of which products with these weights do not sum up to 2^20: filters of so many columns each.
+#[inline(never)]
+fn exact(w: &[i8], columns: usize) -> usize {
+    if !(w.as_ptr().addr() | columns).is_multiple_of(4) {
+        return PIECE;
+    }
+    let (mut at, end) = (w.as_ptr().cast::<u32>(), w.as_ptr_range().end.cast::<u32>());
+    let (mut left, mut most) = (0, 1);
+    while at < end {
+        if left == 0 {
+            left = columns / 4;
+        }
+        let words = left.min(PIECE / 4);
+        let mut sums = PIECE as u32;
+        for _ in 0..words {
+            // SAFETY: whole filters, of whole words.
+            let word = unsafe { *at };
+            at = at.wrapping_add(1);
+            let negative = word >> 7 & 0x0101_0101;
+            // Of negative ones one less.
+            let sizes = word ^ ((negative << 8).wrapping_sub(negative));
+            sums += (sizes & 0x00FF_00FF) + (sizes >> 8 & 0x00FF_00FF);
+        }
+        most = most.max((sums & 0xFFFF) + (sums >> 16));
+        left -= words;
+    }
+    PIECE * (MOST_WEIGHT / most) as usize
 }
 
 // Functions of their own, that their loops have all registers.
@@ -50,31 +101,30 @@ impl Patches<'_> {
     #[inline(never)]
     fn gather(&mut self, at: usize, pixel: usize) {
         let g = self.g;
-        let Some(width) = NonZeroUsize::new(g.x.output) else { return };
+        let (Some(width), Some((word, third))) = (NonZeroUsize::new(g.x.output), PLACES.get(pixel)) else { return };
         let ((rows, iy), (cols, ix)) = (g.y.taps(at / width), g.x.taps(at % width));
         let partial = rows.len() < g.y.kernel || cols.len() < g.x.kernel;
-        let to = self.words.as_mut_ptr().cast::<i32>().wrapping_add(pixel);
-        if partial {
+        let to = self.words.as_mut_ptr().cast::<i32>().wrapping_add(*word);
+        if partial && !third {
             for column in 0..self.piece.len() {
                 // SAFETY: the words of a piece.
-                unsafe { *to.add(column * self.pixels) = 0 };
+                unsafe { *to.add(column * self.each) = 0 };
             }
         }
         // Taps side by side are side by side in memory.
         let (across, step) = (cols.len(), g.x.dilation.get() * g.channels);
         let (count, run) = if step == self.depth { (1, across * self.depth) } else { (across, self.depth) };
         let mut row = self.image.wrapping_add((iy * g.x.input + ix) * g.channels);
+        let put = if *third { core_loops::put_third } else { core_loops::put };
         for ky in rows {
             let mut column = (ky * g.x.kernel + cols.start) * self.depth;
             let mut x = row;
             for _ in 0..count {
                 let (first, end) = (column.max(self.piece.start), (column + run).min(self.piece.end));
                 if first < end {
-                    let to = to.wrapping_add((first - self.piece.start) * self.pixels);
+                    let to = to.wrapping_add((first - self.piece.start) * self.each);
                     // SAFETY: the taps lie in the image, which is whole, and their columns in the piece.
-                    unsafe {
-                        core_loops::put(to, x.wrapping_add(first - column), end - first, self.zero, 4 * self.pixels);
-                    }
+                    unsafe { put(to, x.wrapping_add(first - column), end - first, self.zero, 4 * self.each) };
                 }
                 column += run;
                 x = x.wrapping_add(step);
@@ -83,27 +133,19 @@ impl Patches<'_> {
         }
     }
 
-    /// Takes off from the sums of some filters the pixels' sums of the columns, `zero` times each.
+    /// Takes off from the sums of some filters the pixel's sum of the columns, `zero` times each.
     #[inline(never)]
     fn less(&self, zero: i32, filters: usize, sums: &mut Sums) {
-        let (words, sums) = (self.words.as_ptr().cast::<i32>(), sums.as_mut_ptr());
-        for pixel in 0..self.pixels {
-            let mut all = 0i32;
-            // SAFETY: the words of the piece have been put, and there are as many sums.
-            unsafe {
-                for column in 0..self.piece.len() {
-                    all = all.wrapping_add(*words.add(column * self.pixels + pixel));
-                }
-                for filter in 0..filters {
-                    let sum = sums.add(filter * self.pixels + pixel);
-                    *sum = (*sum).wrapping_sub(all.wrapping_mul(zero));
-                }
-            }
+        let words = self.words.as_ptr().cast::<i32>();
+        // SAFETY: the words of the piece have been put.
+        let all = (0..self.piece.len()).fold(0i32, |all, column| all.wrapping_add(unsafe { *words.add(column) }));
+        for sum in sums.iter_mut().take(filters) {
+            *sum = sum.wrapping_sub(all.wrapping_mul(zero));
         }
     }
 
-    /// Adds to sums the dots of the pixels with `filters` filters, at least 1 and with the pixels at most [`SUMS`], of `apart` columns
-    /// each.
+    /// Makes sums the dots of the pixels with `filters` filters, at least 1 and with the pixels at most [`SUMS`], of `apart` columns
+    /// each; adds them if there is one pixel.
     #[inline(never)]
     fn dots(&self, w: &[i8], filters: usize, apart: usize, sums: &mut Sums) -> Option<()> {
         let columns = self.piece.len();
@@ -111,8 +153,9 @@ impl Patches<'_> {
         (filters * self.pixels <= SUMS && columns > 0).then_some(())?;
         let words = (w.addr() | columns | apart).is_multiple_of(4);
         let x = self.words.as_ptr().cast::<i32>();
-        let x_end = x.wrapping_add(columns * self.pixels);
-        let mut job = Dots { x, x_end, w, skip: apart - columns, filters, sums: sums.as_mut_ptr(), apart };
+        let x_end = x.wrapping_add(columns * self.each);
+        let piece = 4 * self.exact * self.each;
+        let mut job = Dots { x, x_end, w, skip: apart - columns, filters, sums: sums.as_mut_ptr(), apart, piece };
         // SAFETY: the words of all columns have been put, the weights of all filters are there, and the sums of as many as there may be.
         unsafe {
             if self.pixels > 1 {
@@ -216,23 +259,25 @@ pub fn conv2d(
     let total = g.y.output * g.x.output;
     // All channels of all pixels and taps are there.
     let image = x.get(..g.y.input * g.x.input * g.channels)?.as_ptr().cast::<i8>();
-    // Groups are written before the next is read.
-    let most = if groups.get() > 1 { 1 } else { WORDS.checked_div(columns)? };
+    // Groups are written before the next is read. Zero points of weights are the matter of single pixels.
+    let words_each = if groups.get() > 1 || zw != 0 { 1 } else { WORDS.checked_div(columns)? };
     // Differences of weights have a bit more.
     let usual = is_usual(cs, o, columns << u32::from(zw != 0));
     let apart = if g.backward { -(cs.len() as isize) } else { cs.len() as isize };
-    let (mut sums, mut words) = ([0; SUMS + 2], [MaybeUninit::uninit(); WORDS]);
-    let mut patches = Patches { g, image, zero: zx, depth, pixels: 1, piece: 0..0, words: &mut words };
+    let (mut sums, mut words) = ([0; SUMS], [MaybeUninit::uninit(); WORDS]);
+    let exact = if total >= MANY && words_each > 1 { exact(w.get(..cs.len() * columns)?, columns) } else { PIECE };
+    let words = &mut words;
+    let mut patches = Patches { g, image, zero: zx, depth, pixels: 1, each: 1, piece: 0..0, words, exact };
     let mut done = 0;
     while done < total {
-        // Three pixels take no longer than four.
-        let room = match total - done {
-            3.. if most >= 4 => 4,
-            2.. if most >= 2 => 2,
-            _ => 1,
+        // Four pixels take no longer than six.
+        let (room, each, channels) = match total - done {
+            4.. if words_each >= 4 => TILES[0],
+            2.. if words_each >= 2 => TILES[1],
+            _ => TILES[2],
         };
         let pixels = room.min(total - done);
-        patches.pixels = room;
+        (patches.pixels, patches.each) = (room, each);
         patches.image = image;
         let turned = |at: usize| in_turn(g.backward, at, total);
         let mut first = 0;
@@ -240,8 +285,10 @@ pub fn conv2d(
             // Nothing has been gathered.
             patches.piece = 0..0;
             while first < group * share {
-                let filters = (group * share - first).min(SUMS >> (room / 2));
-                sums.fill(0);
+                let filters = (group * share - first).min(channels);
+                if room == 1 {
+                    sums.fill(0);
+                }
                 let mut at = 0;
                 while at < columns {
                     let piece = at..columns.min(at + WORDS);

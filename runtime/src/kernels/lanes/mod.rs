@@ -32,7 +32,7 @@ pub(super) use coded::KERNELS;
 #[repr(C)]
 #[derive(Debug)]
 struct Dots {
-    /// Activations less their zero point: [column][pixel].
+    /// [column][word]: activations less their zero point, of a pixel a word, or of three pixels two (`int8.rs`).
     x: *const i32,
     /// Their end.
     x_end: *const i32,
@@ -42,10 +42,12 @@ struct Dots {
     skip: usize,
     /// Filters, at least 1; of one pixel pairs of them.
     filters: usize,
-    /// [filter][pixel], which the dots are added to.
+    /// [filter][pixel].
     sums: *mut i32,
     /// Bytes from a filter to its pair's other: of one pixel.
     apart: usize,
+    /// Bytes of the words of columns that two words' sums are exact of: of three pixels.
+    piece: usize,
 }
 
 /// A tap of a depthwise convolution: the first channel's weight, and the activations of four pixels.

@@ -20,7 +20,49 @@ pub unsafe fn put(to: *mut i32, x: *const i8, count: usize, zero: i32, apart: us
     }
 }
 
-/// Products of a column's weight with four pixels.
+/// See `thumb.rs`.
+///
+/// # Safety
+/// Activations are there, and the words, which have been put.
+pub unsafe fn put_third(to: *mut i32, x: *const i8, count: usize, zero: i32, apart: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        let (mut to, mut x) = (to, x);
+        let end = x.add(count);
+        while x != end {
+            let third = i32::from(*x) - zero;
+            *to = (*to).wrapping_add(third << 21);
+            *to.add(1) = (*to.add(1)).wrapping_add(third << 10);
+            to = to.byte_add(apart);
+            x = x.add(1);
+        }
+    }
+}
+
+/// The sums of three pixels that two words hold, added to those of the pieces before if `more`.
+///
+/// # Safety
+/// There are three sums.
+#[inline(always)]
+unsafe fn three(sums: *mut i32, [a, b]: [i32; 2], more: bool) {
+    let first = a << 11 >> 11;
+    let low = (a.wrapping_sub(first) as u32 >> 21) as i32;
+    let b = b.wrapping_sub(low << 10);
+    let second = b << 11 >> 11;
+    let third = (b.wrapping_sub(second) >> 10) + low;
+    for (n, sum) in [first, second, third].into_iter().enumerate() {
+        // SAFETY: the caller's.
+        unsafe { *sums.add(n) = if more { (*sums.add(n)).wrapping_add(sum) } else { sum } };
+    }
+}
+
+/// Where the piece ends that begins at `x`.
+#[inline(always)]
+fn end(job: &Dots, x: *const i32) -> *const i32 {
+    job.x_end.min(x.wrapping_byte_add(job.piece))
+}
+
+/// Products of a column's weight with four words.
 macro_rules! four {
     ($x:ident, $w:ident, $column:literal, $a:ident, $b:ident, $c:ident, $d:ident) => {
         let weight = i32::from(*$w.add($column));
@@ -79,7 +121,7 @@ macro_rules! eight {
     };
 }
 
-/// Of two pixels.
+/// Of two words.
 macro_rules! two {
     ($x:ident, $w:ident, $column:literal, $a:ident, $b:ident, $c:ident, $d:ident) => {
         let weight = i32::from(*$w.add($column));
@@ -90,7 +132,7 @@ macro_rules! two {
 
 /// A function over filters. `$column`: products of a column; then the columns of a turn, and how many these are.
 macro_rules! dots {
-    ($(#[$meta:meta])* $name:ident, $product:ident, $pixels:literal, [$($column:literal),*], $turn:literal) => {
+    ($(#[$meta:meta])* $name:ident, $product:ident, $words:literal, [$($column:literal),*], $turn:literal) => {
         $(#[$meta])*
         ///
         /// # Safety
@@ -101,19 +143,22 @@ macro_rules! dots {
                 let (mut w, mut sums) = (job.w, job.sums);
                 for _ in 0..job.filters {
                     let mut x = job.x;
-                    let (mut a, mut b) = (*sums, *sums.add(1));
-                    #[allow(unused_mut)]
-                    let (mut c, mut d) = if $pixels == 4 { (*sums.add(2), *sums.add(3)) } else { (0, 0) };
                     while x != job.x_end {
-                        $($product!(x, w, $column, a, b, c, d);)*
-                        x = x.add($turn * $pixels);
-                        w = w.add($turn);
+                        let (more, end) = (x != job.x, end(job, x));
+                        let (mut a, mut b) = (0i32, 0i32);
+                        #[allow(unused_mut)]
+                        let (mut c, mut d) = (0i32, 0i32);
+                        while x != end {
+                            $($product!(x, w, $column, a, b, c, d);)*
+                            x = x.add($turn * $words);
+                            w = w.add($turn);
+                        }
+                        three(sums, [a, b], more);
+                        if $words == 4 {
+                            three(sums.add(3), [c, d], more);
+                        }
                     }
-                    (*sums, *sums.add(1)) = (a, b);
-                    if $pixels == 4 {
-                        (*sums.add(2), *sums.add(3)) = (c, d);
-                    }
-                    sums = sums.add($pixels);
+                    sums = sums.add($words / 2 * 3);
                     w = w.add(job.skip);
                 }
             }
@@ -122,20 +167,20 @@ macro_rules! dots {
 }
 
 dots! {
-    /// Four pixels; columns are a multiple of four.
+    /// Six pixels; columns are a multiple of four.
     single_words, four, 4, [0, 1, 2, 3], 4
 }
 dots! {
-    /// Four pixels.
-    dots4_bytes, four, 4, [0], 1
+    /// Six pixels.
+    dots6_bytes, four, 4, [0], 1
 }
 dots! {
-    /// Two pixels; columns are a multiple of four.
-    dots2_words, two, 2, [0, 1, 2, 3], 4
+    /// Three pixels; columns are a multiple of four.
+    dots3_words, two, 2, [0, 1, 2, 3], 4
 }
 dots! {
-    /// Two pixels.
-    dots2_bytes, two, 2, [0], 1
+    /// Three pixels.
+    dots3_bytes, two, 2, [0], 1
 }
 
 /// As [`single_words`], activations read once for two filters.
@@ -143,22 +188,27 @@ dots! {
 /// # Safety
 /// What `job` describes lies in memory, and the sums may be written.
 #[inline(never)] // its loop has all registers
-unsafe fn dots4_words(job: &mut Dots) {
+unsafe fn dots6_words(job: &mut Dots) {
     // SAFETY: the caller's.
     unsafe {
         while job.filters >= 2 {
             let (mut x, mut w, mut v) = (job.x, job.w, job.w.add(job.apart));
-            let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *job.sums.cast::<[i32; 8]>();
             while x != job.x_end {
-                eight!(x, [w, v], 0, [a, b, c, d], [e, f, g, h]);
-                eight!(x, [w, v], 1, [a, b, c, d], [e, f, g, h]);
-                eight!(x, [w, v], 2, [a, b, c, d], [e, f, g, h]);
-                eight!(x, [w, v], 3, [a, b, c, d], [e, f, g, h]);
-                x = x.add(16);
-                (w, v) = (w.add(4), v.add(4));
+                let (more, end) = (x != job.x, end(job, x));
+                let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = [0i32; 8];
+                while x != end {
+                    eight!(x, [w, v], 0, [a, b, c, d], [e, f, g, h]);
+                    eight!(x, [w, v], 1, [a, b, c, d], [e, f, g, h]);
+                    eight!(x, [w, v], 2, [a, b, c, d], [e, f, g, h]);
+                    eight!(x, [w, v], 3, [a, b, c, d], [e, f, g, h]);
+                    x = x.add(16);
+                    (w, v) = (w.add(4), v.add(4));
+                }
+                for (n, two) in [[a, b], [c, d], [e, f], [g, h]].into_iter().enumerate() {
+                    three(job.sums.add(3 * n), two, more);
+                }
             }
-            *job.sums.cast() = [a, b, c, d, e, f, g, h];
-            job.sums = job.sums.add(8);
+            job.sums = job.sums.add(12);
             job.w = v.add(job.skip);
             job.filters -= 2;
         }
@@ -251,8 +301,8 @@ unsafe fn dots1_words(job: &mut Dots) {
     }
 }
 
-/// Adds the dots of filters with the patches of `pixels` pixels (4, 2 or 1: pairs of filters) to the sums. `words`: columns are a
-/// multiple of four.
+/// Makes the sums the dots of filters with the patches of `pixels` pixels (6 or 3); or, of one pixel, adds to them those of pairs of
+/// filters. `words`: columns are a multiple of four.
 ///
 /// # Safety
 /// What `job` describes lies in memory, and the sums may be written.
@@ -260,10 +310,10 @@ pub unsafe fn dots(job: &mut Dots, pixels: usize, words: bool) {
     // SAFETY: the caller's.
     unsafe {
         match (pixels, words) {
-            (4, true) => dots4_words(job),
-            (4, _) => dots4_bytes(job),
-            (2, true) => dots2_words(job),
-            (2, _) => dots2_bytes(job),
+            (6, true) => dots6_words(job),
+            (6, _) => dots6_bytes(job),
+            (3, true) => dots3_words(job),
+            (3, _) => dots3_bytes(job),
             (_, true) => dots1_words(job),
             _ => dots1_bytes(job),
         }

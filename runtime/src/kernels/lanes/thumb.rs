@@ -41,7 +41,35 @@ pub unsafe extern "C" fn put(to: *mut i32, x: *const i8, count: usize, zero: i32
     )
 }
 
-/// Products of the weight in r3 with a column of four pixels.
+/// As [`put`], of a third pixel: added to two words each.
+///
+/// # Safety
+/// They are there, and have been put.
+#[unsafe(naked)]
+pub unsafe extern "C" fn put_third(to: *mut i32, x: *const i8, count: usize, zero: i32, apart: usize) {
+    naked_asm!(
+        "push {{r4-r7, lr}}",
+        "ldr r4, [sp, #20]",
+        "2: ldrb r5, [r1]",
+        "adds r1, r1, #1",
+        "sxtb r5, r5",
+        "subs r5, r5, r3",
+        "ldr r6, [r0]",
+        "ldr r7, [r0, #4]",
+        "lsls r5, r5, #10",
+        "adds r7, r7, r5",
+        "lsls r5, r5, #11",
+        "adds r6, r6, r5",
+        "str r6, [r0]",
+        "str r7, [r0, #4]",
+        "adds r0, r0, r4",
+        "subs r2, r2, #1",
+        "bne 2b",
+        "pop {{r4-r7, pc}}",
+    )
+}
+
+/// Products of the weight in r3 with a column of four words.
 macro_rules! four {
     () => {
         "ldm r0!, {{r4-r7}}
@@ -56,14 +84,14 @@ macro_rules! four {
     };
 }
 
-/// Of two pixels.
+/// Of two words.
 macro_rules! two {
     () => {
         "ldm r0!, {{r4, r5}}
         muls r4, r3, r4
         muls r5, r3, r5
-        add r8, r4
-        add r9, r5"
+        add r10, r4
+        add r11, r5"
     };
 }
 
@@ -130,22 +158,54 @@ macro_rules! column {
     };
 }
 
-/// Where [`dots`] begins: four pixels or two, of whose filters words or bytes are read; one pixel, bytes.
+/// The sums of three pixels that `$a` and `$b` hold, to where r3 says: added to those of the pieces before, if r12 is not 0.
+macro_rules! three {
+    ($a:literal, $b:literal) => {
+        concat!(
+            concat!("mov r7, ", $a, "\nmov r2, ", $b),
+            "
+            lsls r5, r7, #11
+            asrs r5, r5, #11
+            subs r7, r7, r5
+            lsrs r7, r7, #21
+            lsls r4, r7, #10
+            subs r2, r2, r4
+            lsls r6, r2, #11
+            asrs r6, r6, #11
+            subs r2, r2, r6
+            asrs r2, r2, #10
+            adds r7, r7, r2
+            mov r2, r12
+            cmp r2, #0
+            beq 21f
+            ldr r2, [r3]
+            adds r5, r5, r2
+            ldr r2, [r3, #4]
+            adds r6, r6, r2
+            ldr r2, [r3, #8]
+            adds r7, r7, r2
+            21: stm r3!, {{r5-r7}}",
+        )
+    };
+}
+
+/// Where [`dots`] begins: six pixels or three, of whose filters words or bytes are read; one pixel, bytes.
 const TURNS: [[usize; 2]; 2] = [[1, 0], [3, 2]];
 /// See [`TURNS`].
 const ONE: usize = 4;
 /// One pixel, words: four quads a turn, of which the first has so many that what is left are whole turns. None left over is first.
 const ONE_OF_WORDS: usize = 5;
 
-/// Adds the dots of filters with the patches of `pixels` pixels (4, 2 or 1: pairs of filters) to the sums. `words`: each filter is whole
-/// words.
+/// Makes the sums the dots of filters with the patches of `pixels` pixels (6 or 3); or, of one pixel, adds to them those of pairs of
+/// filters. `words`: each filter is whole words.
 ///
 /// # Safety
-/// What `job` describes lies in memory, and the sums may be written; two words behind the sums of one or two pixels are read.
+/// What `job` describes lies in memory, and the sums may be written.
+#[inline(never)]
 pub unsafe fn dots(job: &mut Dots, pixels: usize, words: bool) {
     let turn = match pixels {
-        4 => TURNS[0][usize::from(words)],
-        2 => TURNS[1][usize::from(words)],
+        6 => TURNS[0][usize::from(words)],
+        3 => TURNS[1][usize::from(words)],
         _ if words => {
             // The first weight has been read when the other filter's is.
             job.apart = job.apart.wrapping_sub(4);
@@ -167,6 +227,7 @@ unsafe extern "C" fn turns(job: &mut Dots, turn: usize) {
         "mov r6, r10",
         "mov r7, r11",
         "push {{r4-r7}}",
+        "movs r3, r1",
         "adr r2, 9f",
         "lsls r1, r1, #1",
         "ldrsh r1, [r2, r1]",
@@ -177,18 +238,24 @@ unsafe extern "C" fn turns(job: &mut Dots, turn: usize) {
         "mov lr, r4",
         "ldr r4, [r0, #24]", // apart
         "mov r12, r4",
-        "b 2f",
+        "mov r2, r0",
+        "cmp r3, #4",
+        "blo 2f",
+        "b 7f",
         "10:",
         words!(four),
         "cmp r0, lr",
         "bne 10b",
-        "3: ldr r2, [sp]",
-        "mov r4, r8",
-        "mov r5, r9",
-        "mov r6, r10",
-        "mov r7, r11",
-        "ldr r3, [r2, #20]", // sums
-        "stm r3!, {{r4-r7}}",
+        "3: ldr r3, [sp]",
+        "ldr r3, [r3, #20]", // sums
+        three!("r8", "r9"),
+        "5:",
+        three!("r10", "r11"),
+        "ldr r2, [sp]",
+        "ldr r4, [r2, #4]",
+        "mov r12, r4",
+        "cmp r0, r4",
+        "bne 4f", // another piece
         "str r3, [r2, #20]",
         "ldr r3, [r2, #12]", // skip
         "adds r1, r1, r3",
@@ -196,14 +263,21 @@ unsafe extern "C" fn turns(job: &mut Dots, turn: usize) {
         "subs r3, r3, #1",
         "str r3, [r2, #16]",
         "beq 8f",
-        "2: ldr r2, [sp]",
-        "ldr r3, [r2, #20]",
-        "ldm r3!, {{r4-r7}}",
-        "mov r8, r4",
-        "mov r9, r5",
-        "mov r10, r6",
-        "mov r11, r7",
-        "ldr r0, [r2]", // x
+        "2: ldr r0, [r2]", // x
+        "movs r3, #0",
+        "mov r12, r3",
+        "ldr r4, [r2, #4]",
+        "4: ldr r3, [r2, #28]", // piece
+        "adds r3, r0, r3",
+        "cmp r3, r4",
+        "bls 1f",
+        "mov r3, r4",
+        "1: mov lr, r3",
+        "movs r3, #0",
+        "mov r8, r3",
+        "mov r9, r3",
+        "mov r10, r3",
+        "mov r11, r3",
         "ldr r3, [sp, #4]",
         "mov pc, r3",
         "8: pop {{r2, r3, r4-r7}}",
@@ -223,17 +297,19 @@ unsafe extern "C" fn turns(job: &mut Dots, turn: usize) {
         words!(two),
         "cmp r0, lr",
         "bne 12b",
-        "b 5f",
+        "b 19f",
         "13:",
         bytes!(two),
         "cmp r0, lr",
         "bne 13b",
-        "b 5f",
+        "19: ldr r3, [sp]",
+        "ldr r3, [r3, #20]",
+        "b 5b",
         "14:",
         column!(),
         "cmp r0, lr",
         "bne 14b",
-        "b 5f",
+        "b 6f",
         "15:",
         quads!(),
         "16:",
@@ -243,10 +319,9 @@ unsafe extern "C" fn turns(job: &mut Dots, turn: usize) {
         "18:",
         quads!(),
         "cmp r0, lr",
-        "beq 5f",
+        "beq 6f",
         "b 15b",
-        // As from 3 on, of two sums: pairs of filters are short.
-        "5: ldr r2, [sp]",
+        "6: ldr r2, [sp]",
         "mov r4, r8",
         "mov r5, r9",
         "ldr r3, [r2, #20]",
@@ -257,9 +332,10 @@ unsafe extern "C" fn turns(job: &mut Dots, turn: usize) {
         "ldr r0, [r2, #16]",
         "subs r0, r0, #1",
         "str r0, [r2, #16]",
-        "bne 6f",
+        "bne 7f",
         "b 8b",
-        "6: ldm r3!, {{r4, r5}}",
+        "7: ldr r3, [r2, #20]",
+        "ldm r3!, {{r4, r5}}",
         "mov r8, r4",
         "mov r9, r5",
         "ldr r0, [r2]",
