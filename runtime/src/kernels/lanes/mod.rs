@@ -28,6 +28,10 @@ use thumb as core_loops;
 
 pub(super) use coded::KERNELS;
 
+/// Puts so many activations, from the second argument on, less a zero point into words so many bytes apart; the last argument: how far
+/// behind another pixel's are.
+type Put = unsafe extern "C" fn(*mut i32, *const i8, usize, i32, usize, isize);
+
 /// Dots of filters with patches.
 #[repr(C)]
 #[derive(Debug)]

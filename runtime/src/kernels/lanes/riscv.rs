@@ -7,7 +7,7 @@ use super::{Block, Dots, Taps, Write};
 ///
 /// # Safety
 /// Activations are there, and there is room.
-pub unsafe fn put(to: *mut i32, x: *const i8, count: usize, zero: i32, apart: usize) {
+pub unsafe extern "C" fn put(to: *mut i32, x: *const i8, count: usize, zero: i32, apart: usize, _: isize) {
     // SAFETY: the caller's.
     unsafe {
         let (mut to, mut x) = (to, x);
@@ -23,8 +23,8 @@ pub unsafe fn put(to: *mut i32, x: *const i8, count: usize, zero: i32, apart: us
 /// See `thumb.rs`.
 ///
 /// # Safety
-/// Activations are there, and the words, which have been put.
-pub unsafe fn put_third(to: *mut i32, x: *const i8, count: usize, zero: i32, apart: usize) {
+/// As [`put`], and the words of two pixels have been put.
+pub unsafe extern "C" fn put_third(to: *mut i32, x: *const i8, count: usize, zero: i32, apart: usize, _: isize) {
     // SAFETY: the caller's.
     unsafe {
         let (mut to, mut x) = (to, x);
@@ -32,9 +32,28 @@ pub unsafe fn put_third(to: *mut i32, x: *const i8, count: usize, zero: i32, apa
         while x != end {
             let third = i32::from(*x) - zero;
             *to = (*to).wrapping_add(third << 21);
-            *to.add(1) = (*to.add(1)).wrapping_add(third << 10);
+            *to.add(1) += third << 10;
             to = to.byte_add(apart);
             x = x.add(1);
+        }
+    }
+}
+
+/// See `thumb.rs`.
+///
+/// # Safety
+/// As [`put`].
+pub unsafe extern "C" fn put3(to: *mut i32, x: *const i8, count: usize, zero: i32, apart: usize, behind: isize) {
+    // SAFETY: the caller's.
+    unsafe {
+        let (mut to, mut x, mut y, mut z) = (to, x, x.offset(behind), x.offset(2 * behind));
+        let end = x.add(count);
+        while x != end {
+            let third = i32::from(*z) - zero;
+            *to = (i32::from(*x) - zero).wrapping_add(third << 21);
+            *to.add(1) = i32::from(*y) - zero + (third << 10);
+            to = to.byte_add(apart);
+            (x, y, z) = (x.add(1), y.add(1), z.add(1));
         }
     }
 }

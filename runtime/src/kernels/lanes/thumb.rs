@@ -5,66 +5,98 @@ use core::arch::naked_asm;
 
 use super::{Block, Dots, Taps, Write};
 
-/// Puts `count` (at least 1) activations less `zero` into words `apart` bytes from one another.
+/// Puts `count` (at least 1) activations of a pixel less `zero` into words `apart` bytes from one another.
 ///
 /// # Safety
 /// They are there, and there is room.
 #[unsafe(naked)]
-pub unsafe extern "C" fn put(to: *mut i32, x: *const i8, count: usize, zero: i32, apart: usize) {
+pub unsafe extern "C" fn put(to: *mut i32, x: *const i8, count: usize, zero: i32, apart: usize, _: isize) {
     naked_asm!(
         "push {{r4-r6, lr}}",
         "ldr r4, [sp, #16]",
-        "lsrs r2, r2, #1",
-        "bcc 2f",
-        "ldrb r5, [r1]",
-        "adds r1, r1, #1",
-        "sxtb r5, r5",
+        "movs r6, #0",
+        "2: ldrsb r5, [r1, r6]",
+        "adds r6, r6, #1",
         "subs r5, r5, r3",
         "str r5, [r0]",
         "adds r0, r0, r4",
-        "cmp r2, #0",
-        "2: beq 4f",
-        "3: ldrb r5, [r1]",
-        "ldrb r6, [r1, #1]",
-        "adds r1, r1, #2",
-        "sxtb r5, r5",
-        "sxtb r6, r6",
-        "subs r5, r5, r3",
-        "subs r6, r6, r3",
-        "str r5, [r0]",
-        "adds r0, r0, r4",
-        "str r6, [r0]",
-        "adds r0, r0, r4",
-        "subs r2, r2, #1",
-        "bne 3b",
-        "4: pop {{r4-r6, pc}}",
+        "cmp r6, r2",
+        "bne 2b",
+        "pop {{r4-r6, pc}}",
     )
 }
 
-/// As [`put`], of a third pixel: added to two words each.
+/// As [`put`], of a third pixel: added to the words of two.
 ///
 /// # Safety
-/// They are there, and have been put.
+/// As [`put`], and those have been put.
 #[unsafe(naked)]
-pub unsafe extern "C" fn put_third(to: *mut i32, x: *const i8, count: usize, zero: i32, apart: usize) {
+pub unsafe extern "C" fn put_third(to: *mut i32, x: *const i8, count: usize, zero: i32, apart: usize, _: isize) {
     naked_asm!(
         "push {{r4-r7, lr}}",
         "ldr r4, [sp, #20]",
+        "subs r4, r4, #8",
         "2: ldrb r5, [r1]",
         "adds r1, r1, #1",
         "sxtb r5, r5",
         "subs r5, r5, r3",
+        "lsls r5, r5, #10",
         "ldr r6, [r0]",
         "ldr r7, [r0, #4]",
-        "lsls r5, r5, #10",
         "adds r7, r7, r5",
         "lsls r5, r5, #11",
         "adds r6, r6, r5",
-        "str r6, [r0]",
-        "str r7, [r0, #4]",
+        "stm r0!, {{r6, r7}}",
         "adds r0, r0, r4",
         "subs r2, r2, #1",
         "bne 2b",
+        "pop {{r4-r7, pc}}",
+    )
+}
+
+/// As [`put`], of three pixels into two words each (`int8.rs`): each one's activations are `behind` bytes behind the last's.
+///
+/// # Safety
+/// As [`put`].
+#[unsafe(naked)]
+pub unsafe extern "C" fn put3(to: *mut i32, x: *const i8, count: usize, zero: i32, apart: usize, behind: isize) {
+    naked_asm!(
+        "push {{r4-r7, lr}}",
+        "mov r4, r8",
+        "mov r5, r9",
+        "push {{r4, r5}}",
+        "ldr r7, [sp, #28]",
+        "subs r7, r7, #8",
+        "mov r12, r7",
+        "mov lr, r2",
+        "rsbs r3, r3, #0",
+        "lsls r4, r3, #21",
+        "adds r4, r4, r3",
+        "mov r8, r4",
+        "lsls r4, r3, #10",
+        "adds r4, r4, r3",
+        "mov r9, r4",
+        "ldr r3, [sp, #32]",
+        "adds r2, r1, r3",
+        "adds r3, r2, r3",
+        "movs r4, #0",
+        "2: ldrsb r5, [r1, r4]",
+        "ldrsb r6, [r2, r4]",
+        "ldrsb r7, [r3, r4]",
+        "adds r4, r4, #1",
+        "lsls r7, r7, #10",
+        "adds r6, r6, r7",
+        "lsls r7, r7, #11",
+        "adds r5, r5, r7",
+        "add r5, r8",
+        "add r6, r9",
+        "stm r0!, {{r5, r6}}",
+        "add r0, r12",
+        "cmp r4, lr",
+        "bne 2b",
+        "pop {{r4, r5}}",
+        "mov r8, r4",
+        "mov r9, r5",
         "pop {{r4-r7, pc}}",
     )
 }
@@ -189,9 +221,7 @@ macro_rules! three {
     };
 }
 
-/// Where [`dots`] begins: six pixels or three, of whose filters words or bytes are read; one pixel, bytes.
-const TURNS: [[usize; 2]; 2] = [[1, 0], [3, 2]];
-/// See [`TURNS`].
+/// Where [`dots`] begins with one pixel of whose filters bytes are read. Before it come six pixels, words and bytes, and three.
 const ONE: usize = 4;
 /// One pixel, words: four quads a turn, of which the first has so many that what is left are whole turns. None left over is first.
 const ONE_OF_WORDS: usize = 5;
@@ -204,8 +234,8 @@ const ONE_OF_WORDS: usize = 5;
 #[inline(never)]
 pub unsafe fn dots(job: &mut Dots, pixels: usize, words: bool) {
     let turn = match pixels {
-        6 => TURNS[0][usize::from(words)],
-        3 => TURNS[1][usize::from(words)],
+        6 => usize::from(!words),
+        3 => 2 + usize::from(!words),
         _ if words => {
             // The first weight has been read when the other filter's is.
             job.apart = job.apart.wrapping_sub(4);
