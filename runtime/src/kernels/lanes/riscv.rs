@@ -62,7 +62,7 @@ pub unsafe extern "C" fn put3(to: *mut i32, x: *const i8, count: usize, zero: i3
 ///
 /// # Safety
 /// There are three sums.
-#[inline(always)]
+#[inline(never)] // it is in five places
 unsafe fn three(sums: *mut i32, [a, b]: [i32; 2], more: bool) {
     let first = a << 11 >> 11;
     let low = (a.wrapping_sub(first) as u32 >> 21) as i32;
