@@ -48,7 +48,7 @@ fn main() {
         println!("cargo:rustc-cfg=mote_mve");
     } else if target.starts_with("thumbv7em") || dsp {
         println!("cargo:rustc-cfg=mote_dsp");
-    } else if target.starts_with("thumbv6m") || target.starts_with("riscv32im") {
+    } else if ["thumbv6m", "thumbv7m", "thumbv8m", "riscv32im"].iter().any(|small| target.starts_with(small)) {
         println!("cargo:rustc-cfg=mote_lanes");
     }
 }
