@@ -234,6 +234,40 @@ fn heads() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
+
+    /// Gated linear units of any width and fraction bits; elements of all sizes, the largest among them.
+    #[test]
+    fn gates(seed: u64, cols in 1usize..300, frac in 0i16..=28, up_frac in -20i16..=40, out_frac in 0i16..=40) {
+        let r = &mut Random::new(seed);
+        let mut b = Builder::new();
+        b.logits = b.i32_slot(Rows::One, 1, 0);
+        let (gate, up) = (b.i32_slot(Rows::Batch, cols, frac), b.i32_slot(Rows::Batch, cols, up_frac));
+        let out = b.again(gate, out_frac);
+        let op = op(code("glu"), &[gate, up, out]);
+        b.body.push(op);
+        let mut element = || match r.next() % 8 {
+            0 => i32::MIN,
+            1 => i32::MAX,
+            _ => r.next() as i32 >> (r.next() % 32),
+        };
+        let [gates, ups] = [(); 2].map(|()| (0..cols).map(|_| element()).collect::<Vec<_>>());
+        let results = kernels::available().map(|kernels| {
+            let mut bench = Bench { kernels, ..Bench::new(&b, Limits { batch: 1, context: 1, threads: 1 }) };
+            bench.row(gate, 0).copy_from_slice(&gates);
+            bench.row(up, 0).copy_from_slice(&ups);
+            bench.run(&op, 1);
+            (kernels.name, bench.row(out, 0).to_vec())
+        });
+        let results: Vec<_> = results.collect();
+        let (_, expected) = results.last().unwrap();
+        for (name, result) in &results {
+            assert_eq!(result, expected, "{name}, {frac} + {up_frac} - {out_frac} bits");
+        }
+    }
+}
+
 #[test]
 fn names() {
     let mut seen = std::collections::BTreeSet::new();

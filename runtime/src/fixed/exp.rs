@@ -1,7 +1,7 @@
 //! The exponential behind softmax, SiLU and the sampler: 2^-d.
 
 /// 2^(-i/64) in Q30.
-const TABLE: [u32; 64] = [
+pub const TABLE: [u32; 64] = [
     1_073_741_824,
     1_062_175_491,
     1_050_733_751,
@@ -69,7 +69,7 @@ const TABLE: [u32; 64] = [
 ];
 
 /// ln 2 in Q30.
-const LN_2: u64 = 744_261_118;
+pub const LN_2: u64 = 744_261_118;
 
 /// 2^(-d / 65536) in Q30, for `d` in Q16. Error under 2^-28 (all 65536 fractions are measured below).
 ///

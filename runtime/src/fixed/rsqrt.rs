@@ -1,5 +1,10 @@
 //! Reciprocal and reciprocal square root by Newton's method, from linear seeds: no tables, no division.
 
+/// 48/17 in Q30: with [`SLOPE`] the line that [`recip`] begins with.
+pub const SEED: u64 = 3_031_741_621;
+/// 32/17 in Q30.
+pub const SLOPE: u64 = 2_021_161_081;
+
 /// `2^61 / d`, that is 1/x in Q30 for x = d * 2^-31 in [1/2, 1]; `d` is clamped to 2^30 ..= 2^31.
 ///
 /// Seed 48/17 - 32/17 x (relative error at most 1/17), then y = y (2 - x y) three times: 1/17 -> 2^-8 -> 2^-16 -> 2^-32;
@@ -8,10 +13,8 @@
 #[must_use]
 #[cfg_attr(mote_vector, inline)]
 pub fn recip(d: u32) -> u32 {
-    const A: u64 = 3_031_741_621; // 48/17 in Q30
-    const B: u64 = 2_021_161_081; // 32/17 in Q30
     let d = d.clamp(1 << 30, 1 << 31);
-    let mut y = (A - ((B * u64::from(d)) >> 31)) as u32; // below 2^31.3, as all here: 32-bit factors are cheap everywhere
+    let mut y = (SEED - ((SLOPE * u64::from(d)) >> 31)) as u32; // below 2^31.3, as all here: 32-bit factors are cheap everywhere
     for _ in 0..3 {
         let xy = ((u64::from(d) * u64::from(y)) >> 31) as u32; // Q30
         y = ((u64::from(y) * u64::from((2u32 << 30).wrapping_sub(xy))) >> 30) as u32;

@@ -5,7 +5,7 @@ use super::requantize::round_right;
 use super::rsqrt::recip;
 
 /// log2(e) in Q30.
-const LOG2_E: u64 = 1_549_082_005;
+pub const LOG2_E: u64 = 1_549_082_005;
 
 /// `e^-|x|` and `1 / (1 + e^-|x|)` in Q30 and Q31, for `x` with `frac` fraction bits. |x| log2 e is rounded to Q16.
 #[cfg_attr(mote_vector, inline)]
@@ -49,6 +49,12 @@ mod tests {
         let (s, t) = (worst(sigmoid, |x| 1.0 / (1.0 + (-x).exp())), worst(tanh, f64::tanh));
         println!("sigmoid 2^{:.2}, tanh 2^{:.2}", s.log2(), t.log2());
         assert!(s < 2f64.powi(-19) && t < 2f64.powi(-18), "{s:e} {t:e}");
+    }
+
+    /// So `x * sigmoid(x)` fits what `x` does: vectors need not saturate it.
+    #[test]
+    fn never_above_one() {
+        assert!((0..=31 << 16).all(|z| recip((1 << 30) + exp2_neg_q16(z)) <= 1 << 31));
     }
 
     #[test]

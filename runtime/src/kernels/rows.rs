@@ -7,6 +7,8 @@ use super::arm::requantize as coded_to_int8;
 use super::scalar::int8::Output;
 #[cfg(not(mote_dsp))]
 use super::scalar::rows::requantize as coded_to_int8;
+#[cfg(target_arch = "x86_64")]
+use super::x86;
 use super::{Head, Isa, Rescale, scalar};
 use crate::fixed::Scale;
 use crate::fixed::requantize::quantize_row;
@@ -60,8 +62,8 @@ versions! {
         (sums: &[[i64; BLOCK]], numbers: &([u16; BLOCK], [i64; BLOCK]), shift: i32, how: &Output, out: &mut [i8], at: (usize, usize))
         -> Option<()>;
 
-    /// `gate = silu(gate) * up`; `shift` brings the product to the result's fraction bits. `frac`: of the gate, 0 to 28.
-    fn glu = scalar::rows::glu, (gate: &mut [i32], up: &[i32], frac: i32, shift: i32);
+    /// See [`glu`].
+    fn plain_glu = scalar::rows::glu, (gate: &mut [i32], up: &[i32], frac: i32, shift: i32);
 
     /// Quantizes `row` (fixed point, `frac` fraction bits) into `codes` with one scale. Codes beyond the row become 0.
     fn quantize = quantize_row, (row: &[i32], frac: i32, codes: &mut [i8]) -> Scale;
@@ -88,6 +90,19 @@ versions! {
         (head: &Head<'_>, q: (&[i32], i32), unit: Scale, scratch: &mut [i32], out: (&mut [i32], i32)) -> Option<()>;
 }
 
+/// `gate = silu(gate) * up`; `shift` brings the product to the result's fraction bits. `frac`: of the gate, 0 to 28.
+pub fn glu(isa: Isa, gate: &mut [i32], up: &[i32], frac: i32, shift: i32) {
+    match (isa, u32::try_from(frac), u32::try_from(shift)) {
+        // SAFETY: only tables of machines that have these instructions hold this value.
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Ok(frac @ ..=28), Ok(shift @ 1..64)) => unsafe { x86::glu::avx2::glu(gate, up, frac, shift) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Ok(frac @ ..=28), Ok(shift @ 1..64)) => unsafe { x86::glu::avx512::glu(gate, up, frac, shift) },
+        _ => plain_glu(isa, gate, up, frac, shift),
+    }
+}
+
 /// Attention of one query head: `q` and `out` with their fraction bits, `unit` log2(e) / sqrt(head_dim), `scratch` as many
 /// numbers as there are positions. `None` if something is too short.
 pub fn attend(
@@ -103,7 +118,7 @@ pub fn attend(
         Isa::Rvv => super::riscv64::attend(head, q, unit, scratch, out),
         // SAFETY: only tables of machines that have these instructions hold this value.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { super::x86::attention::attend(head, q, unit, scratch, out) },
+        Isa::Avx512 => unsafe { x86::attention::attend(head, q, unit, scratch, out) },
         _ => plain_attend(isa, head, q, unit, scratch, out),
     }
 }

@@ -11,6 +11,7 @@ mod avx2;
 mod avx512;
 mod avx_vnni;
 mod detect;
+pub mod glu;
 mod nets;
 pub mod reads;
 
