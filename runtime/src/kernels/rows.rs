@@ -51,9 +51,9 @@ macro_rules! versions {
 
 versions! {
     /// `out = sat(sat(R(sum * ((mult * mant) >> excess), shift)) + bias + old)` for each row of a block, of some rows of codes: multipliers
-    /// and biases, and where results go, the first row and the block's columns. `None` if something is too short.
+    /// and biases as the image has them, and where results go, the first row and the block's columns. `None` if something is too short.
     fn rescale = scalar::rescale,
-        (sums: &[[i64; BLOCK]], numbers: (&[u16; BLOCK], &[i32; BLOCK]), how: &Rescale<'_>, out: &mut Columns<'_, i32>, at: (usize, usize))
+        (sums: &[[i64; BLOCK]], numbers: (&[[u8; 2]; BLOCK], &[[u8; 4]; BLOCK]), how: &Rescale<'_>, out: &mut Columns<'_, i32>, at: (usize, usize))
         -> Option<()>;
 
     /// `out = clamp(R(sum * mult + bias, shift))` for each row of a block and each row of codes; `out` has `stride` elements from one to the

@@ -70,9 +70,10 @@ pub(crate) fn product(
     let weight = &image.coded(arg(op, 1)?);
     let weight = weight.as_ref()?;
     let bias = match optional(op, 2) {
-        Some(index) => image.raw(index, Dtype::I32)?,
+        Some(index) => image.raw(index, Dtype::I32)?.as_chunks().0,
         None => &[],
     };
+    let mults = weight.mults.as_chunks().0.as_chunks().0;
     let part = part.of(weight.rows.div_ceil(BLOCK));
     let stride = input.stride_bytes() as usize;
     let codes = Codes::new(from.get(Q8_HEAD..)?, count, stride, stride.checked_sub(Q8_HEAD)?)?;
@@ -90,9 +91,14 @@ pub(crate) fn product(
             return;
         }
         let blocks = cols.start / BLOCK..cols.end.div_ceil(BLOCK);
+        let mut rest = [[0; 4]; BLOCK];
         (kernels.blocks(weight))(weight, blocks, &codes, &mut |block, first, sums| {
-            let numbers = (&weight.block_mults(block), &block_of(bias, block));
-            rows::rescale(kernels.isa, sums, numbers, &how, &mut part, (first, block * BLOCK - cols.start));
+            // Where they lie: copies, made in smaller pieces than vectors read, would hold up what comes after.
+            let (mults, biases) = (mults.get(block), block_of(bias, block, &mut rest));
+            if let Some(mults) = mults {
+                let at = (first, block * BLOCK - cols.start);
+                rows::rescale(kernels.isa, sums, (mults, biases), &how, &mut part, at);
+            }
         });
     })
 }
@@ -105,10 +111,13 @@ pub(crate) fn units(r: &Run<'_>, op: &Op) -> Option<Units> {
     Some(Units::new(weight.rows.div_ceil(BLOCK), &[BLOCK, weight.cols, r.rows_of(input)]))
 }
 
-/// The biases of block `block`; zeros where there are none.
-fn block_of(bias: &[u8], block: usize) -> [i32; BLOCK] {
-    let mut values = [0; BLOCK];
-    let given = bias.as_chunks::<4>().0.iter().skip(block * BLOCK);
-    values.iter_mut().zip(given).for_each(|(to, b)| *to = i32::from_le_bytes(*b));
-    values
+/// The biases of block `block`, as they lie in the image; those of the last rows, or zeros where there are none, in `rest`, which begins as
+/// zeros.
+fn block_of<'b>(bias: &'b [[u8; 4]], block: usize, rest: &'b mut [[u8; 4]; BLOCK]) -> &'b [[u8; 4]; BLOCK] {
+    let given = bias.get(block * BLOCK..).unwrap_or_default();
+    if let Some(whole) = given.first_chunk() {
+        return whole;
+    }
+    rest.iter_mut().zip(given).for_each(|(to, b)| *to = *b);
+    rest
 }

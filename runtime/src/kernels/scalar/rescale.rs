@@ -11,11 +11,12 @@ use crate::view::Columns;
 #[cfg_attr(mote_vector, inline(always))] // into each backend, for its instructions
 pub fn rescale(
     sums: &[[i64; BLOCK]],
-    numbers: (&[u16; BLOCK], &[i32; BLOCK]),
+    (mults, biases): (&[[u8; 2]; BLOCK], &[[u8; 4]; BLOCK]),
     how: &Rescale<'_>,
     out: &mut Columns<'_, i32>,
     (first, at): (usize, usize),
 ) -> Option<()> {
+    let numbers = (&mults.map(u16::from_le_bytes), &biases.map(i32::from_le_bytes));
     for (row, sums) in (first..).zip(sums) {
         let scale = unpack(*how.rows.get(row.checked_mul(how.stride)?..)?.first_chunk()?);
         let row = out.row(row).get_mut(at..)?;
