@@ -13,7 +13,8 @@ pub struct Scale {
 #[must_use]
 #[inline(always)]
 pub fn round_right(v: i64, shift: u32) -> i64 {
-    (v >> (shift & 63)) + ((v >> (shift.wrapping_sub(1) & 63)) & 1)
+    let twice = v >> (shift.wrapping_sub(1) & 63);
+    twice - (twice >> 1) // half of it, rounded up
 }
 
 /// `v * 2^-shift`, halves rounded up, saturated to 64 bits. Negative shifts multiply.
