@@ -82,7 +82,8 @@ pub fn hadamard(values: &mut [i32], log2: u32) -> i32 {
     let lost = (bits + log2).saturating_sub(30);
     if lost > 0 {
         for v in values.iter_mut() {
-            *v = (*v >> (lost & 31)) + ((*v >> (lost.wrapping_sub(1) & 31)) & 1); // as `round_right`
+            let twice = *v >> (lost.wrapping_sub(1) & 31);
+            *v = twice - (twice >> 1); // as `round_right`
         }
     }
     let mut done = 0;
@@ -112,6 +113,23 @@ pub fn hadamard(values: &mut [i32], log2: u32) -> i32 {
             *four = [e.wrapping_add(g), e.wrapping_sub(g), f.wrapping_add(h), f.wrapping_sub(h)];
         }
         done = 2;
+    }
+    // Two stages in one pass over memory.
+    while cfg!(mote_vector) && done + 2 <= log2 {
+        let quarter = 1usize << done;
+        let mut rest = &mut *values;
+        while let Some((four, after)) = core::mem::take(&mut rest).split_at_mut_checked(4 * quarter) {
+            let mut parts = four.chunks_exact_mut(quarter);
+            if let (Some(a), Some(b), Some(c), Some(d)) = (parts.next(), parts.next(), parts.next(), parts.next()) {
+                for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
+                    let (e, f) = (a.wrapping_add(*b), a.wrapping_sub(*b));
+                    let (g, h) = (c.wrapping_add(*d), c.wrapping_sub(*d));
+                    (*a, *b, *c, *d) = (e.wrapping_add(g), f.wrapping_add(h), e.wrapping_sub(g), f.wrapping_sub(h));
+                }
+            }
+            rest = after;
+        }
+        done += 2;
     }
     for stage in done..log2 {
         let half = 1usize << stage;
