@@ -44,6 +44,7 @@ type Sums = [i32; SUMS];
 
 /// Pixels of a tile, their words of a column, and channels whose sums are kept.
 const TILES: [(usize, usize, usize); 3] = [(6, 4, 16), (3, 2, 32), (1, 1, 64)];
+
 /// Activations of the pixels of a tile.
 struct Patches<'g> {
     g: &'g Window,
@@ -84,10 +85,10 @@ fn exact(w: &[i8], columns: usize) -> usize {
         return PIECE;
     }
     let (mut at, end) = (w.as_ptr().cast::<u32>(), w.as_ptr_range().end.cast::<u32>());
-    let (mut left, mut most) = (0, 1);
+    let (each, mut left, mut most) = (columns / 4, 0, 1);
     while at < end {
         if left == 0 {
-            left = columns / 4;
+            left = each;
         }
         let words = left.min(PIECE / 4);
         let mut sums = PIECE as u32;
@@ -263,32 +264,30 @@ impl Elements<'_> {
             for pixel in 0..pixels {
                 let out = out.wrapping_offset(apart.wrapping_mul(pixel as isize));
                 // SAFETY: the caller's.
-                unsafe {
-                    let cs = core::slice::from_raw_parts(cs, channels);
-                    long_way(sums.add(pixel), room, (cs, o, self.usual), out);
-                }
+                unsafe { self.long_way(sums.add(pixel), room, (cs, channels), out) };
             }
         }
     }
-}
 
-/// As [`Elements::write`], of one pixel: sums that are not usual, or the limits of elements that are written.
-///
-/// # Safety
-/// There is a sum for each channel, `room` from one to the next, and an element.
-#[inline(never)]
-unsafe fn long_way(
-    mut sums: *const i32,
-    room: usize,
-    (cs, o, written): (&[Channel], &Output, bool),
-    mut out: *const Cell<i8>,
-) {
-    for c in cs {
-        // SAFETY: the caller's.
-        let (sum, out_of) = unsafe { (*sums, &*out) };
-        out_of.set(if written { o.clamp(i32::from(out_of.get()) - o.zero_point) } else { element(sum, c, o) });
-        sums = sums.wrapping_add(room);
-        out = out.wrapping_add(1);
+    /// As [`Self::write`], of one pixel: sums that are not usual, or the limits of elements that are written.
+    ///
+    /// # Safety
+    /// There is a sum for each channel, `room` from one to the next, and an element.
+    #[inline(never)]
+    unsafe fn long_way(
+        &self,
+        mut sums: *const i32,
+        room: usize,
+        (cs, channels): (*const Channel, usize),
+        out: *const Cell<i8>,
+    ) {
+        let o = self.o;
+        for n in 0..channels {
+            // SAFETY: the caller's.
+            let (sum, c, out) = unsafe { (*sums, &*cs.add(n), &*out.add(n)) };
+            out.set(if self.usual { o.clamp(i32::from(out.get()) - o.zero_point) } else { element(sum, c, o) });
+            sums = sums.wrapping_add(room);
+        }
     }
 }
 
@@ -356,7 +355,7 @@ pub fn conv2d(
             while first < group * share {
                 let filters = (group * share - first).min(channels);
                 if room == 1 {
-                    sums.fill(0);
+                    sums.iter_mut().take(channels).for_each(|sum| *sum = 0);
                 }
                 let mut column = 0;
                 while column < columns {

@@ -1,7 +1,8 @@
 //! Cores whose only multiplication is of 32 bits: Cortex-M0+ and M3 ([`thumb`]), RV32IM ([`riscv`]).
 //!
 //! ```text
-//! int8    weights are read once for up to four pixels, activations once for two filters: a load costs more than a product
+//! int8    weights are read once for up to six pixels, activations once for two filters: a load costs more than a product. Three pixels
+//!         are two words, whose products are summed up modulo 2^32 (`int8.rs`)
 //! coded   two 4-bit weights lie in the halves of a word, as do their activations, crosswise: the product's upper half is the
 //!         sum of both products. Sums of 32 columns fit it.
 //! ```
