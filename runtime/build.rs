@@ -1,6 +1,6 @@
 //! Says which kernels are built: `cfg(mote_vector)`, those of cores with vectors (`src/kernels/vector`), and `cfg(mote_dsp)`, those of
 //! Arm's microcontrollers with the DSP extension (`SMLAD` and its kin), `cfg(mote_mve)`, those of its vectors (Helium), and
-//! `cfg(mote_lanes)`, those of smaller cores.
+//! `cfg(mote_lanes)`, those of smaller cores: Cortex-M0+, M3, RV32IM, and ARMv8-M without either extension.
 //!
 //! rustc has no stable `cfg` for these extensions. ARMv7E-M (Cortex-M4, M7) always has DSP; ARMv8-M (M33, M35P) may, and M55 and M85 have
 //! vectors, if the code is compiled for them: `-C target-cpu` or `-C target-feature=+dsp` or `+mve` among the flags. Link-time optimisation reads assembly
