@@ -1,8 +1,9 @@
-//! Codes of 3 and of 5 bits on microcontrollers: some groups of a block at a time become codes of 4 and of 8 bits, whose loops are there.
+//! Codes on microcontrollers that have no loops of their own: some groups of a block at a time become codes that have, once for up to
+//! eight rows of activations.
 //!
 //! ```text
-//! T3   a word of each line becomes four of N4's codebook: once for up to 8 rows of activations, about an instruction a column
-//! N5   levels, as N8 has them
+//! T3        nibbles that look up in the same codebook, as N4 has them: about an instruction a column
+//! T4, N5    levels, as N8 has them: about five
 //! ```
 
 use core::ops::Range;
@@ -24,61 +25,105 @@ type RecodeFn<'a> = dyn Fn(&[Words], &Signs, &mut [Words]) + 'a;
 
 /// See [`BlocksFn`]: T3, given the loops of N4.
 pub fn t3(n4: BlocksFn, w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-    let recode = |codes: &[Words], _: &Signs, to: &mut [Words]| {
-        let ([first, second, lowest], [a, b, c, d]) = (codes, to) else { return };
-        let [.., mut before_that, mut before] = *lowest;
-        for row in 0..BLOCK {
-            // Pairs of bits that pick a set of levels, of even and of odd eights of columns: `image::tensors::with_set`.
-            let differs = lowest[row] ^ before_that;
-            let even = differs & 0x5555_5555 | before << 1 & 0xAAAA_AAAA;
-            let odd = differs >> 1 & 0x5555_5555 | before & 0xAAAA_AAAA;
-            let joined = |of_set: u32, set: u32| of_set & 0x3333_3333 | set & 0xCCCC_CCCC;
-            a[row] = joined(first[row], even << 2);
-            b[row] = joined(first[row] >> 2, odd << 2);
-            c[row] = joined(second[row], even);
-            d[row] = joined(second[row] >> 2, odd);
-            (before_that, before) = (before, lowest[row]);
-        }
-    };
-    in_parts(w, blocks, x, put, (Dtype::N4, 4), n4, &recode);
+    in_parts(w, blocks, x, put, (Dtype::N4, 4), n4, &|codes, _, to| nibbles_of_t3(codes, to));
 }
 
-/// See [`BlocksFn`]: N5, given the loops of N8.
-pub fn n5(n8: BlocksFn, w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-    // Of a byte of codes the two magnitudes, in the halves of a word.
-    let mut pairs = [0; 256];
-    for (sixteen, high) in pairs.as_chunks_mut::<16>().0.iter_mut().zip(w.codebook) {
-        for (pair, low) in sixteen.iter_mut().zip(w.codebook) {
-            *pair = u32::from(low as u8) | u32::from(high as u8) << 16;
-        }
-    }
-    // Without loops, which firmware's compilers, told to make small code, would keep.
-    let of_row = |word: u32, of_low: u32, of_high: u32| {
-        let [a, b, c, d] = word.to_le_bytes();
-        let of = |a: u8, b: u8| pairs[usize::from(a)] | pairs[usize::from(b)] << 8;
-        let (first, last) = (of(a, b), of(c, d));
-        [signed(first & 0xFFFF | last << 16, of_low), signed(first >> 16 | last & 0xFFFF_0000, of_high)]
-    };
-    let recode = |codes: &[Words], signs: &Signs, to: &mut [Words]| {
-        for ((line, signs), to) in codes.iter().zip(signs).zip(to.as_chunks_mut::<2>().0) {
-            let [low, high] = to;
-            for two in 0..BLOCK / 2 {
-                let (of_low, of_high) = (u32::from(signs[two]), u32::from(signs[two + BLOCK / 2]));
-                [low[2 * two], high[2 * two]] = of_row(line[2 * two], of_low & 15, of_high & 15);
-                [low[2 * two + 1], high[2 * two + 1]] = of_row(line[2 * two + 1], of_low >> 4, of_high >> 4);
+/// See [`BlocksFn`]: T4, given the loops of N8: for several rows of activations.
+#[cfg(mote_lanes)]
+pub fn t4(n8: BlocksFn, w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
+    let pairs = pairs(w.codebook);
+    let recode = |codes: &[Words], _: &Signs, to: &mut [Words]| {
+        for (line, [low, high]) in codes.iter().zip(to.as_chunks_mut::<2>().0) {
+            let [.., mut before_that, mut before] = *line;
+            for row in 0..BLOCK {
+                let [a, b] = levels(&pairs, line[row] ^ before_that & 0x1111_1111);
+                low[row] = negated(a, before & 0x0101_0101);
+                high[row] = negated(b, before >> 4 & 0x0101_0101);
+                (before_that, before) = (before, line[row]);
             }
         }
     };
     in_parts(w, blocks, x, put, (Dtype::N8, 8), n8, &recode);
 }
 
-/// Four bytes of 0 to 127, negated where the bit of a byte's number is set.
+/// See [`BlocksFn`]: N5, given the loops of N8.
+pub fn n5(n8: BlocksFn, w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
+    let pairs = pairs(w.codebook);
+    let recode = |codes: &[Words], signs: &Signs, to: &mut [Words]| {
+        for ((line, signs), [low, high]) in codes.iter().zip(signs).zip(to.as_chunks_mut::<2>().0) {
+            for two in 0..BLOCK / 2 {
+                let (of_low, of_high) = (u32::from(signs[two]), u32::from(signs[two + BLOCK / 2]));
+                let mut row = |row: usize, of_low: u32, of_high: u32| {
+                    let [a, b] = levels(&pairs, line[row]);
+                    (low[row], high[row]) = (signed(a, ones(of_low)), signed(b, ones(of_high)));
+                };
+                row(2 * two, of_low & 15, of_high & 15);
+                row(2 * two + 1, of_low >> 4, of_high >> 4);
+            }
+        }
+    };
+    in_parts(w, blocks, x, put, (Dtype::N8, 8), n8, &recode);
+}
+
+/// Of each byte of codes the two levels that they stand for, in the halves of a word.
+fn pairs(codebook: [i8; 16]) -> [u32; 256] {
+    let mut pairs = [0; 256];
+    for (sixteen, high) in pairs.as_chunks_mut::<16>().0.iter_mut().zip(codebook) {
+        for (pair, low) in sixteen.iter_mut().zip(codebook) {
+            *pair = u32::from(low as u8) | u32::from(high as u8) << 16;
+        }
+    }
+    pairs
+}
+
+/// The levels of the low nibbles of a word, and of the high ones. Without loops, which firmware's compilers, told to make small code,
+/// would keep.
 #[inline(always)]
-fn signed(bytes: u32, bits: u32) -> u32 {
+fn levels(pairs: &[u32; 256], word: u32) -> [u32; 2] {
+    let [a, b, c, d] = word.to_le_bytes();
+    let of = |a: u8, b: u8| pairs[usize::from(a)] | pairs[usize::from(b)] << 8;
+    let (first, last) = (of(a, b), of(c, d));
+    [first & 0xFFFF | last << 16, first >> 16 | last & 0xFFFF_0000]
+}
+
+/// A byte for each of four bits.
+#[inline(always)]
+fn ones(bits: u32) -> u32 {
     // Four copies, 7 bits apart: bit b is at 8 * b in copy b.
-    let ones = bits * 0x0020_4081 & 0x0101_0101;
+    bits * 0x0020_4081 & 0x0101_0101
+}
+
+/// Four bytes of 0 to 127, negated where `ones` has a 1.
+#[inline(always)]
+fn signed(bytes: u32, ones: u32) -> u32 {
     // 127 less a byte and 1 are at most 128, whose highest bit is to be flipped.
     (bytes ^ ones * 127) + ones ^ ones << 7
+}
+
+/// The same of any bytes but -128.
+#[cfg(mote_lanes)]
+#[inline(always)]
+fn negated(bytes: u32, ones: u32) -> u32 {
+    let flipped = bytes ^ ones * 255;
+    (flipped & 0x7F7F_7F7F) + ones ^ flipped & 0x8080_8080
+}
+
+/// T3's codes of a group as four lines of nibbles, which look up what they stand for (`image::tensors::with_set`).
+fn nibbles_of_t3(codes: &[Words], to: &mut [Words]) {
+    let ([first, second, lowest], [a, b, c, d]) = (codes, to) else { return };
+    let [.., mut before_that, mut before] = *lowest;
+    for row in 0..BLOCK {
+        // Pairs of bits that pick a set of levels, of even and of odd eights of columns.
+        let differs = lowest[row] ^ before_that;
+        let even = differs & 0x5555_5555 | before << 1 & 0xAAAA_AAAA;
+        let odd = differs >> 1 & 0x5555_5555 | before & 0xAAAA_AAAA;
+        let joined = |of_set: u32, set: u32| of_set & 0x3333_3333 | set & 0xCCCC_CCCC;
+        a[row] = joined(first[row], even << 2);
+        b[row] = joined(first[row] >> 2, odd << 2);
+        c[row] = joined(second[row], even);
+        d[row] = joined(second[row] >> 2, odd);
+        (before_that, before) = (before, lowest[row]);
+    }
 }
 
 /// All blocks with all rows, in codes of another type, of so many lines a group.

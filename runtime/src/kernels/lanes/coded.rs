@@ -75,6 +75,10 @@ fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
 }
 
 fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
+    // From so many rows on levels are worth making.
+    if x.rows() >= 5 {
+        return recoded::t4(n8, w, blocks, x, put);
+    }
     let table = &mut [0; 256];
     // SAFETY: `each_block` describes it.
     let block = |job: &mut Block| unsafe { core_loops::trellis(job) };
