@@ -8,7 +8,7 @@ use core::cell::Cell;
 use core::num::NonZeroUsize;
 use mote_runtime::fixed::tflite::{Rounding, requantize};
 use mote_runtime::fixed::{saturate, shift_round};
-use mote_runtime::image::tensors::BLOCK;
+use mote_runtime::image::tensors::{BLOCK, LINE};
 use mote_runtime::image::{Coded, Dtype};
 use mote_runtime::kernels::scalar::int8::{self as scalar, Axis, ConvFn, Output, Sum, Term, Window};
 use mote_runtime::kernels::{self, Codes, int8};
@@ -163,13 +163,10 @@ static NO_CODES: &[u32] = &[0; 1024];
 /// A matrix of any bytes, in memory that codes, scales and activations are made in.
 fn coded<'m>(r: &mut Random, dtype: Dtype, [rows, groups]: [usize; 2], w: &'m mut [i8]) -> Option<Coded<'m>> {
     let blocks = rows.div_ceil(BLOCK);
-    let (lines, signed) = match dtype {
-        Dtype::T3 => (3, 0),
-        Dtype::N5 => (4, 1),
-        Dtype::N8 => (8, 0),
-        _ => (4, 0),
-    };
-    let (code_bytes, sign_bytes) = (blocks * groups * lines * 64, blocks * groups * signed * 64);
+    // A line a bit; of 5 bits the last is signs.
+    let line_bytes = blocks * groups * LINE;
+    let sign_bytes = if dtype == Dtype::N5 { line_bytes } else { 0 };
+    let code_bytes = line_bytes * usize::from(dtype.code_bits()?) - sign_bytes;
     let w = w.get_mut(..code_bytes + sign_bytes + blocks * groups * BLOCK)?;
     r.fill(w);
     let mut codebook = [0; 16];

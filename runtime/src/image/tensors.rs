@@ -420,9 +420,15 @@ pub fn nibbles(word: u32, half: u32) -> u32 {
 #[must_use]
 pub fn with_signs(word: u32, signs: &[u8; SIGNS], lane: usize, half: u32) -> u32 {
     let two_rows = signs[lane / 2 % 8 + (half as usize & 1) * 8];
+    nibbles(word, half) | byte_each((two_rows >> (lane % 2 * 4) & 15).into()) << 4
+}
+
+/// A byte, 0 or 1, for each of four bits.
+#[inline(always)]
+#[must_use]
+pub fn byte_each(bits: u32) -> u32 {
     // Four copies, 7 bits apart: bit b is at 8 * b in copy b.
-    let signs = (u32::from(two_rows >> (lane % 2 * 4) & 15) * 0x0020_4081) & 0x0101_0101;
-    nibbles(word, half) | signs << 4
+    (bits * 0x0020_4081) & 0x0101_0101
 }
 
 /// T4's codes as 5-bit codes ([`with_signs`]), given a row's word of codes and those of one and of two rows before.

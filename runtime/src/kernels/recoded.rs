@@ -9,7 +9,7 @@
 use core::ops::Range;
 
 use super::{BlocksFn, Codes, Put, scalar};
-use crate::image::tensors::{BLOCK, GROUP, SIGNS};
+use crate::image::tensors::{BLOCK, GROUP, SIGNS, byte_each};
 use crate::image::{Coded, Dtype};
 
 /// Words of codes that are made at a time. They lie on the stack.
@@ -55,7 +55,7 @@ pub fn n5(n8: BlocksFn, w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put:
                 let (of_low, of_high) = (u32::from(signs[two]), u32::from(signs[two + BLOCK / 2]));
                 let mut row = |row: usize, of_low: u32, of_high: u32| {
                     let [a, b] = levels(&pairs, line[row]);
-                    (low[row], high[row]) = (signed(a, ones(of_low)), signed(b, ones(of_high)));
+                    (low[row], high[row]) = (signed(a, byte_each(of_low)), signed(b, byte_each(of_high)));
                 };
                 row(2 * two, of_low & 15, of_high & 15);
                 row(2 * two + 1, of_low >> 4, of_high >> 4);
@@ -86,26 +86,19 @@ fn levels(pairs: &[u32; 256], word: u32) -> [u32; 2] {
     [first & 0xFFFF | last << 16, first >> 16 | last & 0xFFFF_0000]
 }
 
-/// A byte for each of four bits.
-#[inline(always)]
-fn ones(bits: u32) -> u32 {
-    // Four copies, 7 bits apart: bit b is at 8 * b in copy b.
-    bits * 0x0020_4081 & 0x0101_0101
-}
-
 /// Four bytes of 0 to 127, negated where `ones` has a 1.
 #[inline(always)]
 fn signed(bytes: u32, ones: u32) -> u32 {
     // 127 less a byte and 1 are at most 128, whose highest bit is to be flipped.
-    (bytes ^ ones * 127) + ones ^ ones << 7
+    ((bytes ^ (ones * 127)) + ones) ^ (ones << 7)
 }
 
 /// The same of any bytes but -128.
 #[cfg(mote_lanes)]
 #[inline(always)]
 fn negated(bytes: u32, ones: u32) -> u32 {
-    let flipped = bytes ^ ones * 255;
-    (flipped & 0x7F7F_7F7F) + ones ^ flipped & 0x8080_8080
+    let flipped = bytes ^ (ones * 255);
+    ((flipped & 0x7F7F_7F7F) + ones) ^ (flipped & 0x8080_8080)
 }
 
 /// T3's codes of a group as four lines of nibbles, which look up what they stand for (`image::tensors::with_set`).
