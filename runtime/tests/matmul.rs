@@ -7,6 +7,7 @@ use mote_runtime::image::header::Span;
 use mote_runtime::image::plan::Rows;
 use mote_runtime::image::program::{NONE, Op};
 use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T3, T4};
+use mote_runtime::image::tensors::T4_LEVELS;
 use mote_runtime::image::{Coded, Dtype, TensorDesc};
 use mote_runtime::kernels::{self, Kernels};
 use mote_runtime::ops::matmul::ACCUMULATE;
@@ -18,7 +19,7 @@ use support::{Bench, Builder, CODED, Matrix, Random, Threads, code, limits, meas
 /// NUMERICS.md, "matmul", without bias and accumulation.
 fn formula(m: &Matrix, row: usize, x: &[i8], scale: Scale, frac: i32) -> i128 {
     let acc: i128 = (0..m.cols).map(|col| i128::from(m.scale(row, col) * m.level(row, col) * i64::from(x[col]))).sum();
-    let top = m.book.map_or(128, |book| book.iter().map(|c| u128::from(c.unsigned_abs())).max().unwrap().max(1));
+    let top = u128::from(m.top());
     let row_bound = 32 * 128 * 255 * top * m.cols.div_ceil(32) as u128;
     let excess = (128 - row_bound.leading_zeros() as i32 - 31).max(0);
     let unit = (i128::from(m.mults[row]) * i128::from(scale.mant)) >> excess;
@@ -137,31 +138,32 @@ fn signs_beside_nibbles() {
     assert_eq!(row, expected);
 }
 
-/// T4's bytes by hand: codes of column 17 (low nibbles) and 21 (high ones) whose lowest bits turn and negate the rows behind, around
-/// the ring of 16.
+/// T4's bytes by hand: a row's word, whose nibbles are columns 16, 20, 17, 21, 18, 22, 19 and 23, each with the two lowest bits of the
+/// next one above it, around the word's end.
 #[test]
-fn rows_along_the_trellis() {
+fn columns_along_the_trellis() {
     let dims = [16, 32, 1, 1];
-    let codebook = core::array::from_fn(|i| i as i8 - 8);
     let mut bytes = vec![0; TensorDesc::data_bytes(Dtype::T4, dims).unwrap() as usize];
     assert_eq!(bytes.len(), 256 + 16 + 32);
-    let mut put = |row: usize, byte: u8| bytes[2 * 64 + row * 4 + 1] = byte;
-    put(15, 0x93); // 3 and 9: odd
-    put(0, 0x62); // 2, 6
-    put(1, 0xC4); // 4, 12
+    bytes[2 * 64 + 4 * 4..][..4].copy_from_slice(&[0x65, 0xF3, 0x08, 0x2B]);
     bytes[256..256 + 16].fill(1);
     let span = Span { offset: 0, bytes: bytes.len() as u64 };
-    let desc = TensorDesc { dtype: Dtype::T4, rank: 2, exponent: 0, dims, span, codebook };
+    let desc = TensorDesc { dtype: Dtype::T4, rank: 2, exponent: 0, dims, span, codebook: [0; 16] };
     let view = Coded::new(&desc, &bytes).unwrap();
     let levels = |row: usize| {
         let mut levels = [0; 32];
         view.row_levels(row, &mut levels, |to, level| *to = level);
-        [levels[17], levels[21]]
+        levels
     };
-    assert_eq!(levels(15), [3 - 8, 9 - 8]);
-    assert_eq!(levels(0), [-(2 - 8), -(6 - 8)]);
-    assert_eq!(levels(1), [5 - 8, 13 - 8]);
-    assert_eq!(levels(2), [-8, -8]);
+    let level = |sign: i32, window: usize| sign * i32::from(T4_LEVELS[window]);
+    let mut expected = [level(1, 0); 32];
+    // 5 before 6: 10 0101. 6 before 3: 11 0110. 3 before F: 11 0011. F before 8: 00 1111. 8 before 0: 00 1000. 0 before B: 11 0000.
+    // B before 2: 10 1011. 2 before 5, the first: 01 0010.
+    let columns = [16, 20, 17, 21, 18, 22, 19, 23];
+    let found = [(-1, 5), (-1, 22), (-1, 19), (1, 15), (1, 8), (-1, 16), (-1, 11), (1, 18)];
+    columns.into_iter().zip(found).for_each(|(column, (sign, window))| expected[column] = level(sign, window));
+    assert_eq!(levels(4), expected);
+    assert_eq!(levels(3), [level(1, 0); 32]);
 }
 
 /// T3's bytes by hand: column 21 is of the second eight of the group's second sixteen.

@@ -74,7 +74,7 @@ fn quantize(x: &[i128], frac: i128, t: i128) -> Q8 {
 
 fn matmul(m: &Matrix, x: &Q8, frac: i128, row: usize, bias: i128, old: i128) -> i128 {
     let acc: i128 = (0..m.cols).map(|c| i128::from(m.scale(row, c)) * i128::from(m.level(row, c)) * x.codes[c]).sum();
-    let top = m.book.map_or(128, |book| book.iter().map(|c| i128::from(c.unsigned_abs())).fold(1, i128::max));
+    let top = i128::from(m.top());
     let excess = (bits(32 * 128 * 255 * top * m.cols.div_ceil(32) as i128) - 31).max(0);
     let unit = (i128::from(m.mults[row]) * x.mant) >> excess;
     sat(sat(r(acc * unit, i128::from(m.exponent) + x.exp - frac - excess)) + bias + old)

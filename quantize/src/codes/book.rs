@@ -1,5 +1,6 @@
 //! Levels of codes: fixed or learned, and the nearest-level search.
 
+use super::ring::Rings;
 use super::trellis::Trellis;
 use super::{Coding, fit};
 use mote_runtime::image::tensors::{BLOCK, GROUP};
@@ -21,15 +22,17 @@ pub struct Codebook {
     /// The level of that code; none for N8.
     near: Option<Box<[f32; PLACES]>>,
     top: f32,
-    /// Of T3 and T4, whose `levels` then are what their levels are like for one that looks at one weight at a time: means of two.
+    /// Of T3, whose `levels` then are what its levels are like for one that looks at one weight at a time: means of two.
     trellis: Option<Trellis>,
+    /// Of T4, whose `levels` are means of four, then.
+    rings: Option<Box<Rings>>,
 }
 
 impl Codebook {
     /// 8-bit codes: -127 to 127, each its own level.
     #[must_use]
     pub fn n8() -> Self {
-        Self { levels: Vec::new(), nearest: None, near: None, top: 127.0, trellis: None }
+        Self { levels: Vec::new(), nearest: None, near: None, top: 127.0, trellis: None, rings: None }
     }
 
     /// 4-bit codes with these levels, in rising order.
@@ -45,18 +48,20 @@ impl Codebook {
         Self::of(magnitudes.iter().copied().chain(magnitudes.iter().map(|m| -m)).collect(), None)
     }
 
-    /// 4-bit codes along a trellis, with these levels and the same negated.
+    /// 4-bit codes along a trellis, with these levels of windows of five bits.
     #[must_use]
-    pub fn t4(levels: [i8; 16]) -> Self {
-        let pair = |k: usize| (f32::from(levels[k]) - f32::from(levels[15 - k])) / 2.0;
-        Self::of((0..16).map(pair).collect(), Some(Trellis::new(levels, 4)))
+    pub fn t4(levels: [i8; 32]) -> Self {
+        let mut all: Vec<f32> = levels.iter().flat_map(|l| [f32::from(*l), -f32::from(*l)]).collect();
+        all.sort_by(f32::total_cmp);
+        let means = all.chunks(4).map(|four| four.iter().sum::<f32>() / 4.0).collect();
+        Self { rings: Some(Box::new(Rings::new(levels))), ..Self::of(means, None) }
     }
 
     /// 3-bit codes along a trellis, with these levels, in rising order.
     #[must_use]
     pub fn t3(levels: [i8; 16]) -> Self {
         let pairs = levels.chunks(2).map(|pair| (f32::from(pair[0]) + f32::from(pair[1])) / 2.0);
-        Self::of(pairs.collect(), Some(Trellis::new(in_sets(levels), 3)))
+        Self::of(pairs.collect(), Some(Trellis::new(in_sets(levels))))
     }
 
     fn of(levels: Vec<f32>, trellis: Option<Trellis>) -> Self {
@@ -64,7 +69,7 @@ impl Codebook {
         let mut near = Box::new([0.0; PLACES]);
         near.iter_mut().zip(&*nearest).for_each(|(level, code)| *level = levels[usize::from(*code)]);
         let top = levels.iter().fold(1f32, |top, l| top.max(l.abs()));
-        Self { levels, nearest: Some(nearest), near: Some(near), top, trellis }
+        Self { levels, nearest: Some(nearest), near: Some(near), top, trellis, rings: None }
     }
 
     /// Largest magnitude of a level.
@@ -118,9 +123,19 @@ impl Codebook {
     /// Which of the levels each code of a column of a block stands for, and whether negated.
     fn levels_of(&self, codes: &[u8; BLOCK]) -> [(usize, bool); BLOCK] {
         match &self.trellis {
-            Some(trellis) => trellis.levels_of(codes),
+            Some(trellis) => trellis.levels_of(codes).map(|level| (level, false)),
             None => codes.map(|c| (usize::from(c & 15), c & 16 != 0)),
         }
+    }
+
+    /// Of codes that are chosen in rings (`ring.rs`).
+    pub(super) fn rings(&self) -> Option<&Rings> {
+        self.rings.as_deref()
+    }
+
+    /// Whether codes are bytes, each its own level.
+    pub(super) fn is_bytes(&self) -> bool {
+        self.nearest.is_none()
     }
 
     /// Whether what a code stands for depends on the rows before.
@@ -129,14 +144,15 @@ impl Codebook {
         self.trellis.is_some()
     }
 
-    /// As the image stores it; zeros for N8.
+    /// As the image stores it; zeros for N8 and T4.
     #[must_use]
     pub fn codebook(&self) -> [i8; 16] {
         if let Some(trellis) = &self.trellis {
             return trellis.book();
         }
         let mut book = [0; 16];
-        for (to, from) in book.iter_mut().zip(&self.levels) {
+        let stored = if self.rings.is_some() { &[][..] } else { &self.levels };
+        for (to, from) in book.iter_mut().zip(stored) {
             *to = *from as i8;
         }
         book
@@ -189,10 +205,7 @@ const START: [i8; 16] = [-120, -92, -72, -56, -42, -30, -18, -6, 6, 18, 30, 42, 
 /// The same for magnitudes: the centres of 16 equally likely parts of half a normal distribution.
 const START_MAGNITUDES: [i8; 16] = [2, 7, 11, 15, 20, 25, 30, 35, 40, 46, 53, 60, 69, 79, 93, 120];
 
-/// What the algorithm finds for normal weights along the trellis.
-const START_TRELLIS: [i8; 16] = [-127, -91, -69, -53, -40, -28, -17, -7, 3, 13, 24, 35, 48, 62, 81, 115];
-
-/// The same of T3.
+/// What the algorithm finds for normal weights along the trellis of T3.
 const START_THREE: [i8; 16] = [-126, -90, -67, -51, -38, -26, -16, -5, 5, 16, 26, 38, 51, 67, 90, 126];
 
 /// Rounds of Lloyd's algorithm.
@@ -205,7 +218,6 @@ pub(super) fn learn(rows: usize, row: &dyn Fn(usize) -> Vec<f32>, importance: &[
     let groups = importance.len() / GROUP;
     let mut book = match coding {
         Coding::T3 => Codebook::t3(START_THREE),
-        Coding::T4 => Codebook::t4(START_TRELLIS),
         Coding::N5 => Codebook::n5(START_MAGNITUDES.into_iter()),
         _ => Codebook::n4(START.into_iter()),
     };
@@ -257,7 +269,6 @@ pub(super) fn learn(rows: usize, row: &dyn Fn(usize) -> Vec<f32>, importance: &[
         let levels = spread(&levels, if coding == Coding::N5 { 0 } else { -127 });
         book = match coding {
             Coding::T3 => Codebook::t3(levels),
-            Coding::T4 => Codebook::t4(levels),
             Coding::N5 => Codebook::n5(levels.into_iter()),
             _ => Codebook::n4(levels.into_iter()),
         };

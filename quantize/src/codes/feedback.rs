@@ -9,6 +9,7 @@
 //!    descent does without: each code, and then each scale, moves to where the form is least, the others as they are,
 //!    until none moves. It never makes the form larger. Along a trellis, a column of a block moves as one.
 
+use super::ring::{Best, Form, ORDER, RING, Rings, Wanted};
 use super::{Codebook, Grid, Row, fit};
 use mote_runtime::image::tensors::{BLOCK, GROUP};
 use pulp::{Arch, Simd, WithSimd};
@@ -22,9 +23,11 @@ const ROUNDS: usize = 12;
 const LARGE: usize = 512;
 
 /// The form and its factors, columns in the order in which they are coded: groups by what they matter, and so within each.
-/// What matters most is rounded first, when there is most left to make up for it (GPTQ's "act-order", groups kept whole).
+/// What matters most is rounded first, when there is most left to make up for it (GPTQ's "act-order", groups kept whole, and rings).
 pub(super) struct Feedback {
+    /// Columns; of rings whole ones, those beyond `real` being zeros that nobody misses.
     cols: usize,
+    real: usize,
     /// The column at each place.
     order: Vec<usize>,
     /// Each group, in order, and its places.
@@ -32,15 +35,33 @@ pub(super) struct Feedback {
     hessian: Vec<f32>,
     /// U, row by row; the diagonal, which is 1, and what is below are not kept.
     upper: Vec<f32>,
+    /// D.
+    pivots: Vec<f32>,
+    /// Of each ring, place by place, what errors of its columns count by themselves; empty if codes are not in rings.
+    rings: Vec<Form>,
 }
 
 impl Feedback {
-    /// Factors H.
-    pub(super) fn new(hessian: &[f32], cols: usize) -> Self {
-        let diagonal = |c: usize| hessian[c * cols + c];
+    /// Factors H, for codes that are chosen in rings or by themselves.
+    pub(super) fn new(hessian: &[f32], real: usize, in_rings: bool) -> Self {
+        let cols = if in_rings { real.next_multiple_of(RING) } else { real };
+        let beyond = 1e-6 * (0..real).map(|c| hessian[c * real + c]).fold(1e-30, f32::max);
+        let h = |c: usize, d: usize| match c.max(d) < real {
+            true => hessian[c * real + d],
+            false => beyond * f32::from(u8::from(c == d)),
+        };
+        let diagonal = |c: usize| h(c, c);
         let mut groups: Vec<Vec<usize>> = (0..cols).collect::<Vec<_>>().chunks(GROUP).map(<[_]>::to_vec).collect();
-        let matters = |group: &[usize]| group.iter().map(|c| diagonal(*c)).fold(0f32, f32::max);
-        groups.iter_mut().for_each(|group| group.sort_by(|a, b| diagonal(*b).total_cmp(&diagonal(*a))));
+        let matters = |columns: &[usize]| columns.iter().map(|c| diagonal(*c)).fold(0f32, f32::max);
+        groups.iter_mut().for_each(|group| match in_rings {
+            false => group.sort_by(|a, b| diagonal(*b).total_cmp(&diagonal(*a))),
+            true => {
+                let mut rings: Vec<Vec<usize>> =
+                    group.chunks_exact(RING).map(|ring| ORDER.map(|at| ring[at]).to_vec()).collect();
+                rings.sort_by(|a, b| matters(b).total_cmp(&matters(a)));
+                *group = rings.concat();
+            }
+        });
         groups.sort_by(|a, b| matters(b).total_cmp(&matters(a)));
         let order = groups.concat();
         let mut first = 0;
@@ -49,10 +70,12 @@ impl Feedback {
             (group[0] / GROUP, first - group.len()..first)
         });
         let groups = places.collect();
-        let line = |c: &usize| order.iter().map(|d| hessian[c * cols + d]).collect::<Vec<f32>>();
+        let line = |c: &usize| order.iter().map(|d| h(*c, *d)).collect::<Vec<f32>>();
         let hessian: Vec<f32> = order.iter().flat_map(line).collect();
-        let upper = upper(&hessian, cols);
-        Self { cols, order, groups, hessian, upper }
+        let (upper, pivots) = factors(&hessian, cols);
+        let starts = (0..cols).step_by(RING).filter(|_| in_rings);
+        let rings = starts.map(|first| own_form(&hessian, cols, first)).collect();
+        Self { cols, real, order, groups, hessian, upper, pivots, rings }
     }
 
     /// Codes the padded rows of a block with integer scales in units of the rows' own.
@@ -67,7 +90,7 @@ impl Feedback {
     ) -> Found {
         let cols = self.cols;
         let wanted = self.placed(rows);
-        let weight: Vec<f32> = self.order.iter().map(|c| weight[*c]).collect();
+        let weight: Vec<f32> = self.order.iter().map(|c| weight.get(*c).copied().unwrap_or(0.0)).collect();
         // What is wanted of each column, with what those before it have lost.
         let mut target = wanted.clone();
         let mut found = Found {
@@ -80,17 +103,35 @@ impl Feedback {
         };
         let line = |c: usize| &self.upper[c * cols..][..cols];
         for (group, here) in &self.groups {
-            for (lane, (scales, grid)) in scales.iter().zip(grids).enumerate() {
+            let mut near = [0f32; BLOCK];
+            for (lane, _) in scales.iter().enumerate().filter(|(_, scales)| scales[*group] > 0.0) {
                 let values: Vec<f32> = target[here.clone()].iter().map(|t| t[lane]).collect();
-                let weight = &weight[here.clone()];
-                let best = if scales[*group] > 0.0 { fit::best_scale(&values, weight, book) } else { 0.0 };
-                found.scales[*group][lane] = fit::integer_scale(&values, weight, book, best, grid.unit);
+                near[lane] = fit::best_scale(&values, &weight[here.clone()], book);
+                let unit = found.units[lane];
+                found.scales[*group][lane] = fit::integer_scale(&values, &weight[here.clone()], book, near[lane], unit);
+            }
+            if let Some(by_ring) = book.rings() {
+                let columns = (&target[here.clone()], &weight[here.clone()]);
+                let near = by_ring.scales(columns, &near);
+                found.scales[*group] = by_ring.integer_scales(columns, &near, &found.units);
             }
             let (steps, weights) = found.steps(*group);
-            for c in here.clone() {
-                (found.codes[c], found.levels[c]) = book.column(&target[c], &steps, &weights);
-                found.error[c] = lanes(|lane| wanted[c][lane] - found.levels[c][lane] * steps[lane]);
-                add_all(&mut target[c + 1..here.end], &[(found.error[c], &line(c)[c + 1..here.end])]);
+            for first in here.clone().step_by(if book.rings().is_some() { RING } else { 1 }) {
+                let mut end = first + 1;
+                if let Some(by_ring) = book.rings() {
+                    end = first + RING;
+                    let u = core::array::from_fn(|i| core::array::from_fn(|k| line(first + i)[first + k]));
+                    let form = Form { u, d: core::array::from_fn(|k| self.pivots[first + k]) };
+                    let (weights, targets) = (eight(&wanted[first..]), eight(&target[first..]));
+                    found.put(first, &by_ring.best(&Wanted { weights, targets, form: &form, steps: &steps }));
+                } else {
+                    (found.codes[first], found.levels[first]) = book.column(&target[first], &steps, &weights);
+                }
+                (first..end).for_each(|c| {
+                    found.error[c] = lanes(|lane| wanted[c][lane] - found.levels[c][lane] * steps[lane]);
+                });
+                let lost: Vec<Change> = (first..end).map(|c| (found.error[c], &line(c)[end..here.end])).collect();
+                add_all(&mut target[end..here.end], &lost);
             }
             // What is behind the group hears of its columns together: each is then fetched once.
             let lost: Vec<Change> = here.clone().map(|c| (found.error[c], &line(c)[here.end..])).collect();
@@ -109,13 +150,17 @@ impl Feedback {
 
     /// Rows by places.
     fn placed(&self, rows: &[Vec<f32>]) -> Vec<Lanes> {
-        self.order.iter().map(|c| lanes(|lane| rows.get(lane).map_or(0.0, |row| row[*c]))).collect()
+        self.order
+            .iter()
+            .map(|c| lanes(|lane| rows.get(lane).and_then(|row| row.get(*c)).map_or(0.0, |w| *w)))
+            .collect()
     }
 
     /// What a row of a block lacks of what was wanted of it, by columns.
     pub(super) fn error(&self, found: &Found, lane: usize) -> Vec<f32> {
         let mut error = vec![0f32; self.cols];
         self.order.iter().zip(&found.error).for_each(|(c, lanes)| error[*c] = lanes[lane]);
+        error.truncate(self.real);
         error
     }
 
@@ -123,10 +168,11 @@ impl Feedback {
     pub(super) fn rows(&self, found: &Found, book: &Codebook, grids: &[Grid]) -> Vec<Row> {
         let mut out = Row::block(grids, book, self.groups.len());
         for (lane, row) in out.iter_mut().enumerate() {
-            row.error = found.error.iter().map(|e| f64::from(e[lane]).powi(2)).sum();
+            let real = |place: &usize| self.order[*place] < self.real;
+            row.error = (0..self.cols).filter(real).map(|place| f64::from(found.error[place][lane]).powi(2)).sum();
             for (group, here) in &self.groups {
                 row.scales[*group] = found.scales[*group][lane];
-                let sum: u64 = found.levels[here.clone()].iter().map(|l| l[lane].abs() as u64).sum();
+                let sum: u64 = here.clone().filter(real).map(|place| found.levels[place][lane].abs() as u64).sum();
                 row.bound += 127 * u64::from(row.scales[*group]) * sum;
             }
             // Padding's codes: whatever stands for 0, if anything does.
@@ -149,44 +195,9 @@ impl Feedback {
             let mut moved = false;
             for (group, here) in &self.groups {
                 let before = found.error[here.clone()].to_vec();
-                let (steps, weights) = found.steps(*group);
-                for c in here.clone() {
-                    let curvature = line(c)[c];
-                    let now = lanes(|lane| found.levels[c][lane] * steps[lane]);
-                    let downhill = coupled(coupling, &slope[c]);
-                    let best = lanes(|lane| now[lane] + downhill[lane] / (curvature * found.matters[lane]));
-                    let (codes, levels) = book.column(&best, &steps, &weights);
-                    let mut by = lanes(|lane| levels[lane] * steps[lane] - now[lane]);
-                    // Less than this is rounding.
-                    let least = |lane: usize| -1e-6 * by[lane] * by[lane] * curvature * found.matters[lane];
-                    let pays: [bool; BLOCK] = if book.is_trellis() {
-                        let bent = coupled(coupling, &by);
-                        let change = |lane: usize| by[lane] * (bent[lane] * curvature - 2.0 * downhill[lane]);
-                        let all = |of: &dyn Fn(usize) -> f32| (0..BLOCK).map(of).sum::<f32>();
-                        [all(&change) < all(&least); BLOCK]
-                    } else {
-                        // One after another, each after those that have moved.
-                        let mut moved = [0f32; BLOCK];
-                        core::array::from_fn(|lane| {
-                            let others = curvature * coupled_lane(coupling, lane, &moved);
-                            let own = curvature * found.matters[lane];
-                            let change = by[lane] * (by[lane] * own + 2.0 * (others - downhill[lane]));
-                            let pays = change < least(lane);
-                            moved[lane] = if pays { by[lane] } else { 0.0 };
-                            pays
-                        })
-                    };
-                    if !pays.contains(&true) {
-                        continue;
-                    }
-                    for lane in 0..BLOCK {
-                        if pays[lane] {
-                            (found.codes[c][lane], found.levels[c][lane]) = (codes[lane], levels[lane]);
-                            found.error[c][lane] -= by[lane];
-                        }
-                        by[lane] = if pays[lane] { -by[lane] } else { 0.0 };
-                    }
-                    add_all(&mut slope[here.clone()], &[(by, &line(c)[here.clone()])]);
+                match book.rings() {
+                    Some(by_ring) => self.descend_rings(by_ring, found, coupling, (*group, here), &mut slope),
+                    None => self.descend_columns(book, found, coupling, (*group, here), &mut slope),
                 }
                 self.rescale(*group, here, found, &mut slope, coupling);
                 // Other groups hear of what has changed when all has.
@@ -202,6 +213,117 @@ impl Feedback {
             if !moved {
                 break;
             }
+        }
+    }
+
+    /// Moves the codes of a group's columns, one column after another. Of the slope they change what belongs to the group.
+    fn descend_columns(
+        &self,
+        book: &Codebook,
+        found: &mut Found,
+        coupling: &Coupling,
+        (group, here): (usize, &Range<usize>),
+        slope: &mut [Lanes],
+    ) {
+        let line = |c: usize| &self.hessian[c * self.cols..][..self.cols];
+        let (steps, weights) = found.steps(group);
+        for c in here.clone() {
+            let curvature = line(c)[c];
+            let now = lanes(|lane| found.levels[c][lane] * steps[lane]);
+            let downhill = coupled(coupling, &slope[c]);
+            let best = lanes(|lane| now[lane] + downhill[lane] / (curvature * found.matters[lane]));
+            let (codes, levels) = book.column(&best, &steps, &weights);
+            let mut by = lanes(|lane| levels[lane] * steps[lane] - now[lane]);
+            // Less than this is rounding.
+            let least = |lane: usize| -1e-6 * by[lane] * by[lane] * curvature * found.matters[lane];
+            let pays: [bool; BLOCK] = if book.is_trellis() {
+                let bent = coupled(coupling, &by);
+                let change = |lane: usize| by[lane] * (bent[lane] * curvature - 2.0 * downhill[lane]);
+                let all = |of: &dyn Fn(usize) -> f32| (0..BLOCK).map(of).sum::<f32>();
+                [all(&change) < all(&least); BLOCK]
+            } else {
+                // One after another, each after those that have moved.
+                let mut moved = [0f32; BLOCK];
+                core::array::from_fn(|lane| {
+                    let others = curvature * coupled_lane(coupling, lane, &moved);
+                    let own = curvature * found.matters[lane];
+                    let change = by[lane] * (by[lane] * own + 2.0 * (others - downhill[lane]));
+                    let pays = change < least(lane);
+                    moved[lane] = if pays { by[lane] } else { 0.0 };
+                    pays
+                })
+            };
+            if !pays.contains(&true) {
+                continue;
+            }
+            for lane in 0..BLOCK {
+                if pays[lane] {
+                    (found.codes[c][lane], found.levels[c][lane]) = (codes[lane], levels[lane]);
+                    found.error[c][lane] -= by[lane];
+                }
+                by[lane] = if pays[lane] { -by[lane] } else { 0.0 };
+            }
+            add_all(&mut slope[here.clone()], &[(by, &line(c)[here.clone()])]);
+        }
+    }
+
+    /// The same ring by ring: to the codes that are best for where a ring's columns would be without codes, all others as they are.
+    fn descend_rings(
+        &self,
+        by_ring: &Rings,
+        found: &mut Found,
+        coupling: &Coupling,
+        (group, here): (usize, &Range<usize>),
+        slope: &mut [Lanes],
+    ) {
+        let line = |c: usize| &self.hessian[c * self.cols..][..self.cols];
+        let (steps, _) = found.steps(group);
+        for first in here.clone().step_by(RING) {
+            let form = &self.rings[first / RING];
+            let ring = first..first + RING;
+            let now: [Lanes; RING] =
+                core::array::from_fn(|k| lanes(|lane| found.levels[first + k][lane] * steps[lane]));
+            let downhill: [Lanes; RING] = core::array::from_fn(|k| coupled(coupling, &slope[first + k]));
+            let mut goal = downhill.map(|along| lanes(|lane| along[lane] / found.matters[lane]));
+            form.solve(&mut goal);
+            (0..RING).for_each(|k| add(&mut goal[k], &now[k], 1.0));
+            let Best { codes, levels, .. } =
+                by_ring.best(&Wanted { weights: &goal, targets: &goal, form, steps: &steps });
+            let mut by: [Lanes; RING] =
+                core::array::from_fn(|k| lanes(|lane| levels[k][lane] * steps[lane] - now[k][lane]));
+            // H times what changes.
+            let mut bent = [[0f32; BLOCK]; RING];
+            let own: Vec<Change> = (0..RING).map(|k| (by[k], &line(first + k)[ring.clone()])).collect();
+            add_all(&mut bent, &own);
+            // One row after another, each after those that have moved.
+            let mut moved = [[0f32; BLOCK]; RING];
+            let mut pays = [false; BLOCK];
+            for lane in 0..BLOCK {
+                let (mut change, mut square) = (0f32, 0f32);
+                for k in 0..RING {
+                    let others = coupled_lane(coupling, lane, &moved[k]);
+                    square += by[k][lane] * bent[k][lane] * found.matters[lane];
+                    change += 2.0 * by[k][lane] * (others - downhill[k][lane]);
+                }
+                // Less than this is rounding.
+                pays[lane] = change + square < -1e-6 * square;
+                (0..RING).for_each(|k| moved[k][lane] = if pays[lane] { bent[k][lane] } else { 0.0 });
+            }
+            if !pays.contains(&true) {
+                continue;
+            }
+            for k in 0..RING {
+                let c = first + k;
+                for lane in 0..BLOCK {
+                    if pays[lane] {
+                        (found.codes[c][lane], found.levels[c][lane]) = (codes[k][lane], levels[k][lane]);
+                        found.error[c][lane] -= by[k][lane];
+                    }
+                    by[k][lane] = if pays[lane] { -by[k][lane] } else { 0.0 };
+                }
+            }
+            let changes: Vec<Change> = (0..RING).map(|k| (by[k], &line(first + k)[here.clone()])).collect();
+            add_all(&mut slope[here.clone()], &changes);
         }
     }
 
@@ -325,7 +447,18 @@ pub(super) struct Found {
     matters: Lanes,
 }
 
+/// The first eight columns.
+fn eight(of: &[Lanes]) -> &[Lanes; RING] {
+    of.first_chunk().unwrap_or(&[[0.0; BLOCK]; RING])
+}
+
 impl Found {
+    /// Puts a ring's codes and levels at its places.
+    fn put(&mut self, first: usize, best: &Best) {
+        self.codes[first..first + RING].copy_from_slice(&best.codes);
+        self.levels[first..first + RING].copy_from_slice(&best.levels);
+    }
+
     /// What a level is worth in each row, and what the square of an error of one level counts.
     fn steps(&self, group: usize) -> (Lanes, Lanes) {
         let steps = lanes(|lane| f32::from(self.scales[group][lane]) * self.units[lane]);
@@ -333,14 +466,27 @@ impl Found {
     }
 }
 
-/// U of H = U D U^T, column by column from the last.
-fn upper(hessian: &[f32], cols: usize) -> Vec<f32> {
+/// What errors of a ring's columns count by themselves.
+fn own_form(hessian: &[f32], cols: usize, first: usize) -> Form {
+    let own: Vec<f32> =
+        (first..first + RING).flat_map(|c| hessian[c * cols + first..][..RING].iter().copied()).collect();
+    let (upper, pivots) = factors(&own, RING);
+    Form {
+        u: core::array::from_fn(|i| core::array::from_fn(|k| upper[i * RING + k])),
+        d: core::array::from_fn(|k| pivots[k]),
+    }
+}
+
+/// U and D of H = U D U^T, column by column from the last.
+fn factors(hessian: &[f32], cols: usize) -> (Vec<f32>, Vec<f32>) {
     let mut upper = vec![0f32; cols * cols];
+    let mut pivots = vec![0f32; cols];
     let floor = 1e-12 * (0..cols).map(|c| f64::from(hessian[c * cols + c])).fold(1e-30, f64::max);
     // H less what the columns behind j explain, of which only the first j + 1 rows and columns count.
     let mut rest: Vec<f64> = hessian.iter().map(|h| f64::from(*h)).collect();
     for j in (0..cols).rev() {
         let pivot = rest[j * cols + j].max(floor);
+        pivots[j] = pivot as f32;
         let (before, last) = rest.split_at_mut(j * cols);
         let line = &last[..j];
         for (i, h) in line.iter().enumerate() {
@@ -356,7 +502,7 @@ fn upper(hessian: &[f32], cols: usize) -> Vec<f32> {
             before.par_chunks_exact_mut(cols).with_min_len(64).enumerate().for_each(explain);
         }
     }
-    upper
+    (upper, pivots)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Scales of groups: the search, and the final rounding to integers.
 
+use super::ring::{ORDER, RING};
 use super::{Codebook, Grid, Row};
 use mote_runtime::image::tensors::{BLOCK, GROUP};
 use pulp::{Arch, Simd, WithSimd};
@@ -52,7 +53,7 @@ pub(super) fn best_scale(values: &[f32], weight: &[f32], book: &Codebook) -> f32
     if base < f32::MIN_POSITIVE * 1e3 {
         return 0.0;
     }
-    let tries: &[f32] = if book.top() > 126.0 && book.codebook() == [0; 16] { &[1.0] } else { &TRIES };
+    let tries: &[f32] = if book.is_bytes() { &[1.0] } else { &TRIES };
     Arch::new().dispatch(BestOf { values: &whole(values), weight: &whole(weight), book, base, tries })
 }
 
@@ -90,9 +91,27 @@ impl WithSimd for BestOf<'_> {
     }
 }
 
-/// The best scale of each group of a padded row.
-pub(super) fn row_scales(row: &[f32], weight: &[f32], book: &Codebook) -> Vec<f32> {
-    row.chunks_exact(GROUP).zip(weight.chunks_exact(GROUP)).map(|(v, w)| best_scale(v, w, book)).collect()
+/// The best scale of each group of the padded rows of a block.
+pub(super) fn block_scales(rows: &[Vec<f32>], weight: &[f32], book: &Codebook) -> Vec<Vec<f32>> {
+    let of_row = |row: &Vec<f32>| {
+        row.chunks_exact(GROUP).zip(weight.chunks_exact(GROUP)).map(|(v, w)| best_scale(v, w, book)).collect()
+    };
+    let mut scales: Vec<Vec<f32>> = rows.iter().map(of_row).collect();
+    let Some(by_ring) = book.rings() else { return scales };
+    for group in 0..weight.len() / GROUP {
+        let (columns, weight) = rings(rows, weight, group);
+        let guess = core::array::from_fn(|lane| scales.get(lane).map_or(0.0, |scales| scales[group]));
+        let found = by_ring.scales((&columns, &weight), &guess);
+        scales.iter_mut().zip(found).for_each(|(scales, found)| scales[group] = found);
+    }
+    scales
+}
+
+/// A group's columns of all rows of a block in the order of its rings, and what they matter.
+fn rings(rows: &[Vec<f32>], weight: &[f32], group: usize) -> ([[f32; BLOCK]; GROUP], [f32; GROUP]) {
+    let column = |at: usize| group * GROUP + at / RING * RING + ORDER[at % RING];
+    let of = |c: usize| core::array::from_fn(|lane| rows.get(lane).map_or(0.0, |row| row[c]));
+    (core::array::from_fn(|at| of(column(at))), core::array::from_fn(|at| weight[column(at)]))
 }
 
 /// The integer scale in units of `unit` of least error near `scale`; 0 for a group of zeros.
@@ -116,26 +135,40 @@ pub(super) fn code_block(
     grids: &[Grid],
 ) -> Vec<Row> {
     let mut out = Row::block(grids, book, 0);
+    let all = weight;
     for (group, weight) in weight.chunks_exact(GROUP).enumerate() {
-        let mut steps = [0f32; BLOCK];
-        for (lane, row) in rows.iter().enumerate() {
-            let values = &row[group * GROUP..][..GROUP];
-            let integer = integer_scale(values, weight, book, scales[lane][group], grids[lane].unit);
-            out[lane].scales.push(integer);
-            steps[lane] = f32::from(integer) * grids[lane].unit;
-        }
+        let units = core::array::from_fn(|lane| grids.get(lane).map_or(0.0, |grid| grid.unit));
+        let near = core::array::from_fn(|lane| scales.get(lane).map_or(0.0, |scales| scales[group]));
+        let integers = match book.rings() {
+            Some(by_ring) => {
+                let (columns, weight) = rings(rows, all, group);
+                by_ring.integer_scales((&columns, &weight), &near, &units)
+            }
+            None => core::array::from_fn(|lane| {
+                let values = |row: &Vec<f32>| {
+                    integer_scale(&row[group * GROUP..][..GROUP], weight, book, near[lane], units[lane])
+                };
+                rows.get(lane).map_or(0, values)
+            }),
+        };
+        out.iter_mut().take(rows.len()).zip(integers).for_each(|(row, integer)| row.scales.push(integer));
+        let steps: [f32; BLOCK] = core::array::from_fn(|lane| f32::from(integers[lane]) * units[lane]);
         out[rows.len()..].iter_mut().for_each(|padding| padding.scales.push(0));
         // Each row counts by its own loss.
         let present = steps.map(|step| if step > 0.0 { 1.0 } else { 0.0 });
         let mut sums = [0u64; BLOCK];
-        for (c, w) in weight.iter().enumerate() {
-            let value = |lane: usize| rows.get(lane).map_or(0.0, |row| row[group * GROUP + c]);
-            let (codes, levels) = book.column(&core::array::from_fn(value), &steps, &present);
+        let values = |c: usize| core::array::from_fn(|lane| rows.get(lane).map_or(0.0, |row| row[group * GROUP + c]));
+        let all: Vec<([u8; BLOCK], [f32; BLOCK])> = match book.rings() {
+            Some(by_ring) => by_ring.group(&core::array::from_fn(values), &core::array::from_fn(|c| weight[c]), &steps),
+            None => (0..GROUP).map(|c| book.column(&values(c), &steps, &present)).collect(),
+        };
+        for (c, ((codes, levels), w)) in all.iter().zip(weight).enumerate() {
+            let values = values(c);
             for (lane, row) in out.iter_mut().enumerate() {
                 row.codes.push(codes[lane]);
                 // Padding has no weight: whatever its level is, it is multiplied with zeros.
                 if *w > 0.0 {
-                    row.error += f64::from(value(lane) - levels[lane] * steps[lane]).powi(2);
+                    row.error += f64::from(values[lane] - levels[lane] * steps[lane]).powi(2);
                     sums[lane] += levels[lane].abs() as u64;
                 }
             }

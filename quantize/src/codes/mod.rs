@@ -12,6 +12,7 @@
 mod book;
 mod feedback;
 mod fit;
+mod ring;
 mod rows;
 mod solve;
 mod trellis;
@@ -21,7 +22,7 @@ pub use rows::BAND;
 pub use solve::{damp, factor, times_inverse, times_inverse_of};
 
 use mote_runtime::image::Dtype;
-use mote_runtime::image::tensors::{BLOCK, GROUP};
+use mote_runtime::image::tensors::{BLOCK, GROUP, T4_LEVELS};
 use rayon::prelude::*;
 
 /// How to code a matrix.
@@ -33,7 +34,7 @@ pub enum Coding {
     N4Learned,
     /// 4 bits, the levels -8 to 7.
     N4Uniform,
-    /// 4 bits along a trellis, a codebook learned for the tensor.
+    /// 4 bits along a trellis.
     T4,
     /// 5 bits, magnitudes learned for the tensor.
     N5,
@@ -164,7 +165,7 @@ pub fn code_matrix_for(
     assert_eq!(hessian.len(), cols * cols, "a hessian must be cols x cols");
     let importance: Vec<f32> = (0..cols).map(|c| hessian[c * cols + c]).collect();
     let draft = Draft::new(weights, rows, cols, coding, Some(&importance));
-    let feedback = feedback::Feedback::new(hessian, cols);
+    let feedback = feedback::Feedback::new(hessian, cols, draft.book.rings().is_some());
     if !together.is_empty() {
         let exponent = draft.exponent(ROOM);
         return draft.finish(
@@ -216,12 +217,17 @@ impl<'w> Draft<'w> {
         draft.book = match coding {
             Coding::N8 => Codebook::n8(),
             Coding::N4Uniform => Codebook::n4((-8..8).map(|l| l as i8)),
-            Coding::T3 | Coding::N4Learned | Coding::T4 | Coding::N5 => {
+            Coding::T4 => Codebook::t4(T4_LEVELS),
+            Coding::T3 | Coding::N4Learned | Coding::N5 => {
                 book::learn(rows, &|row| draft.padded(row), &draft.column_weight, coding)
             }
         };
-        let scales = |row| fit::row_scales(&draft.padded(row), &draft.column_weight, &draft.book);
-        draft.scales = (0..rows).into_par_iter().map(scales).collect();
+        let firsts: Vec<usize> = (0..rows).step_by(BLOCK).collect();
+        let scales = |first: usize| {
+            let values: Vec<Vec<f32>> = (first..rows.min(first + BLOCK)).map(|row| draft.padded(row)).collect();
+            fit::block_scales(&values, &draft.column_weight, &draft.book)
+        };
+        draft.scales = firsts.into_par_iter().flat_map_iter(scales).collect();
         draft
     }
 

@@ -118,10 +118,10 @@ impl Draft<'_> {
                 let mut row = self.padded(band.order[place]);
                 let made_up = band.upper.chunks_exact(n).zip(&lost);
                 made_up.for_each(|(line, lost)| add_times(&mut row, lost, line[place]));
-                let scales = fit::row_scales(&row, &self.column_weight, &self.book);
-                (row, scales)
+                row
             };
-            let (wanted, scales): (Vec<_>, Vec<_>) = here.clone().into_par_iter().map(wanted).unzip();
+            let wanted: Vec<Vec<f32>> = here.clone().into_par_iter().map(wanted).collect();
+            let scales = fit::block_scales(&wanted, &self.column_weight, &self.book);
             let grids: Vec<Grid> = scales.iter().map(|scales| grid(scales)).collect();
             let found = feedback.code_block(&wanted, &self.column_weight, &self.book, &scales, &grids, own);
             for (lane, (place, wanted)) in here.clone().zip(&wanted).enumerate() {

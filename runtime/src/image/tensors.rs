@@ -6,7 +6,7 @@
 //!  1  u8  rank, 1 to 4     8  [u32;4] dims, 1 beyond the rank
 //!  2  u16 zero            24  u64 offset in the weights section, a multiple of 64
 //!                         32  u64 bytes
-//!                         40  [i8;16] codebook (N4, T3, T4, N5), else zero
+//!                         40  [i8;16] codebook (N4, T3, N5), else zero
 //!                         56  u64 zero
 //! ```
 //!
@@ -35,12 +35,15 @@
 //!
 //! One such word is the mask that AVX-512 negates a vector of levels with; four bits side by side are a row's word.
 //!
-//! **T4** is N4's bytes with 32 levels, of which the codes of the two rows before in the same column (those before the block's first
-//! are its last) leave 16 to choose from: with `c[r]` row r's code, `level = codebook[c[r] ^ (c[r-2] & 1)]`, negated if `c[r-1] & 1`.
-//! That is trellis-coded quantization (Marcellin and Fischer 1990) with Ungerboeck's code of four states, its trellis a ring.
+//! **T4** is N4's bytes with 64 levels, of which the code behind leaves 16 to choose from: a level is looked up by a window of six bits of
+//! a row's word in a line, the code's own four (from bit 0) and the two lowest of the next one, around the word's end. In the order of the
+//! nibbles, which are columns 0, 4, 1, 5, 2, 6, 3, 7 of a line: `w = rotate_right(word, 4 * nibble) & 63`,
+//! `level = T4_LEVELS[w & 31]`, negated if `w & 32`. That is trellis-coded quantization (Marcellin and Fischer 1990) with four states,
+//! its trellis a ring of eight columns, decoded by windows as QTIP's are (arXiv 2406.11235). The levels are the same for all tensors.
 //!
-//! **T3** has codes of 3 bits along the same trellis: their lowest bits pick, with those of the rows before, one of four sets of four
-//! levels, the other two bits a level of the set: `level = codebook[8 * (c[r-1] & 1) + 4 * ((c[r] ^ c[r-2]) & 1) + (c[r] >> 1)]`. Three
+//! **T3** has codes of 3 bits along another trellis, a ring of a block's 16 rows, with Ungerboeck's code of four states: their lowest bits
+//! pick, with those of the rows before in the same column (those before the block's first are its last), one of four sets of four levels,
+//! the other two bits a level of the set: with `c[r]` row r's code, `level = codebook[8 * (c[r-1] & 1) + 4 * ((c[r] ^ c[r-2]) & 1) + (c[r] >> 1)]`. Three
 //! lines a group:
 //!
 //! ```text
@@ -68,6 +71,24 @@ pub const LINE: usize = 64;
 /// Bytes of a line's signs (N5).
 pub const SIGNS: usize = 16;
 
+/// What T4's windows of five bits stand for; of six, negated if the highest is set. Lloyd's algorithm leaves them where they are for groups
+/// of normal weights (`find_levels` in the quantizer's `codes/ring.rs`).
+pub const T4_LEVELS: [i8; 32] = [
+    -127, -61, -79, -47, -30, -14, -21, -4, 4, 24, 13, 34, 41, 71, 54, 95, //
+    -83, -47, -110, -61, -20, -4, -30, -11, 12, 33, 4, 23, 55, 96, 41, 72,
+];
+
+/// What T4's windows of six bits stand for.
+pub const T4_BY_WINDOW: [i8; 64] = {
+    let mut levels = [0; 64];
+    let mut at = 0;
+    while at < levels.len() {
+        levels[at] = if at < 32 { T4_LEVELS[at] } else { -T4_LEVELS[at - 32] };
+        at += 1;
+    }
+    levels
+};
+
 /// Whether any codes are built in.
 const CODED: bool = cfg!(any(feature = "t3", feature = "n4", feature = "t4", feature = "n5", feature = "n8"));
 
@@ -91,15 +112,15 @@ pub enum Dtype {
     U8 = 7,
     /// 5-bit codes, a magnitude and a sign, with group scales.
     N5 = 8,
-    /// 4-bit codes along a trellis, with group scales.
-    T4 = 9,
     /// 3-bit codes along a trellis, with group scales.
     T3 = 10,
+    /// 4-bit codes along a trellis, with group scales. (9 was another trellis.)
+    T4 = 11,
 }
 
 impl Dtype {
     pub(super) fn of(code: u8) -> Option<Self> {
-        [Self::I8, Self::I16, Self::I32, Self::U64, Self::N4, Self::N5, Self::N8, Self::U8, Self::T4, Self::T3]
+        [Self::I8, Self::I16, Self::I32, Self::U64, Self::N4, Self::N5, Self::N8, Self::U8, Self::T3, Self::T4]
             .into_iter()
             .find(|d| *d as u8 == code)
     }
@@ -147,7 +168,7 @@ pub struct TensorDesc {
     pub dims: [u32; 4],
     /// Place in the weights section.
     pub span: Span,
-    /// N4, T3, T4: what the codes stand for. N5: their magnitudes.
+    /// N4, T3: what the codes stand for. N5: their magnitudes.
     pub codebook: [i8; 16],
 }
 
@@ -270,7 +291,11 @@ impl<'a> Coded<'a> {
         let (codes, rest) = desc.span.of(weights)?.split_at_checked(code_bytes)?;
         let (signs, rest) = rest.split_at_checked(sign_bytes)?;
         let (scales, mults) = rest.split_at_checked(scale_bytes)?;
-        let top = if bits == 8 { 128 } else { desc.codebook.iter().map(|c| c.unsigned_abs()).fold(1, u8::max) };
+        let top = match desc.dtype {
+            Dtype::N8 => 128,
+            Dtype::T4 => 127,
+            _ => desc.codebook.iter().map(|c| c.unsigned_abs()).fold(1, u8::max),
+        };
         // Activations may be any int8.
         let group_bound = GROUP as u64 * 128 * 255 * u64::from(top);
         let row_bound = group_bound.saturating_mul(groups as u64);
@@ -342,7 +367,7 @@ impl<'a> Coded<'a> {
             } else {
                 let signs = signs.get(index).unwrap_or(&[0; SIGNS]);
                 for (out, code) in out.by_ref().take(8).zip(self.part_codes(lines, part, signs, lane)) {
-                    put(out, i32::from(levels[usize::from(code & 31)]) * scale);
+                    put(out, i32::from(levels[usize::from(code & 63)]) * scale);
                 }
             }
         }
@@ -353,26 +378,30 @@ impl<'a> Coded<'a> {
     #[inline(never)]
     fn part_codes(&self, lines: &[[u8; LINE]], part: usize, signs: &[u8; SIGNS], lane: usize) -> [u8; 8] {
         let three = cfg!(feature = "t3") && self.dtype == Dtype::T3;
-        // Of T3, the line of lowest bits.
-        let line = if three { 2 } else { part };
-        let [this, before, before_that] = [0, 1, 2].map(|rows| word(lines, line, (lane + BLOCK - rows) % BLOCK));
         let codes = [0, 1].map(|half| match self.dtype {
             Dtype::T3 if three => {
-                let bits = [this, before, before_that].map(|word| lowest_bits(word, part, half));
-                with_set(upper_bits(word(lines, part / 2, lane), part, half), bits)
+                // The lowest bits of this row's codes, and those of one and of two rows before.
+                let row = |before: usize| lowest_bits(word(lines, 2, (lane + BLOCK - before) % BLOCK), part, half);
+                with_set(upper_bits(word(lines, part / 2, lane), part, half), [row(0), row(1), row(2)])
             }
-            Dtype::T4 if cfg!(feature = "t4") => along_trellis([this, before, before_that], half),
-            _ => with_signs(this, signs, lane, half),
+            Dtype::T4 if cfg!(feature = "t4") => windows(word(lines, part, lane), half),
+            _ => with_signs(word(lines, part, lane), signs, lane, half),
         });
         bytemuck::must_cast(codes.map(u32::to_le))
     }
 
-    /// Levels of 5-bit codes, bit 4 of which is the sign (N5, and T4 along its trellis); the first 16 are those of 4-bit ones.
+    /// Levels of T4's windows; of 5-bit codes, bit 4 of which is the sign (N5), in the first 32; of 4-bit ones in the first 16.
     #[must_use]
-    pub fn levels(&self) -> [i8; 32] {
-        let mut levels = [0; 32];
-        let signed = self.codebook.into_iter().chain(self.codebook.map(i8::wrapping_neg));
-        levels.iter_mut().zip(signed).for_each(|(to, level)| *to = level);
+    pub fn levels(&self) -> [i8; 64] {
+        // Firmware that has T4 alone has no codebooks.
+        let books = cfg!(any(feature = "t3", feature = "n4", feature = "n5"));
+        if cfg!(feature = "t4") && (self.dtype == Dtype::T4 || !books) {
+            return T4_BY_WINDOW;
+        }
+        let mut levels = [0; 64];
+        for (at, level) in self.codebook.iter().enumerate() {
+            (levels[at], levels[at + 16]) = (*level, level.wrapping_neg());
+        }
         levels
     }
 
@@ -431,11 +460,11 @@ pub fn byte_each(bits: u32) -> u32 {
     (bits * 0x0020_4081) & 0x0101_0101
 }
 
-/// T4's codes as 5-bit codes ([`with_signs`]), given a row's word of codes and those of one and of two rows before.
+/// T4's windows of a row's word of codes: a byte each, those of the low nibbles (`half` 0) or of the high ones (1).
 #[inline(always)]
-fn along_trellis([word, before, before_that]: [u32; 3], half: u32) -> u32 {
-    let lowest = |word: u32| nibbles(word, half) & 0x0101_0101;
-    nibbles(word, half) ^ lowest(before_that) | lowest(before) << 4
+#[must_use]
+pub fn windows(word: u32, half: u32) -> u32 {
+    word.rotate_right(4 * half) & 0x3F3F_3F3F
 }
 
 /// Of T3, given the word of line `part / 2`: all but the lowest bit of the codes of half `half` of eight columns, a byte each.

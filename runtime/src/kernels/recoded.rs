@@ -2,8 +2,8 @@
 //! eight rows of activations.
 //!
 //! ```text
-//! T3        nibbles that look up in the same codebook, as N4 has them: about an instruction a column
-//! T4, N5    levels, as N8 has them: about five
+//! T3    nibbles that look up in the same codebook, as N4 has them: about an instruction a column
+//! N5    levels, as N8 has them: about five
 //! ```
 
 use core::ops::Range;
@@ -26,24 +26,6 @@ type RecodeFn<'a> = dyn Fn(&[Words], &Signs, &mut [Words]) + 'a;
 /// See [`BlocksFn`]: T3, given the loops of N4.
 pub fn t3(n4: BlocksFn, w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     in_parts(w, blocks, x, put, (Dtype::N4, 4), n4, &|codes, _, to| nibbles_of_t3(codes, to));
-}
-
-/// See [`BlocksFn`]: T4, given the loops of N8: for several rows of activations.
-#[cfg(mote_lanes)]
-pub fn t4(n8: BlocksFn, w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-    let pairs = pairs(w.codebook);
-    let recode = |codes: &[Words], _: &Signs, to: &mut [Words]| {
-        for (line, [low, high]) in codes.iter().zip(to.as_chunks_mut::<2>().0) {
-            let [.., mut before_that, mut before] = *line;
-            for row in 0..BLOCK {
-                let [a, b] = levels(&pairs, line[row] ^ before_that & 0x1111_1111);
-                low[row] = negated(a, before & 0x0101_0101);
-                high[row] = negated(b, before >> 4 & 0x0101_0101);
-                (before_that, before) = (before, line[row]);
-            }
-        }
-    };
-    in_parts(w, blocks, x, put, (Dtype::N8, 8), n8, &recode);
 }
 
 /// See [`BlocksFn`]: N5, given the loops of N8.
@@ -91,14 +73,6 @@ fn levels(pairs: &[u32; 256], word: u32) -> [u32; 2] {
 fn signed(bytes: u32, ones: u32) -> u32 {
     // 127 less a byte and 1 are at most 128, whose highest bit is to be flipped.
     ((bytes ^ (ones * 127)) + ones) ^ (ones << 7)
-}
-
-/// The same of any bytes but -128.
-#[cfg(mote_lanes)]
-#[inline(always)]
-fn negated(bytes: u32, ones: u32) -> u32 {
-    let flipped = bytes ^ (ones * 255);
-    ((flipped & 0x7F7F_7F7F) + ones) ^ (flipped & 0x8080_8080)
 }
 
 /// T3's codes of a group as four lines of nibbles, which look up what they stand for (`image::tensors::with_set`).

@@ -8,6 +8,7 @@ use mote_runtime::image::header::{self, Section, Span, align_up};
 use mote_runtime::image::plan::{Kind, Limits, Plan, Rows, Slot};
 use mote_runtime::image::program::{ARGS, Entry, NONE, Op, entry};
 use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T3, T4};
+use mote_runtime::image::tensors::T4_LEVELS;
 use mote_runtime::image::tensors::{BLOCK, Dtype, GROUP, TensorDesc};
 use mote_runtime::image::{Port, Ports, crc, section};
 use mote_runtime::kernels::{self, Kernels};
@@ -54,13 +55,19 @@ pub const CODED: [Dtype; 5] = [T3, N4, T4, N5, N8];
 /// What padding is filled with. It must not matter, but for a trellis, which goes through it.
 const JUNK: u8 = 0x5B;
 
+/// What a window of T4 stands for.
+fn t4_level(window: u8) -> i8 {
+    let level = T4_LEVELS[usize::from(window) % 32];
+    if window & 32 == 0 { level } else { -level }
+}
+
 /// A coded matrix in plain order, before it is laid out in blocks.
 #[derive(Clone, Debug)]
 pub struct Matrix {
     pub rows: usize,
     pub cols: usize,
     pub dtype: Dtype,
-    /// T3, N4, T4, N5: what the codes stand for. `None`: N8.
+    /// T3, N4, N5: what the codes stand for; of T4 nobody asks. `None`: N8.
     pub book: Option<[i8; 16]>,
     /// [rows, cols]: 0 to 7 for T3, 0 to 15 for N4 and T4, 0 to 31 for N5 (bit 4 is the sign), int8 for N8.
     pub codes: Vec<i8>,
@@ -100,12 +107,14 @@ impl Matrix {
         m
     }
 
-    /// All weights of one level, the largest scales and multipliers. Of T3 and T4 a whole number of blocks is, else padding has its say.
+    /// All weights of one level (of T4 the largest that a row of equal codes has), the largest scales and multipliers. Of T3 a whole number
+    /// of blocks is, of T4 of eight columns, else padding has its say.
     pub fn all(rows: usize, cols: usize, dtype: Dtype, level: i8) -> Self {
         let book = if dtype == N5 { level.abs() } else { level };
         let code = match dtype {
             N8 => level,
             N5 => 5 | i8::from(book != level) << 4,
+            T4 => (0..16).max_by_key(|code| t4_level(code | (code & 3) << 4).abs()).unwrap() as i8,
             _ => 4,
         };
         Self {
@@ -133,6 +142,7 @@ impl Matrix {
         let step = match dtype {
             N8 => 40.0,
             N5 => 5.0,
+            T4 => (T4_LEVELS.iter().map(|l| f64::from(*l).powi(2)).sum::<f64>() / 32.0).sqrt(),
             _ => 2.5,
         };
         for code in &mut m.codes {
@@ -141,6 +151,8 @@ impl Matrix {
                 N8 => level.max(-127),
                 N5 => level.abs().min(15) | i8::from(level < 0) << 4,
                 T3 => (level + 8).clamp(0, 15) / 2,
+                // Levels of any codes are spread like normal weights.
+                T4 => level & 15,
                 _ => (level + 8).clamp(0, 15),
             };
         }
@@ -158,13 +170,27 @@ impl Matrix {
     pub fn level(&self, row: usize, col: usize) -> i64 {
         let code = self.code(row, col);
         let before = |rows: usize| self.code(row / BLOCK * BLOCK + (row % BLOCK + BLOCK - rows) % BLOCK, col);
+        if self.dtype == T4 {
+            // A line's columns in the order of a word's nibbles, and the one behind this one, around the word's end.
+            const ORDER: [usize; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
+            let next = ORDER[(ORDER.iter().position(|c| *c == col % 8).unwrap() + 1) % 8];
+            return t4_level(code & 15 | (self.code(row, col / 8 * 8 + next) & 3) << 4).into();
+        }
         let (index, negative) = match self.dtype {
             T3 => ((before(1) & 1) << 3 | ((code ^ before(2)) & 1) << 2 | (code & 7) >> 1, false),
-            T4 => (code & 15 ^ before(2) & 1, before(1) & 1 == 1),
             _ => (code & 15, self.dtype == N5 && code & 16 != 0),
         };
         let level = self.book.map_or(i64::from(code as i8), |book| book[usize::from(index)].into());
         if negative { -level } else { level }
+    }
+
+    /// The largest magnitude that a level may have, as the format counts (NUMERICS.md, "matmul").
+    pub fn top(&self) -> u8 {
+        match self.dtype {
+            N8 => 128,
+            T4 => 127,
+            _ => self.book.iter().flatten().map(|level| level.unsigned_abs()).fold(1, u8::max),
+        }
     }
 
     pub fn scale(&self, row: usize, col: usize) -> i64 {

@@ -61,7 +61,7 @@ features! { "neon";
         vreinterpretq_s32_s8(unsafe { vld1q_s8(codes.as_ptr()) })
     }
 
-    pub fn book<const _KIND>(levels: [i8; 16]) -> V {
+    pub fn book(levels: [i8; 16]) -> V {
         load(&levels.map(|level| level as u8))
     }
 
@@ -98,14 +98,21 @@ features! { "neon";
         veorq_s32(a, b)
     }
 
-    /// The same of codes along a trellis, from the codes of one and of two rows before: bit 4 looks up what is negated.
-    pub fn along_trellis(codes: V, rows: [V; 2], book: V) -> [V; 2] {
-        let [before, before_that] = rows.map(as_bytes);
-        let both = uint8x16x2_t(as_bytes(book), vreinterpretq_u8_s8(vnegq_s8(as_signed(book))));
-        let turned = veorq_u8(as_bytes(codes), vandq_u8(before_that, vdupq_n_u8(0x11)));
-        // Low nibbles of the first with what the second has above them, and high ones below it.
-        let joined = [vsliq_n_u8::<4>(turned, before), vsriq_n_u8::<4>(before, turned)];
-        joined.map(|index| of_bytes(vqtbl2q_u8(both, vandq_u8(index, vdupq_n_u8(0x1F)))))
+    /// What `windows` looks up in.
+    pub fn trellis(levels: &[i8; 32]) -> [V; 2] {
+        [0, 1].map(|half| book(levels.as_chunks().0[half]))
+    }
+
+    /// The levels of T4's windows, that begin at low nibbles and at high ones.
+    pub fn windows(codes: V, halves: [V; 2]) -> [V; 2] {
+        let negated = halves.map(|v| vreinterpretq_u8_s8(vnegq_s8(as_signed(v))));
+        let all = uint8x16x4_t(as_bytes(halves[0]), as_bytes(halves[1]), negated[0], negated[1]);
+        let word = vreinterpretq_u32_s32(codes);
+        // To the right by four bits, around the word's end.
+        let turned = vsliq_n_u32::<28>(vshrq_n_u32::<4>(word), word);
+        [word, turned].map(|v| {
+            of_bytes(vqtbl4q_u8(all, vandq_u8(vreinterpretq_u8_u32(v), vdupq_n_u8(0x3F))))
+        })
     }
 
     pub fn bytes(codes: V) -> V {

@@ -12,7 +12,7 @@ use super::lines::{
 };
 use super::tiles::{LevelsFn, clear, dots, n4_levels, n8_levels, t4_levels};
 use crate::image::Coded;
-use crate::image::tensors::{BLOCK, GROUP};
+use crate::image::tensors::{BLOCK, GROUP, T4_BY_WINDOW};
 use crate::kernels::{Codes, Kernels, Put, recoded, scalar};
 
 /// The kernels.
@@ -41,13 +41,13 @@ const ROWS: usize = 8;
 /// Levels of codes that are a constant less.
 const UNIFORM: [i8; 16] = [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7];
 
-/// Memory for the two levels of each byte, in the halves of a word.
-type Table = [MaybeUninit<u32>; 256];
-
-/// Fills it with those of codes of such low and high halves.
-fn fill(table: &mut Table, lows: &[i32; 16], highs: &[i32; 16]) {
-    // SAFETY: there are 16 of each, and room for 256.
-    unsafe { pairs(table.as_mut_ptr().cast(), lows.as_ptr(), highs.as_ptr()) };
+/// Fills a table of what `levels` (a multiple of 16) stand for by twos ([`pairs`]).
+fn fill(table: &mut [MaybeUninit<u32>], levels: &[i8]) {
+    let step = levels.len() / 16;
+    if step > 0 && table.len() >= 256 * step {
+        // SAFETY: there are `16 * step` levels, and room for their pairs.
+        unsafe { pairs(table.as_mut_ptr().cast(), levels.as_ptr(), step) };
+    }
 }
 
 /// How codes of one kind are multiplied.
@@ -58,8 +58,6 @@ struct How<'t> {
     block: BlockFn,
     /// Puts activations where and as `block` wants them.
     spread: SpreadFn,
-    /// What the sum of a group's activations is multiplied by for what `block`'s sums begin with.
-    start: i32,
     /// Makes levels for several rows of activations.
     levels: LevelsFn,
     /// Puts activations where and as these levels want them.
@@ -75,18 +73,29 @@ fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
         group_bytes: 256,
         block: n4_one,
         spread: spread_by_four,
-        start: 0,
         levels: n4_levels,
         beside: beside_by_four,
         table: &[],
     };
     if w.codebook == UNIFORM && x.rows() == 1 {
-        let how = How { block: uniform_one, spread: spread_along, start: -8, ..how };
+        let how = How { block: uniform_one, spread: spread_uniform, ..how };
         return one_row(w, blocks, x, 0, &how, put);
     }
-    let (levels, mut table) = (w.codebook.map(i32::from), [const { MaybeUninit::uninit() }; 256]);
-    fill(&mut table, &levels, &levels);
+    let mut table = [const { MaybeUninit::uninit() }; 256];
+    fill(&mut table, &w.codebook);
     all_rows(w, blocks, x, &How { table: &table, ..how }, put);
+}
+
+/// [`spread_along`], and what sums begin with ([`uniform_one`]): -8 times those of activations.
+///
+/// # Safety
+/// As of a [`SpreadFn`], lines beside one another and a word before each group.
+unsafe extern "C" fn spread_uniform(to: *mut u32, x: *const i8, groups: usize, line: usize, group: usize) {
+    // SAFETY: as said.
+    unsafe {
+        spread_along(to, x, groups, line, group);
+        starts(to.sub(1), groups, -8);
+    }
 }
 
 fn n8(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
@@ -97,7 +106,6 @@ fn n8(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
         group_bytes: 512,
         block: n8_one,
         spread: spread_by_two,
-        start: 0,
         levels: n8_levels,
         beside: beside_by_two,
         table: &[],
@@ -106,25 +114,18 @@ fn n8(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
 }
 
 fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-    // -128 is its own negative there.
-    if !fits(w, x) || w.codebook.contains(&i8::MIN) {
+    if !fits(w, x) {
         return scalar::t4(w, blocks, x, put);
     }
-    // Levels as they are, with the first of two negated, with the second, with both.
-    let (levels, mut table) = (w.codebook.map(i32::from), [[const { MaybeUninit::uninit() }; 256]; 4]);
-    let negated = levels.map(|level| -level);
-    for (at, quarter) in table.iter_mut().enumerate() {
-        let signed = |bit| if at & bit == 0 { &levels } else { &negated };
-        fill(quarter, signed(1), signed(2));
-    }
+    let mut table = [const { MaybeUninit::uninit() }; 1024];
+    fill(&mut table, &T4_BY_WINDOW);
     let how = How {
         group_bytes: 256,
         block: t4_one,
         spread: spread_by_four,
-        start: 0,
         levels: t4_levels,
         beside: beside_by_four,
-        table: table.as_flattened(),
+        table: &table,
     };
     all_rows(w, blocks, x, &how, put);
 }
@@ -148,12 +149,15 @@ fn all_rows(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, how: &How<'_>, p
 fn one_row(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, row: usize, how: &How<'_>, put: &mut Put<'_>) {
     const MOST: usize = WORDS / ONE;
     let mut words = [const { MaybeUninit::uninit() }; WORDS];
+    let mut memory = MaybeUninit::<[[i64; BLOCK]; 1]>::uninit();
     if w.groups <= MOST {
         spread_one(&mut words, x, row, 0..w.groups, how);
     }
     for block in blocks {
         let (codes, scales) = w.block(block);
-        let mut sums = [[0i64; BLOCK]];
+        let sums = memory.as_mut_ptr();
+        // SAFETY: there is room for a row's.
+        unsafe { clear(sums.cast(), 1) };
         for first in (0..w.groups).step_by(MOST) {
             let end = w.groups.min(first + MOST);
             if w.groups > MOST {
@@ -164,12 +168,11 @@ fn one_row(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, row: usize, how: 
             if let (Some(codes), Some(scales)) = (codes, scales) {
                 let (words, table) = (words.as_ptr().cast(), how.table.as_ptr().cast());
                 // SAFETY: the codes and scales of these groups are there, their activations have just been spread.
-                unsafe {
-                    (how.block)(codes.as_ptr(), scales.as_ptr(), words, end - first, table, sums.as_mut_ptr().cast())
-                };
+                unsafe { (how.block)(codes.as_ptr(), scales.as_ptr(), words, end - first, table, sums.cast()) };
             }
         }
-        put(block, row, &sums);
+        // SAFETY: they have been set.
+        put(block, row, unsafe { &*sums });
     }
 }
 
@@ -183,7 +186,6 @@ fn spread_one(words: &mut Words, x: &Codes<'_>, row: usize, groups: Range<usize>
     unsafe {
         let words = words.as_mut_ptr().cast::<u32>();
         (how.spread)(words.add(1), x.as_ptr(), groups.len(), 16, 4 * ONE);
-        starts(words, groups.len(), how.start);
     }
 }
 
@@ -228,7 +230,7 @@ fn several_rows(
         let (codes, scales) = w.block(block);
         let sums = memory.as_mut_ptr().cast();
         // SAFETY: there is room for them, as `twos` is at most half of `ROWS`.
-        unsafe { clear(sums, twos) };
+        unsafe { clear(sums, 2 * twos) };
         let mut first = 0;
         while first < w.groups {
             let end = w.groups.min(first + most);

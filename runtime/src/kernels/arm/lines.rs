@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! pair of columns c and c + 4 of a line        a byte of codes; of levels and of activations two halves of a word each
-//! table     [256]                              the levels of a byte's two codes
+//! table     [256], T4 [1024]                   the levels of a byte's two codes, of two windows
 //! spread    [group] start, then [line 0..4]    what a group's sums begin with, and the activations' pairs, 4 words a line
 //! ```
 
@@ -119,18 +119,6 @@ macro_rules! starts {
     };
 }
 
-/// Four words of a table.
-macro_rules! pairs {
-    () => {
-        "ldm lr!, {{r4-r7}}
-        pkhbt r4, r4, r12, lsl #16
-        pkhbt r5, r5, r12, lsl #16
-        pkhbt r6, r6, r12, lsl #16
-        pkhbt r7, r7, r12, lsl #16
-        stm r0!, {{r4-r7}}"
-    };
-}
-
 /// Writes what sums of spread groups begin with: `times` their sum with codes of 1; if not 0, of [`spread_along`].
 ///
 /// # Safety
@@ -158,24 +146,49 @@ pub unsafe extern "C" fn starts(spread: *mut u32, groups: usize, times: i32) {
     )
 }
 
-/// Fills a table: word `16 * h + l` gets the low halves of `lows[l]`, below, and of `highs[h]`.
+/// Fills a table: word `16 * h + l` gets `levels[16 * (h % step) + l]` and, above, `levels[h]`: what the lower and the upper bits of an
+/// index stand for, which share those that `h % step` is.
 ///
 /// # Safety
-/// There are 16 words of each, and room for 256.
+/// There are `16 * step` levels, `step` 1, 2 or 4, and there is room for `256 * step` words.
 #[unsafe(naked)]
-pub unsafe extern "C" fn pairs(table: *mut u32, lows: *const i32, highs: *const i32) {
+pub unsafe extern "C" fn pairs(table: *mut u32, levels: *const i8, step: usize) {
     naked_asm!(
-        "push {{r4-r7, lr}}",
-        "add r3, r2, #64",
-        "1: ldr r12, [r2], #4",
-        "mov lr, r1",
-        pairs!(),
-        pairs!(),
-        pairs!(),
-        pairs!(),
-        "cmp r2, r3",
+        "push {{r4-r11, lr}}",
+        "add r0, r0, r2, lsl #10",
+        "sub r0, r0, r2, lsl #6",
+        "mov lr, #0",
+        // Eight of the lower levels with each of their 16 upper ones, from the last.
+        "1: add r12, r1, lr, lsl #3",
+        "ldrsb r4, [r12]",
+        "ldrsb r5, [r12, #1]",
+        "ldrsb r6, [r12, #2]",
+        "ldrsb r7, [r12, #3]",
+        "ldrsb r8, [r12, #4]",
+        "ldrsb r9, [r12, #5]",
+        "ldrsb r10, [r12, #6]",
+        "ldrsb r11, [r12, #7]",
+        "rsb r3, r2, r2, lsl #4",
+        "add r3, r3, lr, lsr #1",
+        "2: ldrsb r12, [r1, r3]",
+        "pkhbt r4, r4, r12, lsl #16",
+        "pkhbt r5, r5, r12, lsl #16",
+        "pkhbt r6, r6, r12, lsl #16",
+        "pkhbt r7, r7, r12, lsl #16",
+        "pkhbt r8, r8, r12, lsl #16",
+        "pkhbt r9, r9, r12, lsl #16",
+        "pkhbt r10, r10, r12, lsl #16",
+        "pkhbt r11, r11, r12, lsl #16",
+        "stm r0, {{r4-r11}}",
+        "sub r0, r0, r2, lsl #6",
+        "subs r3, r3, r2",
+        "bpl 2b",
+        "add r0, r0, r2, lsl #10",
+        "add r0, r0, #32",
+        "add lr, lr, #1",
+        "cmp lr, r2, lsl #1",
         "bne 1b",
-        "pop {{r4-r7, pc}}",
+        "pop {{r4-r11, pc}}",
     )
 }
 
@@ -197,10 +210,28 @@ macro_rules! scaled {
     };
 }
 
-/// A [`BlockFn`] of one row of activations, four rows of weights at a time, whose sums begin with 0. `$table`: loads r1; `$rows`: adds
-/// what codes at an offset from r0 give to r4 to r7, with the line's activations in r8 to r11; r3, r12 and lr are free.
+/// What four rows' codes give, at an offset from r0: `$row` makes it.
+macro_rules! four_rows {
+    ($row:ident, @first $line:literal) => {
+        four_rows!($row, $line, "smuad", "", "", "", "")
+    };
+    ($row:ident, $line:literal) => {
+        four_rows!($row, $line, "smlad", ", r4", ", r5", ", r6", ", r7")
+    };
+    ($row:ident, $line:literal, $first:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
+        concat!(
+            $row!($line, "0", "r4", $first, $a),
+            $row!($line, "4", "r5", $first, $b),
+            $row!($line, "8", "r6", $first, $c),
+            $row!($line, "12", "r7", $first, $d),
+        )
+    };
+}
+
+/// A [`BlockFn`] of one row of activations, four rows of weights at a time, whose sums begin with 0. `$table`: loads r1; `$constant`:
+/// loads lr; `$row`: adds what codes at an offset from r0 give to a sum, with the line's activations in r8 to r11; r3 and r12 are free.
 macro_rules! one_row {
-    ($(#[$meta:meta])* $name:ident, $table:literal, $rows:ident, [$second:literal, $third:literal, $last:literal], $next:literal) => {
+    ($(#[$meta:meta])* $name:ident, $table:literal, $constant:literal, $row:ident, [$second:literal, $third:literal, $last:literal], $next:literal) => {
         $(#[$meta])*
         ///
         /// # Safety
@@ -226,14 +257,15 @@ macro_rules! one_row {
                 "str r12, [sp, #4]",
                 "add r2, r2, #68",
                 "2: sub r2, r2, #64",
+                $constant,
                 "ldm r2!, {{r8-r11}}",
-                $rows!(@first "0"),
+                four_rows!($row, @first "0"),
                 "ldm r2!, {{r8-r11}}",
-                $rows!($second),
+                four_rows!($row, $second),
                 "ldm r2!, {{r8-r11}}",
-                $rows!($third),
+                four_rows!($row, $third),
                 "ldm r2!, {{r8-r11}}",
-                $rows!($last),
+                four_rows!($row, $last),
                 "add r0, r0, #16",
                 "ldrd lr, r12, [sp]",
                 scaled!("lr", "r12"),
@@ -253,23 +285,9 @@ macro_rules! one_row {
     };
 }
 
-/// Looks a byte's levels up.
+/// Looks a row's bytes up.
 macro_rules! looked_up {
-    (@first $line:literal) => {
-        looked_up!($line, "smuad", "", "", "", "")
-    };
-    ($line:literal) => {
-        looked_up!($line, "smlad", ", r4", ", r5", ", r6", ", r7")
-    };
-    ($line:literal, $first:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
-        concat!(
-            looked_up!(@row $line, "0", "r4", $first, $a),
-            looked_up!(@row $line, "4", "r5", $first, $b),
-            looked_up!(@row $line, "8", "r6", $first, $c),
-            looked_up!(@row $line, "12", "r7", $first, $d),
-        )
-    };
-    (@row $line:literal, $row:literal, $sum:literal, $first:literal, $start:literal) => {
+    ($line:literal, $row:literal, $sum:literal, $first:literal, $start:literal) => {
         concat!(
             concat!("ldrb r3, [r0, #", $line, "+", $row, "]\nldr r3, [r1, r3, lsl #2]\n"),
             concat!($first, " ", $sum, ", r3, r8", $start, "\n"),
@@ -287,43 +305,48 @@ macro_rules! looked_up {
     };
 }
 
-/// Takes bytes for levels, of two lines of four columns.
-macro_rules! bytes {
-    (@first $line:literal) => {
-        bytes!($line, "smuad", "", "", "", "")
-    };
-    ($line:literal) => {
-        bytes!($line, "smlad", ", r4", ", r5", ", r6", ", r7")
-    };
-    ($line:literal, $first:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
+/// Looks up the windows of ten bits that begin at a row's bytes; lr: ten ones.
+macro_rules! windows {
+    ($line:literal, $row:literal, $sum:literal, $first:literal, $start:literal) => {
         concat!(
-            bytes!(@row $line, "0", "r4", "r8", "r9", $first, $a),
-            bytes!(@row $line, "4", "r5", "r8", "r9", $first, $b),
-            bytes!(@row $line, "8", "r6", "r8", "r9", $first, $c),
-            bytes!(@row $line, "12", "r7", "r8", "r9", $first, $d),
-            bytes!(@row $line, "64", "r4", "r10", "r11", "smlad", ", r4"),
-            bytes!(@row $line, "68", "r5", "r10", "r11", "smlad", ", r5"),
-            bytes!(@row $line, "72", "r6", "r10", "r11", "smlad", ", r6"),
-            bytes!(@row $line, "76", "r7", "r10", "r11", "smlad", ", r7"),
+            concat!("ldr r12, [r0, #", $line, "+", $row, "]\n"),
+            "and r3, lr, r12\nldr r3, [r1, r3, lsl #2]\n",
+            concat!($first, " ", $sum, ", r3, r8", $start, "\n"),
+            "and r3, lr, r12, ror #8\nldr r3, [r1, r3, lsl #2]\n",
+            concat!("smlad ", $sum, ", r3, r9, ", $sum, "\n"),
+            // Loads side by side take a cycle less.
+            "and r3, lr, r12, ror #16\nand r12, lr, r12, ror #24\n",
+            "ldr r3, [r1, r3, lsl #2]\nldr r12, [r1, r12, lsl #2]\n",
+            concat!("smlad ", $sum, ", r3, r10, ", $sum, "\nsmlad ", $sum, ", r12, r11, ", $sum, "\n"),
         )
     };
-    (@row $line:literal, $row:literal, $sum:literal, $even:literal, $odd:literal, $first:literal, $start:literal) => {
+}
+
+/// Takes a row's bytes for levels, of two lines of four columns.
+macro_rules! bytes {
+    ($line:literal, $row:literal, $sum:literal, $first:literal, $start:literal) => {
         concat!(
-            concat!("ldr r3, [r0, #", $line, "+", $row, "]\n"),
-            concat!("sxtb16 r12, r3\n", $first, " ", $sum, ", r12, ", $even, $start, "\n"),
-            concat!("sxtb16 r3, r3, ror #8\nsmlad ", $sum, ", r3, ", $odd, ", ", $sum, "\n"),
+            concat!("ldr r3, [r0, #", $line, "+", $row, "]\nsxtb16 r12, r3\nsxtb16 r3, r3, ror #8\n"),
+            concat!($first, " ", $sum, ", r12, r8", $start, "\nsmlad ", $sum, ", r3, r9, ", $sum, "\n"),
+            concat!("ldr r3, [r0, #", $line, "+", $row, "+64]\nsxtb16 r12, r3\nsxtb16 r3, r3, ror #8\n"),
+            concat!("smlad ", $sum, ", r12, r10, ", $sum, "\nsmlad ", $sum, ", r3, r11, ", $sum, "\n"),
         )
     };
 }
 
 one_row! {
     /// 4-bit codes of any levels; [`spread_by_four`].
-    n4_one, "ldr r1, [sp, #56]", looked_up, ["64", "128", "192"], "192"
+    n4_one, "ldr r1, [sp, #56]", "", looked_up, ["64", "128", "192"], "192"
+}
+
+one_row! {
+    /// 4-bit codes whose levels are looked up by windows of six bits, two by one of ten; [`spread_by_four`].
+    t4_one, "ldr r1, [sp, #56]", "movw lr, #0x3FF", windows, ["64", "128", "192"], "192"
 }
 
 one_row! {
     /// 8-bit codes; [`spread_by_two`].
-    n8_one, "", bytes, ["128", "256", "384"], "448"
+    n8_one, "", "", bytes, ["128", "256", "384"], "448"
 }
 
 /// A line of four rows of [`uniform_one`], the first two rows' codes by `$first`; `$a` to `$d`: what sums begin with.
@@ -424,115 +447,6 @@ pub unsafe extern "C" fn uniform_one(
         "cmp sp, r12",
         "bne 3b",
         "add sp, sp, #8",
-        "pop {{r4-r12, pc}}",
-    )
-}
-
-/// A row of a trellis: its sum grows by four pairs. `$own` gets this row's lowest bits, `$before` has those of the row before,
-/// `$before_that` those of the row before that and is free afterwards.
-macro_rules! trellis {
-    ($own:literal, $before:literal, $before_that:literal) => {
-        concat!(
-            concat!("ldr ", $own, ", [r0], #4\norr r11, ", $before, ", ", $before, ", lsr #3\n"),
-            concat!("eor ", $before_that, ", ", $before_that, ", ", $own, "\nand ", $own, ", ", $own, ", #0x11111111\n"),
-            "ldr lr, [r2]\nand r12, r7, r11, lsl #8\nand r11, r11, r7\n",
-            concat!("uxtab16 r12, r12, ", $before_that, "\nuxtab16 r11, r11, ", $before_that, ", ror #8\n"),
-            trellis!(@pair "uxth", $before_that, "r12", "", "r3"),
-            trellis!(@pair "uxth", $before_that, "r11", "", "r4"),
-            trellis!(@pair "lsr", $before_that, "r12", ", #16", "r5"),
-            trellis!(@pair "lsr", $before_that, "r11", ", #16", "r6"),
-            "str lr, [r2], #4\n",
-        )
-    };
-    (@pair $half:literal, $pair:literal, $of:literal, $shift:literal, $x:literal) => {
-        concat!(
-            concat!($half, " ", $pair, ", ", $of, $shift, "\nldr ", $pair, ", [r1, ", $pair, ", lsl #2]\n"),
-            concat!("smlad lr, ", $pair, ", ", $x, ", lr\n"),
-        )
-    };
-}
-
-/// Codes along a trellis; [`spread_by_four`]. `table`: the levels of a byte whose signs are not counted, then those with the first
-/// negated, the second, both.
-///
-/// Signs are the lowest bits of the row before, 0 and 4 of a byte: beside one another they are bits 8 and 9 of what is looked up.
-///
-/// # Safety
-/// See [`BlockFn`].
-#[unsafe(naked)]
-pub unsafe extern "C" fn t4_one(
-    codes: *const u8,
-    scales: *const u8,
-    spread: *const u32,
-    groups: usize,
-    table: *const u32,
-    sums: *mut i64,
-) {
-    naked_asm!(
-        "push {{r4-r12, lr}}",
-        "sub sp, sp, #80", // 16 dots, then scales, activations, groups, lines
-        "strd r1, r2, [sp, #64]",
-        "ldr r1, [sp, #120]", // table
-        "mov r7, #0x03000300",
-        "1: str r3, [sp, #72]",
-        "mov r8, #0",
-        "mov r9, #0",
-        "mov r10, #0",
-        "mov r11, #0",
-        "mov r2, sp",
-        "stm r2!, {{r8-r11}}",
-        "stm r2!, {{r8-r11}}",
-        "stm r2!, {{r8-r11}}",
-        "stm r2!, {{r8-r11}}",
-        "ldr r12, [sp, #68]",
-        "add r12, r12, #4", // what sums begin with is 0
-        "mov r11, #4",
-        "2: str r11, [sp, #76]",
-        "ldm r12!, {{r3-r6}}",
-        "str r12, [sp, #68]",
-        // A ring: before the first row come the last two.
-        "ldrd r9, r8, [r0, #56]",
-        "and r8, r8, #0x11111111",
-        "and r9, r9, #0x11111111",
-        "mov r2, sp",
-        trellis!("r10", "r8", "r9"),
-        trellis!("r9", "r10", "r8"),
-        trellis!("r8", "r9", "r10"),
-        trellis!("r10", "r8", "r9"),
-        trellis!("r9", "r10", "r8"),
-        trellis!("r8", "r9", "r10"),
-        trellis!("r10", "r8", "r9"),
-        trellis!("r9", "r10", "r8"),
-        trellis!("r8", "r9", "r10"),
-        trellis!("r10", "r8", "r9"),
-        trellis!("r9", "r10", "r8"),
-        trellis!("r8", "r9", "r10"),
-        trellis!("r10", "r8", "r9"),
-        trellis!("r9", "r10", "r8"),
-        trellis!("r8", "r9", "r10"),
-        trellis!("r10", "r8", "r9"),
-        "ldr r12, [sp, #68]",
-        "ldr r11, [sp, #76]",
-        "subs r11, r11, #1",
-        "bne 2b",
-        "mov r2, sp",
-        "ldr lr, [sp, #64]",
-        "ldr r12, [sp, #124]", // sums
-        "push {{r7}}",
-        "ldm r2!, {{r4-r7}}",
-        scaled!("lr", "r12"),
-        "ldm r2!, {{r4-r7}}",
-        scaled!("lr", "r12"),
-        "ldm r2!, {{r4-r7}}",
-        scaled!("lr", "r12"),
-        "ldm r2!, {{r4-r7}}",
-        scaled!("lr", "r12"),
-        "pop {{r7}}",
-        "str lr, [sp, #64]",
-        "ldr r3, [sp, #72]",
-        "subs r3, r3, #1",
-        "bne 1b",
-        "add sp, sp, #80",
         "pop {{r4-r12, pc}}",
     )
 }

@@ -34,25 +34,24 @@ macro_rules! n4_line {
     };
 }
 
-/// 4-bit codes; `table`: the two levels of each byte.
-///
-/// # Safety
-/// See [`LevelsFn`].
-#[unsafe(naked)]
-pub unsafe extern "C" fn n4_levels(levels: *mut u32, codes: *const u8, table: *const u32) {
-    naked_asm!(
-        "push {{r4-r7, lr}}",
-        "mov r3, #8",
-        "1:",
-        n4_line!("0"),
-        n4_line!("64"),
-        n4_line!("128"),
-        n4_line!("192"),
-        "add r1, r1, #8",
-        "subs r3, r3, #1",
-        "bne 1b",
-        "pop {{r4-r7, pc}}",
-    )
+/// A line of two rows of T4, whose windows of ten bits begin at each byte; r12: ten ones.
+macro_rules! t4_line {
+    ($at:literal) => {
+        concat!(
+            concat!("ldrd r8, r9, [r1, #", $at, "]\n"),
+            "and r4, r12, r8\nand r5, r12, r8, ror #8\nand r6, r12, r9\nand r7, r12, r9, ror #8\n",
+            t4_line!(),
+            "and r4, r12, r8, ror #16\nand r5, r12, r8, ror #24\nand r6, r12, r9, ror #16\nand r7, r12, r9, ror #24\n",
+            t4_line!(),
+        )
+    };
+    () => {
+        "ldr r4, [r2, r4, lsl #2]
+        ldr r5, [r2, r5, lsl #2]
+        ldr r6, [r2, r6, lsl #2]
+        ldr r7, [r2, r7, lsl #2]
+        stm r0!, {{r4-r7}}\n"
+    };
 }
 
 /// Lines of four columns of two rows.
@@ -66,103 +65,51 @@ macro_rules! n8_line {
     };
 }
 
-/// 8-bit codes; no table.
-///
-/// # Safety
-/// See [`LevelsFn`].
-#[unsafe(naked)]
-pub unsafe extern "C" fn n8_levels(levels: *mut u32, codes: *const u8, table: *const u32) {
-    naked_asm!(
-        "push {{r4-r7, lr}}",
-        "mov r3, #8",
-        "1:",
-        n8_line!("0"),
-        n8_line!("64"),
-        n8_line!("128"),
-        n8_line!("192"),
-        n8_line!("256"),
-        n8_line!("320"),
-        n8_line!("384"),
-        n8_line!("448"),
-        "add r1, r1, #8",
-        "subs r3, r3, #1",
-        "bne 1b",
-        "pop {{r4-r7, pc}}",
-    )
-}
-
-/// A row of a line of a trellis, its pairs to `$at`. `$own` gets this row's lowest bits, `$before` has those of the row before,
-/// `$before_that` those of the row before that and is free afterwards.
-macro_rules! trellis {
-    ($at:literal, $own:literal, $before:literal, $before_that:literal) => {
-        concat!(
-            concat!("ldr ", $own, ", [r1], #4\norr r4, ", $before, ", ", $before, ", lsr #3\n"),
-            concat!(
-                "eor ",
-                $before_that,
-                ", ",
-                $before_that,
-                ", ",
-                $own,
-                "\nand ",
-                $own,
-                ", ",
-                $own,
-                ", #0x11111111\n"
-            ),
-            "and r5, r4, #0x03000300\nand r4, r12, r4, lsl #8\n",
-            concat!("uxtab16 r4, r4, ", $before_that, "\nuxtab16 r5, r5, ", $before_that, ", ror #8\n"),
-            "uxth r6, r4\nuxth r7, r5\nldr r6, [r2, r6, lsl #2]\nldr r7, [r2, r7, lsl #2]\n",
-            concat!("strd r6, r7, [r0, #", $at, "]\n"),
-            "lsr r4, r4, #16\nlsr r5, r5, #16\nldr r4, [r2, r4, lsl #2]\nldr r5, [r2, r5, lsl #2]\n",
-            concat!("strd r4, r5, [r0, #", $at, "+16]\n"),
-        )
+/// A [`LevelsFn`]: `$line` writes the levels of a line of two rows; r4 to r9 are free.
+macro_rules! levels {
+    ($(#[$meta:meta])* $name:ident, $line:ident, [$($at:literal),*]) => {
+        $(#[$meta])*
+        ///
+        /// # Safety
+        /// See [`LevelsFn`].
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name(levels: *mut u32, codes: *const u8, table: *const u32) {
+            naked_asm!(
+                "push {{r4-r9, lr}}",
+                "mov r3, #8",
+                "movw r12, #0x3FF",
+                "1:",
+                $($line!($at),)*
+                "add r1, r1, #8",
+                "subs r3, r3, #1",
+                "bne 1b",
+                "pop {{r4-r9, pc}}",
+            )
+        }
     };
 }
 
-/// Codes along a trellis; `table`: the two levels of each byte, then those with the first negated, the second, both.
-///
-/// # Safety
-/// See [`LevelsFn`].
-#[unsafe(naked)]
-pub unsafe extern "C" fn t4_levels(levels: *mut u32, codes: *const u8, table: *const u32) {
-    naked_asm!(
-        "push {{r4-r10, lr}}",
-        "mov r12, #0x03000300",
-        "mov r3, #4",
-        // A ring: before the first row come the last two.
-        "1: ldrd r9, r8, [r1, #56]",
-        "and r8, r8, #0x11111111",
-        "and r9, r9, #0x11111111",
-        trellis!("0", "r10", "r8", "r9"),
-        trellis!("8", "r9", "r10", "r8"),
-        trellis!("128", "r8", "r9", "r10"),
-        trellis!("136", "r10", "r8", "r9"),
-        trellis!("256", "r9", "r10", "r8"),
-        trellis!("264", "r8", "r9", "r10"),
-        trellis!("384", "r10", "r8", "r9"),
-        trellis!("392", "r9", "r10", "r8"),
-        trellis!("512", "r8", "r9", "r10"),
-        trellis!("520", "r10", "r8", "r9"),
-        trellis!("640", "r9", "r10", "r8"),
-        trellis!("648", "r8", "r9", "r10"),
-        trellis!("768", "r10", "r8", "r9"),
-        trellis!("776", "r9", "r10", "r8"),
-        trellis!("896", "r8", "r9", "r10"),
-        trellis!("904", "r10", "r8", "r9"),
-        "add r0, r0, #32",
-        "subs r3, r3, #1",
-        "bne 1b",
-        "pop {{r4-r10, pc}}",
-    )
+levels! {
+    /// 4-bit codes; `table`: the two levels of each byte.
+    n4_levels, n4_line, ["0", "64", "128", "192"]
 }
 
-/// Sets sums of `twos` (at least 1) times two rows of activations to 0. The compiler's own way takes four instructions a word.
+levels! {
+    /// 4-bit codes whose levels are looked up by windows of six bits; `table`: the two levels of each ten bits.
+    t4_levels, t4_line, ["0", "64", "128", "192"]
+}
+
+levels! {
+    /// 8-bit codes; no table.
+    n8_levels, n8_line, ["0", "64", "128", "192", "256", "320", "384", "448"]
+}
+
+/// Sets sums of `rows` (at least 1) rows of activations to 0. The compiler's own way takes four instructions a word.
 ///
 /// # Safety
-/// There is room for 32 sums for each two rows.
+/// There is room for 16 sums for each row.
 #[unsafe(naked)]
-pub unsafe extern "C" fn clear(sums: *mut [i64; 16], twos: usize) {
+pub unsafe extern "C" fn clear(sums: *mut [i64; 16], rows: usize) {
     naked_asm!(
         "push {{r4-r9, lr}}",
         "mov r2, #0",
@@ -174,10 +121,6 @@ pub unsafe extern "C" fn clear(sums: *mut [i64; 16], twos: usize) {
         "mov r8, #0",
         "mov r9, #0",
         "1: stm r0!, {{r2-r9}}",
-        "stm r0!, {{r2-r9}}",
-        "stm r0!, {{r2-r9}}",
-        "stm r0!, {{r2-r9}}",
-        "stm r0!, {{r2-r9}}",
         "stm r0!, {{r2-r9}}",
         "stm r0!, {{r2-r9}}",
         "stm r0!, {{r2-r9}}",

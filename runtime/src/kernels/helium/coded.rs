@@ -1,10 +1,11 @@
 //! Coded weights: [`crate::kernels::scalar::coded`], a block of 16 rows at a time with one row of activations or two.
 
+use core::mem::MaybeUninit;
 use core::ops::Range;
 
-use super::lines::{BlockFn, n4_one, n4_two, n8_one, t4_one, t4_two, uniform_one};
+use super::lines::{BlockFn, four_times, n4_one, n4_two, n8_one, t4_one, t4_two, uniform_one};
 use crate::image::Coded;
-use crate::image::tensors::{BLOCK, GROUP};
+use crate::image::tensors::{BLOCK, GROUP, T4_BY_WINDOW};
 use crate::kernels::{BlocksFn, Codes, Kernels, Put, recoded, scalar};
 
 /// The kernels.
@@ -23,39 +24,48 @@ pub static KERNELS: Kernels = Kernels {
 const UNIFORM: [i8; 16] = [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7];
 
 /// How a block is done.
-struct How {
+struct How<'t> {
     /// Bytes of a group's codes.
     group_bytes: usize,
     /// With a row of activations.
     one: BlockFn,
     /// With two.
     two: Option<BlockFn>,
+    /// Levels, as the functions want them.
+    table: &'t [i8],
     /// What does it where this cannot.
     otherwise: BlocksFn,
 }
 
 fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     let one: BlockFn = if w.codebook == UNIFORM { uniform_one } else { n4_one };
-    each_block(w, blocks, x, put, &How { group_bytes: 256, one, two: Some(n4_two), otherwise: scalar::n4 });
+    let two = Some(n4_two as BlockFn);
+    each_block(w, blocks, x, put, &How { group_bytes: 256, one, two, table: &w.codebook, otherwise: scalar::n4 });
 }
 
 fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-    each_block(w, blocks, x, put, &How { group_bytes: 256, one: t4_one, two: Some(t4_two), otherwise: scalar::t4 });
+    let mut table = MaybeUninit::<[i8; 4 * T4_BY_WINDOW.len()]>::uninit();
+    // SAFETY: the function fills it.
+    let table = unsafe {
+        four_times(table.as_mut_ptr().cast(), T4_BY_WINDOW.as_ptr());
+        table.assume_init_ref()
+    };
+    let two = Some(t4_two as BlockFn);
+    each_block(w, blocks, x, put, &How { group_bytes: 256, one: t4_one, two, table, otherwise: scalar::t4 });
 }
 
 fn n8(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-    each_block(w, blocks, x, put, &How { group_bytes: 512, one: n8_one, two: None, otherwise: scalar::n8 });
+    each_block(w, blocks, x, put, &How { group_bytes: 512, one: n8_one, two: None, table: &[], otherwise: scalar::n8 });
 }
 
 #[inline(never)] // once, not for each caller
-fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>, how: &How) {
+fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>, how: &How<'_>) {
     // Vectors of words are read at multiples of 4, where images and slots have them.
     let word = |address: usize| address.is_multiple_of(4);
     let words = word(w.codes.as_ptr().addr()) && word(x.bytes.as_ptr().addr()) && (word(x.stride) || x.rows == 1);
     if !words || !x.fit(w) || w.groups == 0 {
         return (how.otherwise)(w, blocks, x, put);
     }
-    let levels = w.levels();
     let mut sums = [[0i64; BLOCK]; 2];
     for block in blocks {
         let (codes, scales) = w.block(block);
@@ -67,7 +77,7 @@ fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<
                 _ => (1, how.one),
             };
             if all && x.row(row + rows - 1).len() >= w.groups * GROUP {
-                let (levels, first, to) = (levels.as_ptr(), x.row(row).as_ptr(), sums.as_mut_ptr().cast());
+                let (levels, first, to) = (how.table.as_ptr(), x.row(row).as_ptr(), sums.as_mut_ptr().cast());
                 // SAFETY: the codes and scales of all groups are there, and their activations of these rows.
                 unsafe { function(codes.as_ptr(), scales.as_ptr(), first, w.groups, levels, to, x.stride) };
             } else {

@@ -9,15 +9,14 @@
 //! With levels of -8 to 7 the upper half holds what 32 columns sum up to, -32512 to 32768, if it is one less: a group needs no more
 //! than a mask, a product and a sum for two columns. Codes are levels and 8, so sums begin with 8 times the activations less; and with
 //! as much in the lower half as what gathers there may be below 0. Levels of any codebook come from a table by both codes of a byte,
-//! and each product is moved down by itself. Of a trellis (T4) activations are there with either sign, and the lowest bits of the row
-//! before say where: `image::tensors`.
+//! T4's (`image::tensors`) from one by these and two bits behind them, and each product is moved down by itself.
 
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use super::{Block, core_loops};
-use crate::image::Coded;
-use crate::image::tensors::{BLOCK, GROUP};
+use crate::image::tensors::{BLOCK, GROUP, T4_LEVELS};
+use crate::image::{Coded, Dtype};
 use crate::kernels::{Codes, Kernels, Put, recoded, scalar};
 
 /// The kernels.
@@ -32,79 +31,61 @@ pub static KERNELS: Kernels = Kernels {
     ..scalar::KERNELS
 };
 
-/// Words of activations.
-const WORDS: usize = 1152;
+/// Words of levels and, behind them, of activations. They lie on the stack.
+const WORDS: usize = 1408;
 
 /// Levels of codes that are a constant less.
 const UNIFORM: [i8; 16] = [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7];
 
 /// How blocks are done.
-struct How<'t> {
+struct How {
     /// Bytes of a group's codes.
     group_bytes: usize,
     /// Words of a group's activations.
     words: usize,
     spread: fn(&[i8; GROUP], &mut [MaybeUninit<u32>]),
     block: unsafe fn(&mut Block),
-    /// The levels of a byte's two codes.
-    table: &'t [u32],
+    /// Words of levels of a byte's two codes: by the byte, 256; by the two bits behind it, too, 1024.
+    pairs: usize,
 }
 
 fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-    if w.codebook == UNIFORM {
-        // SAFETY: `each_block` describes it.
-        let block = |job: &mut Block| unsafe { core_loops::uniform(job) };
-        return each_block(
-            w,
-            blocks,
-            x,
-            put,
-            &How { group_bytes: 256, words: 17, spread: spread_uniform, block, table: &[] },
-        );
-    }
-    let table = &mut [0; 256];
     // SAFETY: `each_block` describes it.
-    let block = |job: &mut Block| unsafe { core_loops::codebook(job) };
-    each_block(
-        w,
-        blocks,
-        x,
-        put,
-        &How { group_bytes: 256, words: 16, spread: spread_pairs, block, table: levels(w, table) },
-    );
+    let how = if w.codebook == UNIFORM {
+        let block = |job: &mut Block| unsafe { core_loops::uniform(job) };
+        How { group_bytes: 256, words: 17, spread: spread_uniform, block, pairs: 0 }
+    } else {
+        let block = |job: &mut Block| unsafe { core_loops::codebook(job) };
+        How { group_bytes: 256, words: 16, spread: spread_pairs, block, pairs: 256 }
+    };
+    each_block(w, blocks, x, put, &how);
 }
 
 fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-    // From so many rows on levels are worth making.
-    if x.rows() >= 5 {
-        return recoded::t4(n8, w, blocks, x, put);
-    }
-    let table = &mut [0; 256];
     // SAFETY: `each_block` describes it.
-    let block = |job: &mut Block| unsafe { core_loops::trellis(job) };
-    each_block(
-        w,
-        blocks,
-        x,
-        put,
-        &How { group_bytes: 256, words: 64, spread: spread_signs, block, table: levels(w, table) },
-    );
+    let block = |job: &mut Block| unsafe { core_loops::windows(job) };
+    each_block(w, blocks, x, put, &How { group_bytes: 256, words: 16, spread: spread_pairs, block, pairs: 1024 });
 }
 
-/// The levels of a byte's two codes.
-fn levels<'t>(w: &Coded<'_>, table: &'t mut [u32; 256]) -> &'t [u32] {
-    for (sixteen, high) in table.as_chunks_mut::<16>().0.iter_mut().zip(w.codebook) {
-        for (pair, low) in sixteen.iter_mut().zip(w.codebook) {
-            *pair = lanes(high, low);
-        }
+/// The levels of a byte's two codes: 256 words, or for T4 1024.
+#[inline(never)] // its numbers are not on the stack when the loops are
+fn pairs(levels: &[i8], table: &mut [MaybeUninit<u32>]) {
+    let mut words = [0; 64];
+    let (plain, negated) = words.split_at_mut(32);
+    for ((plain, negated), level) in plain.iter_mut().zip(negated).zip(levels) {
+        (*plain, *negated) = (lanes(0, *level), lanes(0, -i32::from(*level)));
     }
-    table
+    // T4's low code shares the lowest two bits of the high one's window: of the place of its word.
+    let shared = if table.len() > 256 { 3 * size_of::<u32>() } else { 0 };
+    let table = table.as_mut_ptr_range();
+    // SAFETY: there are 16 words for each level of the high code, 16 or 64.
+    unsafe { core_loops::pairs(words.as_ptr(), table.start.cast(), table.end.cast(), shared) };
 }
 
 fn n8(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     // SAFETY: `each_block` describes it.
     let block = |job: &mut Block| unsafe { core_loops::bytes(job) };
-    each_block(w, blocks, x, put, &How { group_bytes: 512, words: GROUP, spread: spread_each, block, table: &[] });
+    each_block(w, blocks, x, put, &How { group_bytes: 512, words: GROUP, spread: spread_each, block, pairs: 0 });
 }
 
 /// `high * 2^16 + low`.
@@ -130,21 +111,6 @@ fn spread_pairs(x: &[i8; GROUP], words: &mut [MaybeUninit<u32>]) {
     }
 }
 
-/// Of each line the columns of a byte's codes, negated as signs want it: the words of a pair lie 0, 4 (the low code's level is negated),
-/// 64 and 68 (the high one's) bytes from its place, eight pairs one after the other in 128 bytes.
-fn spread_signs(x: &[i8; GROUP], words: &mut [MaybeUninit<u32>]) {
-    for (words, x) in words.as_chunks_mut::<32>().0.iter_mut().zip(x.as_chunks::<16>().0) {
-        for pair in 0..8 {
-            let at = pair / 4 * 8 + pair % 4;
-            let (low, high) = (i32::from(x[at]), i32::from(x[at + 4]));
-            words[2 * pair] = MaybeUninit::new(lanes(low, high));
-            words[2 * pair + 1] = MaybeUninit::new(lanes(-low, high));
-            words[2 * pair + 16] = MaybeUninit::new(lanes(low, -high));
-            words[2 * pair + 17] = MaybeUninit::new(lanes(-low, -high));
-        }
-    }
-}
-
 fn spread_each(x: &[i8; GROUP], words: &mut [MaybeUninit<u32>]) {
     for (word, x) in words.iter_mut().zip(x) {
         *word = MaybeUninit::new(i32::from(*x) as u32);
@@ -152,14 +118,18 @@ fn spread_each(x: &[i8; GROUP], words: &mut [MaybeUninit<u32>]) {
 }
 
 #[inline(never)] // its buffer once, not for each caller
-fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>, how: &How<'_>) {
+fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>, how: &How) {
     let words = w.codes.as_ptr().addr().is_multiple_of(4);
     if !words || !x.fit(w) {
         return scalar::KERNELS.blocks(w)(w, blocks, x, put);
     }
     let group_words = how.words.max(1);
-    let most = WORDS / group_words;
     let mut words = [MaybeUninit::uninit(); WORDS];
+    let Some((table, words)) = words.split_at_mut_checked(how.pairs) else { return };
+    if !table.is_empty() {
+        pairs(if w.dtype == Dtype::T4 { &T4_LEVELS } else { &w.codebook }, table);
+    }
+    let most = words.len() / group_words;
     let (mut sums, mut part) = ([[0i64; BLOCK]], [0i32; BLOCK]);
     for row in 0..x.rows() {
         let x = x.row(row).as_chunks::<GROUP>().0;
@@ -183,7 +153,8 @@ fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<
                 if let (Some(x), Some(codes), Some(scales)) = (x, codes, scales) {
                     let (x, x_end) = (x.as_ptr().cast(), x.as_ptr_range().end.cast());
                     let (codes, scales, sums) = (codes.as_ptr(), scales.as_ptr(), part.as_mut_ptr());
-                    let mut job = Block { x, x_end, codes, scales, sums, table: how.table.as_ptr(), left: 0 };
+                    let (table, mask) = (table.as_ptr().cast(), 4 * how.pairs.wrapping_sub(1));
+                    let mut job = Block { x, x_end, codes, scales, sums, table, left: 0, mask };
                     // SAFETY: activations, codes and scales of these groups are there, at least one.
                     unsafe { (how.block)(&mut job) };
                 }

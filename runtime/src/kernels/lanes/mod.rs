@@ -117,4 +117,6 @@ struct Block {
     table: *const u32,
     /// Steps left, of the loop.
     left: usize,
+    /// What a place in the table is masked with, in bytes.
+    mask: usize,
 }

@@ -515,19 +515,55 @@ macro_rules! masked {
     };
 }
 
-/// Eight codes, whose levels two and two are in the table. Each product is one less, and what its lower half holds never below 0.
+/// Eight codes, whose levels two and two are in the table, at places that `$mask` leaves; `$last`: the last byte's, before that. Each
+/// product is one less, and what its lower half holds never below 0. In assembly, as [`eight`] is.
 macro_rules! looked_up {
-    ($x:ident, $codes:ident, $at:literal, $table:ident, $sum:ident) => {
-        let word = *$codes.add($at).cast::<u32>();
-        let sum_of_two = |offset: u32, x: u32| {
-            let levels = *$table.byte_add((offset & 0x3FC) as usize);
-            (levels.wrapping_mul(x).wrapping_sub(3 << 14) as i32 >> 16) as u32
-        };
-        $sum = $sum.wrapping_add(sum_of_two(word << 2, $x[0]));
-        $sum = $sum.wrapping_add(sum_of_two(word >> 6, $x[1]));
-        $sum = $sum.wrapping_add(sum_of_two(word >> 14, $x[2]));
-        $sum = $sum.wrapping_add(sum_of_two(word >> 22, $x[3]));
+    ($x:ident, $codes:ident, $at:literal, $table:ident, $sum:ident, $mask:literal, $last:literal) => {
+        core::arch::asm!(
+            "lw {word}, {at}({codes})",
+            "slli {pair}, {word}, 2",
+            looked_up!(@pair "{x0}"),
+            "srli {pair}, {word}, 6",
+            looked_up!(@pair "{x1}"),
+            "srli {pair}, {word}, 14",
+            looked_up!(@pair "{x2}"),
+            $last,
+            looked_up!(@pair "{x3}"),
+            at = const $at,
+            codes = in(reg) $codes,
+            table = in(reg) $table,
+            mask = in(reg) $mask,
+            less = in(reg) -(3 << 14),
+            x0 = in(reg) $x[0],
+            x1 = in(reg) $x[1],
+            x2 = in(reg) $x[2],
+            x3 = in(reg) $x[3],
+            word = out(reg) _,
+            pair = out(reg) _,
+            sum = inout(reg) $sum,
+            options(nostack, readonly, preserves_flags),
+        )
     };
+    (@pair $x:literal) => {
+        concat!(
+            "and {pair}, {pair}, {mask}
+            add {pair}, {pair}, {table}
+            lw {pair}, ({pair})
+            mul {pair}, {pair}, ",
+            $x,
+            "
+            add {pair}, {pair}, {less}
+            srai {pair}, {pair}, 16
+            add {sum}, {sum}, {pair}"
+        )
+    };
+}
+macro_rules! by_byte {
+    ($($job:tt)*) => { looked_up!($($job)*, 0x3FC, "srli {pair}, {word}, 22") };
+}
+/// By T4's windows, of which the last goes around the word's end.
+macro_rules! by_window {
+    ($($job:tt)*) => { looked_up!($($job)*, 0xFFC, "srli {pair}, {word}, 22\nslli {word}, {word}, 10\nor {pair}, {pair}, {word}") };
 }
 
 /// Four weights of 8 bits.
@@ -555,47 +591,33 @@ blocks! {
 }
 blocks! {
     /// Codes whose levels are in the table: 16 products, each one less.
-    codebook, |_| 0, looked_up, 4, |sum| sum as i32 + 16
+    codebook, |_| 0, by_byte, 4, |sum| sum as i32 + 16
+}
+blocks! {
+    /// T4's codes.
+    windows, |_| 0, by_window, 4, |sum| sum as i32 + 16
 }
 blocks! {
     /// Weights of 8 bits.
     bytes, |_| 0, whole, 8, |sum| sum as i32
 }
 
-/// Sums of a block of codes along a trellis, a row at a time. The table has the levels before their signs.
+/// See `thumb.rs`.
 ///
 /// # Safety
-/// What `job` describes lies in memory, at least a group, and the sums may be written.
-pub unsafe fn trellis(job: &mut Block) {
-    const LOWEST: u32 = 0x1111_1111;
+/// As there.
+pub unsafe fn pairs(levels: *const u32, table: *mut u32, end: *const u32, shared: usize) {
     // SAFETY: the caller's.
     unsafe {
-        for row in 0..16 {
-            let (mut x, mut codes, mut scales) = (job.x, job.codes.cast::<u32>(), job.scales.add(row));
-            let (one, two) = ((row + 15) % 16, (row + 14) % 16);
-            let mut sum = 0i32;
-            while x != job.x_end {
-                let mut group = 16i32;
-                for line in 0..4 {
-                    let levels = *codes.add(row) ^ (*codes.add(two) & LOWEST);
-                    let signs = (*codes.add(one) & LOWEST) << 2;
-                    let sum_of_two = |levels: u32, signs: u32, pair: usize| {
-                        let pair_levels = *job.table.byte_add((levels & 0x3FC) as usize);
-                        let x = *x.add(2 * pair).byte_add((signs & 0x44) as usize);
-                        pair_levels.wrapping_mul(x).wrapping_sub(3 << 14) as i32 >> 16
-                    };
-                    group += sum_of_two(levels << 2, signs, 0)
-                        + sum_of_two(levels >> 6, signs >> 8, 1)
-                        + sum_of_two(levels >> 14, signs >> 16, 2)
-                        + sum_of_two(levels >> 22, signs >> 24, 3);
-                    // Eight pairs, then as many words with the signs of the high codes.
-                    x = x.add(if line % 2 == 0 { 8 } else { 24 });
-                    codes = codes.add(16);
-                }
-                sum = sum.wrapping_add(group.wrapping_mul(i32::from(*scales)));
-                scales = scales.add(16);
+        let (mut high, mut to) = (levels, table);
+        while to.cast_const() != end {
+            let low = levels.byte_add(((high.addr() - levels.addr()) & shared) * 16);
+            for at in (0..16).step_by(4) {
+                let ([a, b, c, d], high) = (*low.add(at).cast::<[u32; 4]>(), *high << 16);
+                let four = [high.wrapping_add(a), high.wrapping_add(b), high.wrapping_add(c), high.wrapping_add(d)];
+                *to.add(at).cast() = four;
             }
-            *job.sums.add(row) = sum;
+            (high, to) = (high.add(1), to.add(16));
         }
     }
 }

@@ -239,7 +239,7 @@ pub unsafe fn dots(job: &mut Dots, pixels: usize, words: bool) {
         _ if words => {
             // The first weight has been read when the other filter's is.
             job.apart = job.apart.wrapping_sub(4);
-            ONE_OF_WORDS + (job.x_end.addr().wrapping_sub(job.x.addr()) / 16 & 3)
+            ONE_OF_WORDS + ((job.x_end.addr().wrapping_sub(job.x.addr()) / 16) & 3)
         }
         _ => ONE,
     };
@@ -886,30 +886,73 @@ pub unsafe extern "C" fn uniform(job: &mut Block) {
     )
 }
 
-/// A byte's two codes times their activations: the table's offset from r6 by `$shift`.
+/// A byte's two codes times their activations: the table's offset to `$to`, from r6, by `$shift`. The product's lower half rounds the
+/// upper one, by the last bit that is shifted out.
 macro_rules! byte {
-    ($shift:literal, $x:literal) => {
+    ($shift:literal, $to:literal, $x:literal) => {
         concat!(
             $shift,
-            "\nands r7, r4\nldr r7, [r3, r7]\nmuls r7, ",
-            $x,
-            ", r7\nadd r7, r9\nasrs r7, r7, #16\nadd r8, r7\n",
+            concat!("\nands ", $to, ", r4\nldr ", $to, ", [r3, ", $to, "]\nmuls ", $to, ", ", $x, ", ", $to),
+            concat!("\nasrs ", $to, ", ", $to, ", #16\nadcs r5, ", $to, "\n"),
         )
     };
 }
 
-/// A line of [`codebook`].
+/// A line of [`codebook`]. The last byte's window may go around the word's end.
 macro_rules! coded_line {
     ($at:literal) => {
         concat!(
-            concat!("ldr r6, [r5, #", $at, "]\nldm r0!, {{r1, r2}}\n"),
-            byte!("lsls r7, r6, #2", "r1"),
-            byte!("lsrs r7, r6, #6", "r2"),
+            concat!("mov r6, r12\nldr r6, [r6, #", $at, "]\nldm r0!, {{r1, r2}}\n"),
+            byte!("lsls r7, r6, #2", "r7", "r1"),
+            byte!("lsrs r7, r6, #6", "r7", "r2"),
             "ldm r0!, {{r1, r2}}\n",
-            byte!("lsrs r7, r6, #14", "r1"),
-            byte!("lsrs r7, r6, #22", "r2"),
+            byte!("lsrs r7, r6, #14", "r7", "r1"),
+            byte!("movs r1, #22\nrors r6, r1", "r6", "r2"),
         )
     };
+}
+
+/// Four words of [`pairs`].
+macro_rules! four_pairs {
+    () => {
+        "ldm r1!, {{r4-r7}}
+        adds r4, r4, r2
+        adds r5, r5, r2
+        adds r6, r6, r2
+        adds r7, r7, r2
+        stm r0!, {{r4-r7}}\n"
+    };
+}
+
+/// The table from the words of levels: for each level, times 2^16, sixteen words with another added. These are the first sixteen; or
+/// others, by what `shared` masks of the place of the first level's word, in bytes.
+///
+/// # Safety
+/// There are as many levels as sixteens up to the table's `end`, and sixteens of levels as `shared` says.
+#[unsafe(naked)]
+pub unsafe extern "C" fn pairs(levels: *const u32, table: *mut u32, end: *const u32, shared: usize) {
+    naked_asm!(
+        "push {{r3-r7, lr}}",
+        "mov lr, r2",
+        "mov r12, r0",
+        "mov r3, r0",
+        "mov r0, r1",
+        "2: ldr r4, [sp]",
+        "mov r1, r12",
+        "subs r2, r3, r1",
+        "ands r2, r4",
+        "lsls r2, r2, #4",
+        "adds r1, r1, r2",
+        "ldm r3!, {{r2}}",
+        "lsls r2, r2, #16",
+        four_pairs!(),
+        four_pairs!(),
+        four_pairs!(),
+        four_pairs!(),
+        "cmp r0, lr",
+        "bne 2b",
+        "pop {{r3-r7, pc}}",
+    )
 }
 
 /// Sums of a block of codes whose levels are in the table, a row at a time.
@@ -921,42 +964,35 @@ pub unsafe extern "C" fn codebook(job: &mut Block) {
     naked_asm!(
         "push {{r4-r7, lr}}",
         "mov r4, r8",
-        "mov r5, r9",
-        "mov r6, r10",
-        "push {{r0, r4-r6}}",
+        "mov r5, r10",
+        "push {{r0, r4, r5}}",
         "ldr r4, [r0, #4]", // x_end
         "mov lr, r4",
         "movs r4, #16",
         "str r4, [r0, #24]",
-        "movs r4, #3", // one less, and half as much as the lower half holds: it never is below 0
-        "lsls r4, r4, #14",
-        "rsbs r4, r4, #0",
-        "mov r9, r4",
-        "movs r4, #255",
-        "lsls r4, r4, #2",
+        "ldr r4, [r0, #28]",              // mask
         "2: ldm r0!, {{r1, r2, r3, r5}}", // x, x_end, codes, scales
-        "mov r12, r5",
-        "mov r5, r3",
+        "mov r12, r3",
+        "mov r8, r5",
         "ldr r3, [r0, #4]", // table
         "mov r0, r1",
         "movs r7, #0",
         "mov r10, r7",
-        "3: movs r7, #0",
-        "mov r8, r7",
+        "3: movs r5, #0",
         coded_line!("0"),
         coded_line!("64"),
-        "adds r5, r5, #128",
+        "movs r7, #128",
+        "add r12, r7",
         coded_line!("0"),
         coded_line!("64"),
-        "adds r5, r5, #128",
-        "mov r1, r12",
+        "movs r7, #128",
+        "add r12, r7",
+        "mov r1, r8",
         "ldrb r2, [r1]",
         "adds r1, r1, #16",
-        "mov r12, r1",
-        "mov r7, r8",
-        "adds r7, r7, #16", // what 16 products are less
-        "muls r7, r2, r7",
-        "add r10, r7",
+        "mov r8, r1",
+        "muls r5, r2, r5",
+        "add r10, r5",
         "cmp r0, lr",
         "beq 4f",
         "b 3b",
@@ -968,129 +1004,15 @@ pub unsafe extern "C" fn codebook(job: &mut Block) {
         next!("4", "1"),
         "beq 5f",
         "b 2b",
-        "5: pop {{r3-r6}}",
+        "5: pop {{r3-r5}}",
         "mov r8, r4",
-        "mov r9, r5",
-        "mov r10, r6",
+        "mov r10, r5",
         "pop {{r4-r7, pc}}",
     )
 }
 
-/// A byte's two codes of [`trellis`]: the table's offset from r6 by `$level`, that of the activations, of which some have changed signs,
-/// from r2 by `$sign`.
-macro_rules! signed_byte {
-    ($level:literal, $sign:literal) => {
-        concat!(
-            $level,
-            "\nands r7, r4\nldr r7, [r3, r7]\n",
-            $sign,
-            "\nldr r1, [r0, r1]\nadds r0, r0, #8\nmuls r7, r1, r7\nadd r7, r9\nasrs r7, r7, #16\nadd r8, r7\n",
-        )
-    };
-}
-
-/// A line of [`trellis`]: its codes with the lowest bits of those two rows before, and four times the lowest bits of the row before.
-macro_rules! trellis_line {
-    () => {
-        concat!(
-            "ldr r6, [r5]\nmov r1, r12\nldr r7, [r5, r1]\nmov r1, r10\nldr r2, [r5, r1]\nadds r5, r5, #64\n",
-            "mov r1, r11\nands r7, r1\neors r6, r7\nands r2, r1\nlsls r2, r2, #2\n",
-            signed_byte!("lsls r7, r6, #2", "uxtb r1, r2"),
-            signed_byte!("lsrs r7, r6, #6", "lsrs r1, r2, #8\nuxtb r1, r1"),
-            signed_byte!("lsrs r7, r6, #14", "lsrs r1, r2, #16\nuxtb r1, r1"),
-            signed_byte!("lsrs r7, r6, #22", "lsrs r1, r2, #24"),
-        )
-    };
-}
-
-/// Sums of a block of codes along a trellis, a row at a time. The table has the levels before their signs.
-///
-/// # Safety
-/// What `job` describes lies in memory, at least a group, and the sums may be written.
-#[unsafe(naked)]
-pub unsafe extern "C" fn trellis(job: &mut Block) {
-    naked_asm!(
-        "push {{r4-r7, lr}}",
-        "mov r4, r8",
-        "mov r5, r9",
-        "mov r6, r10",
-        "mov r7, r11",
-        "push {{r0, r4-r7}}",
-        "ldr r4, [r0, #4]", // x_end
-        "mov lr, r4",
-        "movs r4, #3", // as in `codebook`
-        "lsls r4, r4, #14",
-        "rsbs r4, r4, #0",
-        "mov r9, r4",
-        "ldr r4, 8f",
-        "mov r11, r4",
-        "sub sp, #8", // the row's sum, and its scales
-        "movs r4, #0",
-        "2: str r4, [r0, #24]", // four times the row
-        "movs r7, #0",
-        "str r7, [sp]",
-        "ldr r5, [r0, #12]", // scales
-        "lsrs r6, r4, #2",
-        "adds r5, r5, r6",
-        "str r5, [sp, #4]",
-        // From a row's codes to those of the rows before it, around the ring.
-        "movs r7, #60",
-        "subs r6, r4, #4",
-        "ands r6, r7",
-        "subs r6, r6, r4",
-        "mov r10, r6",
-        "movs r6, r4",
-        "subs r6, r6, #8",
-        "ands r6, r7",
-        "subs r6, r6, r4",
-        "mov r12, r6",
-        "ldr r5, [r0, #8]", // codes
-        "adds r5, r5, r4",
-        "ldr r3, [r0, #20]", // table
-        "ldr r0, [r0]",      // x
-        "movs r4, #255",
-        "lsls r4, r4, #2",
-        "3: movs r7, #0",
-        "mov r8, r7",
-        trellis_line!(),
-        trellis_line!(),
-        "adds r0, r0, #64",
-        trellis_line!(),
-        trellis_line!(),
-        "adds r0, r0, #64",
-        "ldr r1, [sp, #4]",
-        "ldrb r2, [r1]",
-        "adds r1, r1, #16",
-        "str r1, [sp, #4]",
-        "mov r7, r8",
-        "adds r7, r7, #16", // what 16 products are less
-        "muls r7, r2, r7",
-        "ldr r1, [sp]",
-        "adds r1, r1, r7",
-        "str r1, [sp]",
-        "cmp r0, lr",
-        "beq 4f",
-        "b 3b",
-        "4: ldr r0, [sp, #8]",
-        "ldr r2, [r0, #16]", // sums
-        "stm r2!, {{r1}}",
-        "str r2, [r0, #16]",
-        "ldr r4, [r0, #24]",
-        "adds r4, r4, #4",
-        "cmp r4, #64",
-        "beq 5f",
-        "b 2b",
-        "5: add sp, #8",
-        "pop {{r3-r7}}",
-        "mov r8, r4",
-        "mov r9, r5",
-        "mov r10, r6",
-        "mov r11, r7",
-        "pop {{r4-r7, pc}}",
-        ".p2align 2",
-        "8: .word 0x11111111",
-    )
-}
+/// As [`codebook`], by T4's windows: what differs is the mask.
+pub use codebook as windows;
 
 /// Sums of a block of weights of 8 bits: two rows at a time. The table's place is a pointer of the loop.
 ///

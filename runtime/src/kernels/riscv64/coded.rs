@@ -9,7 +9,7 @@ use super::lines::{PanelFn, RowFn};
 use super::lines::{n4_panel, n4_row, n5_panel, n5_row, n8_panel, n8_row, t3_panel, t3_row, t4_panel, t4_row};
 use super::tile::{MOST_LANES, PANEL, lanes, panel_sums};
 use crate::image::Coded;
-use crate::image::tensors::{BLOCK, GROUP};
+use crate::image::tensors::{BLOCK, GROUP, T4_LEVELS};
 use crate::kernels::vector::matmul::{N4, N5, N8, T3, T4, Weights, block_groups, filled, misfit, row_groups};
 use crate::kernels::{Codes, Int8, Isa, Kernels, Put, scalar};
 
@@ -36,14 +36,15 @@ fn all_sums<const KIND: u8, const BYTES: usize>(
     put: &mut Put<'_>,
 ) {
     // Products of two levels of -128 might not fit 16 bits. No image has such levels. Codes are read by words.
-    let level = KIND != N8 && w.codebook.contains(&i8::MIN);
+    let book: &[i8] = if KIND == T4 { &T4_LEVELS } else { &w.codebook };
+    let level = KIND != N8 && book.contains(&i8::MIN);
     if misfit(w, x) || level || !w.codes.as_ptr().addr().is_multiple_of(4) {
         return scalar::KERNELS.blocks(w)(w, blocks, x, put);
     }
     if x.rows() > 1 {
-        many_rows::<KIND, BYTES>(w, blocks, x, levels, put);
+        many_rows::<KIND, BYTES>(w, blocks, x, (levels, book), put);
     } else {
-        one_row::<KIND, BYTES>(w, blocks, x, row_sums, put);
+        one_row::<KIND, BYTES>(w, blocks, x, (row_sums, book), put);
     }
 }
 
@@ -51,10 +52,10 @@ fn one_row<const KIND: u8, const BYTES: usize>(
     w: &Coded<'_>,
     blocks: Range<usize>,
     x: &Codes<'_>,
-    row_sums: RowFn,
+    (row_sums, book): (RowFn, &[i8]),
     put: &mut Put<'_>,
 ) {
-    let (codes, stretch, book) = (row_groups(x, 0), w.stretch as usize, w.codebook.as_ptr());
+    let (codes, stretch, book) = (row_groups(x, 0), w.stretch as usize, book.as_ptr());
     for block in blocks {
         let mut sums = [0; BLOCK];
         for start in (0..w.groups).step_by(stretch) {
@@ -87,7 +88,7 @@ fn many_rows<const KIND: u8, const BYTES: usize>(
     w: &Coded<'_>,
     blocks: Range<usize>,
     x: &Codes<'_>,
-    levels: PanelFn,
+    (levels, book): (PanelFn, &[i8]),
     put: &mut Put<'_>,
 ) {
     let (side, stretch) = (lanes() / BLOCK, w.stretch as usize);
@@ -117,7 +118,7 @@ fn many_rows<const KIND: u8, const BYTES: usize>(
                         (weights.codes.as_ptr(), weights.scales.as_ptr(), weights.signs.as_ptr());
                     let to = panel[at * BLOCK..].as_mut_ptr().cast();
                     // SAFETY: all have so many groups; the panel has room for `most` groups of all lanes.
-                    unsafe { levels(codes.cast(), scales.cast(), to, groups, w.codebook.as_ptr(), 2 * lanes, signs) };
+                    unsafe { levels(codes.cast(), scales.cast(), to, groups, book.as_ptr(), 2 * lanes, signs) };
                 }
                 let codes = x.row(first)[start * GROUP..].as_ptr();
                 // SAFETY: all columns of all lanes have been written; rows have all groups (`misfit`), sums are as many.

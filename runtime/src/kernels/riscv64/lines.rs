@@ -5,7 +5,7 @@
 //! registers
 //!   v0-v3     a line: byte b of each row is in v0 + b
 //!   v16-v19   levels of the high nibbles, columns 4 to 7      v20-v23   of the low nibbles, columns 0 to 3
-//!   v8        what is looked up                               v9, v10   where the row before, and the one before that, is
+//!   v8        what is looked up, of T4 v8 and v9              v9, v10   of T3 where the row before, and the one before that, is
 //!   v11       scales, for a panel                             v24-v27   sums of a group      v28-v31   of all groups
 //! ```
 //!
@@ -18,7 +18,7 @@
 //! Two products fit 16 bits, since levels that are looked up are -127 to 127; 8-bit weights, which may be -128, are widened before.
 
 /// Sums of a block's groups with a row of codes, which int32 holds, are added to `sums`: codes, scales, the row from the first group on,
-/// number of groups (at least 1), codebook, 16 sums, signs.
+/// number of groups (at least 1), levels, 16 sums, signs.
 ///
 /// # Safety
 /// All groups' codes, scales, columns of the row and, of N5, signs are there. Codes are whole words.
@@ -26,7 +26,7 @@ pub type RowFn =
     unsafe extern "C" fn(*const u8, *const u8, *const i8, usize, *const i8, *mut i64, *const [[u8; 16]; 4]);
 
 /// Puts a block's groups into a panel, level times scale: codes, scales, where the first column goes, number of groups (at least 1),
-/// codebook, bytes from one column to the next, signs.
+/// levels, bytes from one column to the next, signs.
 ///
 /// # Safety
 /// As [`RowFn`]; there is room for 16 words of each column.
@@ -118,21 +118,24 @@ macro_rules! once {
         ""
     };
     (t4) => {
+        concat!(
+            "li t1, 32
+            vsetvli zero, t1, e8, m2, ta, ma
+            vle8.v v8, (a4)
+            li t1, 31\n",
+            of_codes!(),
+        )
+    };
+    (t3) => {
         "vle8.v v8, (a4)
         vid.v v9
         vadd.vi v10, v9, -2
         vadd.vi v9, v9, -1
         vand.vi v10, v10, 15
         vand.vi v9, v9, 15
-        li t1, 0x11\n"
-    };
-    (t3) => {
-        concat!(
-            once!(t4),
-            "li t1, 0x55
-            li t3, 0x33
-            li a7, 0xCC\n"
-        )
+        li t1, 0x55
+        li t3, 0x33
+        li a7, 0xCC\n"
     };
 }
 macro_rules! group {
@@ -198,22 +201,34 @@ macro_rules! levels {
     (t4) => {
         concat!(
             line!("(a0)"),
-            "addi a0, a0, 64\n",
-            rows_before!(),
+            // The next byte's: a window that begins at a high nibble ends there.
+            "addi a0, a0, 64
+            vmv1r.v v4, v1
+            vmv1r.v v5, v2
+            vmv1r.v v6, v3
+            vmv1r.v v7, v0\n",
             of_four!(),
-            "vand.vx v16, v16, t1
-            vxor.vv v0, v0, v16\n",
-            look_up!(),
+            "vsrl.vi v12, v0, 4
+            vsll.vi v4, v4, 4
+            vor.vv v12, v12, v4
+            vand.vx v16, v0, t1
+            vand.vx v4, v12, t1\n",
             // -1 where a level is negated.
+            "vsll.vi v0, v0, 2
+            vsll.vi v12, v12, 2
+            vsra.vi v0, v0, 7
+            vsra.vi v12, v12, 7\n",
+            // 32 levels are two registers of 128 bits, in which what is looked up lies in two, too.
+            "vsetvli t0, zero, e8, m2, ta, ma
+            vrgather.vv v20, v8, v16
+            vrgather.vv v22, v8, v18
+            vrgather.vv v16, v8, v4
+            vrgather.vv v18, v8, v6\n",
             of_four!(),
-            "vsll.vi v12, v4, 7
-            vsll.vi v4, v4, 3
-            vsra.vi v12, v12, 7
-            vsra.vi v4, v4, 7
-            vxor.vv v20, v20, v12
-            vxor.vv v16, v16, v4
-            vsub.vv v20, v20, v12
-            vsub.vv v16, v16, v4\n",
+            "vxor.vv v20, v20, v0
+            vxor.vv v16, v16, v12
+            vsub.vv v20, v20, v0
+            vsub.vv v16, v16, v12\n",
             of_codes!(),
         )
     };

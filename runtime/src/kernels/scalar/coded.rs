@@ -17,7 +17,7 @@ use core::ops::Range;
 
 use super::super::{Codes, Put};
 use crate::image::Coded;
-use crate::image::tensors::{BLOCK, GROUP, SIGNS, lowest_bits, nibbles, upper_bits, with_set, with_signs};
+use crate::image::tensors::{BLOCK, GROUP, SIGNS, lowest_bits, nibbles, upper_bits, windows, with_set, with_signs};
 
 /// See [`super::super::BlocksFn`]; 3-bit codes along a trellis.
 pub fn t3(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
@@ -93,13 +93,8 @@ fn t4_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
     let levels = w.levels();
     block_sums::<256>(w, block, x, acc, |group, xs, dots| {
         for_half_lines(group, xs, |_, half, words, x| {
-            let lowest = |nibbles: u32| nibbles & 0x0101_0101;
-            let mut before = lowest(nibbles(words[BLOCK - 1].to_le(), half));
-            let mut before_that = lowest(nibbles(words[BLOCK - 2].to_le(), half));
             for (word, dot) in words.iter().zip(dots.iter_mut()) {
-                let nibbles = nibbles(word.to_le(), half);
-                *dot += dot_of_4(&levels, nibbles ^ before_that | before << 4, x);
-                (before, before_that) = (lowest(nibbles), before);
+                *dot += dot_of_4(&levels, windows(word.to_le(), half), x);
             }
         });
     });
@@ -147,8 +142,8 @@ fn lines<'a, const LINES: usize>(
 
 /// The levels of four codes, a byte each, times four activations.
 #[inline(always)]
-fn dot_of_4(levels: &[i8; 32], codes: u32, [x0, x1, x2, x3]: [i32; 4]) -> i32 {
-    let level = |i: u32| i32::from(levels[(codes >> (8 * i) & 31) as usize]);
+fn dot_of_4(levels: &[i8; 64], codes: u32, [x0, x1, x2, x3]: [i32; 4]) -> i32 {
+    let level = |i: u32| i32::from(levels[(codes >> (8 * i) & 63) as usize]);
     level(0) * x0 + level(1) * x1 + level(2) * x2 + level(3) * x3
 }
 

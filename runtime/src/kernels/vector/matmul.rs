@@ -124,12 +124,12 @@ pub fn misfit(w: &Coded<'_>, x: &Codes<'_>) -> bool {
 
 /// Puts the instruction set before each function.
 macro_rules! features {
-    ($features:literal; $($(#[$meta:meta])* $vis:vis fn $name:ident $(<const $kind:ident>)? ($($arg:ident : $type:ty),* $(,)?) $(-> $result:ty)? $body:block)*) => {
+    ($features:literal; $($(#[$meta:meta])* $vis:vis fn $name:ident ($($arg:ident : $type:ty),* $(,)?) $(-> $result:ty)? $body:block)*) => {
         $(
             $(#[$meta])*
             #[inline]
             #[target_feature(enable = $features)]
-            $vis fn $name$(<const $kind: u8>)?($($arg: $type),*) $(-> $result)? $body
+            $vis fn $name($($arg: $type),*) $(-> $result)? $body
         )*
     };
 }
@@ -142,7 +142,7 @@ macro_rules! matmul_kernels {
     };
     ($features:literal; $table:ident = $name:literal, $isa:ident, $looked_up_raised:ident) => {
         use crate::image::Coded;
-        use crate::image::tensors::{BLOCK, GROUP};
+        use crate::image::tensors::{BLOCK, GROUP, T4_LEVELS};
         use crate::kernels::arch::reads::{base_sums, fetch, fetch_far};
         use crate::kernels::vector::matmul::{
             AHEAD, AHEAD_MULTS, AHEAD_ROW, AHEAD_TRELLIS, ALONE_N4, LEVEL_PANEL, LINES, Line, MOST_ROWS, MOST_SUMS, N4,
@@ -213,8 +213,8 @@ macro_rules! matmul_kernels {
         fn fetch_ahead<const KIND: u8, const ROWS: usize, T>(group: &T, groups: usize) {
             match KIND {
                 N8 => {}
-                N4 if ROWS <= 2 && ALONE_N4.contains(&groups) => {}
-                T3 | T4 => {
+                N4 | T4 if ROWS <= 2 && ALONE_N4.contains(&groups) => {}
+                T3 => {
                     fetch(group, AHEAD_TRELLIS.0);
                     fetch_far(group, AHEAD_TRELLIS.1);
                 }
@@ -409,7 +409,7 @@ macro_rules! matmul_kernels {
             let [book, _] = books;
             for (line, levels) in levels.as_chunks_mut().0.iter_mut().enumerate() {
                 *levels = match (KIND, signs) {
-                    (T4, _) => along_trellis(codes(line), rows_before(&lines[line], span), book),
+                    (T4, _) => windows(codes(line), books),
                     (_, Some(signs)) => {
                         let (signs, [low, high]) = (signs[line].as_chunks().0, nibbles(codes(line), book));
                         [negated(low, signs[span]), negated(high, signs[BLOCK / LANES + span])]
@@ -424,7 +424,11 @@ macro_rules! matmul_kernels {
         #[inline]
         #[target_feature(enable = $features)]
         fn books<const KIND: u8>(levels: [i8; 16]) -> [V; 2] {
-            [book::<KIND>(levels), book::<KIND>(if KIND == T3 { sets_below(levels) } else { levels })]
+            match KIND {
+                T4 => trellis(&T4_LEVELS),
+                T3 => [book(levels), book(sets_below(levels))],
+                _ => [book(levels); 2],
+            }
         }
 
         /// T3's levels, 8 columns after the other, from its two lines of bits that pick a level of a set, its line of bits that pick the set,

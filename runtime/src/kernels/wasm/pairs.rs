@@ -70,13 +70,23 @@ macro_rules! pairs {
                 from_fn(|at| v128_xor(a[at], b[at]))
             }
 
-            /// The same of codes along a trellis, from the codes of one and of two rows before.
-            fn along_trellis(codes: V, rows: [V; 2], book: V) -> [V; 2] {
-                let [before, before_that] = rows;
-                let lowest = u8x16_splat(0x11);
-                let turned = from_fn(|at| v128_xor(codes[at], v128_and(before_that[at], lowest)));
-                let [low, high] = nibbles(turned, book);
-                [negated_at(low, before, [u8x16_splat(0x01); 2]), negated_at(high, before, [u8x16_splat(0x10); 2])]
+            /// What `windows` looks up in: the levels of windows whose bit 4 is not set, and of those where it is.
+            fn trellis(levels: &[i8; 32]) -> [V; 2] {
+                let [clear, set] = [levels.as_chunks().0[0], levels.as_chunks().0[1]];
+                [book(clear), book(set)]
+            }
+
+            /// The levels of T4's windows, that begin at low nibbles and at high ones.
+            fn windows(codes: V, halves: [V; 2]) -> [V; 2] {
+                // To the right by four bits, around a word's end.
+                let turned = codes.map(|v| v128_or(u32x4_shr(v, 4), u32x4_shl(v, 28)));
+                [window(codes, halves), window(turned, halves)]
+            }
+
+            fn window(windows: V, halves: [V; 2]) -> V {
+                let [clear, set] = halves.map(|book| low(windows, book));
+                let bit = |at: usize, bit| i8x16_ne(v128_and(windows[at], u8x16_splat(bit)), u8x16_splat(0));
+                from_fn(|at| turned_at(v128_bitselect(set[at], clear[at], bit(at, 0x10)), bit(at, 0x20)))
             }
 
             fn bytes(codes: V) -> V {

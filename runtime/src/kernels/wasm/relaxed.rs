@@ -22,7 +22,7 @@ const LOOKED_UP_RAISED: i32 = 127;
 
 pairs! { "simd128,relaxed-simd"; look up by i8x16_relaxed_swizzle }
 features! { "simd128,relaxed-simd";
-    fn book<const _KIND>(levels: [i8; 16]) -> V {
+    fn book(levels: [i8; 16]) -> V {
         twice(levels.map(|level| level.wrapping_add(LOOKED_UP_RAISED as i8)))
     }
 

@@ -8,7 +8,7 @@ const RAISED: i32 = 0;
 
 half_lines! { "avx2,bmi2,lzcnt" }
 features! { "avx2,bmi2,lzcnt";
-    fn book<const _KIND>(levels: [i8; 16]) -> V {
+    fn book(levels: [i8; 16]) -> V {
         twice(levels)
     }
 

@@ -21,12 +21,25 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
         unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
     }
 
-    /// `vpermb` takes 6 bits of each byte and ignores the rest. Bit 4 negates along a trellis; else the two are ignored, too.
-    fn book<const KIND>(levels: [i8; 16]) -> V {
-        let negative = levels.map(|level| if KIND == T4 { -level } else { level });
-        let all = [levels, negative, levels, negative].map(|levels| levels.map(|level| level.wrapping_add(i8::MIN)));
-        // SAFETY: 64 bytes are there; the load asks for no alignment.
-        unsafe { _mm512_loadu_si512(all.as_ptr().cast()) }
+    /// `vpermb` takes 6 bits of each byte and ignores the rest; of them the lower 4 count here.
+    fn book(levels: [i8; 16]) -> V {
+        let raised = levels.map(|level| level.wrapping_add(i8::MIN));
+        // SAFETY: 16 bytes are there; the load asks for no alignment.
+        _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(raised.as_ptr().cast()) })
+    }
+
+    /// What `windows` looks up in.
+    fn trellis(levels: &[i8; 32]) -> [V; 2] {
+        // SAFETY: 32 bytes are there; the load asks for no alignment.
+        let levels = unsafe { _mm256_loadu_si256(levels.as_ptr().cast()) };
+        let negated = _mm256_sub_epi8(_mm256_setzero_si256(), levels);
+        [bytes(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(levels), negated)); 2]
+    }
+
+    /// The levels of T4's windows, that begin at low nibbles and at high ones.
+    fn windows(codes: V, levels: [V; 2]) -> [V; 2] {
+        let [levels, _] = levels;
+        [_mm512_permutexvar_epi8(codes, levels), _mm512_permutexvar_epi8(_mm512_ror_epi32::<4>(codes), levels)]
     }
 
     /// The levels of low and of high nibbles.
@@ -42,16 +55,6 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
     /// Bits in which they differ.
     fn differing(a: V, b: V) -> V {
         _mm512_xor_si512(a, b)
-    }
-
-    /// The same of codes along a trellis, from the codes of one and of two rows before.
-    fn along_trellis(codes: V, rows: [V; 2], book: V) -> [V; 2] {
-    let [before, before_that] = rows;
-        // a ^ (b & c)
-        let turned = _mm512_ternarylogic_epi32::<0x78>(codes, before_that, _mm512_set1_epi8(0x11));
-        let low = picked(0x0F, turned, _mm512_slli_epi16::<4>(before));
-        let high = picked(0x0F, _mm512_srli_epi16::<4>(turned), before);
-        [_mm512_permutexvar_epi8(low, book), _mm512_permutexvar_epi8(high, book)]
     }
 
     /// Raised levels are negated modulo 256: 128 + l and 128 - l sum to it.

@@ -10,7 +10,7 @@ macro_rules! backend {
 
         half_lines! { $features }
         features! { $features;
-            fn book<const _KIND>(levels: [i8; 16]) -> V {
+            fn book(levels: [i8; 16]) -> V {
                 bytes(twice(levels))
             }
 

@@ -64,13 +64,26 @@ macro_rules! half_lines {
                 _mm256_xor_si256(a, b)
             }
 
-            /// The same of codes along a trellis, from the codes of one and of two rows before.
-            fn along_trellis(codes: V, rows: [V; 2], book: V) -> [V; 2] {
-    let [before, before_that] = rows;
-                let turned = _mm256_xor_si256(codes, _mm256_and_si256(before_that, _mm256_set1_epi8(0x11)));
-                let [low, high] = nibbles(turned, book);
+            /// What `windows` looks up in: the levels of windows whose bit 4 is not set, and of those where it is.
+            fn trellis(levels: &[i8; 32]) -> [V; 2] {
+                let [clear, set] = [levels.as_chunks().0[0], levels.as_chunks().0[1]];
+                [book(clear), book(set)]
+            }
+
+            /// The levels of T4's windows, that begin at low nibbles and at high ones.
+            fn windows(codes: V, halves: [V; 2]) -> [V; 2] {
+                // To the right by four bits, around a word's end.
+                let turned = _mm256_or_si256(_mm256_srli_epi32::<4>(codes), _mm256_slli_epi32::<28>(codes));
+                [window(codes, halves), window(turned, halves)]
+            }
+
+            fn window(windows: V, halves: [V; 2]) -> V {
+                let code = _mm256_and_si256(windows, _mm256_set1_epi8(15));
+                let [clear, set] = halves.map(|book| _mm256_shuffle_epi8(book, code));
+                // Bit 4 as the highest one of its byte picks.
+                let level = _mm256_blendv_epi8(clear, set, _mm256_slli_epi16::<3>(windows));
                 // Raised levels, too, are negated so.
-                [negated_at(low, before, _mm256_set1_epi8(0x01)), negated_at(high, before, _mm256_set1_epi8(0x10))]
+                negated_at(level, windows, _mm256_set1_epi8(0x20))
             }
 
             /// Byte `i` of each is among word `i`'s.
