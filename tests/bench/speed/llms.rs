@@ -151,8 +151,10 @@ pub fn measure(
         for (runner, seen) in &mut runners {
             limits.peak(runner.threads);
             let prompt = runner.ask(&format!("prompt {}", settings.prompt), 1);
-            let bandwidth = limits.bandwidth(runner.threads);
+            // Around what is measured: the memory's speed changes from one second to the next.
+            let before = limits.bandwidth(runner.threads);
             let decode = runner.ask(&format!("decode {}", settings.decode), 1);
+            let bandwidth = (before + limits.bandwidth(runner.threads)) / 2.0;
             let (Some(prompt), Some(decode)) = (prompt, decode) else { continue };
             // Round 0 warms up and is not counted.
             if round > 0 {
