@@ -107,8 +107,11 @@ impl Feedback {
             for (lane, _) in scales.iter().enumerate().filter(|(_, scales)| scales[*group] > 0.0) {
                 let values: Vec<f32> = target[here.clone()].iter().map(|t| t[lane]).collect();
                 near[lane] = fit::best_scale(&values, &weight[here.clone()], book);
-                let unit = found.units[lane];
-                found.scales[*group][lane] = fit::integer_scale(&values, &weight[here.clone()], book, near[lane], unit);
+                // Rings choose together, below.
+                if book.rings().is_none() {
+                    let (weight, unit) = (&weight[here.clone()], found.units[lane]);
+                    found.scales[*group][lane] = fit::integer_scale(&values, weight, book, near[lane], unit);
+                }
             }
             if let Some(by_ring) = book.rings() {
                 let columns = (&target[here.clone()], &weight[here.clone()]);

@@ -39,10 +39,10 @@ pub const N8: u8 = Dtype::N8 as u8;
 
 /// How many groups ahead codes are fetched into the first cache where one group comes after the other.
 pub const AHEAD: usize = 16;
-/// The same of T3 and T4, and how many groups ahead into the second cache: their levels take as long to make as memory takes to give
-/// their codes, so memory must never be idle. Where levels are made faster, that only is in the way of what the processor fetches by itself.
+/// The same of T3, and how many groups ahead into the second cache: its levels take as long to make as memory takes to give
+/// its codes, so memory must never be idle. Where levels are made faster, that only is in the way of what the processor fetches by itself.
 pub const AHEAD_TRELLIS: (usize, usize) = (8, 64);
-/// Groups of a block whose N4 codes nobody asks for: one or two rows are multiplied with them faster than memory gives them.
+/// Groups of a block whose N4 and T4 codes nobody asks for: one or two rows are multiplied with them faster than memory gives them.
 pub const ALONE_N4: RangeInclusive<usize> = 33..=128;
 /// How many groups ahead rows of codes are fetched into the first cache: a block's weights drive a wide row out of it before the next
 /// block needs it.
@@ -207,7 +207,7 @@ macro_rules! matmul_kernels {
         }
 
         /// Asks for the codes that come after `group`, one of `groups` of a block, which so many rows are multiplied with. Where that takes
-        /// less time than memory does, they come fastest if nobody asks: always N8's, N4's where a block is neither soon at its end nor
+        /// less time than memory does, they come fastest if nobody asks: always N8's, N4's and T4's where a block is neither soon at its end nor
         /// so wide that rows leave the first cache (measured: BENCHMARKS.md, "Speed").
         #[inline(always)]
         fn fetch_ahead<const KIND: u8, const ROWS: usize, T>(group: &T, groups: usize) {
