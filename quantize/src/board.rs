@@ -12,7 +12,7 @@
 use anyhow::{Context, Result, bail};
 use mote_runtime::image::plan::Kind;
 use mote_runtime::image::program::entry;
-use mote_runtime::image::{Dtype, section};
+use mote_runtime::image::{Dtype, TensorDesc, section, tensors};
 use mote_runtime::ops::{self, Set};
 use mote_runtime::text::Tokenizer;
 use mote_runtime::{Image, Limits};
@@ -97,12 +97,15 @@ pub fn features(image: &Image<'_>) -> Vec<&'static str> {
 type Needs = fn(&Image<'_>) -> bool;
 
 /// Formats that firmware is built without unless its image needs them, by the features of mote-board-support.
-const FORMATS: [(&str, Needs); 8] = [
+const FORMATS: [(&str, Needs); 9] = [
     ("t3", |image| has(image, Dtype::T3)),
     ("n4", |image| has(image, Dtype::N4)),
     ("t4", |image| has(image, Dtype::T4)),
     ("n5", |image| has(image, Dtype::N5)),
     ("n8", |image| has(image, Dtype::N8)),
+    ("wide", |image| {
+        has_tensor(image, |tensor| tensor.dtype.code_bits().is_some() && tensors::is_wide(tensor.dims[1]))
+    }),
     ("int16", |image| has_slot(image, Kind::I16)),
     ("cache4", |image| has_slot(image, Kind::Cache4)),
     ("wordpiece", |image| {
@@ -116,7 +119,11 @@ fn has_slot(image: &Image<'_>, kind: Kind) -> bool {
 }
 
 fn has(image: &Image<'_>, dtype: Dtype) -> bool {
-    (0..image.tensor_count()).any(|at| image.tensor(at).is_ok_and(|tensor| tensor.dtype == dtype))
+    has_tensor(image, |tensor| tensor.dtype == dtype)
+}
+
+fn has_tensor(image: &Image<'_>, is: impl Fn(&TensorDesc) -> bool) -> bool {
+    (0..image.tensor_count()).any(|at| image.tensor(at).is_ok_and(|tensor| is(&tensor)))
 }
 
 impl Board {

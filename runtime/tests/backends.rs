@@ -74,6 +74,22 @@ fn extremes() {
     }
 }
 
+/// Strips: a whole last one, a short one, one of a column; rows of codes by each way that there is; more blocks than are taken together.
+#[test]
+fn wide_matrices() {
+    let r = &mut Random::new(8);
+    for (outputs, cols) in [(37, 2049), (100, 4128), (70, 8192), (600, 2100)] {
+        for dtype in CODED {
+            let m = Matrix::any(r, outputs, cols, dtype);
+            let stride = cols.next_multiple_of(32) + 5;
+            for rows in if outputs == 600 { vec![1, 3] } else { vec![1, 2, 5, 8, 9, 20] } {
+                let x: Vec<u8> = (0..rows * stride).map(|_| r.next() as u8).collect();
+                compare(&m, &x, rows, stride);
+            }
+        }
+    }
+}
+
 /// Whole models, so attention, norms, rotary positions and functions too, in batches and on threads.
 #[test]
 fn models() {

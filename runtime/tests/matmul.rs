@@ -8,7 +8,7 @@ use mote_runtime::image::plan::Rows;
 use mote_runtime::image::program::{NONE, Op};
 use mote_runtime::image::tensors::Dtype::{N4, N5, N8, T3, T4};
 use mote_runtime::image::tensors::T4_LEVELS;
-use mote_runtime::image::{Coded, Dtype, TensorDesc};
+use mote_runtime::image::{Coded, Dtype, Image, TensorDesc};
 use mote_runtime::kernels::{self, Kernels};
 use mote_runtime::ops::matmul::ACCUMULATE;
 use mote_runtime::view::{Pool, Single};
@@ -108,7 +108,10 @@ proptest! {
 
 #[test]
 fn odd_shapes_and_threads() {
-    for (rows, cols) in [(1, 1), (5, 31), (17, 72), (16, 32), (33, 33), (64, 257), (100, 7)] {
+    // The last three: the widest in one piece, strips, and the last strip of one column.
+    for (rows, cols) in
+        [(1, 1), (5, 31), (17, 72), (16, 32), (33, 33), (64, 257), (100, 7), (40, 2048), (40, 2049), (33, 4128)]
+    {
         for dtype in CODED {
             let case = random_case((rows * cols) as u64, rows, cols, 3, dtype);
             let expected = check(&case, &Single);
@@ -116,6 +119,26 @@ fn odd_shapes_and_threads() {
                 assert_eq!(check(&case, &Threads(threads)), expected);
             }
         }
+    }
+}
+
+/// A row of a matrix in strips, whole and from within.
+#[test]
+fn rows_of_strips() {
+    for dtype in CODED {
+        let m = Matrix::any(&mut Random::new(4), 19, 4128 + 5, dtype);
+        let mut b = Builder::new();
+        b.matrix(&m);
+        b.logits = b.i32_slot(Rows::One, 1, 0);
+        let file = b.image();
+        let view = Image::open(&file).unwrap().coded(0).unwrap();
+        for (row, first) in [(0, 0), (18, 0), (17, 2040), (3, 4120)] {
+            let mut levels = vec![0; m.cols - first];
+            view.row_levels_from(row, first, &mut levels, |to, level| *to = i64::from(level));
+            let expected = (first..m.cols).map(|col| m.level(row, col) * m.scale(row, col));
+            assert!(expected.eq(levels), "{dtype:?}, row {row} from {first}");
+        }
+        assert_eq!(view.part(2, 0..1), None);
     }
 }
 

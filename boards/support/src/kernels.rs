@@ -189,10 +189,12 @@ fn coded<'m>(r: &mut Random, dtype: Dtype, [rows, groups]: [usize; 2], w: &'m mu
 /// Sums of one case by the scalar kernels and by this board's.
 fn matrix(r: &mut Random, m: &mut Memory) -> Option<()> {
     let dtype = [Dtype::T3, Dtype::N4, Dtype::T4, Dtype::N5, Dtype::N8][r.of(0, 4)];
-    let most = if r.of(0, 4) == 0 { 75 } else { 6 };
-    let (rows, groups, count) = (r.of(1, 40), r.of(1, most), if r.of(0, 1) == 0 { 1 } else { r.of(2, 10) });
+    // Few groups, many, in strips.
+    let (least, most) = [(1, 6), (1, 6), (1, 6), (1, 64), (65, 135)][r.of(0, 4)];
+    let (rows, groups, count) = (r.of(1, 40), r.of(least, most), if r.of(0, 1) == 0 { 1 } else { r.of(2, 10) });
     let stride = groups * 32 + r.of(0, 9);
-    if rows.next_multiple_of(BLOCK) * groups * 34 > MOST {
+    // A line a bit, and scales.
+    if rows.div_ceil(BLOCK) * groups * (usize::from(dtype.code_bits()?) * LINE + BLOCK) > MOST || count * stride > MOST {
         return Some(());
     }
     let x = m.x.get_mut(..count * stride)?;

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 /// First bytes of every image. Like PNG's, they reveal a transfer in text mode.
 pub const MAGIC: [u8; 8] = *b"\x89MOTE\r\n\x1a";
 /// Format version this runtime reads and the quantizer writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Alignment of sections and tensors, in bytes: one cache line, one AVX-512 register.
 pub const ALIGN: u64 = 64;
 /// Bytes of the header.

@@ -25,6 +25,10 @@
 //! NEON takes (4 rows, `sdot` by lane), a 32-bit word what Cortex-M takes (nibbles n and n+4 are an SMLAD pair). No
 //! horizontal sums anywhere, and nothing is repacked at load.
 //!
+//! A matrix of more than 2,048 columns lies in **strips** of 64 groups, the last one of what is left: codes (and signs, and scales) of all
+//! blocks' first 64 groups, then of their next 64, `[strip][block][group of the strip]`. So what weights are multiplied with stays in the first cache
+//! while they are read in order; a wider row of activations would be driven out of it by each block's weights.
+//!
 //! **N5** is N4 with a sign to each code: `level = codebook[nibble]`, negated if its sign bit is set, so that a book of 16
 //! magnitudes (0 to 127) gives 32 levels. A stream of signs lies between codes and scales:
 //!
@@ -57,6 +61,8 @@
 //! **N8** is N4 with a byte a code and no codebook: 8 lines of 64 bytes a group, byte b of row r in line l is
 //! column 32*group + 4*l + b.
 
+use core::ops::Range;
+
 use super::ensure;
 use super::header::{Span, are_zero, products, put, times, wide, words};
 
@@ -70,6 +76,8 @@ pub const BLOCK: usize = 16;
 pub const LINE: usize = 64;
 /// Bytes of a line's signs (N5).
 pub const SIGNS: usize = 16;
+/// Groups of a strip: a matrix of more lies in several.
+pub const STRIP: usize = 64;
 
 /// What T4's windows of five bits stand for; of six, negated if the highest is set. Lloyd's algorithm leaves them where they are for groups
 /// of normal weights (`find_levels` in the quantizer's `codes/ring.rs`).
@@ -236,15 +244,28 @@ impl TensorDesc {
             codebook.iter_mut().zip(r.iter().skip(40)).for_each(|(to, from)| *to = *from as i8);
             let lowest = if dtype == Dtype::N5 { 0 } else { -i8::MAX };
             ensure(codebook.iter().all(|level| *level >= lowest) && (dtype.code_bits().is_none() || rank == 2))?;
+            ensure(cfg!(feature = "wide") || dtype.code_bits().is_none() || !is_wide(dims[1]))?;
         }
         Some(Self { dtype, rank, exponent, dims, span, codebook })
     }
+}
+
+/// Whether a matrix of codes of so many columns lies in strips.
+#[must_use]
+pub const fn is_wide(cols: u32) -> bool {
+    cols as usize > STRIP * GROUP
 }
 
 /// Checks dimensions: 1 to 4, none of them 0, those beyond the rank 1.
 #[inline(never)]
 pub(super) fn shape_ok(rank: u8, dims: &[u32; 4]) -> Option<()> {
     ensure((1..=4).contains(&rank) && dims.iter().zip(0..).all(|(d, at)| *d == 1 || (*d != 0 && at < rank)))
+}
+
+/// Blocks and groups of a matrix in the order of its streams.
+pub fn stream_order(blocks: usize, groups: usize) -> impl Iterator<Item = (usize, usize)> {
+    let strips = (0..groups).step_by(STRIP).map(move |start| start..groups.min(start + STRIP));
+    strips.flat_map(move |strip| (0..blocks).flat_map(move |block| strip.clone().map(move |group| (block, group))))
 }
 
 /// A coded matrix (T3, N4, T4, N5 or N8), its streams found.
@@ -315,25 +336,46 @@ impl<'a> Coded<'a> {
         })
     }
 
-    /// Bytes of codes of one block of 16 rows.
+    /// The end of the strip that group `group` is in.
     #[must_use]
-    pub fn block_bytes(&self) -> usize {
-        self.groups * line_count(self.dtype) * LINE
+    #[inline]
+    pub fn strip_end(&self, group: usize) -> usize {
+        // One strip where no others are built in.
+        if cfg!(feature = "wide") { self.groups.min((group / STRIP + 1) * STRIP) } else { self.groups }
     }
 
-    /// Codes and scales of block `block` (16 rows); empty if there is no such block.
-    #[must_use]
-    pub fn block(&self, block: usize) -> (&'a [u8], &'a [u8]) {
-        let codes = slice(self.codes, block.wrapping_mul(self.block_bytes()), self.block_bytes());
-        let scales = slice(self.scales, block.wrapping_mul(self.groups * BLOCK), self.groups * BLOCK);
-        (codes, scales)
+    /// The groups of each strip.
+    pub fn strips(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (groups, strip) = (self.groups, if cfg!(feature = "wide") { STRIP } else { usize::MAX });
+        (0..groups).step_by(strip).map(move |start| start..groups.min(start.saturating_add(strip)))
     }
 
-    /// Signs of block `block`, for each line of its codes the words of its low and its high nibbles; empty unless N5.
+    /// Where group `group` of block `block` is in a stream.
+    #[inline]
+    fn place(&self, block: usize, group: usize) -> usize {
+        let start = if cfg!(feature = "wide") { group / STRIP * STRIP } else { 0 };
+        let strip = start.wrapping_mul(self.rows.div_ceil(BLOCK));
+        strip.wrapping_add(block.wrapping_mul(self.strip_end(start) - start)).wrapping_add(group - start)
+    }
+
+    /// Codes and scales of some groups of block `block` (16 rows), all in one strip; `None` if they are not there.
     #[must_use]
-    pub fn block_signs(&self, block: usize) -> &'a [[u8; SIGNS]] {
-        let bytes = self.block_bytes() / LINE * SIGNS;
-        slice(self.signs, block.wrapping_mul(bytes), bytes).as_chunks().0
+    #[inline]
+    pub fn part(&self, block: usize, groups: Range<usize>) -> Option<(&'a [u8], &'a [u8])> {
+        let (at, bytes) = (self.place(block, groups.start), line_count(self.dtype) * LINE);
+        // Beyond the last block of a strip the next strip begins.
+        ensure(!cfg!(feature = "wide") || block < self.rows.div_ceil(BLOCK))?;
+        let codes = slice(self.codes, at.wrapping_mul(bytes), groups.len().wrapping_mul(bytes))?;
+        Some((codes, slice(self.scales, at.wrapping_mul(BLOCK), groups.len().wrapping_mul(BLOCK))?))
+    }
+
+    /// Their signs, for each line of codes the words of its low and its high nibbles; empty unless N5.
+    #[must_use]
+    #[inline]
+    pub fn part_signs(&self, block: usize, groups: Range<usize>) -> &'a [[u8; SIGNS]] {
+        let bytes = line_count(self.dtype) * SIGNS;
+        let at = self.place(block, groups.start).wrapping_mul(bytes);
+        slice(self.signs, at, groups.len().wrapping_mul(bytes)).unwrap_or_default().as_chunks().0
     }
 
     /// Calls `put(out, level * scale)` for each column of `row`, in order, with the elements of `out`.
@@ -343,29 +385,25 @@ impl<'a> Coded<'a> {
 
     /// As [`Self::row_levels`], from column `first` on, a multiple of 8, for as many columns as `out` has elements.
     pub fn row_levels_from<T>(&self, row: usize, first: usize, out: &mut [T], mut put: impl FnMut(&mut T, i32)) {
-        let (codes, scales) = self.block(row / BLOCK);
-        let signs = self.block_signs(row / BLOCK);
         let levels = self.levels();
         let lane = row % BLOCK;
-        let (lines, _) = codes.as_chunks::<LINE>();
-        let per_group = line_count(self.dtype);
         // Columns are taken 8 by 8, N8's 4 by 4: a line of codes but for T3's.
         let parts = if self.dtype == Dtype::N8 { 8 } else { 4 };
         let mut out = out.iter_mut();
         for index in first / (GROUP / parts).. {
             let (group, part) = (index / parts, index % parts);
-            let Some(lines) = lines.get(group * per_group..).filter(|l| !l.is_empty() && !out.as_slice().is_empty())
-            else {
+            if out.as_slice().is_empty() {
                 return;
-            };
-            let scale = scales.as_chunks::<BLOCK>().0.get(group).and_then(|s| s.get(lane)).copied().unwrap_or(0);
-            let scale = i32::from(scale);
+            }
+            let Some((codes, scales)) = self.part(row / BLOCK, group..group + 1) else { return };
+            let lines = codes.as_chunks::<LINE>().0;
+            let scale = i32::from(scales.get(lane).copied().unwrap_or(0));
             if self.dtype == Dtype::N8 {
                 for (out, code) in out.by_ref().take(4).zip(word(lines, part, lane).to_le_bytes()) {
                     put(out, i32::from(code as i8) * scale);
                 }
             } else {
-                let signs = signs.get(index).unwrap_or(&[0; SIGNS]);
+                let signs = self.part_signs(row / BLOCK, group..group + 1).get(part).unwrap_or(&[0; SIGNS]);
                 for (out, code) in out.by_ref().take(8).zip(self.part_codes(lines, part, signs, lane)) {
                     put(out, i32::from(levels[usize::from(code & 63)]) * scale);
                 }
@@ -408,7 +446,7 @@ impl<'a> Coded<'a> {
     /// Multipliers of the rows of block `block`; zeros if there is no such block.
     #[must_use]
     pub fn block_mults(&self, block: usize) -> [u16; BLOCK] {
-        let bytes = slice(self.mults, block.wrapping_mul(2 * BLOCK), 2 * BLOCK);
+        let bytes = slice(self.mults, block.wrapping_mul(2 * BLOCK), 2 * BLOCK).unwrap_or_default();
         let mut mults = [0; BLOCK];
         mults.iter_mut().zip(bytes.as_chunks::<2>().0).for_each(|(to, b)| *to = u16::from_le_bytes(*b));
         mults
@@ -488,8 +526,8 @@ pub fn with_set(upper: u32, [this, before, before_that]: [u32; 3]) -> u32 {
     upper | (this ^ before_that) << 2 | before << 3
 }
 
-fn slice(bytes: &[u8], at: usize, len: usize) -> &[u8] {
-    bytes.get(at..).and_then(|b| b.get(..len)).unwrap_or(&[])
+fn slice(bytes: &[u8], at: usize, len: usize) -> Option<&[u8]> {
+    bytes.get(at..)?.get(..len)
 }
 
 /// Signed 16-bit values with a common exponent, read in place.

@@ -25,7 +25,7 @@ type RecodeFn<'a> = dyn Fn(&[Words], &Signs, &mut [Words]) + 'a;
 
 /// See [`BlocksFn`]: T3, given the loops of N4.
 pub fn t3(n4: BlocksFn, w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-    in_parts(w, blocks, x, put, (Dtype::N4, 4), n4, &|codes, _, to| nibbles_of_t3(codes, to));
+    in_parts(w, blocks, x, put, (3, Dtype::N4, 4), n4, &|codes, _, to| nibbles_of_t3(codes, to));
 }
 
 /// See [`BlocksFn`]: N5, given the loops of N8.
@@ -44,7 +44,7 @@ pub fn n5(n8: BlocksFn, w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put:
             }
         }
     };
-    in_parts(w, blocks, x, put, (Dtype::N8, 8), n8, &recode);
+    in_parts(w, blocks, x, put, (4, Dtype::N8, 8), n8, &recode);
 }
 
 /// Of each byte of codes the two levels that they stand for, in the halves of a word.
@@ -93,34 +93,37 @@ fn nibbles_of_t3(codes: &[Words], to: &mut [Words]) {
     }
 }
 
-/// All blocks with all rows, in codes of another type, of so many lines a group.
+/// All blocks with all rows, of so many lines a group, in codes of another type, of so many.
 fn in_parts(
     w: &Coded<'_>,
     blocks: Range<usize>,
     x: &Codes<'_>,
     put: &mut Put<'_>,
-    (dtype, lines): (Dtype, usize),
+    (from, dtype, lines): (usize, Dtype, usize),
     kernel: BlocksFn,
     recode: &RecodeFn<'_>,
 ) {
-    let from = w.block_bytes() / w.groups.max(1) / size_of::<Words>();
-    let Some(most) = (WORDS / BLOCK).checked_div(lines).filter(|_| x.fit(w) && from > 0) else {
+    let Some(most) = (WORDS / BLOCK).checked_div(lines).filter(|_| x.fit(w)) else {
         return scalar::KERNELS.blocks(w)(w, blocks, x, put);
     };
     let mut made = [[0; BLOCK]; WORDS / BLOCK];
+    // Codes are read by words.
+    if bytemuck::try_cast_slice::<u8, Words>(w.codes).is_err() {
+        return scalar::KERNELS.blocks(w)(w, blocks, x, put);
+    }
     for block in blocks {
-        let ((codes, scales), signs) = (w.block(block), w.block_signs(block).as_chunks::<4>().0);
-        let Ok(codes) = bytemuck::try_cast_slice::<u8, Words>(codes) else {
-            scalar::KERNELS.blocks(w)(w, block..block + 1, x, put);
-            continue;
-        };
         for first_row in (0..x.rows).step_by(ROWS) {
             let rows = ROWS.min(x.rows - first_row);
             let mut sums = [[0i64; BLOCK]; ROWS];
-            for first in (0..w.groups).step_by(most) {
-                let groups = most.min(w.groups - first);
-                let signs = signs.iter().skip(first).chain(core::iter::repeat(&[[0; SIGNS]; 4]));
-                let codes = codes.chunks_exact(from).skip(first);
+            let mut first = 0;
+            while first < w.groups {
+                let end = w.strip_end(first).min(first + most);
+                let groups = end - first;
+                let (codes, scales) = w.part(block, first..end).unwrap_or_default();
+                let signs = w.part_signs(block, first..end).as_chunks::<4>().0.iter();
+                let signs = signs.chain(core::iter::repeat(&[[0; SIGNS]; 4]));
+                let codes = bytemuck::try_cast_slice::<u8, Words>(codes).unwrap_or_default();
+                let codes = codes.chunks_exact(from);
                 for ((codes, signs), to) in codes.zip(signs).zip(made.chunks_exact_mut(lines)).take(groups) {
                     recode(codes, signs, to);
                 }
@@ -132,7 +135,7 @@ fn in_parts(
                     groups,
                     codes: codes.unwrap_or_default(),
                     signs: &[],
-                    scales: scales.get(first * BLOCK..).unwrap_or_default(),
+                    scales,
                     ..*w
                 };
                 let at = (first_row * x.stride).saturating_add(first * GROUP);
@@ -142,6 +145,7 @@ fn in_parts(
                     let sums = sums.iter_mut().skip(row).zip(found);
                     sums.for_each(|(sums, found)| sums.iter_mut().zip(found).for_each(|(sum, found)| *sum += found));
                 });
+                first = end;
             }
             put(block, first_row, sums.get(..rows).unwrap_or_default());
         }

@@ -222,7 +222,9 @@ impl Matrix {
         let (blocks, groups) = (self.rows.div_ceil(BLOCK), self.cols.div_ceil(GROUP));
         let code = |row: usize, col: usize| self.code(row, col);
         let mut out = Vec::new();
-        for (block, group) in (0..blocks).flat_map(|b| (0..groups).map(move |g| (b, g))) {
+        let mut places: Vec<_> = (0..blocks).flat_map(|b| (0..groups).map(move |g| (b, g))).collect();
+        places.sort_by_key(|(block, group)| (*group / 64, *block, *group));
+        for (block, group) in places.iter().copied() {
             if self.dtype == T3 {
                 for (line, row) in (0..3).flat_map(|l| (0..BLOCK).map(move |r| (l, r))) {
                     out.extend(self.three_bits(block * BLOCK + row, group * GROUP, line));
@@ -240,16 +242,15 @@ impl Matrix {
                 }
             }
         }
-        let lines = (0..blocks).flat_map(|b| (0..groups * 4).map(move |line| (b, line))).filter(|_| self.dtype == N5);
+        let of_n5 = places.iter().filter(|_| self.dtype == N5);
+        let lines = of_n5.flat_map(|(block, group)| (0..4).map(move |line| (*block, 4 * group + line)));
         for (block, line) in lines {
             for half in 0..2 {
                 let sign = |at: usize| u64::from(code(block * BLOCK + at / 4, line * 8 + half * 4 + at % 4) >> 4 & 1);
                 out.extend((0..64).fold(0, |word, at| word | sign(at) << at).to_le_bytes());
             }
         }
-        for (block, group, row) in
-            (0..blocks).flat_map(|b| (0..groups).flat_map(move |g| (0..BLOCK).map(move |r| (b, g, r))))
-        {
+        for (block, group, row) in places.iter().flat_map(|(b, g)| (0..BLOCK).map(move |r| (*b, *g, r))) {
             out.push(self.scales.get((block * BLOCK + row) * groups + group).copied().unwrap_or(0x77));
         }
         for row in 0..blocks * BLOCK {

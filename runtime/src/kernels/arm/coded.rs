@@ -154,22 +154,21 @@ fn one_row(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, row: usize, how: 
         spread_one(&mut words, x, row, 0..w.groups, how);
     }
     for block in blocks {
-        let (codes, scales) = w.block(block);
         let sums = memory.as_mut_ptr();
         // SAFETY: there is room for a row's.
         unsafe { clear(sums.cast(), 1) };
-        for first in (0..w.groups).step_by(MOST) {
-            let end = w.groups.min(first + MOST);
+        let mut first = 0;
+        while first < w.groups {
+            let end = w.strip_end(first).min(first + MOST);
             if w.groups > MOST {
                 spread_one(&mut words, x, row, first..end, how);
             }
-            let codes = codes.get(first * how.group_bytes..end * how.group_bytes);
-            let scales = scales.get(first * BLOCK..end * BLOCK);
-            if let (Some(codes), Some(scales)) = (codes, scales) {
+            if let Some((codes, scales)) = w.part(block, first..end) {
                 let (words, table) = (words.as_ptr().cast(), how.table.as_ptr().cast());
                 // SAFETY: the codes and scales of these groups are there, their activations have just been spread.
                 unsafe { (how.block)(codes.as_ptr(), scales.as_ptr(), words, end - first, table, sums.cast()) };
             }
+            first = end;
         }
         // SAFETY: they have been set.
         put(block, row, unsafe { &*sums });
@@ -227,19 +226,16 @@ fn several_rows(
         spread(&mut words, 0..w.groups);
     }
     for block in blocks {
-        let (codes, scales) = w.block(block);
         let sums = memory.as_mut_ptr().cast();
         // SAFETY: there is room for them, as `twos` is at most half of `ROWS`.
         unsafe { clear(sums, 2 * twos) };
         let mut first = 0;
         while first < w.groups {
-            let end = w.groups.min(first + most);
+            let end = w.strip_end(first).min(first + most);
             if w.groups > most {
                 spread(&mut words, first..end);
             }
-            let codes = codes.get(first * how.group_bytes..end * how.group_bytes);
-            let scales = scales.get(first * BLOCK..end * BLOCK);
-            if let (Some(codes), Some(scales)) = (codes, scales) {
+            if let Some((codes, scales)) = w.part(block, first..end) {
                 for group in 0..end - first {
                     let levels = levels.as_mut_ptr().cast();
                     // SAFETY: the codes and scales of these groups are there; their activations have been spread, `twos` times two

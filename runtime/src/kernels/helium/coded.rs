@@ -25,8 +25,6 @@ const UNIFORM: [i8; 16] = [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 
 
 /// How a block is done.
 struct How<'t> {
-    /// Bytes of a group's codes.
-    group_bytes: usize,
     /// With a row of activations.
     one: BlockFn,
     /// With two.
@@ -40,7 +38,7 @@ struct How<'t> {
 fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     let one: BlockFn = if w.codebook == UNIFORM { uniform_one } else { n4_one };
     let two = Some(n4_two as BlockFn);
-    each_block(w, blocks, x, put, &How { group_bytes: 256, one, two, table: &w.codebook, otherwise: scalar::n4 });
+    each_block(w, blocks, x, put, &How { one, two, table: &w.codebook, otherwise: scalar::n4 });
 }
 
 fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
@@ -51,11 +49,11 @@ fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
         table.assume_init_ref()
     };
     let two = Some(t4_two as BlockFn);
-    each_block(w, blocks, x, put, &How { group_bytes: 256, one: t4_one, two, table, otherwise: scalar::t4 });
+    each_block(w, blocks, x, put, &How { one: t4_one, two, table, otherwise: scalar::t4 });
 }
 
 fn n8(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-    each_block(w, blocks, x, put, &How { group_bytes: 512, one: n8_one, two: None, table: &[], otherwise: scalar::n8 });
+    each_block(w, blocks, x, put, &How { one: n8_one, two: None, table: &[], otherwise: scalar::n8 });
 }
 
 #[inline(never)] // once, not for each caller
@@ -66,22 +64,30 @@ fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<
     if !words || !x.fit(w) || w.groups == 0 {
         return (how.otherwise)(w, blocks, x, put);
     }
-    let mut sums = [[0i64; BLOCK]; 2];
+    let (mut sums, mut more) = ([[0i64; BLOCK]; 2], [[0i64; BLOCK]; 2]);
     for block in blocks {
-        let (codes, scales) = w.block(block);
-        let all = codes.len() >= w.groups * how.group_bytes && scales.len() >= w.groups * BLOCK;
         let mut row = 0;
         while row < x.rows {
             let (rows, function) = match how.two {
                 Some(two) if x.rows - row >= 2 => (2, two),
                 _ => (1, how.one),
             };
-            if all && x.row(row + rows - 1).len() >= w.groups * GROUP {
-                let (levels, first, to) = (how.table.as_ptr(), x.row(row).as_ptr(), sums.as_mut_ptr().cast());
-                // SAFETY: the codes and scales of all groups are there, and their activations of these rows.
-                unsafe { function(codes.as_ptr(), scales.as_ptr(), first, w.groups, levels, to, x.stride) };
-            } else {
-                sums = [[0; BLOCK]; 2];
+            for strip in w.strips() {
+                let (start, groups) = (strip.start, strip.len());
+                let to = if start == 0 { &mut sums } else { &mut more };
+                let last = x.row(row + rows - 1).get(start * GROUP..strip.end * GROUP);
+                if let (Some((codes, scales)), Some(_), Some(first)) =
+                    (w.part(block, strip), last, x.row(row).get(start * GROUP..))
+                {
+                    let (levels, first, to) = (how.table.as_ptr(), first.as_ptr(), to.as_mut_ptr().cast());
+                    // SAFETY: the codes and scales of these groups are there, and their activations of these rows.
+                    unsafe { function(codes.as_ptr(), scales.as_ptr(), first, groups, levels, to, x.stride) };
+                } else {
+                    *to = [[0; BLOCK]; 2];
+                }
+                if start > 0 {
+                    sums.as_flattened_mut().iter_mut().zip(more.as_flattened()).for_each(|(sum, more)| *sum += more);
+                }
             }
             put(block, row, &sums[..rows]);
             row += rows;

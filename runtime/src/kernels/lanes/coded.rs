@@ -39,8 +39,6 @@ const UNIFORM: [i8; 16] = [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 
 
 /// How blocks are done.
 struct How {
-    /// Bytes of a group's codes.
-    group_bytes: usize,
     /// Words of a group's activations.
     words: usize,
     spread: fn(&[i8; GROUP], &mut [MaybeUninit<u32>]),
@@ -53,10 +51,10 @@ fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     // SAFETY: `each_block` describes it.
     let how = if w.codebook == UNIFORM {
         let block = |job: &mut Block| unsafe { core_loops::uniform(job) };
-        How { group_bytes: 256, words: 17, spread: spread_uniform, block, pairs: 0 }
+        How { words: 17, spread: spread_uniform, block, pairs: 0 }
     } else {
         let block = |job: &mut Block| unsafe { core_loops::codebook(job) };
-        How { group_bytes: 256, words: 16, spread: spread_pairs, block, pairs: 256 }
+        How { words: 16, spread: spread_pairs, block, pairs: 256 }
     };
     each_block(w, blocks, x, put, &how);
 }
@@ -64,7 +62,7 @@ fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
 fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     // SAFETY: `each_block` describes it.
     let block = |job: &mut Block| unsafe { core_loops::windows(job) };
-    each_block(w, blocks, x, put, &How { group_bytes: 256, words: 16, spread: spread_pairs, block, pairs: 1024 });
+    each_block(w, blocks, x, put, &How { words: 16, spread: spread_pairs, block, pairs: 1024 });
 }
 
 /// The levels of a byte's two codes: 256 words, or for T4 1024.
@@ -85,7 +83,7 @@ fn pairs(levels: &[i8], table: &mut [MaybeUninit<u32>]) {
 fn n8(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     // SAFETY: `each_block` describes it.
     let block = |job: &mut Block| unsafe { core_loops::bytes(job) };
-    each_block(w, blocks, x, put, &How { group_bytes: 512, words: GROUP, spread: spread_each, block, pairs: 0 });
+    each_block(w, blocks, x, put, &How { words: GROUP, spread: spread_each, block, pairs: 0 });
 }
 
 /// `high * 2^16 + low`.
@@ -135,7 +133,6 @@ fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<
         let x = x.row(row).as_chunks::<GROUP>().0;
         let mut spread = 0..0;
         for block in blocks.clone() {
-            let (codes, scales) = w.block(block);
             let mut first = 0;
             while first < w.groups {
                 if !spread.contains(&first) {
@@ -146,11 +143,9 @@ fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<
                     }
                 }
                 // Sums of a stretch fit.
-                let end = spread.end.min(first.saturating_add(w.stretch.max(1) as usize));
+                let end = spread.end.min(first.saturating_add(w.stretch.max(1) as usize)).min(w.strip_end(first));
                 let x = words.get((first - spread.start) * how.words..(end - spread.start) * how.words);
-                let codes = codes.get(first * how.group_bytes..end * how.group_bytes);
-                let scales = scales.get(first * BLOCK..end * BLOCK);
-                if let (Some(x), Some(codes), Some(scales)) = (x, codes, scales) {
+                if let (Some(x), Some((codes, scales))) = (x, w.part(block, first..end)) {
                     let (x, x_end) = (x.as_ptr().cast(), x.as_ptr_range().end.cast());
                     let (codes, scales, sums) = (codes.as_ptr(), scales.as_ptr(), part.as_mut_ptr());
                     let (table, mask) = (table.as_ptr().cast(), 4 * how.pairs.wrapping_sub(1));

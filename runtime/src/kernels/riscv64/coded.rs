@@ -10,7 +10,7 @@ use super::lines::{n4_panel, n4_row, n5_panel, n5_row, n8_panel, n8_row, t3_pane
 use super::tile::{MOST_LANES, PANEL, lanes, panel_sums};
 use crate::image::Coded;
 use crate::image::tensors::{BLOCK, GROUP, T4_LEVELS};
-use crate::kernels::vector::matmul::{N4, N5, N8, T3, T4, Weights, block_groups, filled, misfit, row_groups};
+use crate::kernels::vector::matmul::{N4, N5, N8, T3, T4, filled, misfit, part, row_groups};
 use crate::kernels::{Codes, Int8, Isa, Kernels, Put, scalar};
 
 /// The kernels.
@@ -58,8 +58,9 @@ fn one_row<const KIND: u8, const BYTES: usize>(
     let (codes, stretch, book) = (row_groups(x, 0), w.stretch as usize, book.as_ptr());
     for block in blocks {
         let mut sums = [0; BLOCK];
-        for start in (0..w.groups).step_by(stretch) {
-            let end = w.groups.min(start + stretch);
+        let mut start = 0;
+        while start < w.groups {
+            let end = w.strip_end(start).min(start + stretch);
             let Some((weights, x)) = part::<KIND, BYTES>(w, block, start..end).zip(codes.get(start..end)) else {
                 return;
             };
@@ -68,18 +69,10 @@ fn one_row<const KIND: u8, const BYTES: usize>(
             unsafe {
                 row_sums(codes.cast(), scales.cast(), x.as_ptr().cast(), x.len(), book, sums.as_mut_ptr(), signs);
             }
+            start = end;
         }
         put(block, 0, &[sums]);
     }
-}
-
-/// Some groups of a block; `None` if they are not all there.
-fn part<'a, const KIND: u8, const BYTES: usize>(
-    w: &Coded<'a>,
-    block: usize,
-    groups: Range<usize>,
-) -> Option<Weights<'a, BYTES>> {
-    block_groups(w, block).part::<KIND>(groups.start, groups.end)
 }
 
 /// All rows of `x`, as many at a time as there is room for.
@@ -105,8 +98,9 @@ fn many_rows<const KIND: u8, const BYTES: usize>(
             let sums = filled(&mut sums[..rows * some], [0i64; BLOCK]);
             // Groups that int32 still holds the sums of.
             let mut left = stretch;
-            for start in (0..w.groups).step_by(most) {
-                let groups = most.min(w.groups - start);
+            let mut start = 0;
+            while start < w.groups {
+                let groups = most.min(w.strip_end(start) - start);
                 if left < groups {
                     flush(parts, some, sums);
                     left = stretch;
@@ -126,6 +120,7 @@ fn many_rows<const KIND: u8, const BYTES: usize>(
                     let panel = panel.as_ptr().cast();
                     panel_sums(panel, groups * GROUP, (codes, x.stride), rows, lanes, parts.as_mut_ptr());
                 }
+                start += groups;
             }
             flush(parts, some, sums);
             for (at, sums) in sums.chunks_exact(rows).enumerate() {

@@ -102,9 +102,10 @@ fn t4_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
 
 fn n5_block(w: &Coded<'_>, block: usize, x: &[i8], acc: &mut [i64; BLOCK]) {
     let levels = w.levels();
-    let mut groups = w.block_signs(block).as_chunks::<4>().0.iter();
+    let mut groups = 0..w.groups;
     block_sums::<256>(w, block, x, acc, |group, xs, dots| {
-        let signs = groups.next().unwrap_or(&[[0; SIGNS]; 4]);
+        let signs = groups.next().map_or(&[][..], |group| w.part_signs(block, group..group + 1));
+        let signs = signs.first_chunk().unwrap_or(&[[0; SIGNS]; 4]);
         for_half_lines(group, xs, |line, half, words, x| {
             for (row, (word, dot)) in words.iter().zip(dots.iter_mut()).enumerate() {
                 *dot += dot_of_4(&levels, with_signs(word.to_le(), &signs[line & 3], row, half), x);
@@ -167,22 +168,24 @@ fn block_sums<const GROUP_BYTES: usize>(
     acc: &mut [i64; BLOCK],
     mut dot_group: impl FnMut(&[u8; GROUP_BYTES], &[i8; GROUP], &mut [i32; BLOCK]),
 ) {
-    let (codes, scales) = w.block(block);
-    let groups = codes.as_chunks::<GROUP_BYTES>().0;
-    let scales = scales.as_chunks::<BLOCK>().0;
     *acc = [0; BLOCK];
     let mut part = [0i32; BLOCK];
     let mut left = w.stretch;
-    for ((group, scales), xs) in groups.iter().zip(scales).zip(x.as_chunks::<GROUP>().0) {
-        if left == 0 {
-            flush(&mut part, acc);
-            left = w.stretch;
-        }
-        left = left.wrapping_sub(1);
-        let mut dots = [0i32; BLOCK];
-        dot_group(group, xs, &mut dots);
-        for ((part, scale), dot) in part.iter_mut().zip(scales).zip(dots) {
-            *part += i32::from(*scale) * dot;
+    let mut x = x.as_chunks::<GROUP>().0.iter();
+    for strip in w.strips() {
+        let (codes, scales) = w.part(block, strip).unwrap_or_default();
+        let groups = codes.as_chunks::<GROUP_BYTES>().0.iter().zip(scales.as_chunks::<BLOCK>().0);
+        for ((group, scales), xs) in groups.zip(x.by_ref()) {
+            if left == 0 {
+                flush(&mut part, acc);
+                left = w.stretch;
+            }
+            left = left.wrapping_sub(1);
+            let mut dots = [0i32; BLOCK];
+            dot_group(group, xs, &mut dots);
+            for ((part, scale), dot) in part.iter_mut().zip(scales).zip(dots) {
+                *part += i32::from(*scale) * dot;
+            }
         }
     }
     flush(&mut part, acc);

@@ -28,7 +28,7 @@ use crate::image::Coded;
 use crate::image::tensors::{BLOCK, Dtype, GROUP, SIGNS};
 use crate::kernels::Codes;
 use core::mem::MaybeUninit;
-use core::ops::RangeInclusive;
+use core::ops::Range;
 
 /// The kinds of codes, as the kernels are made for them.
 pub const T3: u8 = Dtype::T3 as u8;
@@ -42,15 +42,16 @@ pub const AHEAD: usize = 16;
 /// The same of T3, and how many groups ahead into the second cache: its levels take as long to make as memory takes to give
 /// its codes, so memory must never be idle. Where levels are made faster, that only is in the way of what the processor fetches by itself.
 pub const AHEAD_TRELLIS: (usize, usize) = (8, 64);
-/// Groups of a block whose N4 and T4 codes nobody asks for: one or two rows are multiplied with them faster than memory gives them.
-pub const ALONE_N4: RangeInclusive<usize> = 33..=128;
-/// How many groups ahead rows of codes are fetched into the first cache: a block's weights drive a wide row out of it before the next
-/// block needs it.
+/// Groups of a block, at least, whose N4 and T4 codes nobody asks for: one or two rows are multiplied with them faster than memory gives them.
+pub const UNASKED: usize = 33;
+/// How many groups ahead rows of codes, of several, are fetched into the first cache: a block's weights drive them out of it before the next
+/// block needs them.
 pub const AHEAD_ROW: usize = 4;
 /// How many blocks ahead multipliers are fetched into the first cache.
 pub const AHEAD_MULTS: usize = 2;
-/// Groups whose sums of codes are computed together: 16 384 columns. They lie on the stack.
-pub const PANEL: usize = 512;
+/// Blocks of which a strip is multiplied with a row of codes before their next one: memory is read in order for long, and their sums stay in
+/// the cache. With several rows they are so many less.
+pub const SIDE: usize = 32;
 /// A byte of each of 4 columns of a block's 16 rows.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
@@ -72,22 +73,17 @@ pub struct Weights<'a, const GROUP_BYTES: usize> {
     pub scales: &'a [[u8; BLOCK]],
 }
 
-impl<const GROUP_BYTES: usize> Weights<'_, GROUP_BYTES> {
-    /// Groups `start..end`; `None` if there are fewer.
-    pub fn part<const KIND: u8>(self, start: usize, end: usize) -> Option<Self> {
-        let signs = if KIND == N5 { self.signs.get(start..end)? } else { &[] };
-        Some(Self { codes: self.codes.get(start..end)?, signs, scales: self.scales.get(start..end)? })
-    }
-}
-
-/// The groups of block `block`: as many codes as scales.
-pub fn block_groups<'a, const GROUP_BYTES: usize>(w: &Coded<'a>, block: usize) -> Weights<'a, GROUP_BYTES> {
-    let (codes, scales) = w.block(block);
-    Weights {
-        codes: codes.as_chunks::<GROUP_BYTES>().0,
-        signs: w.block_signs(block).as_chunks().0,
-        scales: scales.as_chunks::<BLOCK>().0,
-    }
+/// Some groups of block `block`, all in one strip: as many codes as scales. `None` if they are not there.
+#[inline]
+pub fn part<'a, const KIND: u8, const GROUP_BYTES: usize>(
+    w: &Coded<'a>,
+    block: usize,
+    groups: Range<usize>,
+) -> Option<Weights<'a, GROUP_BYTES>> {
+    let (codes, scales) = w.part(block, groups.clone())?;
+    let signs = if KIND == N5 { w.part_signs(block, groups.clone()).as_chunks().0 } else { &[] };
+    let part = Weights { codes: codes.as_chunks().0, signs, scales: scales.as_chunks::<BLOCK>().0 };
+    (part.codes.len() == groups.len() && (KIND != N5 || signs.len() == groups.len())).then_some(part)
 }
 
 /// Row `row` as groups.
@@ -119,7 +115,7 @@ pub fn sets_below(levels: [i8; 16]) -> [i8; 16] {
 
 /// Whether the codes have another shape than the weights: then the scalar kernels say what comes out.
 pub fn misfit(w: &Coded<'_>, x: &Codes<'_>) -> bool {
-    !x.fit(w) || w.block_bytes() == 0 || w.stretch == 0
+    !x.fit(w) || w.groups == 0 || w.stretch == 0
 }
 
 /// Puts the instruction set before each function.
@@ -142,11 +138,11 @@ macro_rules! matmul_kernels {
     };
     ($features:literal; $table:ident = $name:literal, $isa:ident, $looked_up_raised:ident) => {
         use crate::image::Coded;
-        use crate::image::tensors::{BLOCK, GROUP, T4_LEVELS};
+        use crate::image::tensors::{BLOCK, GROUP, STRIP, T4_LEVELS};
         use crate::kernels::arch::reads::{base_sums, fetch, fetch_far};
         use crate::kernels::vector::matmul::{
-            AHEAD, AHEAD_MULTS, AHEAD_ROW, AHEAD_TRELLIS, ALONE_N4, LEVEL_PANEL, LINES, Line, MOST_ROWS, MOST_SUMS, N4,
-            N5, N8, PANEL, T3, T4, Weights, block_groups, filled, misfit, row_groups, sets_below,
+            AHEAD, AHEAD_MULTS, AHEAD_ROW, AHEAD_TRELLIS, LEVEL_PANEL, LINES, Line, MOST_ROWS, MOST_SUMS, N4, N5, N8,
+            SIDE, T3, T4, UNASKED, Weights, filled, misfit, part, row_groups, sets_below,
         };
         use crate::kernels::{Codes, Int8, Isa, Kernels, Put, scalar};
         use core::array::from_fn;
@@ -207,13 +203,13 @@ macro_rules! matmul_kernels {
         }
 
         /// Asks for the codes that come after `group`, one of `groups` of a block, which so many rows are multiplied with. Where that takes
-        /// less time than memory does, they come fastest if nobody asks: always N8's, N4's and T4's where a block is neither soon at its end nor
-        /// so wide that rows leave the first cache (measured: BENCHMARKS.md, "Speed").
+        /// less time than memory does, they come fastest if nobody asks: always N8's, N4's and T4's where a block is not soon at its end
+        /// (measured: BENCHMARKS.md, "Speed").
         #[inline(always)]
         fn fetch_ahead<const KIND: u8, const ROWS: usize, T>(group: &T, groups: usize) {
             match KIND {
                 N8 => {}
-                N4 | T4 if ROWS <= 2 && ALONE_N4.contains(&groups) => {}
+                N4 | T4 if ROWS <= 2 && groups >= UNASKED => {}
                 T3 => {
                     fetch(group, AHEAD_TRELLIS.0);
                     fetch_far(group, AHEAD_TRELLIS.1);
@@ -251,24 +247,27 @@ macro_rules! matmul_kernels {
             put: &mut Put<'_>,
         ) {
             let (codes, books) = (row_groups(x, row), books::<KIND>(w.codebook));
-            let mut bases = [0; PANEL];
-            if raised(KIND) != 0 && w.groups <= PANEL {
+            let (mut bases, mut sums) = ([0; STRIP], [MaybeUninit::uninit(); SIDE]);
+            let strips = w.strip_end(0) < w.groups;
+            if raised(KIND) != 0 && !strips {
                 bases_of::<KIND>(codes, &mut bases);
             }
-            for block in blocks {
-                fetch_mults(w, block);
-                let weights = block_groups::<BYTES>(w, block);
-                let mut sums = [0; BLOCK];
-                for start in (0..w.groups).step_by(PANEL) {
-                    let end = w.groups.min(start + PANEL);
-                    let panel = (weights.part::<KIND>(start, end), codes.get(start..end));
-                    let (Some(weights), Some(codes)) = panel else { return };
-                    if raised(KIND) != 0 && w.groups > PANEL {
+            let side = if strips { SIDE } else { 1 };
+            for first in blocks.clone().step_by(side) {
+                let some = first..blocks.end.min(first + side);
+                let sums = filled(&mut sums[..some.len()], [0; BLOCK]);
+                for strip in w.strips() {
+                    let Some(codes) = codes.get(strip.clone()) else { return };
+                    if raised(KIND) != 0 && strips {
                         bases_of::<KIND>(codes, &mut bases);
                     }
-                    row_sums::<KIND, BYTES>(weights, codes, &bases, books, w.stretch, &mut sums);
+                    for (block, sums) in some.clone().zip(&mut *sums) {
+                        fetch_mults(w, block);
+                        let Some(weights) = part::<KIND, BYTES>(w, block, strip.clone()) else { return };
+                        row_sums::<KIND, BYTES>(weights, codes, &bases, books, w.stretch, sums);
+                    }
                 }
-                put(block, row, &[sums]);
+                some.zip(&*sums).for_each(|(block, sums)| put(block, row, core::slice::from_ref(sums)));
             }
         }
 
@@ -278,7 +277,7 @@ macro_rules! matmul_kernels {
         fn row_sums<const KIND: u8, const BYTES: usize>(
             weights: Weights<'_, BYTES>,
             codes: &[[i8; GROUP]],
-            bases: &[i32; PANEL],
+            bases: &[i32; STRIP],
             books: [V; 2],
             stretch: u32,
             sums: &mut [i64; BLOCK],
@@ -288,7 +287,6 @@ macro_rules! matmul_kernels {
                 let groups = weights.codes.iter().zip(weights.scales).zip(codes).zip(bases);
                 let mut part = [splat(0); BLOCK / LANES];
                 for (at, (((group, scale), codes), base)) in groups.enumerate().skip(start).take(stretch as usize) {
-                    fetch(codes, AHEAD_ROW);
                     fetch_ahead::<KIND, 1, _>(group, count);
                     let signs = if KIND == N5 { weights.signs.get(at) } else { None };
                     signs.into_iter().for_each(|signs| fetch_ahead::<KIND, 1, _>(signs, count));
@@ -313,27 +311,27 @@ macro_rules! matmul_kernels {
             put: &mut Put<'_>,
         ) {
             let (codes, books) = (from_fn::<_, ROWS, _>(|row| row_groups(x, row)), books::<KIND>(w.codebook));
-            let mut bases = [[0; PANEL]; ROWS];
-            if raised(KIND) != 0 && w.groups <= PANEL {
+            let (mut bases, mut sums) = ([[0; STRIP]; ROWS], [MaybeUninit::uninit(); SIDE / 2]);
+            let strips = w.strip_end(0) < w.groups;
+            if raised(KIND) != 0 && !strips {
                 codes.iter().zip(&mut bases).for_each(|(row, bases)| bases_of::<KIND>(row, bases));
             }
-            for block in blocks {
-                fetch_mults(w, block);
-                let weights = block_groups::<BYTES>(w, block);
-                let mut sums = [[0; BLOCK]; ROWS];
-                for start in (0..w.groups).step_by(PANEL) {
-                    let end = w.groups.min(start + PANEL);
-                    let mut codes = codes;
-                    for row in &mut codes {
-                        *row = row.get(start..end).unwrap_or_default();
-                    }
-                    let Some(weights) = weights.part::<KIND>(start, end) else { return };
-                    if raised(KIND) != 0 && w.groups > PANEL {
+            let side = if strips { SIDE / ROWS } else { 1 };
+            for first in blocks.clone().step_by(side) {
+                let some = first..blocks.end.min(first + side);
+                let sums = filled(&mut sums[..some.len()], [[0; BLOCK]; ROWS]);
+                for strip in w.strips() {
+                    let codes = codes.map(|row| row.get(strip.clone()).unwrap_or_default());
+                    if raised(KIND) != 0 && strips {
                         codes.iter().zip(&mut bases).for_each(|(row, bases)| bases_of::<KIND>(row, bases));
                     }
-                    rows_sums::<KIND, BYTES, ROWS>(weights, codes, &bases, books, w.stretch, &mut sums);
+                    for (block, sums) in some.clone().zip(&mut *sums) {
+                        fetch_mults(w, block);
+                        let Some(weights) = part::<KIND, BYTES>(w, block, strip.clone()) else { return };
+                        rows_sums::<KIND, BYTES, ROWS>(weights, codes, &bases, books, w.stretch, sums);
+                    }
                 }
-                put(block, 0, &sums);
+                some.zip(&*sums).for_each(|(block, sums)| put(block, 0, sums));
             }
         }
 
@@ -343,12 +341,12 @@ macro_rules! matmul_kernels {
         fn rows_sums<const KIND: u8, const BYTES: usize, const ROWS: usize>(
             weights: Weights<'_, BYTES>,
             codes: [&[[i8; GROUP]]; ROWS],
-            bases: &[[i32; PANEL]; ROWS],
+            bases: &[[i32; STRIP]; ROWS],
             books: [V; 2],
             stretch: u32,
             sums: &mut [[i64; BLOCK]; ROWS],
         ) {
-            let count = codes.iter().fold(weights.codes.len().min(PANEL), |count, row| count.min(row.len()));
+            let count = codes.iter().fold(weights.codes.len().min(STRIP), |count, row| count.min(row.len()));
             for start in (0..count).step_by(stretch as usize) {
                 let mut part = [[splat(0); BLOCK / LANES]; ROWS];
                 let groups = weights.codes[..count].iter().zip(weights.scales).enumerate();
@@ -474,28 +472,28 @@ macro_rules! matmul_kernels {
                 }
                 for block in blocks.clone().step_by(PAIR) {
                     // An odd last block is its own neighbour, whose sums nobody gets.
-                    let pair: [_; PAIR] = from_fn(|at| block_groups(w, (blocks.end - 1).min(block + at)));
+                    let pair_of = |block: usize, start: usize| {
+                        let end = w.strip_end(start).min(start + groups);
+                        let of = |at| part::<KIND, BYTES>(w, (blocks.end - 1).min(block + at), start..end);
+                        (from_fn::<_, PAIR, _>(of), end)
+                    };
                     let mut sums = sums.each_mut().map(|sums| filled(&mut sums[..count], [0; BLOCK]));
-                    for start in (0..w.groups).step_by(groups) {
-                        let end = w.groups.min(start + groups);
+                    let mut start = 0;
+                    while start < w.groups {
+                        let (pair, end) = pair_of(block, start);
                         let mut panel: Panel<'_> = [(&[], &[]); PAIR];
-                        for ((panel, weights), levels) in panel.iter_mut().zip(&pair).zip(&mut levels) {
-                            let Some(weights) = weights.part::<KIND>(start, end) else { return };
+                        for ((panel, weights), levels) in panel.iter_mut().zip(pair).zip(&mut levels) {
+                            let Some(weights) = weights else { return };
                             *panel = (make_levels::<KIND, BYTES>(weights, books, levels), weights.scales);
                         }
                         // What the next panel needs comes while this one is multiplied, a part with each tile.
-                        let next = match end < w.groups {
-                            true => pair,
-                            false => from_fn(|at| block_groups(w, (blocks.end - 1).min(block + PAIR + at))),
-                        };
-                        let start_of_next = if end < w.groups { end } else { 0 };
+                        let (next, _) = if end < w.groups { pair_of(block, end) } else { pair_of(block + PAIR, 0) };
                         let share = groups.div_ceil(count.div_ceil(TILE));
-                        let mut fetched = start_of_next;
+                        let mut fetched = 0;
                         let mut row = 0;
                         while row < count {
-                            for weights in &next {
-                                let codes = weights.codes.iter().take(start_of_next + groups);
-                                codes.skip(fetched).take(share).for_each(|group| fetch(group, 0));
+                            for weights in next.iter().flatten() {
+                                weights.codes.iter().skip(fetched).take(share).for_each(|group| fetch(group, 0));
                             }
                             fetched += share;
                             let tiles = (&panel, x, (first, row), &*bases, (start, end, w.groups));
@@ -507,6 +505,7 @@ macro_rules! matmul_kernels {
                                 _ => tile::<KIND, 1>(tiles, sums),
                             };
                         }
+                        start = end;
                     }
                     (block..blocks.end).zip(&sums).for_each(|(block, sums)| put(block, first, sums));
                 }
