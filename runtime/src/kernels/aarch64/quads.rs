@@ -98,12 +98,8 @@ features! { "neon";
         veorq_s32(a, b)
     }
 
-    /// What `windows` looks up in.
-    pub fn trellis(levels: &[i8; 32]) -> [V; 2] {
-        [0, 1].map(|half| book(levels.as_chunks().0[half]))
-    }
-
-    /// The levels of T4's windows, that begin at low nibbles and at high ones.
+    /// The levels of T4's windows, that begin at low nibbles and at high ones, from those of windows whose bit 4 is not set and of those
+    /// where it is.
     pub fn windows(codes: V, halves: [V; 2]) -> [V; 2] {
         let negated = halves.map(|v| vreinterpretq_u8_s8(vnegq_s8(as_signed(v))));
         let all = uint8x16x4_t(as_bytes(halves[0]), as_bytes(halves[1]), negated[0], negated[1]);

@@ -423,7 +423,7 @@ macro_rules! matmul_kernels {
         #[target_feature(enable = $features)]
         fn books<const KIND: u8>(levels: [i8; 16]) -> [V; 2] {
             match KIND {
-                T4 => trellis(&T4_LEVELS),
+                T4 => [book(T4_LEVELS.as_chunks().0[0]), book(T4_LEVELS.as_chunks().0[1])],
                 T3 => [book(levels), book(sets_below(levels))],
                 _ => [book(levels); 2],
             }

@@ -70,13 +70,8 @@ macro_rules! pairs {
                 from_fn(|at| v128_xor(a[at], b[at]))
             }
 
-            /// What `windows` looks up in: the levels of windows whose bit 4 is not set, and of those where it is.
-            fn trellis(levels: &[i8; 32]) -> [V; 2] {
-                let [clear, set] = [levels.as_chunks().0[0], levels.as_chunks().0[1]];
-                [book(clear), book(set)]
-            }
-
-            /// The levels of T4's windows, that begin at low nibbles and at high ones.
+            /// The levels of T4's windows, that begin at low nibbles and at high ones, from those of windows whose bit 4 is not set and of those
+            /// where it is.
             fn windows(codes: V, halves: [V; 2]) -> [V; 2] {
                 // To the right by four bits, around a word's end.
                 let turned = codes.map(|v| v128_or(u32x4_shr(v, 4), u32x4_shl(v, 28)));

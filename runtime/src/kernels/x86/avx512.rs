@@ -28,17 +28,13 @@ features! { "avx512f,avx512bw,avx512dq,avx512vl,avx512cd,avx512vnni,avx512vbmi,a
         _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(raised.as_ptr().cast()) })
     }
 
-    /// What `windows` looks up in.
-    fn trellis(levels: &[i8; 32]) -> [V; 2] {
-        // SAFETY: 32 bytes are there; the load asks for no alignment.
-        let levels = unsafe { _mm256_loadu_si256(levels.as_ptr().cast()) };
-        let negated = _mm256_sub_epi8(_mm256_setzero_si256(), levels);
-        [bytes(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(levels), negated)); 2]
-    }
-
-    /// The levels of T4's windows, that begin at low nibbles and at high ones.
-    fn windows(codes: V, levels: [V; 2]) -> [V; 2] {
-        let [levels, _] = levels;
+    /// The levels of T4's windows, that begin at low nibbles and at high ones, from those of windows whose bit 4 is not set and of those where
+    /// it is.
+    fn windows(codes: V, halves: [V; 2]) -> [V; 2] {
+        let [clear, set] = halves;
+        // All 64, once for all groups. Raised levels, too, are negated so.
+        let both = _mm512_mask_blend_epi64(0xCC, clear, set);
+        let levels = _mm512_mask_sub_epi8(both, 0xFFFF_FFFF_0000_0000, _mm512_setzero_si512(), both);
         [_mm512_permutexvar_epi8(codes, levels), _mm512_permutexvar_epi8(_mm512_ror_epi32::<4>(codes), levels)]
     }
 

@@ -64,13 +64,8 @@ macro_rules! half_lines {
                 _mm256_xor_si256(a, b)
             }
 
-            /// What `windows` looks up in: the levels of windows whose bit 4 is not set, and of those where it is.
-            fn trellis(levels: &[i8; 32]) -> [V; 2] {
-                let [clear, set] = [levels.as_chunks().0[0], levels.as_chunks().0[1]];
-                [book(clear), book(set)]
-            }
-
-            /// The levels of T4's windows, that begin at low nibbles and at high ones.
+            /// The levels of T4's windows, that begin at low nibbles and at high ones, from those of windows whose bit 4 is not set and of those
+            /// where it is.
             fn windows(codes: V, halves: [V; 2]) -> [V; 2] {
                 // To the right by four bits, around a word's end.
                 let turned = _mm256_or_si256(_mm256_srli_epi32::<4>(codes), _mm256_slli_epi32::<28>(codes));
