@@ -34,9 +34,10 @@ type Sought = (&'static str, &'static str, usize);
 const MODULE: &str = "mote_runtime::kernels::aarch64::";
 
 /// Those of NEON have become part of the table's closures.
-const MOTE: [Sought; 9] = [
+const MOTE: [Sought; 10] = [
     ("N4, one row, NEON", "<{}neon::KERNELS::{closure#1} as ", 0),
     ("N4, one row, `SDOT`", "{}dotprod::all_sums::<5, 256>", 0),
+    ("T4, one row, `SDOT`", "{}dotprod::all_sums::<11, 256>", 0),
     ("N8, one row, `SDOT`", "{}dotprod::all_sums::<6, 512>", 0),
     ("N4, four rows, NEON", "{}neon::many_rows::<5, 256>", 0),
     ("N4, four rows, `SDOT`", "{}dotprod::many_rows::<5, 256>", 0),
