@@ -64,7 +64,8 @@ fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<
     if !words || !x.fit(w) || w.groups == 0 {
         return (how.otherwise)(w, blocks, x, put);
     }
-    let (mut sums, mut more) = ([[0i64; BLOCK]; 2], [[0i64; BLOCK]; 2]);
+    let mut sums = [[0i64; BLOCK]; 2];
+    let mut more = sums;
     for block in blocks {
         let mut row = 0;
         while row < x.rows {
@@ -74,7 +75,8 @@ fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<
             };
             for strip in w.strips() {
                 let (start, groups) = (strip.start, strip.len());
-                let to = if start == 0 { &mut sums } else { &mut more };
+                let later = cfg!(feature = "wide") && start > 0;
+                let to = if later { &mut more } else { &mut sums };
                 let last = x.row(row + rows - 1).get(start * GROUP..strip.end * GROUP);
                 if let (Some((codes, scales)), Some(_), Some(first)) =
                     (w.part(block, strip), last, x.row(row).get(start * GROUP..))
@@ -85,7 +87,7 @@ fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<
                 } else {
                     *to = [[0; BLOCK]; 2];
                 }
-                if start > 0 {
+                if later {
                     sums.as_flattened_mut().iter_mut().zip(more.as_flattened()).for_each(|(sum, more)| *sum += more);
                 }
             }
