@@ -194,7 +194,8 @@ fn matrix(r: &mut Random, m: &mut Memory) -> Option<()> {
     let (rows, groups, count) = (r.of(1, 40), r.of(least, most), if r.of(0, 1) == 0 { 1 } else { r.of(2, 10) });
     let stride = groups * 32 + r.of(0, 9);
     // A line a bit, and scales.
-    if rows.div_ceil(BLOCK) * groups * (usize::from(dtype.code_bits()?) * LINE + BLOCK) > MOST || count * stride > MOST {
+    if rows.div_ceil(BLOCK) * groups * (usize::from(dtype.code_bits()?) * LINE + BLOCK) > MOST || count * stride > MOST
+    {
         return Some(());
     }
     let x = m.x.get_mut(..count * stride)?;

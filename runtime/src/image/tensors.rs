@@ -336,6 +336,13 @@ impl<'a> Coded<'a> {
         })
     }
 
+    /// Bytes of codes of a group.
+    #[must_use]
+    #[inline]
+    pub fn group_bytes(&self) -> usize {
+        line_count(self.dtype) * LINE
+    }
+
     /// The end of the strip that group `group` is in.
     #[must_use]
     #[inline]
@@ -362,7 +369,7 @@ impl<'a> Coded<'a> {
     #[must_use]
     #[inline]
     pub fn part(&self, block: usize, groups: Range<usize>) -> Option<(&'a [u8], &'a [u8])> {
-        let (at, bytes) = (self.place(block, groups.start), line_count(self.dtype) * LINE);
+        let (at, bytes) = (self.place(block, groups.start), self.group_bytes());
         // Beyond the last block of a strip the next strip begins.
         ensure(!cfg!(feature = "wide") || block < self.rows.div_ceil(BLOCK))?;
         let codes = slice(self.codes, at.wrapping_mul(bytes), groups.len().wrapping_mul(bytes))?;

@@ -66,7 +66,7 @@ struct How<'t> {
 }
 
 fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-    if !fits(w, x) {
+    if !fits(w, x, 256) {
         return scalar::n4(w, blocks, x, put);
     }
     let how = How {
@@ -99,7 +99,7 @@ unsafe extern "C" fn spread_uniform(to: *mut u32, x: *const i8, groups: usize, l
 }
 
 fn n8(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-    if !fits(w, x) {
+    if !fits(w, x, 512) {
         return scalar::n8(w, blocks, x, put);
     }
     let how = How {
@@ -114,7 +114,7 @@ fn n8(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
 }
 
 fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-    if !fits(w, x) {
+    if !fits(w, x, 256) {
         return scalar::t4(w, blocks, x, put);
     }
     let mut table = [const { MaybeUninit::uninit() }; 1024];
@@ -130,9 +130,10 @@ fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     all_rows(w, blocks, x, &how, put);
 }
 
-/// Whether codes are whole words, and rows of activations have all columns: else the scalar kernels do what they do then.
-fn fits(w: &Coded<'_>, x: &Codes<'_>) -> bool {
-    w.codes.as_ptr().addr().is_multiple_of(4) && x.fit(w)
+/// Whether groups have so many bytes of codes, codes are whole words, and rows of activations have all columns: else the scalar kernels do
+/// what they do then.
+fn fits(w: &Coded<'_>, x: &Codes<'_>, group_bytes: usize) -> bool {
+    w.group_bytes() == group_bytes && w.codes.as_ptr().addr().is_multiple_of(4) && x.fit(w)
 }
 
 fn all_rows(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, how: &How<'_>, put: &mut Put<'_>) {

@@ -25,6 +25,8 @@ const UNIFORM: [i8; 16] = [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 
 
 /// How a block is done.
 struct How<'t> {
+    /// Bytes of a group's codes.
+    group_bytes: usize,
     /// With a row of activations.
     one: BlockFn,
     /// With two.
@@ -38,7 +40,7 @@ struct How<'t> {
 fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     let one: BlockFn = if w.codebook == UNIFORM { uniform_one } else { n4_one };
     let two = Some(n4_two as BlockFn);
-    each_block(w, blocks, x, put, &How { one, two, table: &w.codebook, otherwise: scalar::n4 });
+    each_block(w, blocks, x, put, &How { group_bytes: 256, one, two, table: &w.codebook, otherwise: scalar::n4 });
 }
 
 fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
@@ -49,11 +51,11 @@ fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
         table.assume_init_ref()
     };
     let two = Some(t4_two as BlockFn);
-    each_block(w, blocks, x, put, &How { one: t4_one, two, table, otherwise: scalar::t4 });
+    each_block(w, blocks, x, put, &How { group_bytes: 256, one: t4_one, two, table, otherwise: scalar::t4 });
 }
 
 fn n8(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
-    each_block(w, blocks, x, put, &How { one: n8_one, two: None, table: &[], otherwise: scalar::n8 });
+    each_block(w, blocks, x, put, &How { group_bytes: 512, one: n8_one, two: None, table: &[], otherwise: scalar::n8 });
 }
 
 #[inline(never)] // once, not for each caller
@@ -61,7 +63,7 @@ fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<
     // Vectors of words are read at multiples of 4, where images and slots have them.
     let word = |address: usize| address.is_multiple_of(4);
     let words = word(w.codes.as_ptr().addr()) && word(x.bytes.as_ptr().addr()) && (word(x.stride) || x.rows == 1);
-    if !words || !x.fit(w) || w.groups == 0 {
+    if !words || !x.fit(w) || w.groups == 0 || w.group_bytes() != how.group_bytes {
         return (how.otherwise)(w, blocks, x, put);
     }
     let mut sums = [[0i64; BLOCK]; 2];

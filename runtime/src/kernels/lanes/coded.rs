@@ -39,6 +39,8 @@ const UNIFORM: [i8; 16] = [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 
 
 /// How blocks are done.
 struct How {
+    /// Bytes of a group's codes.
+    group_bytes: usize,
     /// Words of a group's activations.
     words: usize,
     spread: fn(&[i8; GROUP], &mut [MaybeUninit<u32>]),
@@ -51,10 +53,10 @@ fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     // SAFETY: `each_block` describes it.
     let how = if w.codebook == UNIFORM {
         let block = |job: &mut Block| unsafe { core_loops::uniform(job) };
-        How { words: 17, spread: spread_uniform, block, pairs: 0 }
+        How { group_bytes: 256, words: 17, spread: spread_uniform, block, pairs: 0 }
     } else {
         let block = |job: &mut Block| unsafe { core_loops::codebook(job) };
-        How { words: 16, spread: spread_pairs, block, pairs: 256 }
+        How { group_bytes: 256, words: 16, spread: spread_pairs, block, pairs: 256 }
     };
     each_block(w, blocks, x, put, &how);
 }
@@ -62,7 +64,7 @@ fn n4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
 fn t4(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     // SAFETY: `each_block` describes it.
     let block = |job: &mut Block| unsafe { core_loops::windows(job) };
-    each_block(w, blocks, x, put, &How { words: 16, spread: spread_pairs, block, pairs: 1024 });
+    each_block(w, blocks, x, put, &How { group_bytes: 256, words: 16, spread: spread_pairs, block, pairs: 1024 });
 }
 
 /// The levels of a byte's two codes: 256 words, or for T4 1024.
@@ -83,7 +85,7 @@ fn pairs(levels: &[i8], table: &mut [MaybeUninit<u32>]) {
 fn n8(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>) {
     // SAFETY: `each_block` describes it.
     let block = |job: &mut Block| unsafe { core_loops::bytes(job) };
-    each_block(w, blocks, x, put, &How { words: GROUP, spread: spread_each, block, pairs: 0 });
+    each_block(w, blocks, x, put, &How { group_bytes: 512, words: GROUP, spread: spread_each, block, pairs: 0 });
 }
 
 /// `high * 2^16 + low`.
@@ -118,7 +120,7 @@ fn spread_each(x: &[i8; GROUP], words: &mut [MaybeUninit<u32>]) {
 #[inline(never)] // its buffer once, not for each caller
 fn each_block(w: &Coded<'_>, blocks: Range<usize>, x: &Codes<'_>, put: &mut Put<'_>, how: &How) {
     let words = w.codes.as_ptr().addr().is_multiple_of(4);
-    if !words || !x.fit(w) {
+    if !words || !x.fit(w) || w.group_bytes() != how.group_bytes {
         return scalar::KERNELS.blocks(w)(w, blocks, x, put);
     }
     let group_words = how.words.max(1);
