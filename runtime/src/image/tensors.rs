@@ -352,9 +352,14 @@ impl<'a> Coded<'a> {
     }
 
     /// The groups of each strip.
-    pub fn strips(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (groups, strip) = (self.groups, if cfg!(feature = "wide") { STRIP } else { usize::MAX });
-        (0..groups).step_by(strip).map(move |start| start..groups.min(start.saturating_add(strip)))
+    pub fn strips(&self) -> impl Iterator<Item = Range<usize>> {
+        // Not by `step_by`, which could panic where it is not inlined.
+        let mut start = 0;
+        core::iter::from_fn(move || {
+            let strip = start..self.strip_end(start);
+            start = strip.end;
+            (!strip.is_empty()).then_some(strip)
+        })
     }
 
     /// Where group `group` of block `block` is in a stream.
