@@ -286,13 +286,25 @@ macro_rules! matmul_kernels {
             for start in (0..count).step_by(stretch as usize) {
                 let groups = weights.codes.iter().zip(weights.scales).zip(codes).zip(bases);
                 let mut part = [splat(0); BLOCK / LANES];
+                // T3's levels take longer to make than products to sum: they are made a group before, so that neither waits for the other.
+                let made_before = KIND == T3 && LANES == BLOCK;
+                let mut made = [splat(0); LINES];
+                if made_before && let Some(group) = weights.codes.get(start) {
+                    made = levels_of::<KIND, BYTES>(group, None, 0, books);
+                }
                 for (at, (((group, scale), codes), base)) in groups.enumerate().skip(start).take(stretch as usize) {
                     fetch_ahead::<KIND, 1, _>(group, count);
                     let signs = if KIND == N5 { weights.signs.get(at) } else { None };
                     signs.into_iter().for_each(|signs| fetch_ahead::<KIND, 1, _>(signs, count));
                     let mut dots = [splat(if raised(KIND) == 0 { 0 } else { *base }); BLOCK / LANES];
                     for (span, dot) in dots.iter_mut().enumerate() {
-                        add_group!(dot, KIND, levels_of::<KIND, BYTES>(group, signs, span, books), codes);
+                        let levels = if made_before {
+                            let next = weights.codes.get(at + 1).unwrap_or(group);
+                            core::mem::replace(&mut made, levels_of::<KIND, BYTES>(next, None, 0, books))
+                        } else {
+                            levels_of::<KIND, BYTES>(group, signs, span, books)
+                        };
+                        add_group!(dot, KIND, levels, codes);
                     }
                     for (span, (part, dot)) in part.iter_mut().zip(dots).enumerate() {
                         *part = add_scaled(*part, dot, scales(scale, span));
