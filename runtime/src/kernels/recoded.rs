@@ -103,7 +103,7 @@ fn in_parts(
     kernel: BlocksFn,
     recode: &RecodeFn<'_>,
 ) {
-    let Some(most) = (WORDS / BLOCK).checked_div(lines).filter(|_| x.fit(w)) else {
+    let Some(most) = (WORDS / BLOCK).checked_div(lines).filter(|_| x.fit(w) && from > 0) else {
         return scalar::KERNELS.blocks(w)(w, blocks, x, put);
     };
     let mut made = [[0; BLOCK]; WORDS / BLOCK];
