@@ -236,7 +236,7 @@ impl Feedback {
             let downhill = coupled(coupling, &slope[c]);
             let best = lanes(|lane| now[lane] + downhill[lane] / (curvature * found.matters[lane]));
             let (codes, levels) = book.column(&best, &steps, &weights);
-            let mut by = lanes(|lane| levels[lane] * steps[lane] - now[lane]);
+            let by = lanes(|lane| levels[lane] * steps[lane] - now[lane]);
             // Less than this is rounding.
             let least = |lane: usize| -1e-6 * by[lane] * by[lane] * curvature * found.matters[lane];
             let pays: [bool; BLOCK] = if book.is_trellis() {
@@ -259,14 +259,8 @@ impl Feedback {
             if !pays.contains(&true) {
                 continue;
             }
-            for lane in 0..BLOCK {
-                if pays[lane] {
-                    (found.codes[c][lane], found.levels[c][lane]) = (codes[lane], levels[lane]);
-                    found.error[c][lane] -= by[lane];
-                }
-                by[lane] = if pays[lane] { -by[lane] } else { 0.0 };
-            }
-            add_all(&mut slope[here.clone()], &[(by, &line(c)[here.clone()])]);
+            let change = found.accept(c, &pays, (&codes, &levels), &by);
+            add_all(&mut slope[here.clone()], &[(change, &line(c)[here.clone()])]);
         }
     }
 
@@ -292,7 +286,7 @@ impl Feedback {
             (0..RING).for_each(|k| add(&mut goal[k], &now[k], 1.0));
             let Best { codes, levels, .. } =
                 by_ring.best(&Wanted { weights: &goal, targets: &goal, form, steps: &steps });
-            let mut by: [Lanes; RING] =
+            let by: [Lanes; RING] =
                 core::array::from_fn(|k| lanes(|lane| levels[k][lane] * steps[lane] - now[k][lane]));
             // H times what changes.
             let mut bent = [[0f32; BLOCK]; RING];
@@ -315,17 +309,8 @@ impl Feedback {
             if !pays.contains(&true) {
                 continue;
             }
-            for k in 0..RING {
-                let c = first + k;
-                for lane in 0..BLOCK {
-                    if pays[lane] {
-                        (found.codes[c][lane], found.levels[c][lane]) = (codes[k][lane], levels[k][lane]);
-                        found.error[c][lane] -= by[k][lane];
-                    }
-                    by[k][lane] = if pays[lane] { -by[k][lane] } else { 0.0 };
-                }
-            }
-            let changes: Vec<Change> = (0..RING).map(|k| (by[k], &line(first + k)[here.clone()])).collect();
+            let mut accept = |k: usize| found.accept(first + k, &pays, (&codes[k], &levels[k]), &by[k]);
+            let changes: Vec<Change> = (0..RING).map(|k| (accept(k), &line(first + k)[here.clone()])).collect();
             add_all(&mut slope[here.clone()], &changes);
         }
     }
@@ -460,6 +445,18 @@ impl Found {
     fn put(&mut self, first: usize, best: &Best) {
         self.codes[first..first + RING].copy_from_slice(&best.codes);
         self.levels[first..first + RING].copy_from_slice(&best.levels);
+    }
+
+    /// Moves those rows of a column that it pays for to other codes and levels, which are worth `by` more. Returns how errors change.
+    fn accept(&mut self, c: usize, pays: &[bool; BLOCK], (codes, levels): (&[u8; BLOCK], &Lanes), by: &Lanes) -> Lanes {
+        core::array::from_fn(|lane| {
+            if !pays[lane] {
+                return 0.0;
+            }
+            (self.codes[c][lane], self.levels[c][lane]) = (codes[lane], levels[lane]);
+            self.error[c][lane] -= by[lane];
+            -by[lane]
+        })
     }
 
     /// What a level is worth in each row, and what the square of an error of one level counts.
